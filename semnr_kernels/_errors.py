@@ -1,0 +1,24 @@
+"""The errors that callers catch; `semnr` re-exports them."""
+
+from __future__ import annotations
+
+
+class SemnrError(Exception):
+    """Base of every error that is not a plain TypeError or ValueError."""
+
+
+class BackendUnavailable(SemnrError):
+    """No backend, or not the one that was named, can run this call."""
+
+
+class WeightsUnavailable(SemnrError):
+    """Network weights are missing, truncated, of the wrong shape or fail their checksum."""
+
+
+class TileError(SemnrError):
+    """One tile could not be read; the run goes on without it."""
+
+    def __init__(self, tile: str, reason: str) -> None:
+        super().__init__(f"tile {tile}: {reason}")
+        self.tile = tile
+        self.reason = reason

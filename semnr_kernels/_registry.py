@@ -1,0 +1,266 @@
+"""Which code runs: the backends, what each can do, and the choice between them.
+
+A choice is made *before* launch from a cached probe of the machine and a pure
+`supports(call)`; a launch that fails raises and never becomes a quiet fallback.
+Override order: the `backend=` argument, `use_backend(...)`, the environment
+variable SEMNR_BACKEND (read per call), then "auto".
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from . import _native
+from ._errors import BackendUnavailable
+
+# "auto" tries these in order; everything else (an instruction set, a test vehicle) must be named.
+AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
+    "cuda": ("cuda", "triton", "reference"),
+    "cpu": ("native", "reference"),
+}
+TEST_ONLY = ("triton-interpret", "cuda-emulated")
+
+
+@dataclass(frozen=True)
+class Call:
+    """The facts about one call on which the choice rests. Holds no pixels."""
+
+    op: str
+    device: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    needs_grad: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, op: str, x: torch.Tensor, *others: torch.Tensor, **options: Any) -> Call:
+        grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *others))
+        return cls(op, x.device.type, x.dtype, tuple(x.shape), grad, options)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A family of kernels and whether this machine can run it."""
+
+    name: str
+    probe: Callable[[], str | None]  # None: usable; else the reason why not
+    remedy: str
+    describe: Callable[[], str] = lambda: ""
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One op on one backend."""
+
+    op: str
+    backend: str
+    run: Callable[..., Any]
+    supports: Callable[[Call], str | None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the decision table."""
+
+    backend: str
+    chosen: bool
+    reason: str  # why it is out, or "" where it could run
+    remedy: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which backend a call takes and why the others are out; `print` it for the table."""
+
+    op: str
+    requested: str
+    requested_by: str
+    call: Call
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def chosen(self) -> str | None:
+        return next((c.backend for c in self.candidates if c.chosen), None)
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.call.shape))
+        head = (
+            f"{self.op}: {shape} {str(self.call.dtype).removeprefix('torch.')} on "
+            f"{self.call.device}, backend={self.requested!r} ({self.requested_by})"
+        )
+        width = max((len(c.backend) for c in self.candidates), default=0)
+        rows = []
+        for c in self.candidates:
+            mark = "->" if c.chosen else "  "
+            say = c.detail if not c.reason else f"out: {c.reason}"
+            if c.reason and c.remedy:
+                say += f" ({c.remedy})"
+            rows.append(f" {mark} {c.backend:<{width}}  {say}".rstrip())
+        return "\n".join([head, *rows])
+
+
+def _probe_native() -> str | None:
+    return _native.probe()
+
+
+def _probe_triton() -> str | None:
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        return f"triton does not import ({error})"
+    return None if torch.cuda.is_available() else "no CUDA or ROCm device"
+
+
+def _probe_cuda() -> str | None:
+    return "no CUDA kernels are built yet"
+
+
+def _probe_interpreter() -> str | None:
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return "TRITON_INTERPRET=1 is not set"
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        return f"triton does not import ({error})"
+    return None
+
+
+def _probe_emulated() -> str | None:
+    return "the emulation module is not built"
+
+
+BACKENDS: dict[str, Backend] = {
+    b.name: b
+    for b in (
+        Backend("reference", lambda: None, "", lambda: "torch, float64: the definition"),
+        Backend(
+            "native",
+            _probe_native,
+            "reinstall with a C++ compiler present: pip install --force-reinstall --no-deps .",
+            _native.describe,
+        ),
+        Backend("triton", _probe_triton, "needs an NVIDIA or AMD GPU and triton"),
+        Backend("cuda", _probe_cuda, "build with nvcc on the PATH, run on an NVIDIA GPU"),
+        Backend("triton-interpret", _probe_interpreter, "tests only: TRITON_INTERPRET=1"),
+        Backend("cuda-emulated", _probe_emulated, "tests only"),
+    )
+}
+
+_implementations: dict[str, dict[str, Implementation]] = {}
+_override: contextvars.ContextVar[str | None] = contextvars.ContextVar("semnr_backend", default=None)
+
+
+@functools.cache
+def _probe(name: str) -> str | None:
+    return BACKENDS[name].probe()
+
+
+def register(
+    op: str,
+    backend: str,
+    run: Callable[..., Any],
+    supports: Callable[[Call], str | None] = lambda call: None,
+) -> None:
+    """Make `run` the implementation of `op` on `backend`."""
+    _implementations.setdefault(op, {})[backend] = Implementation(op, backend, run, supports)
+
+
+def ops() -> tuple[str, ...]:
+    """Names of every op that has an implementation."""
+    return tuple(sorted(_implementations))
+
+
+def implementations(op: str) -> tuple[str, ...]:
+    """Backends that implement `op`, in this build."""
+    return tuple(_implementations[op])
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every op inside the `with` block on backend `name` ("auto" restores the default)."""
+    _known(name)
+    token = _override.set(name)
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def _known(name: str) -> str:
+    if name != "auto" and name not in BACKENDS:
+        raise BackendUnavailable(f"backend={name!r} is unknown; accepted: 'auto', {', '.join(map(repr, BACKENDS))}")
+    return name
+
+
+def _requested(backend: str | None) -> tuple[str, str]:
+    if backend not in (None, "auto"):
+        return _known(str(backend)), "argument"
+    if (override := _override.get()) is not None:
+        return override, "use_backend"
+    if name := os.environ.get("SEMNR_BACKEND"):
+        return _known(name), "SEMNR_BACKEND"
+    return "auto", "default"
+
+
+def _why_not(call: Call, backend: str) -> str | None:
+    """None where `backend` can run `call`, else the first reason against it."""
+    implementation = _implementations.get(call.op, {}).get(backend)
+    if implementation is None:
+        return f"has no {call.op} kernel"
+    if (reason := _probe(backend)) is not None:
+        return reason
+    runs_on = "cpu" if backend.startswith("native") or backend in TEST_ONLY else "cuda"
+    if backend != "reference" and call.device != runs_on:
+        return f"runs on {runs_on} tensors, not on {call.device}"
+    return implementation.supports(call)
+
+
+def choose(call: Call, backend: str | None = None) -> Implementation:
+    """The implementation that `call` runs on.
+
+    Raises
+    ------
+    BackendUnavailable
+        The named backend cannot run the call (it never falls back), or none can.
+    """
+    name, _ = _requested(backend)
+    table = _implementations.get(call.op, {})
+    names = AUTO_ORDER.get(call.device, ("reference",)) if name == "auto" else (name,)
+    for candidate in names:
+        if candidate in table and _why_not(call, candidate) is None:
+            return table[candidate]
+    raise BackendUnavailable(f"no backend can run this call\n{explain(call, backend)}")
+
+
+def explain(call: Call, backend: str | None = None) -> Explanation:
+    """The decision table for `call`."""
+    name, by = _requested(backend)
+    eligible = AUTO_ORDER.get(call.device, ("reference",)) if name == "auto" else (name,)
+    order = dict.fromkeys((*eligible, *(b for b in BACKENDS if b not in TEST_ONLY), name))
+    order.pop("auto", None)
+    rows, chosen = [], False
+    for candidate in order:
+        reason = _why_not(call, candidate)
+        take = not chosen and reason is None and candidate in eligible
+        chosen = chosen or take
+        if reason is None and not take:
+            reason_text = "" if chosen and name == "auto" else "not the backend that was named"
+            detail = BACKENDS[candidate].describe() or "could run"
+        else:
+            reason_text, detail = reason or "", BACKENDS[candidate].describe()
+        rows.append(Candidate(candidate, take, reason_text, BACKENDS[candidate].remedy, detail))
+    return Explanation(call.op, name, by, call, tuple(rows))
+
+
+def backends() -> dict[str, str]:
+    """Each backend and its state on this machine: "available" or the reason why not."""
+    return {name: _probe(name) or "available" for name in BACKENDS}

@@ -1,0 +1,1 @@
+"""cnr: written by its own change."""

@@ -1,0 +1,1 @@
+"""dists: written by its own change."""

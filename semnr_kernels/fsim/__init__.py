@@ -1,0 +1,1 @@
+"""fsim: written by its own change."""

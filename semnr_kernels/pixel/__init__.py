@@ -1,0 +1,71 @@
+"""MSE, MAE and PSNR: the contract (checks, choice of backend, reduction). The formula is in README.md."""
+
+from __future__ import annotations
+
+import torch
+
+from .. import _checks, _registry
+from .._result import Result
+from . import native, reference
+
+_registry.register("pixel", "reference", reference.errors)
+_registry.register("pixel", "native", native.errors, native.supports)
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def _errors(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    data_range: float | None,
+    mask: torch.Tensor | None,
+    nan: str,
+    overshoot: str,
+    backend: str | None,
+) -> tuple[_checks.Pair, torch.Tensor, torch.Tensor]:
+    checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
+    call = _registry.Call.of("pixel", checked.x, checked.y, masked=checked.valid is not None)
+    square, absolute = _registry.choose(call, backend).run(checked.x, checked.y, checked.valid)
+    if nan == "error" and not bool(torch.isfinite(square.detach()).all()):
+        _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+    return checked, square, absolute
+
+
+def mse(x, y, *, mask=None, reduction="mean", nan="error", overshoot="keep", data_range=None, backend="auto"):  # type: ignore[no-untyped-def]
+    """Mean squared error per image; see `semnr.mse`. `data_range` matters to `overshoot` alone."""
+    scale = 1.0 if data_range is None and overshoot == "keep" else data_range
+    checked, square, _ = _errors(x, y, scale, mask, nan, overshoot, backend)
+    return _checks.reduce(square, reduction, checked)
+
+
+def mae(x, y, *, mask=None, reduction="mean", nan="error", overshoot="keep", data_range=None, backend="auto"):  # type: ignore[no-untyped-def]
+    """Mean absolute error per image; see `semnr.mae`."""
+    scale = 1.0 if data_range is None and overshoot == "keep" else data_range
+    checked, _, absolute = _errors(x, y, scale, mask, nan, overshoot, backend)
+    return _checks.reduce(absolute, reduction, checked)
+
+
+def psnr(  # type: ignore[no-untyped-def]
+    x, y, *, data_range=None, mask=None, reduction="mean", nan="error", overshoot="keep", details=False, backend="auto"
+):
+    """PSNR in dB; see `semnr.psnr`."""
+    _checks.choice("reduction", reduction, (*REDUCTIONS, "mean_mse"))
+    checked, square, absolute = _errors(x, y, data_range, mask, nan, overshoot, backend)
+    rows = to_db(square, checked.data_range)
+    value = to_db(square.mean(), checked.data_range) if reduction == "mean_mse" else _checks.reduce(rows, reduction, checked)
+    if not details:
+        return value
+    infinite = int(torch.isinf(rows).sum())
+    return Result(
+        value,
+        checked.data_range,
+        components={"mse": square, "mae": absolute},
+        clipped_fraction=checked.clipped_fraction,
+        flags=(f"{infinite} identical images: infinite PSNR",) if infinite else (),
+        settings={"reduction": reduction, "nan": nan, "overshoot": overshoot},
+    )
+
+
+def to_db(mse: torch.Tensor, data_range: float) -> torch.Tensor:
+    """10 log10(L² / MSE); infinite where the images are identical."""
+    return 10 * torch.log10(data_range**2 / mse)

@@ -1,0 +1,1 @@
+"""ssim: written by its own change."""

@@ -257,7 +257,8 @@ def explain(call: Call, backend: str | None = None) -> Explanation:
             detail = BACKENDS[candidate].describe() or "could run"
         else:
             reason_text, detail = reason or "", BACKENDS[candidate].describe()
-        rows.append(Candidate(candidate, take, reason_text, BACKENDS[candidate].remedy, detail))
+        remedy = BACKENDS[candidate].remedy if _probe(candidate) is not None else ""
+        rows.append(Candidate(candidate, take, reason_text, remedy, detail))
     return Explanation(call.op, name, by, call, tuple(rows))
 
 

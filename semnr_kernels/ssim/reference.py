@@ -1,0 +1,135 @@
+"""SSIM as defined (Wang et al. 2004, eq. 6 to 13), literal and in float64; every other backend is judged against it.
+
+Differentiable, any device. Moments are taken about each image's mean, so that a 16-bit pedestal costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+class SSIMRows(NamedTuple):
+    """What every backend returns. Means are over windows, per image and channel; maps are (N, C, h, w)."""
+
+    score: torch.Tensor  # (N, C) float64
+    contrast_structure: torch.Tensor  # (N, C) float64: the mean of c·s, which MS-SSIM multiplies over scales
+    components: dict[str, torch.Tensor] | None  # luminance, contrast, structure: (N, C) float64
+    map: torch.Tensor | None  # NaN where the window's centre pixel is masked
+    coverage: torch.Tensor | None  # (N,) float64: mean share of valid weight under the pooled windows
+
+
+def ssim(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    data_range: float,
+    taps: tuple[float, ...],
+    k1: float,
+    k2: float,
+    border: str,
+    sample_covariance: bool,
+    clamp_variance: bool,
+    valid: torch.Tensor | None,
+    want_map: bool,
+    want_components: bool,
+    precision: str,
+) -> SSIMRows:
+    """SSIM of x against y, both (N, C, H, W) of one dtype, `taps` the normalised 1-D window.
+
+    precision: accepted for the shared contract; this backend computes in float64 whatever it says.
+    """
+    a, shift_a = _centred(x, valid)
+    b, shift_b = _centred(y, valid)
+    window = torch.tensor(taps, dtype=torch.float64, device=x.device)
+    weight = None if valid is None else _filter(valid.double(), window, border)  # (N, 1, h, w)
+
+    def average(image: torch.Tensor) -> torch.Tensor:
+        if weight is None or valid is None:
+            return _filter(image, window, border)
+        # normalised convolution; windows with no valid pixel are not pooled, so any divisor does
+        return _filter(torch.where(valid, image, 0.0), window, border) / torch.where(weight > 0, weight, 1.0)
+
+    mean_a, mean_b = average(a), average(b)
+    scale = _unbiased(len(taps)) if sample_covariance else 1.0
+    var_x = scale * (average(a * a) - mean_a * mean_a)
+    var_y = scale * (average(b * b) - mean_b * mean_b)
+    cov = scale * (average(a * b) - mean_a * mean_b)
+    mu_x, mu_y = mean_a + shift_a, mean_b + shift_b
+    if clamp_variance:
+        var_x, var_y = var_x.clamp(min=0), var_y.clamp(min=0)
+
+    c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
+    luminance = (2 * mu_x * mu_y + c1) / (mu_x * mu_x + mu_y * mu_y + c1)
+    contrast_structure = (2 * cov + c2) / (var_x + var_y + c2)
+    index = luminance * contrast_structure
+
+    pooled = None if valid is None else _centres(valid, len(taps), border)
+    components = None
+    if want_components:
+        deviations = _safe_sqrt(var_x * var_y)
+        components = {
+            "luminance": _pool(luminance, pooled),
+            "contrast": _pool((2 * deviations + c2) / (var_x + var_y + c2), pooled),
+            "structure": _pool((cov + c2 / 2) / (deviations + c2 / 2), pooled),
+        }
+    ssim_map = None
+    if want_map:
+        ssim_map = index if pooled is None else torch.where(pooled, index, torch.nan)
+    coverage = None if pooled is None or weight is None else _pool(weight, pooled)[:, 0]
+    return SSIMRows(_pool(index, pooled), _pool(contrast_structure, pooled), components, ssim_map, coverage)
+
+
+def _centred(image: torch.Tensor, valid: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The image in float64 about its mean, and that mean (N, C, 1, 1): a constant, no gradient flows into it."""
+    wide = image.double()
+    with torch.no_grad():
+        if valid is None:
+            shift = wide.mean(dim=(2, 3), keepdim=True)
+        else:
+            shift = torch.where(valid, wide, 0.0).sum(dim=(2, 3), keepdim=True)
+            shift = shift / valid.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+        # a NaN pixel must spoil the windows that hold it, not the whole image
+        shift = torch.where(torch.isfinite(shift), shift, 0.0)
+    return wide - shift, shift
+
+
+def _filter(image: torch.Tensor, window: torch.Tensor, border: str) -> torch.Tensor:
+    """Separable correlation of (N, C, H, W) with `window` along both axes."""
+    n, c, h, w = image.shape
+    half = (len(window) - 1) // 2
+    flat = image.reshape(n * c, 1, h, w)
+    if border == "reflect" and half:
+        flat = F.pad(flat, (half, half, half, half), mode="reflect")
+    flat = F.conv2d(flat, window.reshape(1, 1, -1, 1))
+    flat = F.conv2d(flat, window.reshape(1, 1, 1, -1))
+    return flat.reshape(n, c, *flat.shape[2:])
+
+
+def _centres(valid: torch.Tensor, size: int, border: str) -> torch.Tensor:
+    """Windows that are pooled: those whose centre pixel is valid."""
+    half = (size - 1) // 2
+    if border == "reflect" or half == 0:
+        return valid
+    return valid[:, :, half:-half, half:-half]
+
+
+def _pool(values: torch.Tensor, pooled: torch.Tensor | None) -> torch.Tensor:
+    """Mean over windows, (N, C); NaN where no window is pooled."""
+    if pooled is None:
+        return values.mean(dim=(2, 3))
+    return torch.where(pooled, values, 0.0).sum(dim=(2, 3)) / pooled.sum(dim=(2, 3))
+
+
+def _unbiased(size: int) -> float:
+    """n / (n − 1), scikit-image's sample covariance."""
+    count = size * size
+    return count / (count - 1) if count > 1 else 1.0
+
+
+def _safe_sqrt(value: torch.Tensor) -> torch.Tensor:
+    """sqrt whose gradient at zero (flat windows) is zero instead of infinite."""
+    positive = value > 0
+    return torch.where(positive, torch.where(positive, value, 1.0).sqrt(), 0.0)

@@ -1,0 +1,103 @@
+"""Which backend runs, and what is said when none can."""
+
+from __future__ import annotations
+
+import backends
+import pytest
+import torch
+from semnr_kernels import _native, _registry, pixel
+from semnr_kernels._errors import BackendUnavailable
+
+X = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def call(**options: object) -> _registry.Call:
+    return _registry.Call.of("pixel", X, X, **options)
+
+
+def test_every_backend_that_ci_requires_is_available() -> None:
+    state = _registry.backends()
+    out = {name: state.get(name, "unknown backend") for name in backends.required()}
+    assert {name: reason for name, reason in out.items() if reason != "available"} == {}
+
+
+def test_auto_chooses_native_for_mse_on_cpu() -> None:
+    backends.require("pixel", "native")
+    assert _registry.choose(call()).backend == "native"
+    assert _registry.explain(call()).chosen == "native"
+
+
+def test_the_compiled_module_is_the_installed_packages_own() -> None:
+    backends.require("pixel", "native")
+    module = _native.module()
+    assert module.__name__.startswith("semnr_kernels.")
+    assert module.ABI == _native.ABI
+
+
+def test_a_named_backend_is_taken_even_where_auto_prefers_another() -> None:
+    assert _registry.choose(call(), "reference").backend == "reference"
+
+
+def test_a_named_backend_that_cannot_run_raises_and_lists_every_candidate_with_a_remedy() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is present: cuda may run")
+    with pytest.raises(BackendUnavailable) as error:
+        pixel.mse(X, X, backend="cuda")
+    text = str(error.value)
+    assert "cuda" in text
+    assert "native" in text
+    assert "reference" in text
+    assert "out:" in text
+
+
+def test_an_unknown_backend_is_named_with_the_accepted_ones() -> None:
+    with pytest.raises(BackendUnavailable, match=r"'fastest' is unknown; accepted: 'auto', 'reference'"):
+        pixel.mse(X, X, backend="fastest")
+
+
+def test_the_argument_overrides_use_backend_which_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMNR_BACKEND", "reference")
+    assert _registry.explain(call()).requested_by == "SEMNR_BACKEND"
+    assert _registry.choose(call()).backend == "reference"
+    with _registry.use_backend("native"):
+        assert _registry.explain(call()).requested_by == "use_backend"
+        assert _registry.explain(call(), "reference").requested_by == "argument"
+    monkeypatch.delenv("SEMNR_BACKEND")
+    assert _registry.explain(call()).requested_by == "default"
+
+
+def test_use_backend_ends_with_its_block_even_after_an_error() -> None:
+    with pytest.raises(RuntimeError), _registry.use_backend("reference"):
+        raise RuntimeError
+    assert _registry.explain(call()).requested == "auto"
+
+
+def test_a_launch_that_fails_raises_instead_of_falling_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("launch failed")
+
+    implementation = _registry.Implementation("pixel", "native", broken, lambda call: None)
+    monkeypatch.setitem(_registry._implementations["pixel"], "native", implementation)
+    monkeypatch.setattr(_registry, "_probe", lambda name: None)
+    with pytest.raises(RuntimeError, match="launch failed"):
+        pixel.mse(X, X)
+
+
+def test_what_a_backend_does_not_support_is_decided_before_launch() -> None:
+    backends.require("pixel", "native")
+    implementation = _registry.Implementation("pixel", "native", lambda *a: 1 / 0, lambda call: "does not like it")
+    table = {**_registry._implementations["pixel"], "native": implementation}
+    original = _registry._implementations["pixel"]
+    _registry._implementations["pixel"] = table
+    try:
+        explanation = _registry.explain(call())
+        assert explanation.chosen == "reference"
+        assert "does not like it" in str(explanation)
+    finally:
+        _registry._implementations["pixel"] = original
+
+
+def test_the_decision_table_marks_the_chosen_row() -> None:
+    text = str(_registry.explain(call(), "reference"))
+    assert "-> reference" in text
+    assert "pixel: 2x1x32x32 uint8 on cpu" in text

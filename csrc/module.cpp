@@ -1,10 +1,15 @@
 // One module per instruction set, from the same sources. It only registers the ops.
 #include <pybind11/pybind11.h>
 
+#include "cpu_features.hpp"
+
 void bind_pixel(pybind11::module_& m);
+void bind_ssim(pybind11::module_& m);
 
 PYBIND11_MODULE(SEMNR_MODULE, m) {
-  m.attr("ABI") = 1;  // semnr_kernels/_native.py holds the same number
+  m.attr("ABI") = 2;  // semnr_kernels/_native.py holds the same number
   m.attr("ISA") = SEMNR_ISA;
+  m.def("cpu_runs", &semnr::cpu_runs, "Whether this CPU (and its system) runs modules built for `isa`.");
   bind_pixel(m);
+  bind_ssim(m);
 }

@@ -1,7 +1,8 @@
-"""The only loader of the compiled CPU modules.
+"""The only loader of the compiled CPU modules, and the way from tensors to addresses.
 
 One extension module per instruction set (same sources, other flags), so that wide
-instructions never leak into the baseline. The best one that this CPU runs is loaded.
+instructions never leak into the baseline. The best one that this CPU runs is loaded;
+a backend named "native-avx2" forces one.
 """
 
 from __future__ import annotations
@@ -10,8 +11,20 @@ import functools
 import importlib
 from types import ModuleType
 
-ABI = 1  # csrc/module.cpp exports the same number; a stale build is refused, not called
-MODULES = ("baseline",)  # best last
+import torch
+
+ABI = 2  # csrc/module.cpp exports the same number; a stale build is refused, not called
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")  # best last; on aarch64 the baseline is NEON
+
+# csrc/image.hpp: enum class Dtype
+DTYPE_CODES = {
+    torch.uint8: 0,
+    torch.uint16: 1,
+    torch.float16: 2,
+    torch.bfloat16: 3,
+    torch.float32: 4,
+    torch.float64: 5,
+}
 
 
 class _NotLoaded(Exception):
@@ -20,6 +33,8 @@ class _NotLoaded(Exception):
 
 @functools.cache
 def _load(isa: str) -> ModuleType:
+    if isa != "baseline" and not _load("baseline").cpu_runs(isa):
+        raise _NotLoaded(f"this CPU does not run {isa}")
     name = f"semnr_kernels._cpu_{isa}"
     try:
         module = importlib.import_module(name)
@@ -30,20 +45,53 @@ def _load(isa: str) -> ModuleType:
     return module
 
 
-def probe() -> str | None:
-    """None where a compiled module loads, else the reason."""
+def probe(isa: str | None = None) -> str | None:
+    """None where the module for `isa` (None: any) loads, else the reason."""
     try:
-        module()
+        module(isa)
     except _NotLoaded as error:
         return str(error)
     return None
 
 
-def module() -> ModuleType:
-    """The compiled module for the best instruction set of this CPU."""
-    return _load(MODULES[-1])
+@functools.cache
+def module(isa: str | None = None) -> ModuleType:
+    """The compiled module for `isa`; None: for the best instruction set of this CPU."""
+    if isa is not None:
+        return _load(isa)
+    for best in INSTRUCTION_SETS[:0:-1]:
+        try:
+            return _load(best)
+        except _NotLoaded:
+            continue
+    return _load("baseline")  # whose reason is the one to show
 
 
-def describe() -> str:
+def describe(isa: str | None = None) -> str:
     """Instruction set in use, for `explain` and `semnr doctor`."""
-    return f"C++, {module().ISA}" if probe() is None else ""
+    return f"C++, {module(isa).ISA}" if probe(isa) is None else ""
+
+
+def image(value: torch.Tensor) -> tuple[int, int, int, int, int]:
+    """Address and strides of a (N, C, H, W) tensor: csrc takes any layout, nothing is copied."""
+    return (value.data_ptr(), *value.stride())
+
+
+def mask(valid: torch.Tensor | None) -> tuple[int, int, int, int]:
+    """Address and strides of a (N, 1, H, W) bool tensor; address 0: every pixel is valid."""
+    if valid is None:
+        return (0, 0, 0, 0)
+    n, _, h, w = valid.stride()
+    return (valid.data_ptr(), n, h, w)
+
+
+def reference_gradient(
+    outputs: tuple[torch.Tensor, ...],
+    inputs: tuple[torch.Tensor, ...],
+    gradients: tuple[torch.Tensor, ...],
+    wanted: tuple[bool, ...],
+) -> list[torch.Tensor | None]:
+    """Gradients of `outputs` (computed by the reference) with a graph of their own: for double backward."""
+    some = [v for v, w in zip(inputs, wanted, strict=True) if w]
+    found = iter(torch.autograd.grad(outputs, some, gradients, create_graph=True, allow_unused=True))
+    return [next(found) if w else None for w in wanted]

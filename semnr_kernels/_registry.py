@@ -27,6 +27,8 @@ AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
     "cpu": ("native", "reference"),
 }
 TEST_ONLY = ("triton-interpret", "cuda-emulated")
+# "native" takes the best instruction set of the CPU; these name one.
+FORCED = tuple(f"native-{isa}" for isa in _native.INSTRUCTION_SETS)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,15 @@ BACKENDS: dict[str, Backend] = {
             "reinstall with a C++ compiler present: pip install --force-reinstall --no-deps .",
             _native.describe,
         ),
+        *(
+            Backend(
+                f"native-{isa}",
+                functools.partial(_native.probe, isa),
+                "named only: 'native' takes the best instruction set of this CPU",
+                functools.partial(_native.describe, isa),
+            )
+            for isa in _native.INSTRUCTION_SETS
+        ),
         Backend("triton", _probe_triton, "needs an NVIDIA or AMD GPU and triton"),
         Backend("cuda", _probe_cuda, "build with nvcc on the PATH, run on an NVIDIA GPU"),
         Backend("triton-interpret", _probe_interpreter, "tests only: TRITON_INTERPRET=1"),
@@ -156,6 +167,7 @@ BACKENDS: dict[str, Backend] = {
 }
 
 _implementations: dict[str, dict[str, Implementation]] = {}
+_record: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("semnr_record", default=None)
 _override: contextvars.ContextVar[str | None] = contextvars.ContextVar("semnr_backend", default=None)
 
 
@@ -172,6 +184,15 @@ def register(
 ) -> None:
     """Make `run` the implementation of `op` on `backend`."""
     _implementations.setdefault(op, {})[backend] = Implementation(op, backend, run, supports)
+
+
+def register_native(
+    op: str, run: Callable[..., Any], supports: Callable[[Call], str | None] = lambda call: None
+) -> None:
+    """Register `run(..., isa=None)` as "native" and once for each instruction set that can be named."""
+    register(op, "native", run, supports)
+    for name, isa in zip(FORCED, _native.INSTRUCTION_SETS, strict=True):
+        register(op, name, functools.partial(run, isa=isa), supports)
 
 
 def ops() -> tuple[str, ...]:
@@ -193,6 +214,17 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _override.reset(token)
+
+
+@contextmanager
+def recording() -> Iterator[dict[str, str]]:
+    """Collect {op: backend} of what runs inside the `with` block, for a run's provenance."""
+    used: dict[str, str] = {}
+    token = _record.set(used)
+    try:
+        yield used
+    finally:
+        _record.reset(token)
 
 
 def _known(name: str) -> str:
@@ -237,6 +269,8 @@ def choose(call: Call, backend: str | None = None) -> Implementation:
     names = AUTO_ORDER.get(call.device, ("reference",)) if name == "auto" else (name,)
     for candidate in names:
         if candidate in table and _why_not(call, candidate) is None:
+            if (record := _record.get()) is not None:
+                record[call.op] = candidate
             return table[candidate]
     raise BackendUnavailable(f"no backend can run this call\n{explain(call, backend)}")
 
@@ -245,7 +279,7 @@ def explain(call: Call, backend: str | None = None) -> Explanation:
     """The decision table for `call`."""
     name, by = _requested(backend)
     eligible = AUTO_ORDER.get(call.device, ("reference",)) if name == "auto" else (name,)
-    order = dict.fromkeys((*eligible, *(b for b in BACKENDS if b not in TEST_ONLY), name))
+    order = dict.fromkeys((*eligible, *(b for b in BACKENDS if b not in (*TEST_ONLY, *FORCED)), name))
     order.pop("auto", None)
     rows, chosen = [], False
     for candidate in order:

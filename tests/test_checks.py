@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import semnr
 import torch
+
+import semnr
 
 IMAGE = np.zeros((32, 32), dtype=np.float32)
 METRICS = [semnr.psnr, semnr.ssim, semnr.fsim]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-import backends
 import numpy as np
 import piq
 import pytest
-import tolerances
 import torch
+
+import backends
+import tolerances
 from semnr_kernels import _registry, pixel
 
 
@@ -112,7 +113,9 @@ def test_memory_layout_does_not_change_the_result(backend: str, layout: str) -> 
         "flipped": lambda t: t.flip(3),
     }
     a, b = views[layout](x), views[layout](y)
-    assert pixel.mse(a, b, backend=backend).item() == pixel.mse(a.contiguous(), b.contiguous(), backend="reference").item()
+    assert (
+        pixel.mse(a, b, backend=backend).item() == pixel.mse(a.contiguous(), b.contiguous(), backend="reference").item()
+    )
 
 
 def test_the_gradient_of_mse_is_exact() -> None:

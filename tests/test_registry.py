@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import backends
 import pytest
 import torch
+
+import backends
 from semnr_kernels import _native, _registry, pixel
 from semnr_kernels._errors import BackendUnavailable
 

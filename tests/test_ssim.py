@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 
-import backends
-import cases
 import numpy as np
 import piq
 import pytest
 import pytorch_msssim
-import tolerances
 import torch
 import torchmetrics.functional.image as tm
+from skimage.metrics import structural_similarity
+
+import backends
+import cases
+import tolerances
 from semnr_kernels import _registry
 from semnr_kernels.ssim import ms_ssim, ssim, window_taps
-from skimage.metrics import structural_similarity
 
 
 @pytest.fixture(params=backends.params("ssim"))

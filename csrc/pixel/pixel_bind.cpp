@@ -1,42 +1,30 @@
-// Binding only: addresses and sizes in, no logic.
-#include <pybind11/pybind11.h>
-
-#include <cstdint>
-#include <stdexcept>
-#include <string>
-
+// Binding only: addresses, strides and sizes in, no logic.
+#include "../bind.hpp"
 #include "pixel_cpu.hpp"
 
-namespace py = pybind11;
-
+namespace semnr {
 namespace {
 
-template <class T>
-void call(std::uintptr_t x, std::uintptr_t y, std::int64_t images, std::int64_t pixels, std::uintptr_t out) {
-  double* square = reinterpret_cast<double*>(out);
+void errors(const ImageArgument& x, const ImageArgument& y, const MaskArgument& valid, int dtype,
+            const ShapeArgument& shape, int threads, std::uintptr_t out) {
+  double* square = pointer<double>(out);
   py::gil_scoped_release unlocked;
-  semnr::pixel_errors(reinterpret_cast<const T*>(x), reinterpret_cast<const T*>(y), images, pixels, square,
-                      square + images);
+  pixel_errors(image(x), image(y), mask(valid), Dtype(dtype), sizes(shape), threads, square, square + shape[0]);
 }
 
-void pixel_errors(std::uintptr_t x, std::uintptr_t y, const std::string& dtype, std::int64_t images,
-                  std::int64_t pixels, std::uintptr_t out) {
-  if (dtype == "uint8") {
-    call<std::uint8_t>(x, y, images, pixels, out);
-  } else if (dtype == "uint16") {
-    call<std::uint16_t>(x, y, images, pixels, out);
-  } else if (dtype == "float32") {
-    call<float>(x, y, images, pixels, out);
-  } else if (dtype == "float64") {
-    call<double>(x, y, images, pixels, out);
-  } else {
-    throw std::invalid_argument("pixel_errors: dtype is " + dtype + "; accepted: uint8, uint16, float32, float64");
-  }
+void gradient(const ImageArgument& x, const ImageArgument& y, const MaskArgument& valid, int dtype,
+              const ShapeArgument& shape, int threads, std::uintptr_t weights, std::uintptr_t out_x,
+              std::uintptr_t out_y) {
+  py::gil_scoped_release unlocked;
+  pixel_gradient(image(x), image(y), mask(valid), Dtype(dtype), sizes(shape), threads, pointer<double>(weights),
+                 pointer<double>(weights) + shape[0], pointer<void>(out_x), pointer<void>(out_y));
 }
 
 }  // namespace
+}  // namespace semnr
 
 void bind_pixel(py::module_& m) {
-  m.def("pixel_errors", &pixel_errors, py::arg("x"), py::arg("y"), py::arg("dtype"), py::arg("images"),
-        py::arg("pixels"), py::arg("out"), "MSE then MAE of each image, written to out (2 x images float64).");
+  m.def("pixel_errors", &semnr::errors, "MSE then MAE of each image, written to out (2 x N float64).");
+  m.def("pixel_gradient", &semnr::gradient,
+        "Gradient of Σ weights[0]·MSE + weights[1]·MAE (weights: 2 x N float64) to x and y; address 0: not wanted.");
 }

@@ -1,78 +1,272 @@
-// Mean squared and mean absolute error of each image of a batch, in one pass.
+// Mean squared and mean absolute error of each image of a batch, in one pass, and their gradient.
 #include "pixel_cpu.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <type_traits>
+#include <vector>
 
+#include "../pool.hpp"
+#include "../simd.hpp"
 #include "pixel_math.hpp"
 
 namespace semnr {
 namespace {
 
-// A block is short enough that 32-bit partial sums of uint8 stay exact, and long enough to vectorise.
-constexpr std::int64_t kBlock = 4096;
+// One task. 32-bit sums of squares of 8-bit differences stay exact: 32768 · 255² < 2³².
+constexpr std::int64_t kChunk = 32768;
 
-template <class T>
-void integer_errors(const T* x, const T* y, std::int64_t n, double* square, double* absolute) {
-  std::uint64_t sum_square = 0, sum_absolute = 0;
-  for (std::int64_t start = 0; start < n; start += kBlock) {
-    const std::int64_t stop = std::min(n, start + kBlock);
-    std::uint64_t block_square = 0, block_absolute = 0;
-    for (std::int64_t i = start; i < stop; ++i) {
-      const std::uint32_t d = integer_distance(x[i], y[i]);
-      block_square += std::uint64_t(d) * d;
-      block_absolute += d;
-    }
-    sum_square += block_square;
-    sum_absolute += block_absolute;
+struct Partial {
+  double square = 0, absolute = 0, count = 0;
+  std::uint64_t exact_square = 0, exact_absolute = 0;
+};
+
+inline void add(const std::uint8_t* x, const std::uint8_t* y, std::int64_t n, Partial& sum) {
+  std::uint32_t square = 0, absolute = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int16_t d = std::int16_t(x[i] - y[i]);
+    square += std::uint32_t(std::int32_t(d) * std::int32_t(d));
   }
-  *square = double(sum_square) / double(n);
-  *absolute = double(sum_absolute) / double(n);
+  for (std::int64_t i = 0; i < n; ++i) absolute += std::uint32_t(std::abs(int(x[i]) - int(y[i])));
+  sum.exact_square += square;
+  sum.exact_absolute += absolute;
+}
+
+inline void add(const std::uint16_t* x, const std::uint16_t* y, std::int64_t n, Partial& sum) {
+  std::uint64_t square = 0;
+  std::uint32_t absolute = 0;  // 32768 · 65535 < 2³²
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::uint32_t d = integer_distance(x[i], y[i]);
+    square += std::uint64_t(d * d);  // < 2³²
+    absolute += d;
+  }
+  sum.exact_square += square;
+  sum.exact_absolute += absolute;
+}
+
+template <class R>
+inline Vec<R> magnitude(Vec<R> v) {
+  return v < Vec<R>{} ? -v : v;
+}
+
+// Differences and sums in float64, as the definition has them; the loads are the limit.
+template <class T>
+void add(const T* x, const T* y, std::int64_t n, Partial& sum) {
+  constexpr int L = kLanes<double>;
+  typedef T Narrow __attribute__((vector_size(L * sizeof(T))));
+  Vec<double> square[4] = {}, absolute[4] = {};
+  std::int64_t i = 0;
+  for (; i + 4 * L <= n; i += 4 * L) {
+    for (int k = 0; k < 4; ++k) {
+      Narrow a, b;
+      std::memcpy(&a, x + i + k * L, sizeof a);
+      std::memcpy(&b, y + i + k * L, sizeof b);
+      const Vec<double> d = __builtin_convertvector(a, Vec<double>) - __builtin_convertvector(b, Vec<double>);
+      square[k] += d * d;
+      absolute[k] += magnitude<double>(d);
+    }
+  }
+  double rest_square = 0, rest_absolute = 0;
+  for (; i < n; ++i) {
+    const double d = double(x[i]) - double(y[i]);
+    rest_square += d * d;
+    rest_absolute += std::fabs(d);
+  }
+  sum.square += semnr::sum<double>((square[0] + square[1]) + (square[2] + square[3])) + rest_square;
+  sum.absolute += semnr::sum<double>((absolute[0] + absolute[1]) + (absolute[2] + absolute[3])) + rest_absolute;
 }
 
 template <class T>
-void float_errors(const T* x, const T* y, std::int64_t n, double* square, double* absolute) {
-  // Independent lanes let the compiler vectorise without reassociating; the order is fixed, so is the result.
-  constexpr int kLanes = 16;
-  double lane_square[kLanes] = {}, lane_absolute[kLanes] = {};
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int k = 0; k < kLanes; ++k) {
-      const double d = double(x[i + k]) - double(y[i + k]);
-      lane_square[k] += d * d;
-      lane_absolute[k] += std::fabs(d);
+constexpr bool kExact = std::is_integral_v<T>;
+template <class T>
+constexpr bool kSmallFloat = std::is_same_v<T, Half> || std::is_same_v<T, BFloat>;
+
+// A stretch of a row whose pixels do not lie side by side, or that a mask thins out: gathered, then as above.
+template <class T>
+struct Gathered {
+  T x[1024], y[1024];
+};
+
+template <class T>
+void add_stretch(const T* x, std::int64_t step_x, const T* y, std::int64_t step_y, const std::uint8_t* valid,
+                 std::int64_t step_valid, std::int64_t n, Partial& sum) {
+  if constexpr (!kSmallFloat<T>) {
+    if (step_x == 1 && step_y == 1 && valid == nullptr) {
+      add(x, y, n, sum);
+      sum.count += double(n);
+      return;
     }
   }
-  for (; i < n; ++i) {
-    const double d = double(x[i]) - double(y[i]);
-    lane_square[0] += d * d;
-    lane_absolute[0] += std::fabs(d);
+  using G = std::conditional_t<kSmallFloat<T>, float, T>;
+  Gathered<G> part;
+  for (std::int64_t start = 0; start < n; start += 1024) {
+    const std::int64_t stop = std::min(n, start + 1024);
+    std::int64_t kept = 0;
+    for (std::int64_t i = start; i < stop; ++i) {
+      if constexpr (kSmallFloat<T>) {
+        part.x[kept] = real<float>(x[i * step_x]);
+        part.y[kept] = real<float>(y[i * step_y]);
+      } else {
+        part.x[kept] = x[i * step_x];
+        part.y[kept] = y[i * step_y];
+      }
+      kept += valid == nullptr || valid[i * step_valid] != 0;
+    }
+    add(part.x, part.y, kept, sum);
+    sum.count += double(kept);
   }
-  double sum_square = 0, sum_absolute = 0;
-  for (int k = 0; k < kLanes; ++k) {
-    sum_square += lane_square[k];
-    sum_absolute += lane_absolute[k];
+}
+
+// The same loop of rows over any layout; images that lie in one piece are one long row.
+struct Rows {
+  std::int64_t rows, length;  // of one image, channels included
+  bool merged;
+};
+
+bool one_piece(const Image& v, const Shape& s) {
+  return v.stride[3] == 1 && (s.h == 1 || v.stride[2] == s.w) && (s.c == 1 || v.stride[1] == s.h * s.w);
+}
+
+Rows layout(const Image& x, const Image& y, const Mask& valid, const Shape& s) {
+  if (valid.data == nullptr && one_piece(x, s) && one_piece(y, s)) return {1, s.c * s.h * s.w, true};
+  return {s.c * s.h, s.w, false};
+}
+
+// Calls f(image, row, first column, columns) for the stretches of chunk `index`; returns nothing, order fixed.
+template <class F>
+void stretches(const Rows& rows, std::int64_t chunk, F&& f) {
+  std::int64_t at = chunk * kChunk;
+  const std::int64_t end = std::min(rows.rows * rows.length, at + kChunk);
+  while (at < end) {
+    const std::int64_t row = at / rows.length, column = at % rows.length;
+    const std::int64_t n = std::min(end - at, rows.length - column);
+    f(row, column, n);
+    at += n;
   }
-  *square = sum_square / double(n);
-  *absolute = sum_absolute / double(n);
+}
+
+template <class T>
+const T* address(const Image& v, const Shape& s, std::int64_t image, std::int64_t row, std::int64_t column) {
+  return static_cast<const T*>(v.data) + image * v.stride[0] + row / s.h * v.stride[1] + row % s.h * v.stride[2] +
+         column * v.stride[3];
+}
+
+const std::uint8_t* address(const Mask& v, const Shape& s, std::int64_t image, std::int64_t row, std::int64_t column) {
+  return v.data == nullptr ? nullptr : v.row(image, row % s.h) + column * v.stride[2];
+}
+
+template <class T>
+void errors(const Image& x, const Image& y, const Mask& valid, const Shape& s, int threads, double* square,
+            double* absolute) {
+  const Rows rows = layout(x, y, valid, s);
+  const std::int64_t chunks = (rows.rows * rows.length + kChunk - 1) / kChunk;
+  std::vector<Partial> partial(std::size_t(s.n * chunks));
+  parallel(threads, s.n * chunks, [&](std::int64_t task) {
+    const std::int64_t image = task / chunks;
+    Partial sum;
+    stretches(rows, task % chunks, [&](std::int64_t row, std::int64_t column, std::int64_t n) {
+      add_stretch(address<T>(x, s, image, row, column), x.stride[3], address<T>(y, s, image, row, column), y.stride[3],
+                  address(valid, s, image, row, column), valid.stride[2], n, sum);
+    });
+    partial[std::size_t(task)] = sum;
+  });
+  for (std::int64_t image = 0; image < s.n; ++image) {
+    Partial total;
+    for (std::int64_t k = 0; k < chunks; ++k) {
+      const Partial& p = partial[std::size_t(image * chunks + k)];
+      total.square += p.square;
+      total.absolute += p.absolute;
+      total.count += p.count;
+      total.exact_square += p.exact_square;
+      total.exact_absolute += p.exact_absolute;
+    }
+    square[image] = (kExact<T> ? double(total.exact_square) : total.square) / total.count;
+    absolute[image] = (kExact<T> ? double(total.exact_absolute) : total.absolute) / total.count;
+  }
+}
+
+inline std::uint16_t rounded_bfloat(float v) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  if (v != v) return std::uint16_t((bits >> 16) | 0x40u);
+  return std::uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+inline std::uint16_t rounded_half(float v) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  const std::uint32_t sign = (bits >> 16) & 0x8000u;
+  bits &= 0x7fffffffu;
+  if (bits >= 0x7f800000u) return std::uint16_t(sign | 0x7c00u | (bits > 0x7f800000u ? 0x200u : 0u));
+  if (bits >= 0x477ff000u) return std::uint16_t(sign | 0x7c00u);
+  if (bits < 0x38800000u) {  // subnormal: the addition rounds at the right place
+    const float shifted = as_float(bits) + 0.5f;
+    std::uint32_t s;
+    std::memcpy(&s, &shifted, sizeof s);
+    return std::uint16_t(sign | (s - 0x3f000000u));
+  }
+  return std::uint16_t(sign | ((bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13));
+}
+
+inline void put(Half* p, double v) { p->bits = rounded_half(float(v)); }
+inline void put(BFloat* p, double v) { p->bits = rounded_bfloat(float(v)); }
+inline void put(float* p, double v) { *p = float(v); }
+inline void put(double* p, double v) { *p = v; }
+
+template <class T>
+void gradient(const Image& x, const Image& y, const Mask& valid, const Shape& s, int threads, const double* g_square,
+              const double* g_absolute, T* out_x, T* out_y) {
+  const Rows rows = layout(x, y, valid, s);
+  const std::int64_t pixels = s.c * s.h * s.w, chunks = (pixels + kChunk - 1) / kChunk;
+  std::vector<double> count(std::size_t(s.n), double(pixels));
+  for (std::int64_t image = 0; valid.data != nullptr && image < s.n; ++image) {
+    std::int64_t set = 0;
+    for (std::int64_t h = 0; h < s.h; ++h)
+      for (std::int64_t w = 0; w < s.w; ++w) set += valid.row(image, h)[w * valid.stride[2]] != 0;
+    count[std::size_t(image)] = double(set * s.c);
+  }
+  using G = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  parallel(threads, s.n * chunks, [&](std::int64_t task) {
+    const std::int64_t image = task / chunks;
+    const double share = 1.0 / count[std::size_t(image)];
+    const G slope = G(2 * g_square[image] * share), level = G(g_absolute[image] * share);
+    stretches(rows, task % chunks, [&](std::int64_t row, std::int64_t column, std::int64_t n) {
+      const T* a = address<T>(x, s, image, row, column);
+      const T* b = address<T>(y, s, image, row, column);
+      const std::uint8_t* v = address(valid, s, image, row, column);
+      const std::int64_t at = image * pixels + row * rows.length + column;
+      const std::int64_t step_a = x.stride[3], step_b = y.stride[3], step_v = valid.stride[2];
+      for (std::int64_t i = 0; i < n; ++i) {
+        const G d = real<G>(a[i * step_a]) - real<G>(b[i * step_b]);
+        G g = slope * d + (d > 0 ? level : d < 0 ? -level : G(0) * d);
+        if (v != nullptr && v[i * step_v] == 0) g = 0;
+        if (out_x != nullptr) put(out_x + at + i, g);
+        if (out_y != nullptr) put(out_y + at + i, -g);
+      }
+    });
+  });
 }
 
 }  // namespace
 
-template <class T>
-void pixel_errors(const T* x, const T* y, std::int64_t images, std::int64_t pixels, double* square, double* absolute) {
-  for (std::int64_t i = 0; i < images; ++i) {
-    if constexpr (std::is_integral_v<T>) {
-      integer_errors(x + i * pixels, y + i * pixels, pixels, square + i, absolute + i);
-    } else {
-      float_errors(x + i * pixels, y + i * pixels, pixels, square + i, absolute + i);
-    }
-  }
+void pixel_errors(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape, int threads,
+                  double* square, double* absolute) {
+  with_type(dtype, [&](auto pixel) {
+    errors<decltype(pixel)>(x, y, valid, shape, threads, square, absolute);
+  });
 }
 
-template void pixel_errors(const std::uint8_t*, const std::uint8_t*, std::int64_t, std::int64_t, double*, double*);
-template void pixel_errors(const std::uint16_t*, const std::uint16_t*, std::int64_t, std::int64_t, double*, double*);
-template void pixel_errors(const float*, const float*, std::int64_t, std::int64_t, double*, double*);
-template void pixel_errors(const double*, const double*, std::int64_t, std::int64_t, double*, double*);
+void pixel_gradient(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape, int threads,
+                    const double* g_square, const double* g_absolute, void* out_x, void* out_y) {
+  with_type(dtype, [&](auto pixel) {
+    using T = decltype(pixel);
+    if constexpr (!std::is_integral_v<T>) {
+      gradient<T>(x, y, valid, shape, threads, g_square, g_absolute, static_cast<T*>(out_x), static_cast<T*>(out_y));
+    } else {
+      throw std::invalid_argument("pixel_gradient: integer images have no gradient");
+    }
+  });
+}
 
 }  // namespace semnr

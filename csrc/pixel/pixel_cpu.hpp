@@ -1,11 +1,15 @@
 #pragma once
-#include <cstdint>
-#include <type_traits>
+#include "../image.hpp"
 
 namespace semnr {
 
-// x, y: `images` contiguous images of `pixels` values each (channels included); square, absolute: `images` means.
-template <class T>
-void pixel_errors(const T* x, const T* y, std::int64_t images, std::int64_t pixels, double* square, double* absolute);
+// square, absolute: N means over the valid pixels of all channels (NaN where there are none).
+void pixel_errors(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape, int threads,
+                  double* square, double* absolute);
+
+// out_x[i] = g_square[n] · 2 (x − y) / count + g_absolute[n] · sign(x − y) / count; out_y is its negative.
+// Contiguous outputs of the images' dtype (float16 to float64); either may be null.
+void pixel_gradient(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape, int threads,
+                    const double* g_square, const double* g_absolute, void* out_x, void* out_y);
 
 }  // namespace semnr

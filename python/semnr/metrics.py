@@ -51,9 +51,7 @@ def to_tensor(name: str, value: Any) -> Any:
     try:
         return torch.from_numpy(value)
     except TypeError:
-        raise TypeError(
-            f"{name} has dtype {value.dtype}; accepted: uint8, uint16, float16, float32, float64"
-        ) from None
+        raise TypeError(f"{name} has dtype {value.dtype}; accepted: uint8, uint16, float16, float32, float64") from None
 
 
 def to_numpy(value: Any) -> Any:

@@ -1,1 +1,338 @@
-"""cnr: written by its own change."""
+"""CNR and its map: the contract (checks, regions, choice of backend, reduction). The formulas are in README.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+
+from .. import _checks, _registry
+from .._result import Result
+from . import reference
+from .masks import MIN_SEPARATION, ONE_POPULATION, Masks, otsu_masks
+from .masks import build as _build_masks
+from .noise import Noise, Sigma
+from .noise import resolve as _resolve_noise
+from .windows import Window, worst_windows
+
+__all__ = ["KINDS", "Masks", "Sigma", "Window", "cnr", "cnr_map", "otsu_masks", "worst_windows"]
+
+KINDS = reference.KINDS
+
+# The kernels are the moments of a region; the ratios over them are few and the same everywhere.
+_registry.register("cnr", "reference", reference.moments)
+_registry.register("cnr_map", "reference", reference.window_moments)
+
+NO_NOISE = "undefined: kind='fixed_noise' without noise="
+ZERO_NOISE = "infinite: no noise"
+NOTHING = "undefined: neither contrast nor noise"
+NO_REFERENCE_CONTRAST = "contrast_retention undefined: the reference has no contrast"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A checked call: the images, their regions and the noise."""
+
+    checked: _checks.Pair
+    y: torch.Tensor | None
+    signal: torch.Tensor  # (N, 1, H, W) bool
+    background: torch.Tensor
+    masks: Masks | None  # where they were built here
+    noise: Noise
+    kind: str
+    settings: dict[str, Any]
+
+
+def cnr(
+    x: torch.Tensor,
+    y: torch.Tensor | None = None,
+    *,
+    signal: torch.Tensor | None = None,
+    background: torch.Tensor | None = None,
+    kind: str = "two_roi",
+    noise: float | torch.Tensor | Sigma | None = None,
+    mask: torch.Tensor | None = None,
+    data_range: float | None = None,
+    reduction: str = "none",
+    details: bool = False,
+    nan: str = "error",
+    backend: str | None = "auto",
+) -> torch.Tensor | Result:
+    """Contrast-to-noise ratio between a signal and a background region, per image.
+
+    Parameters
+    ----------
+    x : Tensor
+        Candidate, (H, W), (C, H, W) or (N, C, H, W); uint8, uint16 or floating. Of several channels, the mean of
+        their ratios is returned.
+    y : Tensor, optional
+        Reference of the shape and dtype of x. The regions are built on it, and `contrast_retention` is taken to it.
+        Its σ is never used.
+    signal, background : Tensor, optional
+        Bool regions, (H, W), (N, H, W) or (N, 1, H, W); both or neither, disjoint. Without them they are built by
+        `otsu_masks` with its defaults, on y, or on x where there is no y.
+    kind : {"two_roi", "sum_var", "background", "fixed_noise"}
+        With Δμ = μs − μb and population variances:
+        |Δμ| / √((σs² + σb²)/2); |Δμ| / √(σs² + σb²); Δμ / σb, signed; |Δμ| / σ(noise).
+    noise : number, Tensor or Sigma, optional
+        For kind="fixed_noise" alone, the noise of the *noisy input*, in the units of x:
+        a number or a (N,) tensor is σ; a tensor of the shape and dtype of x is the noisy image, whose
+        σ = √((σs² + σb²)/2) is measured in the same regions; `Sigma(map)` is a map of σ, pooled in the regions as
+        variances. Without it the result is NaN, flagged.
+    mask : Tensor, optional
+        Valid pixels, bool; exact.
+    data_range : float, optional
+        Only stored in the result: no kind depends on it. NaN there when floating images do not state it.
+    reduction : {"none", "mean", "sum"}
+        "none": (N,), a scalar for an unbatched image. An undefined image makes a mean NaN.
+    details : bool
+        Return a `Result`. Its components, a row an image: `contrast` (Δμ, signed), `sigma`, `signal_mean`,
+        `background_mean`, `signal_pixels`, `background_pixels`; with y `reference_contrast` and
+        `contrast_retention` = Δμ(x)/Δμ(y); the regions `signal` and `background`, (N, 1, H, W); and, where they were
+        built here, `threshold` and `separation`.
+    nan : {"error", "propagate", "omit"}
+        Non-finite pixels: refused where they reach a result; passed on; or masked.
+    backend : str, optional
+        Name of a backend, or "auto".
+
+    Returns
+    -------
+    Tensor or Result
+        Float64, unitless. No noise: ±inf. No second population, neither contrast nor noise, no `noise`: NaN. Never 0
+        for want of something; `Result.flags` says which images and why.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The argument, what it was and what is accepted.
+
+    Notes
+    -----
+    README.md beside this file: who uses which kind, and why a ratio over the output's own σ rises under
+    over-smoothing. "background" is SNR9 of NIST's detection-limits.
+    """
+    _checks.choice("reduction", reduction, ("mean", "sum", "none"))
+    job = _prepare(x, y, signal, background, kind, noise, mask, data_range, nan)
+    call = _registry.Call.of("cnr", job.checked.x, masked=True)
+    parts = _measure(job, _registry.choose(call, backend).run)
+    value = parts["value"].mean(dim=1)
+    _refuse_nonfinite(job, [value, *(parts[k] for k in ("contrast_retention",) if k in parts)])
+    if not details:
+        return _checks.reduce(value, reduction, job.checked)
+    rows = {name: part.mean(dim=1) for name, part in parts.items() if name != "value"}
+    covered = (job.signal | job.background).sum(dim=(1, 2, 3), dtype=torch.float64)
+    total = math.prod(job.signal.shape[1:]) if job.checked.valid is None else job.checked.valid.sum(dim=(1, 2, 3))
+    components: dict[str, Any] = {**rows, "signal": job.signal, "background": job.background}
+    if job.masks is not None:
+        components |= {"threshold": job.masks.threshold, "separation": job.masks.separation}
+    return Result(
+        _checks.reduce(value, reduction, job.checked),
+        job.checked.data_range,
+        components=components,
+        coverage=covered / total,
+        flags=_flags(job, value, rows),
+        settings={**job.settings, "reduction": reduction},
+    )
+
+
+def cnr_map(
+    x: torch.Tensor,
+    y: torch.Tensor | None = None,
+    *,
+    window: int | tuple[int, int] = 64,
+    stride: int | tuple[int, int] = 32,
+    signal: torch.Tensor | None = None,
+    background: torch.Tensor | None = None,
+    kind: str = "two_roi",
+    noise: float | torch.Tensor | Sigma | None = None,
+    mask: torch.Tensor | None = None,
+    data_range: float | None = None,
+    min_pixels: int = 1,
+    worst: int = 5,
+    details: bool = False,
+    nan: str = "error",
+    backend: str | None = "auto",
+) -> torch.Tensor | Result:
+    """`cnr` in each window of a regular grid.
+
+    The regions are those of the whole image, built once (see `cnr`); the means, the σ and, for a noisy image or a
+    map of σ, the noise are taken inside each window.
+
+    Parameters
+    ----------
+    x, y, signal, background, kind, noise, mask, data_range, nan, backend
+        As for `cnr`.
+    window, stride : int or (int, int)
+        Rows and columns, in pixels. Windows lie inside the image, the first in its upper-left corner; a remainder at
+        the right or the bottom that no window reaches is flagged.
+    min_pixels : int
+        Pixels of *each* region that a window must hold.
+    worst : int
+        How many of the lowest windows to list; by magnitude for kind="background".
+    details : bool
+        Return a `Result`. Its components, maps of the same shape: `contrast`, `sigma`, `signal_pixels`,
+        `background_pixels`; with y `reference_contrast` and `contrast_retention`; and `worst`, a tuple of `Window`.
+
+    Returns
+    -------
+    Tensor or Result
+        Float64, (N, rows, columns), or (rows, columns) for an unbatched image. NaN where a window lacks a
+        population, inf where it has no noise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `cnr`; or a window larger than the image.
+    """
+    windows, strides = _two("window", window), _two("stride", stride)
+    min_pixels, worst = _checks.positive_int("min_pixels", min_pixels), _checks.positive_int("worst", worst)
+    job = _prepare(x, y, signal, background, kind, noise, mask, data_range, nan)
+    size = tuple(job.checked.x.shape[-2:])
+    if windows[0] > size[0] or windows[1] > size[1]:
+        raise ValueError(
+            f"window is {windows[0]}×{windows[1]} and the image {size[0]}×{size[1]}; accepted: a smaller one"
+        )
+    call = _registry.Call.of("cnr_map", job.checked.x, masked=True, window=windows, stride=strides)
+    run = _registry.choose(call, backend).run
+
+    def of(image: torch.Tensor, roi: torch.Tensor) -> reference.Moments:
+        return run(image, roi, windows, strides)
+
+    parts = {name: part.mean(dim=1) for name, part in _measure(job, of, min_pixels).items()}
+    _refuse_nonfinite(job, [parts[k] for k in ("value", "contrast_retention") if k in parts])
+    shaped = {name: part if job.checked.batched else part[0] for name, part in parts.items()}
+    value = shaped.pop("value")
+    if not details:
+        return value
+    shaped = {k: v for k, v in shaped.items() if k not in ("signal_mean", "background_mean")}
+    left = tuple((side - w) % s for side, w, s in zip(size, windows, strides, strict=True))
+    flags: tuple[str, ...] = (f"the last {left[0]} rows and {left[1]} columns lie in no window",) if any(left) else ()
+    lacking = int((torch.minimum(parts["signal_pixels"], parts["background_pixels"]) < min_pixels).sum())
+    if lacking:
+        flags += (
+            f"undefined in {lacking} of {parts['value'].numel()} windows: fewer than {min_pixels} pixels of a region",
+        )
+    ranked = parts["value"].abs() if kind == "background" else parts["value"]
+    listed = worst_windows(ranked, window=windows, stride=strides, count=worst)
+    return Result(
+        value,
+        job.checked.data_range,
+        components={**shaped, "worst": listed},
+        flags=flags + _flags(job, parts["value"], parts, pixels=False),
+        settings={**job.settings, "window": windows, "stride": strides, "min_pixels": min_pixels},
+    )
+
+
+def _two(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    pair = value if isinstance(value, tuple) and len(value) == 2 else (value, value)
+    if any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in pair):
+        raise ValueError(f"{name} is {value!r}; accepted: an integer of at least 1, or (rows, columns) of them")
+    return cast(tuple[int, int], pair)
+
+
+def _prepare(
+    x: torch.Tensor,
+    y: torch.Tensor | None,
+    signal: torch.Tensor | None,
+    background: torch.Tensor | None,
+    kind: str,
+    noise: float | torch.Tensor | Sigma | None,
+    mask: torch.Tensor | None,
+    data_range: float | None,
+    nan: str,
+) -> _Job:
+    _checks.choice("kind", kind, KINDS)
+    unstated = data_range is None and isinstance(x, torch.Tensor) and x.dtype in _checks.FLOAT_DTYPES
+    checked = _checks.pair(x, x if y is None else y, data_range=1.0 if unstated else data_range, mask=mask, nan=nan)
+    if unstated:
+        checked = replace(checked, data_range=math.nan)
+    resolved = _resolve_noise(noise, kind, checked.x, tuple(x.shape), nan)
+    if (signal is None) != (background is None):
+        missing = "signal" if signal is None else "background"
+        raise ValueError(
+            f"{missing} is missing; accepted: signal and background both, or neither (built by otsu_masks)"
+        )
+    settings: dict[str, Any] = {"kind": kind, "nan": nan, "noise": resolved.how}
+    built = None
+    if signal is None:
+        # On the image as it was passed: pixels that the candidate lost must not move the reference's threshold.
+        name, source = ("x", x) if y is None else ("y", y)
+        image = _checks.as_image(name, source)
+        built = _build_masks(image, _checks.as_mask(mask, image), nan=nan, name=name)
+        s, b = built.signal, built.background
+        settings |= {"masks": f"otsu({name})", "smoothing": 1.0, "guard": 2, "bins": 256}
+        settings |= {"min_separation": MIN_SEPARATION}
+    else:
+        s = cast(torch.Tensor, _checks.as_mask(signal, checked.x, "signal"))
+        b = cast(torch.Tensor, _checks.as_mask(background, checked.x, "background"))
+        settings["masks"] = "given"
+        if both := int((s & b).sum()):
+            raise ValueError(f"signal and background share {both} pixels; accepted: disjoint regions")
+    if checked.valid is not None:
+        s, b = s & checked.valid, b & checked.valid
+    return _Job(checked, None if y is None else checked.y, s, b, built, resolved, kind, settings)
+
+
+def _measure(
+    job: _Job, of: Callable[[torch.Tensor, torch.Tensor], reference.Moments], min_pixels: int = 1
+) -> dict[str, torch.Tensor]:
+    """The ratio and what it was made of, each (N, C, ...)."""
+    s, b = of(job.checked.x, job.signal), of(job.checked.x, job.background)
+    there = (s.pixels >= min_pixels) & (b.pixels >= min_pixels)
+
+    def where_there(part: torch.Tensor) -> torch.Tensor:
+        return torch.where(there, part, torch.nan)
+
+    contrast = where_there(s.mean - b.mean)
+    if job.kind == "fixed_noise":
+        variance = where_there(job.noise.variance(of, job.signal, job.background, contrast))
+    else:
+        variance = where_there(reference.noise_variance(job.kind, s, b))
+    parts = {
+        "value": reference.ratio(contrast, variance, signed=job.kind == "background"),
+        "contrast": contrast,
+        "sigma": variance.detach().sqrt(),
+        "signal_mean": s.mean,
+        "background_mean": b.mean,
+        "signal_pixels": s.pixels,
+        "background_pixels": b.pixels,
+    }
+    if job.y is not None:
+        parts["reference_contrast"] = where_there(of(job.y, job.signal).mean - of(job.y, job.background).mean)
+        parts["contrast_retention"] = reference.retention(contrast, parts["reference_contrast"])
+    return parts
+
+
+def _refuse_nonfinite(job: _Job, results: list[torch.Tensor]) -> None:
+    if job.checked.nan == "error" and not all(bool(torch.isfinite(r.detach()).all()) for r in results):
+        images = {"x": job.checked.x} if job.y is None else {"x": job.checked.x, "y": job.y}
+        if job.noise.how == "image" and job.noise.value is not None:
+            images["noise"] = job.noise.value
+        _checks.raise_if_nonfinite(**images)
+
+
+def _flags(job: _Job, value: torch.Tensor, parts: dict[str, torch.Tensor], *, pixels: bool = True) -> tuple[str, ...]:
+    """Why images are undefined or infinite, somewhere: one text a reason, with the images it holds for."""
+    n = value.shape[0]
+    reasons: dict[str, torch.Tensor] = {}
+    if job.masks is not None:
+        for text in filter(None, job.masks.flags):
+            reasons[text] = torch.tensor([flag == text for flag in job.masks.flags])
+    elif pixels:
+        reasons[ONE_POPULATION] = (parts["signal_pixels"] == 0) | (parts["background_pixels"] == 0)
+    if job.kind == "fixed_noise" and job.noise.how == "none":
+        reasons[NO_NOISE] = torch.ones(n)
+    reasons[ZERO_NOISE] = torch.isinf(value)
+    reasons[NOTHING] = (parts["contrast"] == 0) & (parts["sigma"] == 0)
+    if "reference_contrast" in parts:
+        reasons[NO_REFERENCE_CONTRAST] = parts["reference_contrast"] == 0
+    flags = []
+    for text, hit in reasons.items():
+        images = torch.nonzero(hit.reshape(n, -1).any(dim=1)).flatten().tolist()
+        if images:
+            shown = ", ".join(map(str, images[:8])) + (f" and {len(images) - 8} more" if len(images) > 8 else "")
+            flags.append(text if n == 1 else f"{text} (image{'s' if len(images) > 1 else ''} {shown})")
+    return tuple(flags)

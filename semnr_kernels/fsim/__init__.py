@@ -1,1 +1,228 @@
-"""fsim: written by its own change."""
+"""FSIM and FSIMc: the contract (checks, downsampling rule, choice of backend, reduction). Formulas are in README.md."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from .. import _checks, _registry
+from .._result import Result
+from . import reference
+from .reference import Comparison, Features, Filters, Settings
+
+_registry.register("fsim", "reference", reference.fsim)
+
+__all__ = ["Comparison", "Features", "Filters", "Settings", "downsampling_factor", "features", "fsim", "similarity"]
+
+
+def fsim(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    data_range: float | None = None,
+    chromatic: bool | None = None,
+    downsample: int | str = "auto",
+    scales: int = 4,
+    orientations: int = 4,
+    min_length: float = 6,
+    mult: float = 2,
+    sigma_f: float = 0.55,
+    delta_theta: float = 1.2,
+    k: float = 2.0,
+    mask: torch.Tensor | None = None,
+    reduction: str = "mean",
+    return_map: bool = False,
+    details: bool = False,
+    nan: str = "error",
+    overshoot: str = "keep",
+    backend: str | None = "auto",
+) -> Any:
+    """Feature similarity of candidate `x` to reference `y`: phase congruency and gradient, in (0, 1].
+
+    Zhang, Zhang, Mou, Zhang, "FSIM: A Feature Similarity Index for Image Quality Assessment", IEEE TIP 20(8), 2011,
+    eq. 3 to 9, on the phase congruency of Kovesi 1999. Equal to piq 0.8.0; differentiable.
+
+    Parameters
+    ----------
+    x, y
+        (H, W), (C, H, W) or (N, C, H, W), one or three channels (RGB); uint8, uint16 or floating.
+    data_range
+        Width of the intensity scale, mapped to 0-255 on which the paper's constants lie. Required for floating images.
+    chromatic
+        FSIMc. None: True for three channels. False on three channels: FSIM of the luminance.
+    downsample
+        "auto": average over squares of max(1, round(short side / 256)) pixels, the authors' rule as piq rounds it
+        (half to even). "authors": rounds half up and samples as MATLAB's conv2(..., "same"). An integer: that factor.
+        A run over tiles fixes one factor for all: scores at different factors do not compare.
+    scales, orientations, min_length, mult, sigma_f, delta_theta, k
+        The log-Gabor filters: wavelengths min_length · mult^s pixels, relative bandwidth sigma_f, angular spacing over
+        the angular spread, and the noise threshold in standard deviations.
+    mask
+        Valid pixels, (H, W), (N, H, W) or (N, 1, H, W). Masked ones take the reference's local mean in both images
+        (the FFT sees every pixel), pooling runs over valid ones only; the result is flagged "approximate".
+        NaN where no pixel is valid.
+    reduction
+        "mean", "sum" or "none" (one value an image).
+    return_map
+        Also the local similarity at the downsampled size, (N, 1, h, w) or with the leading dimensions that were
+        passed. The score is its mean weighted by the larger phase congruency, `components["weight"]` with `details`.
+    details
+        A `Result`: `components` holds the maps "weight", "phase_congruency", "gradient" and, for FSIMc, "chroma".
+    nan, overshoot, backend
+        As in `semnr.metrics`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The argument, what it was, what is accepted; also an image smaller than the longest wavelength
+        (48 pixels by default, after downsampling), or a channel count other than 1 and 3.
+    """
+    checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
+    filters = _filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)
+    settings = _settings(checked.x, chromatic, downsample, filters, "x")
+    call = _registry.Call.of("fsim", checked.x, checked.y, masked=checked.valid is not None)
+    found = _registry.choose(call, backend).run(checked.x, checked.y, checked.data_range, checked.valid, settings)
+    if nan == "error" and not bool(torch.isfinite(found.rows.detach()).all()):
+        _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+    value = _checks.reduce(found.rows, reduction, checked)
+    if not (return_map or details):
+        return value
+
+    def as_passed(planes: torch.Tensor) -> torch.Tensor:
+        narrow = planes if x.dtype == torch.float64 else planes.float()
+        return narrow.reshape(narrow.shape[4 - len(checked.lead) - 2 :])
+
+    parts = {"weight": found.weight, "phase_congruency": found.phase_congruency, "gradient": found.gradient}
+    if found.chroma is not None:
+        parts["chroma"] = found.chroma
+    valid = checked.valid
+    return Result(
+        value,
+        checked.data_range,
+        map=as_passed(found.similarity) if return_map else None,
+        components={name: as_passed(part) for name, part in parts.items()} if details else None,
+        coverage=None if valid is None else valid.double().mean(dim=(1, 2, 3)),
+        clipped_fraction=checked.clipped_fraction,
+        flags=() if valid is None else ("approximate: masked pixels take the reference's local mean",),
+        settings={
+            "chromatic": settings.chromatic,
+            "downsample": downsample,
+            "factor": settings.factor,
+            **filters.__dict__,
+            "reduction": reduction,
+            "nan": nan,
+            "overshoot": overshoot,
+        },
+    )
+
+
+def features(
+    image: torch.Tensor,
+    *,
+    data_range: float | None = None,
+    chromatic: bool | None = None,
+    downsample: int | str = "auto",
+    scales: int = 4,
+    orientations: int = 4,
+    min_length: float = 6,
+    mult: float = 2,
+    sigma_f: float = 0.55,
+    delta_theta: float = 1.2,
+    k: float = 2.0,
+    mask: torch.Tensor | None = None,
+    reference_image: torch.Tensor | None = None,
+    nan: str = "error",
+) -> Features:
+    """Everything that FSIM reads from one image, to be computed once for a reference and kept.
+
+    Arguments as in `fsim`. With a mask, the masked pixels take the local mean of `reference_image` (pass the
+    reference when `image` is a candidate), or of the image itself. nan: "error" or "propagate".
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `fsim`.
+    """
+    _checks.choice("nan", nan, ("error", "propagate"))
+    image4 = _checks.as_image("image", image)
+    scale, valid = _checks.as_data_range(image.dtype, data_range), _checks.as_mask(mask, image4)
+    filters = _filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)
+    settings = _settings(image4, chromatic, downsample, filters, "image")
+    other = None if reference_image is None else _checks.as_image("reference_image", reference_image)
+    if other is not None and other.shape != image4.shape:
+        raise ValueError(f"reference_image has shape {tuple(other.shape)}; accepted: {tuple(image4.shape)}, as image")
+    if valid is not None and image.dtype in _checks.FLOAT_DTYPES:
+        image4 = torch.where(valid, image4, torch.zeros((), dtype=image4.dtype, device=image4.device))
+    found = reference.features(image4, scale, valid, other, settings)
+    if nan == "error" and not bool(torch.isfinite(found.phase_congruency.detach()).all()):
+        _checks.raise_if_nonfinite(image=image4)
+    return found
+
+
+def similarity(fx: Features, fy: Features) -> Comparison:
+    """Compare the features of a candidate with those of a reference: `rows` holds a score an image.
+
+    `fsim(x, y)` is the mean of `similarity(features(x), features(y)).rows`. One of the two may hold a single image,
+    which is then compared with each of the other's.
+
+    Raises
+    ------
+    ValueError
+        The two were made with different settings or at different sizes.
+    """
+    if fx.settings != fy.settings:
+        raise ValueError(f"fx was made with {fx.settings} and fy with {fy.settings}; accepted: the same settings")
+    sx, sy = tuple(fx.phase_congruency.shape), tuple(fy.phase_congruency.shape)
+    if sx[1:] != sy[1:] or (sx[0] != sy[0] and 1 not in (sx[0], sy[0])):
+        raise ValueError(f"fx has shape {sx} and fy {sy}; accepted: the same size, and one image or as many")
+    return reference.compare(fx, fy)
+
+
+def downsampling_factor(height: int, width: int, rule: int | str = "auto") -> int:
+    """The factor that `downsample=rule` takes at this size."""
+    if isinstance(rule, int) and not isinstance(rule, bool):
+        return _checks.positive_int("downsample", rule)
+    _checks.choice("downsample", rule, ("auto", "authors", "an integer of at least 1"))
+    ratio = min(height, width) / 256
+    return max(1, round(ratio) if rule == "auto" else math.floor(ratio + 0.5))
+
+
+def _settings(
+    image: torch.Tensor, chromatic: bool | None, downsample: int | str, filters: Filters, name: str
+) -> Settings:
+    _, channels, height, width = image.shape
+    if channels not in (1, 3):
+        raise ValueError(f"{name} has {channels} channels; accepted: 1 (grey) or 3 (RGB)")
+    if chromatic not in (None, True, False):
+        raise ValueError(f"chromatic is {chromatic!r}; accepted: True, False or None")
+    if chromatic and channels != 3:
+        raise ValueError(f"chromatic is True and {name} has {channels} channel; accepted: 3 channels, or False or None")
+    factor, authors = downsampling_factor(height, width, downsample), downsample == "authors"
+    small = min(-(-side // factor) if authors else side // factor for side in (height, width))
+    if small < filters.longest:
+        at = f" ({small} pixels after downsampling by {factor})" if factor > 1 else ""
+        raise ValueError(
+            f"{name} is {height} x {width}{at}; accepted: sides of at least {math.ceil(filters.longest)} pixels, the "
+            "longest filter's wavelength (min_length · mult^(scales - 1)), or fewer scales"
+        )
+    return Settings(factor, authors and factor > 1, channels == 3 and chromatic is not False, filters)
+
+
+def _filters(
+    scales: int, orientations: int, min_length: float, mult: float, sigma_f: float, delta_theta: float, k: float
+) -> Filters:
+    _checks.positive_int("scales", scales)
+    _checks.positive_int("orientations", orientations)
+    limits = (
+        ("min_length", min_length, 2 <= min_length < math.inf, "a wavelength of at least 2 pixels"),
+        ("mult", mult, 1 < mult < math.inf, "a number above 1"),
+        ("sigma_f", sigma_f, 0 < sigma_f < 1, "a number between 0 and 1"),
+        ("delta_theta", delta_theta, 0 < delta_theta < math.inf, "a number above 0"),
+        ("k", k, 0 <= k < math.inf, "a number of at least 0"),
+    )
+    for name, value, good, accepted in limits:
+        if not good:
+            raise ValueError(f"{name} is {value!r}; accepted: {accepted}")
+    return Filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)

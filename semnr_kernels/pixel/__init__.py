@@ -9,7 +9,7 @@ from .._result import Result
 from . import native, reference
 
 _registry.register("pixel", "reference", reference.errors)
-_registry.register("pixel", "native", native.errors, native.supports)
+_registry.register_native("pixel", native.errors, native.supports)
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -52,7 +52,11 @@ def psnr(  # type: ignore[no-untyped-def]
     _checks.choice("reduction", reduction, (*REDUCTIONS, "mean_mse"))
     checked, square, absolute = _errors(x, y, data_range, mask, nan, overshoot, backend)
     rows = to_db(square, checked.data_range)
-    value = to_db(square.mean(), checked.data_range) if reduction == "mean_mse" else _checks.reduce(rows, reduction, checked)
+    value = (
+        to_db(square.mean(), checked.data_range)
+        if reduction == "mean_mse"
+        else _checks.reduce(rows, reduction, checked)
+    )
     if not details:
         return value
     infinite = int(torch.isinf(rows).sum())

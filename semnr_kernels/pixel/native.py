@@ -1,27 +1,69 @@
-"""Pixel errors in C++: one pass over both images, exact integer accumulation."""
+"""Pixel errors in C++: one pass over both images of any layout, exact integer accumulation, fused gradient."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from .. import _native
 from .._registry import Call
+from . import reference
+
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def supports(call: Call) -> str | None:
-    if call.needs_grad:
-        return "has no gradient yet"
-    if call.options.get("masked"):
-        return "has no mask yet"
-    if call.dtype not in (torch.uint8, torch.uint16, torch.float32, torch.float64):
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop yet"
-    return None
+    """Every dtype, layout and mask; uint16 and float16 included."""
+    return None if call.dtype in _native.DTYPE_CODES else f"has no {str(call.dtype).removeprefix('torch.')} loop"
 
 
-def errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `reference.errors`, for CPU tensors without a mask."""
-    x, y = x.detach().contiguous(), y.detach().contiguous()
-    n, out = x.shape[0], torch.empty((2, x.shape[0]), dtype=torch.float64)
-    dtype = str(x.dtype).removeprefix("torch.")
-    _native.module().pixel_errors(x.data_ptr(), y.data_ptr(), dtype, n, x[0].numel(), out.data_ptr())
+def errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, *, isa: str | None = None) -> Pair:
+    """As `reference.errors`, for CPU tensors; `isa` forces an instruction set."""
+    if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        return _Errors.apply(x, y, valid, isa)
+    return _errors(x, y, valid, isa)
+
+
+def _errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, isa: str | None) -> Pair:
+    out = torch.empty((2, x.shape[0]), dtype=torch.float64)
+    _native.module(isa).pixel_errors(
+        _native.image(x),
+        _native.image(y),
+        _native.mask(valid),
+        _native.DTYPE_CODES[x.dtype],
+        x.shape,
+        torch.get_num_threads(),
+        out.data_ptr(),
+    )
     return out[0], out[1]
+
+
+class _Errors(torch.autograd.Function):
+    """First order in C++; a gradient of the gradient goes through the definition."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, isa: str | None) -> Pair:  # type: ignore[override]
+        ctx.save_for_backward(x, y, valid)
+        ctx.isa = isa
+        return _errors(x, y, valid, isa)
+
+    @staticmethod
+    def backward(ctx: Any, g_square: torch.Tensor, g_absolute: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        x, y, valid = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # create_graph
+            return *_native.reference_gradient(reference.errors(x, y, valid), (x, y), (g_square, g_absolute), wanted), None, None
+        weights = torch.stack((g_square, g_absolute)).double().contiguous()
+        out = [torch.empty(x.shape, dtype=x.dtype) if w else None for w in wanted]
+        _native.module(ctx.isa).pixel_gradient(
+            _native.image(x),
+            _native.image(y),
+            _native.mask(valid),
+            _native.DTYPE_CODES[x.dtype],
+            x.shape,
+            torch.get_num_threads(),
+            weights.data_ptr(),
+            *(0 if g is None else g.data_ptr() for g in out),
+        )
+        return *out, None, None

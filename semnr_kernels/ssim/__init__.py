@@ -196,7 +196,9 @@ def _settings(base: Settings, **given: Any) -> Settings:
         value = getattr(settings, name)
         smallest = 0 if name == "sigma" else -1
         if not isinstance(value, int | float) or not math.isfinite(value) or value <= smallest or value < 0:
-            raise ValueError(f"{name} is {value!r}; accepted: a finite number {'above' if name == 'sigma' else 'of at least'} 0")
+            raise ValueError(
+                f"{name} is {value!r}; accepted: a finite number {'above' if name == 'sigma' else 'of at least'} 0"
+            )
     if settings.downsample != "auto":
         _checks.positive_int("downsample", settings.downsample)  # type: ignore[arg-type]
     return settings
@@ -255,9 +257,7 @@ def _as_passed(values: torch.Tensor, checked: _checks.Pair) -> torch.Tensor:
     return values.reshape(*checked.lead, *values.shape[2:])
 
 
-def _average_pool(
-    image: torch.Tensor, factor: int, valid: torch.Tensor | None, dtype: torch.dtype
-) -> torch.Tensor:
+def _average_pool(image: torch.Tensor, factor: int, valid: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
     """Mean of each factor x factor block (floor: a rest at the far edge is dropped), over its valid pixels."""
     wide = image.to(dtype)
     if valid is None:
@@ -302,4 +302,6 @@ def _halve_mask(valid: torch.Tensor | None, convention: str) -> torch.Tensor | N
 def _safe_power(base: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
     """max(base, 0) ** exponent, with gradient 0 instead of infinity where the base is not positive."""
     positive = base > 0
-    return torch.where(positive, torch.where(positive, base, 1.0) ** exponent, torch.where(torch.isnan(base), base, 0.0))
+    return torch.where(
+        positive, torch.where(positive, base, 1.0) ** exponent, torch.where(torch.isnan(base), base, 0.0)
+    )

@@ -1,0 +1,39 @@
+// Binding only: addresses, strides and sizes in, no logic.
+#include "../bind.hpp"
+#include "ssim_cpu.hpp"
+
+namespace semnr {
+namespace {
+
+// reflect, float64 / c1, c2, range, unbiased
+SsimOptions options(const std::vector<double>& taps, const std::array<bool, 2>& flags,
+                    const std::array<double, 4>& numbers, int threads) {
+  return {taps.data(), int(taps.size()), flags[0],   flags[1], numbers[0],
+          numbers[1],  numbers[2],       numbers[3], threads};
+}
+
+void forward(const ImageArgument& x, const ImageArgument& y, const MaskArgument& valid, int dtype,
+             const ShapeArgument& shape, const std::vector<double>& taps, const std::array<bool, 2>& flags,
+             const std::array<double, 4>& numbers, int threads, std::int64_t rows, bool components, std::int64_t map,
+             std::int64_t coverage) {
+  const std::int64_t planes = shape[0] * shape[1];
+  double* row = pointer<double>(rows);
+  const SsimOutputs out{row,
+                        row + planes,
+                        components ? row + 2 * planes : nullptr,
+                        components ? row + 3 * planes : nullptr,
+                        components ? row + 4 * planes : nullptr,
+                        pointer<void>(map),
+                        pointer<double>(coverage)};
+  py::gil_scoped_release unlocked;
+  ssim_forward(image(x), image(y), mask(valid), Dtype(dtype), sizes(shape), options(taps, flags, numbers, threads),
+               out);
+}
+
+}  // namespace
+}  // namespace semnr
+
+void bind_ssim(py::module_& m) {
+  m.def("ssim_forward", &semnr::forward,
+        "Rows (2 or, with components, 5) x N x C float64: score, contrast·structure, luminance, contrast, structure.");
+}

@@ -1,0 +1,372 @@
+// SSIM forward: tiles of windows, each in one walk over its pixels. The plan is in ssim_rows.hpp.
+#include "ssim_cpu.hpp"
+
+#include <vector>
+
+#include "../pool.hpp"
+#include "ssim_math.hpp"
+#include "ssim_rows.hpp"
+
+namespace semnr {
+namespace {
+
+// Tiles are cut by geometry alone, so results do not depend on the number of threads. The ring of an 11-tap window
+// (14 rows of 4 planes of 512 bytes) stays in the first-level cache.
+constexpr std::int64_t kTileRows = 128;
+template <class R>
+constexpr std::int64_t kTileColumns = 512 / std::int64_t(sizeof(R));
+
+// What a tile adds up, over its windows.
+struct Sums {
+  double score = 0, contrast_structure = 0, luminance = 0, contrast = 0, structure = 0, weight = 0, count = 0;
+};
+
+struct Tile {
+  std::int64_t n, c, row, column, rows, columns;
+};
+
+template <class R>
+struct Job {
+  Image x, y;
+  Mask valid;
+  Shape shape;
+  std::int64_t rows, columns;  // of windows
+  std::int64_t lead;           // the first window starts this far outside the image
+  int size;
+  std::vector<R> taps;
+  R scale, c1, c2, spread;
+  void (*load)(const void*, std::int64_t, const void*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+               std::int64_t, const Shift<R>&, R*, R*);
+  Shift<R> (*shift)(const Job<R>&, const Tile&);
+  std::int64_t bytes;  // of one pixel
+  R* map;
+  bool components;
+};
+
+const char* row_address(const Image& v, std::int64_t bytes, std::int64_t n, std::int64_t c, std::int64_t h) {
+  return static_cast<const char*>(v.data) + (n * v.stride[0] + c * v.stride[1] + h * v.stride[2]) * bytes;
+}
+
+// About the mean of the tile's pixels, from a spread of samples; any constant is right, a near one is precise.
+template <class T, class R>
+Shift<R> shift_of(const Job<R>& job, const Tile& tile) {
+  constexpr int kSamples = 8;  // a side
+  const std::int64_t top = std::max<std::int64_t>(0, tile.row - job.lead);
+  const std::int64_t left = std::max<std::int64_t>(0, tile.column - job.lead);
+  const std::int64_t height = std::min(job.shape.h - top, tile.rows + job.size - 1);
+  const std::int64_t width = std::min(job.shape.w - left, tile.columns + job.size - 1);
+  double sum_x = 0, sum_y = 0, count = 0;
+  for (int i = 0; i < kSamples; ++i) {
+    const std::int64_t h = top + (2 * i + 1) * height / (2 * kSamples);
+    const T* x = reinterpret_cast<const T*>(row_address(job.x, job.bytes, tile.n, tile.c, h));
+    const T* y = reinterpret_cast<const T*>(row_address(job.y, job.bytes, tile.n, tile.c, h));
+    const std::uint8_t* valid = job.valid.data == nullptr ? nullptr : job.valid.row(tile.n, h);
+    for (int j = 0; j < kSamples; ++j) {
+      // each row starts elsewhere, so that no pattern along the columns is met at one phase only
+      const std::int64_t w = left + (kSamples * j + 3 * i % kSamples) * width / (kSamples * kSamples);
+      const double a = real<double>(x[w * job.x.stride[3]]), b = real<double>(y[w * job.y.stride[3]]);
+      if (std::isfinite(a + b) && (valid == nullptr || valid[w * job.valid.stride[2]] != 0)) {
+        sum_x += a;
+        sum_y += b;
+        count += 1;
+      }
+    }
+  }
+  if (count == 0) return {job.scale, 0, 0};
+  const double to = double(job.scale) / count;
+  return {job.scale, R(-sum_x * to), R(-sum_y * to)};
+}
+
+// The planes of one image row: s, d, s², d² and, for components and masks, s·d and the weight.
+template <class R, int P>
+void make_planes(const Job<R>& job, const Tile& tile, std::int64_t row, std::int64_t padded, const Shift<R>& shift,
+                 R* planes, std::int64_t pitch) {
+  const std::int64_t h = mirrored(row, job.shape.h), first = tile.column - job.lead, n = tile.columns + job.size - 1;
+  R* __restrict s = planes;
+  R* __restrict d = planes + pitch;
+  R* __restrict ss = planes + 2 * pitch;
+  R* __restrict dd = planes + 3 * pitch;
+  job.load(row_address(job.x, job.bytes, tile.n, tile.c, h), job.x.stride[3],
+           row_address(job.y, job.bytes, tile.n, tile.c, h), job.y.stride[3], job.shape.w, first, n, padded, shift, s,
+           d);
+  if constexpr (P > 4) {
+    R* __restrict weight = planes + 5 * pitch;
+    const std::uint8_t* valid = job.valid.data == nullptr ? nullptr : job.valid.row(tile.n, h);
+    for (std::int64_t i = 0; i < padded; ++i) {
+      const bool counts = i < n && (valid == nullptr || valid[mirrored(first + i, job.shape.w) * job.valid.stride[2]]);
+      weight[i] = counts ? R(1) : R(0);
+      s[i] = counts ? s[i] : R(0);
+      d[i] = counts ? d[i] : R(0);
+    }
+    R* __restrict sd = planes + 4 * pitch;
+    for (std::int64_t i = 0; i < padded; ++i) sd[i] = s[i] * d[i];
+  }
+  for (std::int64_t i = 0; i < padded; ++i) {
+    ss[i] = s[i] * s[i];
+    dd[i] = d[i] * d[i];
+  }
+}
+
+// Asks for a row that will be loaded later, a line at a time between the sums: no hardware prefetcher follows
+// a walk down a tile, and a burst would fill the miss buffers.
+struct Ahead {
+  const char* line = nullptr;
+  std::int64_t bytes = 0, pixel = 1;
+
+  void ask(std::int64_t column, std::int64_t columns) const {
+    for (std::int64_t at = round_up(column * pixel, 64); at < std::min(bytes, (column + columns) * pixel); at += 64) {
+      __builtin_prefetch(line + at);
+    }
+  }
+};
+
+// `row` counts the tile's rows of pixels.
+template <class R>
+Ahead ahead(const Job<R>& job, const Image& image, const Tile& tile, std::int64_t row) {
+  if (image.stride[3] != 1 || row >= tile.rows + job.size - 1) return {};
+  const std::int64_t h = mirrored(tile.row - job.lead + row, job.shape.h);
+  const std::int64_t w = std::max<std::int64_t>(0, tile.column - job.lead);
+  const Ahead next{row_address(image, job.bytes, tile.n, tile.c, h) + w * job.bytes,
+                   std::min(tile.columns + job.size - 1, job.shape.w - w) * job.bytes, job.bytes};
+  Ahead(next).ask(round_up(tile.columns, kLanes<R>), job.size + kLanes<R>);  // what the walk over columns leaves out
+  return next;
+}
+
+template <class R>
+Vec<R> root(Vec<R> v) {
+  alignas(kVectorBytes) R lanes[kLanes<R>];
+  store<R>(lanes, v);
+  for (int i = 0; i < kLanes<R>; ++i) lanes[i] = std::sqrt(lanes[i]);
+  return load(lanes);
+}
+
+// Windows of up to kStep rows: moments from the ring, scores out. The plain case.
+template <class R, int K, bool Map>
+void finish(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const Ahead* soon, const R* const* rows,
+            std::int64_t pitch, std::int64_t row, std::int64_t live, Vec<double>& score, Vec<double>& structure) {
+  using V = Vec<R>;
+  constexpr int L = kLanes<R>;
+  const R offset_s = -(shift.x + shift.y), offset_d = shift.y - shift.x;
+  for (std::int64_t c = 0; c < tile.columns; c += L) {
+    for (int r = 0; r < kStep; ++r) soon[r].ask(c, L);
+    V mean_s[kStep], mean_d[kStep], square_s[kStep], square_d[kStep];
+    down_rows<R, K>(rows, c, job.taps.data(), job.size, mean_s);
+    down_rows<R, K>(rows, c + pitch, job.taps.data(), job.size, mean_d);
+    down_rows<R, K>(rows, c + 2 * pitch, job.taps.data(), job.size, square_s);
+    down_rows<R, K>(rows, c + 3 * pitch, job.taps.data(), job.size, square_d);
+    const std::int64_t left = tile.columns - c;
+    V index[kStep], cs[kStep];
+#pragma GCC unroll 4
+    for (int r = 0; r < kStep; ++r) {
+      const V var_s = not_negative<R>(square_s[r] - mean_s[r] * mean_s[r]);
+      const V var_d = not_negative<R>(square_d[r] - mean_d[r] * mean_d[r]);
+      const SsimTerms<V> t = ssim_terms<V, R>(mean_s[r], mean_d[r], var_s, var_d, offset_s, offset_d, job.spread,
+                                              job.c1, job.c2);
+      // one division for both quotients
+      const V shared = t.structure_top / (t.luminance_bottom * t.structure_bottom);
+      index[r] = t.luminance_top * shared;
+      cs[r] = t.luminance_bottom * shared;
+      if constexpr (Map) {
+        if (r < live) {
+          R* to = job.map + ((tile.n * job.shape.c + tile.c) * job.rows + row + r) * job.columns + tile.column + c;
+          if (left >= L) {
+            store<R>(to, index[r]);
+          } else {
+            for (std::int64_t i = 0; i < left; ++i) to[i] = index[r][i];
+          }
+        }
+      }
+    }
+    for (std::int64_t r = live; r < kStep; ++r) index[r] = cs[r] = V{};
+    // Pairs first, then float64: equal scores, as on flat images, add up without any rounding.
+    V step_score = (index[0] + index[1]) + (index[2] + index[3]), step_cs = (cs[0] + cs[1]) + (cs[2] + cs[3]);
+    if (left < L) {
+      step_score = first<R>(step_score, left);
+      step_cs = first<R>(step_cs, left);
+    }
+    score += widened_sum(step_score);
+    structure += widened_sum(step_cs);
+  }
+}
+
+// The same with components, masks and coverage, one window row at a time, in float64.
+template <class R, int K>
+void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const R* const* rows, std::int64_t pitch,
+                std::int64_t row, std::int64_t live, Sums& sums) {
+  using V = Vec<R>;
+  constexpr int L = kLanes<R>;
+  const R offset_s = -(shift.x + shift.y), offset_d = shift.y - shift.x;
+  const std::int64_t half = (job.size - 1) / 2;
+  for (std::int64_t c = 0; c < tile.columns; c += L) {
+    V moment[6][kStep];
+    for (int p = 0; p < 6; ++p) down_rows<R, K>(rows, c + p * pitch, job.taps.data(), job.size, moment[p]);
+    for (std::int64_t r = 0; r < live; ++r) {
+      const V weight = moment[5][r], share = R(1) / (weight > V{} ? weight : splat<R>(1));
+      const V mean_s = moment[0][r] * share, mean_d = moment[1][r] * share;
+      const V var_s = not_negative<R>(moment[2][r] * share - mean_s * mean_s);
+      const V var_d = not_negative<R>(moment[3][r] * share - mean_d * mean_d);
+      const V both = moment[4][r] * share - mean_s * mean_d;
+      const SsimTerms<V> t =
+          ssim_terms<V, R>(mean_s, mean_d, var_s, var_d, offset_s, offset_d, job.spread, job.c1, job.c2);
+      const V luminance = t.luminance_top / t.luminance_bottom, cs = t.structure_top / t.structure_bottom;
+      const R quarter = job.spread * R(0.5);
+      const V var_x = not_negative<R>((var_s + var_d + R(2) * both) * quarter);
+      const V var_y = not_negative<R>((var_s + var_d - R(2) * both) * quarter);
+      const V deviations = root<R>(var_x * var_y), cov = (var_s - var_d) * quarter;
+      const V contrast = (R(2) * deviations + job.c2) / (var_x + var_y + job.c2);
+      const V structure = (cov + R(0.5) * job.c2) / (deviations + R(0.5) * job.c2);
+      const std::int64_t h = row + r - job.lead + half;
+      const std::uint8_t* valid = job.valid.data == nullptr ? nullptr : job.valid.row(tile.n, h);
+      for (std::int64_t i = 0; i < L && c + i < tile.columns; ++i) {
+        const std::int64_t w = tile.column + c + i - job.lead + half;
+        const bool pooled = valid == nullptr || valid[w * job.valid.stride[2]] != 0;
+        const R index = luminance[i] * cs[i];
+        if (job.map != nullptr) {
+          job.map[((tile.n * job.shape.c + tile.c) * job.rows + row + r) * job.columns + tile.column + c + i] =
+              pooled ? index : R(NAN);
+        }
+        if (!pooled) continue;
+        sums.score += index;
+        sums.contrast_structure += cs[i];
+        sums.luminance += luminance[i];
+        sums.contrast += contrast[i];
+        sums.structure += structure[i];
+        sums.weight += weight[i];
+        sums.count += 1;
+      }
+    }
+  }
+}
+
+// P = 4: the plain case; 6: components and masks.
+template <class R, int K, int P, bool Map>
+Sums walk(const Job<R>& job, const Tile& tile) {
+  constexpr std::int64_t L = kLanes<R>;
+  const std::int64_t columns = round_up(tile.columns, L), padded = round_up(columns + job.size - 1, L);
+  const std::int64_t out_pitch = columns + L, slots = job.size - 1 + kStep;  // + L: planes off each other's cache sets
+  R* line = static_cast<R*>(
+      scratch((P * padded + slots * P * out_pitch) * std::int64_t(sizeof(R)) + slots * std::int64_t(sizeof(R*))));
+  R* ring = line + P * padded;
+  const R** rows = reinterpret_cast<const R**>(ring + slots * P * out_pitch);
+  const Shift<R> shift = job.shift(job, tile);
+
+  const auto feed = [&](std::int64_t i) {  // row i of the tile's pixels into the ring
+    make_planes<R, P>(job, tile, tile.row - job.lead + i, padded, shift, line, padded);
+    const Ahead soon = ahead(job, job.x, tile, i + 2 * kStep);
+    along_row<R, K, P>(line, padded, ring + i % slots * P * out_pitch, out_pitch, columns, job.taps.data(), job.size,
+                       [&](std::int64_t c) { soon.ask(c, L); });
+  };
+  for (std::int64_t i = 0; i < job.size - 1; ++i) feed(i);
+  // The last step reads rows that a short tile never fills: their sums are dropped, but garbage could be slow to add.
+  for (std::int64_t i = tile.rows + job.size - 1; i < slots; ++i) {
+    std::fill_n(ring + i * P * out_pitch, P * out_pitch, R(0));
+  }
+
+  Sums sums;
+  Vec<double> score = {}, structure = {};
+  for (std::int64_t row = 0; row < tile.rows; row += kStep) {
+    const std::int64_t live = std::min<std::int64_t>(kStep, tile.rows - row), next = row + job.size - 1;
+    for (std::int64_t i = next; i < next + live; ++i) feed(i);
+    for (std::int64_t i = 0; i < slots; ++i) rows[i] = ring + (row + i) % slots * P * out_pitch;
+    if constexpr (P == 4) {
+      Ahead soon[kStep];
+      for (int r = 0; r < kStep; ++r) soon[r] = ahead(job, job.y, tile, next + kStep + r);
+      finish<R, K, Map>(job, tile, shift, soon, rows, out_pitch, tile.row + row, live, score, structure);
+    } else {
+      finish_all<R, K>(job, tile, shift, rows, out_pitch, tile.row + row, live, sums);
+    }
+  }
+  if constexpr (P == 4) {
+    sums.score = sum<double>(score);
+    sums.contrast_structure = sum<double>(structure);
+    sums.count = double(tile.rows * tile.columns);
+  }
+  return sums;
+}
+
+template <class R>
+Sums walk_any(const Job<R>& job, const Tile& tile) {
+  const bool plain = job.valid.data == nullptr && !job.components;
+  if (job.size == 11) {
+    if (plain) return job.map == nullptr ? walk<R, 11, 4, false>(job, tile) : walk<R, 11, 4, true>(job, tile);
+    if constexpr (std::is_same_v<R, double>) return walk<R, 11, 6, true>(job, tile);
+  }
+  if (plain) return walk<R, 0, 4, true>(job, tile);
+  if constexpr (std::is_same_v<R, double>) return walk<R, 0, 6, true>(job, tile);
+  throw std::logic_error("components and masks are computed in float64");
+}
+
+template <class R>
+void forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape, const SsimOptions& o,
+             const SsimOutputs& out) {
+  Job<R> job{};
+  job.x = x;
+  job.y = y;
+  job.valid = valid;
+  job.shape = shape;
+  job.size = o.size;
+  job.lead = o.reflect ? (o.size - 1) / 2 : 0;
+  job.rows = o.reflect ? shape.h : shape.h - o.size + 1;
+  job.columns = o.reflect ? shape.w : shape.w - o.size + 1;
+  job.taps.assign(o.taps, o.taps + o.size);
+  // A power of two: scaling is exact.
+  const double scale = std::exp2(-std::ceil(std::log2(o.range)));
+  job.scale = R(scale);
+  job.c1 = R(o.c1 * scale * scale);
+  job.c2 = R(o.c2 * scale * scale);
+  job.spread = R(o.unbiased / 2);
+  job.map = static_cast<R*>(out.map);
+  job.components = out.luminance != nullptr;
+  with_type(dtype, [&](auto pixel) {
+    using T = decltype(pixel);
+    job.load = &load_row<T, R>;
+    job.shift = &shift_of<T, R>;
+    job.bytes = sizeof(T);
+  });
+
+  const std::int64_t down = (job.rows + kTileRows - 1) / kTileRows;
+  const std::int64_t across = (job.columns + kTileColumns<R> - 1) / kTileColumns<R>;
+  const std::int64_t tiles = down * across, planes = shape.n * shape.c;
+  std::vector<Sums> partial(std::size_t(planes * tiles));
+  parallel(o.threads, planes * tiles, [&](std::int64_t task) {
+    const std::int64_t plane = task / tiles, at = task % tiles;
+    Tile tile{plane / shape.c, plane % shape.c, at / across * kTileRows, at % across * kTileColumns<R>, 0, 0};
+    tile.rows = std::min(kTileRows, job.rows - tile.row);
+    tile.columns = std::min(kTileColumns<R>, job.columns - tile.column);
+    partial[std::size_t(task)] = walk_any(job, tile);
+  });
+  for (std::int64_t plane = 0; plane < planes; ++plane) {
+    Sums total;
+    for (std::int64_t i = 0; i < tiles; ++i) {
+      const Sums& p = partial[std::size_t(plane * tiles + i)];
+      total.score += p.score;
+      total.contrast_structure += p.contrast_structure;
+      total.luminance += p.luminance;
+      total.contrast += p.contrast;
+      total.structure += p.structure;
+      total.weight += p.weight;
+      total.count += p.count;
+    }
+    out.score[plane] = total.score / total.count;
+    out.contrast_structure[plane] = total.contrast_structure / total.count;
+    if (out.luminance != nullptr) {
+      out.luminance[plane] = total.luminance / total.count;
+      out.contrast[plane] = total.contrast / total.count;
+      out.structure[plane] = total.structure / total.count;
+    }
+    if (out.coverage != nullptr && plane % shape.c == 0) out.coverage[plane / shape.c] = total.weight / total.count;
+  }
+}
+
+}  // namespace
+
+void ssim_forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape,
+                  const SsimOptions& options, const SsimOutputs& out) {
+  if (ssim_computes_in_double(options, valid.data != nullptr, out.luminance != nullptr)) {
+    forward<double>(x, y, valid, dtype, shape, options, out);
+  } else {
+    forward<float>(x, y, valid, dtype, shape, options, out);
+  }
+}
+
+}  // namespace semnr

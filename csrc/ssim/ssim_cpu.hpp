@@ -1,0 +1,36 @@
+#pragma once
+#include "../image.hpp"
+
+namespace semnr {
+
+struct SsimOptions {
+  const double* taps;  // the symmetric, normalised 1-D window
+  int size;            // odd
+  bool reflect;        // windows at every pixel, the image mirrored about its border pixels; else whole windows only
+  bool float64;        // precision of the moments
+  double c1, c2;       // (K1 L)², (K2 L)²
+  double range;        // L: only the scale on which the arithmetic runs
+  double unbiased;     // n / (n - 1) for the sample covariance, else 1
+  int threads;
+};
+
+// Means over windows, N x C float64 each; null: not wanted. Masked: over windows whose centre pixel is valid.
+struct SsimOutputs {
+  double* score;
+  double* contrast_structure;
+  double* luminance;  // the three components come together
+  double* contrast;
+  double* structure;
+  void* map;         // contiguous (N, C, h, w); float32, or float64 where `ssim_map_is_double`
+  double* coverage;  // N: mean share of valid weight
+};
+
+// Components and masks are always computed in float64.
+inline bool ssim_computes_in_double(const SsimOptions& o, bool masked, bool components) {
+  return o.float64 || masked || components;
+}
+
+void ssim_forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape,
+                  const SsimOptions& options, const SsimOutputs& out);
+
+}  // namespace semnr

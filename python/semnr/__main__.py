@@ -1,0 +1,7 @@
+"""`python -m semnr`."""
+
+import sys
+
+from ._cli import main
+
+sys.exit(main())

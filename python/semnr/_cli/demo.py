@@ -1,0 +1,65 @@
+"""`semnr demo`."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import PASS
+from ._text import number, print_json, table
+
+COLUMNS = (
+    ("PSNR dB", "psnr", 2),
+    ("SSIM", "ssim", 4),
+    ("FSIM", "fsim", 4),
+    ("DISTS*", "dists", 4),
+    ("CNR fixed", "cnr_fixed_noise", 2),
+    ("contrast kept", "contrast_retention", 3),
+    ("transfer T", "transfer", 3),
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="semnr-demo", metavar="DIR", help="an older demo there is replaced")
+    parser.add_argument("--dies", type=int, default=20, metavar="N", help="default 20, three tiles each")
+    parser.add_argument("--tile", type=int, default=512, metavar="PX", help="side of a tile; default 512")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..demo import RELEASED, run_demo
+
+    silent = args.quiet or args.json
+    made = run_demo(
+        args.out,
+        dies=args.dies,
+        tile=args.tile,
+        seed=args.seed,
+        quiet=silent,
+        say=(lambda line: None) if silent else (lambda line: print(line, flush=True)),
+    )
+    if args.json:
+        print_json(
+            {
+                "folder": str(made.folder),
+                "report": str(made.report),
+                "summary": {name: run.summary for name, run in made.runs.items()},
+                "verdicts": {name: v.to_dict() for name, v in made.verdicts.items()},
+                "seconds": made.seconds,
+            }
+        )
+        return PASS
+    rows = []
+    for name, scored in made.runs.items():
+        means = [number(scored.summary.get(key, {}).get("mean"), digits) for _, key, digits in COLUMNS]
+        verdict = "released" if name == RELEASED[0] else "pass" if made.verdicts[name].passed else "FAIL"
+        rows.append((name, *means, verdict))
+    print("\n" + table(("denoiser", *(title for title, *_ in COLUMNS), "verdict"), rows))
+    counts = next(iter(made.runs.values())).counts
+    print(f"means over {counts['ok']} tiles; * uncalibrated (random VGG16 weights), on a sample of the tiles")
+    for name, verdict in made.verdicts.items():
+        print(f"\n{name} against {RELEASED[0]}\n{verdict}")
+    print("\nTime: " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in made.seconds.items()))
+    print(f"Everything is in {made.folder}/; open {made.report} in a browser")
+    return PASS

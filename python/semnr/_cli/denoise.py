@@ -1,0 +1,78 @@
+"""`semnr denoise`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ._text import add_output_options, print_json
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="Zarr, tiled TIFF, folder, plan.csv or .npy of tiles")
+    parser.add_argument("--out", metavar="PATH", required=True, help="clean.zarr, or a folder for TIFF and plan.csv")
+    parser.add_argument("--model", default="nlm", help="gaussian, median, nlm (default), wavelet, tv, bm3d")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="the model's parameters: sigma=1.5")
+    parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
+    parser.add_argument("--vst", choices=("auto", "on", "off"), default="auto", help="variance stabilisation")
+    parser.add_argument("--tile", type=int, default=512, metavar="PX", help="tiles that a mosaic is cut into")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads; default the processors")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left at --out")
+    parser.add_argument("--root", metavar="DIR", help="folder that a plan's paths may lie in")
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..denoising import denoise
+
+    done = denoise(
+        args.source,
+        args.out,
+        model=args.model,
+        data_range=args.data_range,
+        vst={"auto": "auto", "on": True, "off": False}[args.vst],
+        tile=args.tile,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        root=args.root,
+        quiet=args.quiet or args.json,
+        **parameters(args.set),
+    )
+    if args.json:
+        print_json(done.to_dict())
+    else:
+        print(describe(done))
+    return int(done.exit_code)
+
+
+def describe(done: Any) -> str:
+    """The run as a few lines of text."""
+    counts = done.counts
+    settings = ", ".join(f"{name}={value}" for name, value in done.params.items() if value is not None)
+    lines = [f"{done.model}({settings}): {counts.get('ok', 0)} of {counts['tiles']} tiles in {done.seconds:.1f} s"]
+    if done.noise is not None:
+        lines.append(f"noise: {done.noise}")
+    if not done.exact_tiling:
+        lines.append("this model is not local: tiles of a mosaic may differ from the whole image at their seams")
+    lines += [f"  {p.status}: {p.tile}: {p.reason}" for p in done.problems[:10]]
+    if len(done.problems) > 10:
+        lines.append(f"  and {len(done.problems) - 10} more")
+    lines.append(f"written to {done.out}")
+    return "\n".join(lines)
+
+
+def parameters(pairs: list[str]) -> dict[str, Any]:
+    """["sigma=1.5", "wavelet=db2"] as keyword arguments."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise ValueError(f"--set is {pair!r}; accepted: NAME=VALUE")
+        try:
+            found[name] = int(text)
+        except ValueError:
+            try:
+                found[name] = float(text)
+            except ValueError:
+                found[name] = text
+    return found

@@ -1,0 +1,98 @@
+"""`semnr score`."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import FAILED, INCOMPLETE, PASS
+from ._text import add_output_options, number, print_json, table
+
+DIGITS = {"psnr": 2, "psnr_noisy": 2, "mse": 2, "mae": 3}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="Zarr, tiled TIFF, folder, plan.csv or .npy of tiles")
+    parser.add_argument("--reference", metavar="SRC", help="reference tiles, paired by id; default: the source's own")
+    parser.add_argument("--noisy", metavar="SRC", help="noisy input, for evidence transfer and fixed-noise CNR")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
+    parser.add_argument("--metrics", default="psnr,ssim,fsim,dists,cnr", help="comma separated; default %(default)s")
+    parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
+    parser.add_argument("--label", help="name of the candidate in tables and reports")
+    parser.add_argument("--fsim-downsample", default="auto", metavar="F", help="one factor for the run; default auto")
+    parser.add_argument("--dists-weights", metavar="W", help="a file, or `random` (uncalibrated); default: the cache")
+    parser.add_argument("--dists-every", type=int, default=1, metavar="N", help="DISTS on every N-th tile")
+    parser.add_argument("--nan", choices=("error", "propagate", "omit"), default="error", help="non-finite pixels")
+    parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
+    parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read tiles; default 2")
+    parser.add_argument("--memory-budget", default="2GiB", metavar="SIZE", help="bounds the tiles held; default 2GiB")
+    parser.add_argument("--root", metavar="DIR", help="folder that a plan's paths may lie in")
+    parser.add_argument("--backend", default="auto", help="default auto; see `semnr doctor`")
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..scoring import score
+
+    scored = score(
+        args.source,
+        reference=args.reference,
+        noisy=args.noisy,
+        out=args.out,
+        metrics=[m.strip() for m in args.metrics.split(",") if m.strip()],
+        data_range=args.data_range,
+        label=args.label,
+        fsim_downsample=int(args.fsim_downsample) if args.fsim_downsample.isdigit() else args.fsim_downsample,
+        dists_weights=args.dists_weights,
+        dists_every=args.dists_every,
+        nan=args.nan,
+        resume=args.resume,
+        workers=args.workers,
+        memory_budget=args.memory_budget,
+        root=args.root,
+        backend=args.backend,
+        quiet=args.quiet or args.json,
+    )
+    verdict = None
+    if args.rules:
+        from ..guarding import guard, load_rules
+
+        verdict = guard(None, scored.profile(), rules=load_rules(args.rules), allow_unknown=tuple(args.allow_unknown))
+    if args.json:
+        print_json({**scored.info, "verdict": None if verdict is None else verdict.to_dict()})
+    else:
+        print(describe(scored))
+        if verdict is not None:
+            print(verdict)
+    if verdict is not None and verdict.exit_code == FAILED:
+        return FAILED
+    return INCOMPLETE if scored.exit_code or (verdict is not None and verdict.exit_code) else PASS
+
+
+def describe(scored) -> str:  # type: ignore[no-untyped-def]
+    """The run as a few lines of text."""
+    summary, counts = scored.summary, scored.counts
+    rows = []
+    for name, values in summary.items():
+        if isinstance(values, dict):
+            d = DIGITS.get(name, 4)
+            rows.append((name, *(number(values[k], d) for k in ("mean", "median", "p05", "p95")), values["n"]))
+    lines = [f"{scored.label}: {counts['ok']} of {counts['tiles']} tiles scored in {scored.info['seconds']:.1f} s"]
+    if rows:
+        lines.append(table(("metric", "mean", "median", "5 %", "95 %", "tiles"), rows))
+    if (pooled := summary.get("psnr_of_mean_mse")) is not None:
+        lines.append(f"PSNR of the mean MSE: {pooled:.2f} dB (the row `psnr` is a mean of dB values)")
+    if summary.get("infinite_psnr"):
+        lines.append(f"{summary['infinite_psnr']} tiles identical to their reference: infinite PSNR, counted apart")
+    dists = scored.info["settings"].get("dists") or {}
+    if "dists" in summary and dists.get("calibrated") is False:
+        lines.append("DISTS is uncalibrated (random weights): compare nothing with published values")
+    if "dists" in summary and dists.get("sample"):
+        lines.append(f"DISTS on a sample of {dists['sample']} tiles")
+    for problem in scored.problems[:10]:
+        lines.append(f"  {problem['status']}: {problem['tile']}: {problem['reason']}")
+    if len(scored.problems) > 10:
+        lines.append(f"  and {len(scored.problems) - 10} more, see {scored.path / 'run.json'}")
+    lines.append(f"written to {scored.path}")
+    return "\n".join(lines)

@@ -1,0 +1,201 @@
+"""Tiles in, denoised tiles out. A tile cut from a mosaic gets its halo from the tiles around it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semnr._files import finite, write_json
+from semnr._progress import Progress
+from semnr.denoising._noise import MAX_WINDOWS, array_windows, evenly, sample_windows
+from semnr.denoising._plan import Plan, Request
+from semnr.denoising._run import Denoised
+from semnr.denoising._tiled import Tile, cut, in_order, pool
+from semnr.tiles import Problem, TileKey, TileSource, create_tiles, open_tiles
+from semnr.tiles._planes import PlaneSource
+from semnr_kernels._errors import TileError
+
+
+def denoise_source(
+    src: Any,
+    out: Path,
+    asked: Request,
+    side: int,
+    workers: int,
+    *,
+    overwrite: bool,
+    root: str | Path | None,
+    quiet: bool,
+) -> Denoised:
+    """See `semnr.denoise`."""
+    started = time.monotonic()
+    source = open_tiles(src, root=root, tile=side)
+    role = "noisy" if "noisy" in source.roles else "image"
+    total = _length(source)
+    if asked.data_range is None and source.data_range is not None:
+        asked = dataclasses.replace(asked, data_range=float(source.data_range))
+    if asked.noise == "image" and _is_cut(source):
+        raise ValueError(
+            f"noise is 'image', but {source.name} is a mosaic that is cut into tiles; accepted: 'run' or a NoiseModel"
+        )
+    keys, windows = _sample(source, role) if asked.looks else (source, [])
+    # with nothing to look at, each tile is on its own: all of them turn out to be problems, or nearly so
+    plan = None if asked.noise == "image" or (asked.looks and not windows) else asked.plan(lambda: windows)
+    work = _Work(source, role, asked, plan, side)
+    problems: list[Problem] = list(source.problems)
+    done = 0
+    first: tuple[int, ...] | None = None
+    with (
+        create_tiles(
+            out, count=total, pixel_nm=source.pixel_nm, data_range=asked.data_range, overwrite=overwrite
+        ) as writer,
+        pool(workers) as executor,
+        Progress("denoise", total, quiet=quiet) as progress,
+    ):
+        for key, result in in_order(executor, work, keys, 2 * workers):
+            progress.advance(1, 0 if isinstance(result, Problem) else result.size)
+            if isinstance(result, Problem):
+                problems.append(result)
+                continue
+            first = first or result.shape
+            try:
+                writer.write(key, result)
+                done += 1
+            except (TypeError, ValueError) as error:  # unlike the tiles before: larger, RGB, another dtype
+                problems.append(Problem(key.tile, "error" if result.shape == first else "wrong_size", str(error)))
+    summary = Denoised(
+        out=str(out),
+        source=source.name,
+        model=asked.model.name,
+        params=dict(asked.params),
+        role=role,
+        vst=None if plan is None else plan.vst,
+        sigma=None if plan is None else plan.sigma,
+        noise=None if plan is None else plan.noise,
+        halo=None if plan is None else plan.runner.halo,
+        tile=side,
+        exact_tiling=asked.model.exact_tiling,
+        counts={"tiles": done + len(problems), "ok": done, **Counter(problem.status for problem in problems)},
+        problems=tuple(problems),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    _record(out, summary)
+    return summary
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """Read and denoise one tile; what stops it is its Problem, and the run goes on."""
+
+    source: TileSource
+    role: str
+    asked: Request
+    plan: Plan | None  # None: one for each image
+    side: int
+
+    def __call__(self, key: TileKey) -> np.ndarray | Problem:
+        try:
+            return self._from_mosaic(key) if _is_cut(self.source) else self._whole(key)
+        except TileError as error:
+            return Problem(key.tile, getattr(error, "status", "unreadable"), error.reason)
+        except ValueError as error:  # non-finite pixels, or too small to take its noise from
+            return Problem(key.tile, "error", str(error))
+
+    def _whole(self, key: TileKey) -> np.ndarray:
+        x = self.source.read(key, self.role)
+        shape = (x.shape[-2], x.shape[-1])
+        plan = self.plan or self.asked.plan(lambda: array_windows(x))
+        result = np.empty_like(x)
+        for tile in cut(shape, self.side):
+            result[..., tile.top : tile.bottom, tile.left : tile.right] = plan.runner.tile(
+                lambda rows, columns: x[..., rows, columns], shape, tile, f"tile {key.tile}"
+            )
+        return result
+
+    def _from_mosaic(self, key: TileKey) -> np.ndarray:
+        source, plan = self.source, self.plan or self.asked.plan(list)
+        assert isinstance(source, PlaneSource)  # by _is_cut
+        assert source._tile is not None
+        plane = int(np.searchsorted(source._starts, key.index, side="right")) - 1
+        height, width = source._sizes()[plane]
+        row, column = divmod(key.index - int(source._starts[plane]), source._grids[plane][1])
+        top, left = row * source._tile, column * source._tile
+        tile = Tile(top, min(top + source._tile, height), left, min(left + source._tile, width))
+        return plan.runner.tile(
+            lambda rows, columns: source._window(key.tile, plane, rows, columns),
+            (height, width),
+            tile,
+            f"tile {key.tile} or its halo",
+        )
+
+
+def _is_cut(source: TileSource) -> bool:
+    """Whether its tiles are parts of larger planes, which can be read across their borders."""
+    return isinstance(source, PlaneSource) and source._tile is not None
+
+
+def _length(source: TileSource) -> int | None:
+    try:
+        return len(source)
+    except TypeError:
+        return None
+
+
+def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.ndarray]]:
+    """The keys to go through, and windows to estimate from: readable ones, spread over the source."""
+    windows: list[np.ndarray] = []
+
+    def look(key: TileKey) -> None:
+        try:
+            pixels = source.read(key, role)
+        except TileError:
+            return  # counted and listed when its turn comes
+        x = pixels if pixels.ndim == 2 else pixels[0]
+        windows.extend(window for window in array_windows(x, limit=1) if np.isfinite(window).all())
+
+    if isinstance(source, PlaneSource) and _is_cut(source):
+
+        def window(plane: int, rows: slice, columns: slice) -> np.ndarray:
+            try:
+                pixels = source._window("sample", plane, rows, columns)
+            except TileError:
+                return np.empty((0, 0))
+            return pixels if pixels.ndim == 2 else pixels[0]
+
+        found = sample_windows(source._sizes(), window)
+        return source, [pixels for pixels in found if pixels.size and np.isfinite(pixels).all()]
+    total = _length(source)
+    if total is None:  # a stream is read once: its first tiles stand for it
+        keys = iter(source)
+        head = list(islice(keys, MAX_WINDOWS))
+        for key in head:
+            look(key)
+        return chain(head, keys), windows
+    chosen = set(evenly(total)) if total else set()
+    for place, key in enumerate(source):
+        if place in chosen:
+            look(key)
+    if not windows:  # none of the chosen could be read: any other one will do
+        for key in source:
+            look(key)
+            if windows:
+                break
+    return source, windows
+
+
+def _record(out: Path, summary: Denoised) -> None:
+    """What was done, kept with the tiles: run.json of a folder, the attribute "denoised" of a tile stack."""
+    record = finite(summary.to_dict())
+    if out.suffix.lower() != ".zarr":
+        write_json(out / "run.json", record)
+        return
+    import zarr
+
+    zarr.open_group(str(out), mode="r+").attrs["denoised"] = record

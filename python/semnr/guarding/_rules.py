@@ -1,0 +1,216 @@
+"""Rules as data: what a rule may say, read from TOML and checked."""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+SEVERITIES = ("high", "medium", "low")
+CHANGES = ("up", "down", "stable")
+PSNR = ("improves", "falls", "any")
+METRICS = (
+    "mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention", "transfer",
+)  # fmt: skip
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One column's change from before to after; `relative`: as a share of before."""
+
+    metric: str
+    change: str
+    by: float
+    relative: bool = False
+
+    def __str__(self) -> str:
+        size = f"{self.by:.3g}" if not self.relative else f"{100 * self.by:.3g} %"
+        return f"{self.metric} stable within {size}" if self.change == "stable" else (
+            f"{self.metric} {self.change} by more than {size}"
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What every rule says; see rules.toml for the meaning of each entry."""
+
+    name: str
+    kind: str
+    severity: str = "high"
+    required: bool = True
+    gate: bool = True
+    share: float = 0.05
+    z: float = 2.0
+    min_coverage: float = 1.0
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison(Rule):
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(c.metric for c in self.conditions)
+
+
+@dataclass(frozen=True)
+class Transfer(Rule):
+    below: float = 0.88
+    psnr: str = "improves"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("transfer",) if self.psnr == "any" else ("psnr", "transfer")
+
+
+Rules = Mapping[str, Comparison | Transfer]
+_KINDS: dict[str, type[Comparison] | type[Transfer]] = {"comparison": Comparison, "transfer": Transfer}
+
+
+def load_rules(path: str | os.PathLike[str]) -> Rules:
+    """Rules from a TOML file.
+
+    Raises
+    ------
+    ValueError
+        Not TOML, an unknown entry, a value of the wrong type or out of range: the file, the rule and the entry.
+    """
+    file = Path(path)
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"rules {file} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"rules {file} are not TOML: {error}") from error
+    return parse_rules(data, str(file))
+
+
+def parse_rules(data: Mapping[str, Any], source: str = "rules") -> Rules:
+    """Rules from what a TOML file holds; `source` is named in errors."""
+    _known(source, data, ("version", "rules"))
+    if data.get("version", VERSION) != VERSION:
+        raise ValueError(f"{source}: version is {data['version']!r}; accepted: {VERSION}")
+    tables = data.get("rules")
+    if not isinstance(tables, Mapping) or not tables:
+        raise ValueError(f"{source}: no [rules.NAME] table; accepted: at least one")
+    return MappingProxyType({str(name): _rule(f"{source}: rule {name!r}", str(name), t) for name, t in tables.items()})
+
+
+def as_rules(rules: Any) -> Rules:
+    """Rules as given to `guard`: loaded ones, a path, or plain data."""
+    if isinstance(rules, str | os.PathLike):
+        return load_rules(rules)
+    if isinstance(rules, Mapping):
+        if rules and all(isinstance(r, Comparison | Transfer) for r in rules.values()):
+            return rules
+        return parse_rules(rules)
+    raise TypeError(f"rules is {type(rules).__name__}; accepted: what load_rules returns, a path, or a mapping")
+
+
+def dump_rules(rules: Rules) -> str:
+    """Rules as TOML text that `load_rules` reads back to the same."""
+    lines = [f"version = {VERSION}"]
+    for name, rule in rules.items():
+        lines += ["", f"[rules.{_toml(name)}]"]
+        for entry in fields(rule):
+            value = getattr(rule, entry.name)
+            if entry.name == "conditions":
+                rows = [", ".join(f"{f.name} = {_toml(getattr(c, f.name))}" for f in fields(c)) for c in value]
+                lines += ["conditions = [", *(f"    {{ {row} }}," for row in rows), "]"]
+            elif entry.name != "name":
+                lines.append(f"{entry.name} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _rule(where: str, name: str, table: Any) -> Comparison | Transfer:
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{where} is {table!r}; accepted: a table")
+    if "kind" not in table:
+        raise ValueError(f"{where}: kind is missing; accepted: {_listed(tuple(_KINDS))}")
+    _choice(where, "kind", table["kind"], tuple(_KINDS))
+    cls = _KINDS[table["kind"]]
+    _known(where, table, tuple(f.name for f in fields(cls) if f.name != "name"))
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "severity":
+            _choice(where, key, value, SEVERITIES)
+        elif key == "psnr":
+            _choice(where, key, value, PSNR)
+        elif key in ("required", "gate"):
+            _bool(where, key, value)
+        elif key in ("share", "min_coverage"):
+            value = _number(where, key, value, high=1.0)
+        elif key in ("z", "below"):
+            value = _number(where, key, value)
+        elif key == "advice" and not isinstance(value, str):
+            raise ValueError(f"{where}: advice is {value!r}; accepted: text")
+        elif key == "conditions":
+            if not isinstance(value, list | tuple):
+                raise ValueError(f"{where}: conditions is {value!r}; accepted: a list of tables")
+            value = tuple(_condition(f"{where}, condition {i + 1}", c) for i, c in enumerate(value))
+        values[key] = value
+    if cls is Comparison and not values.get("conditions"):
+        raise ValueError(f"{where}: no conditions; accepted: at least one")
+    return cls(name=name, **values)
+
+
+def _condition(where: str, table: Any) -> Condition:
+    if isinstance(table, Condition):
+        return table
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{where} is {table!r}; accepted: a table with metric, change and by")
+    _known(where, table, ("metric", "change", "by", "relative"))
+    for key in ("metric", "change", "by"):
+        if key not in table:
+            raise ValueError(f"{where}: {key} is missing")
+    _choice(where, "metric", table["metric"], METRICS)
+    _choice(where, "change", table["change"], CHANGES)
+    _bool(where, "relative", table.get("relative", False))
+    return Condition(table["metric"], table["change"], _number(where, "by", table["by"]), table.get("relative", False))
+
+
+def _known(where: str, table: Mapping[str, Any], accepted: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in accepted:
+            raise ValueError(f"{where}: unknown entry {key!r}; accepted: {_listed(accepted)}")
+
+
+def _choice(where: str, key: str, value: Any, accepted: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in accepted:
+        raise ValueError(f"{where}: {key} is {value!r}; accepted: {_listed(accepted)}")
+
+
+def _bool(where: str, key: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{where}: {key} is {value!r}; accepted: true or false")
+
+
+def _number(where: str, key: str, value: Any, high: float = math.inf) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or not 0 <= value <= high:
+        span = "a finite number of at least 0" if math.isinf(high) else f"a number between 0 and {high:g}"
+        raise ValueError(f"{where}: {key} is {value!r}; accepted: {span}")
+    return float(value)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    return repr(value)
+
+
+DEFAULT_RULES: Rules = load_rules(Path(__file__).with_name("rules.toml"))

@@ -1,0 +1,122 @@
+"""What a guard says: signals, and the verdict that they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._plain import plain
+
+FIRED, CLEAR = "fired", "clear"
+UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE = "unknown", "not_evaluated", "not_comparable"
+STATUSES = (FIRED, CLEAR, UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE)
+NO_EVIDENCE = (UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE)
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One rule on one pair of candidates.
+
+    Attributes
+    ----------
+    status : str
+        "fired"; "clear"; "unknown" (the evidence is not there); "not_evaluated" (it is there but means nothing, as
+        DISTS on random weights); "not_comparable" (the rule does not hold for such a pair).
+    metrics : tuple of str
+        Columns that it read.
+    evidence : mapping
+        The numbers behind the status; `name_se` is the standard error of `name`.
+    regions : tuple of mapping
+        The tiles that show it, worst first: "tile", the tile's coordinates and the numbers.
+    advice : str
+        What to do about it.
+    """
+
+    name: str
+    status: str
+    severity: str
+    metrics: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    regions: tuple[Mapping[str, Any], ...] = ()
+    advice: str = ""
+    required: bool = True
+    gate: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        names = ("name", "status", "severity", "metrics", "evidence", "regions", "advice", "required", "gate")
+        return {name: plain(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Signals, the path through the decision flowchart as lines of text, and whether the gate opens."""
+
+    signals: tuple[Signal, ...]
+    path: tuple[str, ...]
+    waived: tuple[str, ...] = ()
+    before: str | None = None
+    after: str = ""
+    tiles: int = 0
+
+    def __getitem__(self, name: str) -> Signal:
+        for signal in self.signals:
+            if signal.name == name:
+                return signal
+        raise KeyError(f"no signal {name!r}; there are {', '.join(s.name for s in self.signals)}")
+
+    @property
+    def fired(self) -> tuple[Signal, ...]:
+        """The signals that fail the gate."""
+        return tuple(s for s in self.signals if s.status == FIRED and s.gate)
+
+    @property
+    def lacking(self) -> tuple[Signal, ...]:
+        """Required signals without evidence that nobody waived."""
+        return tuple(s for s in self.signals if s.required and s.status in NO_EVIDENCE and s.name not in self.waived)
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 a signal fired, 3 a required signal has no evidence."""
+        return 1 if self.fired else 3 if self.lacking else 0
+
+    @property
+    def passed(self) -> bool:
+        return self.exit_code == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python, for JSON."""
+        return {
+            "passed": self.passed,
+            "exit_code": self.exit_code,
+            "before": self.before,
+            "after": self.after,
+            "tiles": self.tiles,
+            "waived": list(self.waived),
+            "signals": [s.to_dict() for s in self.signals],
+            "path": list(self.path),
+        }
+
+    def __str__(self) -> str:
+        word = {0: "passed", 1: "failed", 3: "incomplete"}[self.exit_code]
+        against = f" against {self.before}" if self.before else ""
+        rows = [f"guard: {word} ({self.after or 'candidate'}{against}, {self.tiles} tiles)"]
+        width = max((len(s.name) for s in self.signals), default=0)
+        for s in self.signals:
+            notes = [_say(k, v, s.evidence.get(f"{k}_se")) for k, v in s.evidence.items() if not k.endswith("_se")]
+            waived = " (waived)" if s.name in self.waived and s.status in NO_EVIDENCE else ""
+            rows.append(f"  {s.name:<{width}}  {s.status + waived:<14}  {'; '.join(notes)}".rstrip())
+            if s.status == FIRED:
+                worst = ", ".join(str(r["tile"]) for r in s.regions[:5])
+                more = f" and {len(s.regions) - 5} more" if len(s.regions) > 5 else ""
+                rows.append(f"  {'':<{width}}  {s.advice}" + (f" Worst tiles: {worst}{more}." if worst else ""))
+        rows += ["path:", *(f"  {line}" for line in self.path)]
+        return "\n".join(rows)
+
+
+def _say(name: str, value: Any, error: Any) -> str:
+    name = name.replace("_", " ")
+    if isinstance(value, str):
+        return value if name == "reason" else f"{name} {value}"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{name} {text}" + (f" ± {error:.2g}" if isinstance(error, float) and error == error else "")

@@ -1,0 +1,218 @@
+"""The metrics as training losses: `nn.Module`s, differentiable, lower is better.
+
+Each takes a candidate `x` and a reference `y` of one shape and dtype, (H, W), (C, H, W) or (N, C, H, W), and an
+optional `mask` of valid pixels, and returns 1 − metric (DISTS: the distance itself) in x's dtype where that is
+floating. They hold settings only: no parameters, an empty `state_dict`, cheap to copy and to pickle. Networks stay in
+the kernels' cache.
+
+Shared arguments
+
+data_range : float
+    Width of the intensity scale, required.
+reduction : {"mean", "sum", "none"}
+    Over the images of the batch.
+Other keywords
+    Go to the metric as they are (see `semnr.ssim`, `semnr.ms_ssim`, `semnr.fsim`, `semnr.dists`).
+
+    Raises TypeError or ValueError at construction for a keyword that the metric does not have, or a `data_range`
+    that is not a finite number above 0.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+import semnr_kernels as kernels
+from semnr_kernels import _checks
+
+__all__ = ["CharbonnierLoss", "DISTSLoss", "FSIMLoss", "MSSSIMLoss", "ProfileLoss", "SSIMLoss"]
+
+# What a loss decides itself, or what would not return a single number.
+_NOT_OPTIONS = {"x", "y", "mask", "data_range", "reduction", "return_map", "components", "details"}
+
+
+class _MetricLoss(nn.Module):
+    """`best` − metric, or the metric where it is a distance."""
+
+    def __init__(
+        self, metric: Callable[..., Any], best: float | None, data_range: float, reduction: str, options: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        _checks.choice("reduction", reduction, ("mean", "sum", "none"))
+        accepted = sorted(set(inspect.signature(metric).parameters) - _NOT_OPTIONS)
+        for name in options:
+            if name not in accepted:
+                raise TypeError(f"{type(self).__name__} got {name!r}; accepted: {', '.join(accepted)}")
+        self.metric = metric
+        self.best = best
+        self.data_range = _checks.as_data_range(torch.float32, data_range)
+        self.reduction = reduction
+        self.options = options
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        value = self.metric(x, y, data_range=self.data_range, mask=mask, reduction="none", **self.options)
+        loss = value if self.best is None else self.best - value
+        return _as_passed(_reduced(loss, self.reduction), x)
+
+    def extra_repr(self) -> str:
+        shown = {"data_range": self.data_range, "reduction": self.reduction, **self.options}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+
+
+class SSIMLoss(_MetricLoss):
+    """1 − SSIM, in [0, 2] (Wang et al. 2004). Options: those of `semnr.ssim`."""
+
+    def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
+        super().__init__(kernels.ssim.ssim, 1.0, data_range, reduction, options)
+
+
+class MSSSIMLoss(_MetricLoss):
+    """1 − MS-SSIM, in [0, 1] (Wang et al. 2003); sides of at least 161 pixels. Options: those of `semnr.ms_ssim`."""
+
+    def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
+        super().__init__(kernels.ssim.ms_ssim, 1.0, data_range, reduction, options)
+
+
+class FSIMLoss(_MetricLoss):
+    """1 − FSIM, in [0, 1) (Zhang et al. 2011). Options: those of `semnr.fsim`."""
+
+    def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
+        super().__init__(kernels.fsim.fsim, 1.0, data_range, reduction, options)
+
+
+class DISTSLoss(_MetricLoss):
+    """DISTS, a distance, 0 for identical images (Ding et al. 2020). Options: those of `semnr.dists`.
+
+    `weights=None` needs calibrated VGG16 weights at the first call (`WeightsUnavailable` says how to get them);
+    `weights="random"` is a seeded, uncalibrated stand-in.
+    """
+
+    def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
+        super().__init__(kernels.dists.dists, None, data_range, reduction, options)
+
+
+class CharbonnierLoss(nn.Module):
+    """Mean of √(d² + ε²) over pixels, d = (x − y) / data_range: a smooth absolute error, ε for identical images.
+
+    Charbonnier et al., ICIP 1994. Computed in float32, or float64 for float64 images.
+    """
+
+    def __init__(self, data_range: float, *, epsilon: float = 1e-3, reduction: str = "mean") -> None:
+        super().__init__()
+        _checks.choice("reduction", reduction, ("mean", "sum", "none"))
+        self.data_range = _checks.as_data_range(torch.float32, data_range)
+        self.epsilon = _number("epsilon", epsilon)
+        if self.epsilon == 0:
+            raise ValueError("epsilon is 0; accepted: a finite number above 0 (it keeps the gradient finite)")
+        self.reduction = reduction
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        checked = _checks.pair(x, y, data_range=self.data_range, mask=mask)
+        work = torch.promote_types(torch.float32, x.dtype) if x.is_floating_point() else torch.float64
+        d = (checked.x.to(work) - checked.y.to(work)) / self.data_range
+        penalty = torch.sqrt(d * d + self.epsilon**2)
+        if checked.valid is None:
+            rows = penalty.mean(dim=(1, 2, 3))
+        else:
+            count = checked.valid.sum(dim=(1, 2, 3)) * penalty.shape[1]
+            rows = torch.where(checked.valid, penalty, 0).sum(dim=(1, 2, 3)) / count
+        if not bool(torch.isfinite(rows.detach()).all()):
+            _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+        return _as_passed(_checks.reduce(rows, self.reduction, checked), x)
+
+    def extra_repr(self) -> str:
+        return f"data_range={self.data_range!r}, epsilon={self.epsilon!r}, reduction={self.reduction!r}"
+
+
+TERMS: Mapping[str, type[nn.Module]] = {
+    "charbonnier": CharbonnierLoss,
+    "ssim": SSIMLoss,
+    "ms_ssim": MSSSIMLoss,
+    "fsim": FSIMLoss,
+    "dists": DISTSLoss,
+}
+
+
+class ProfileLoss(nn.Module):
+    """Weighted sum of several of the losses above.
+
+    Parameters
+    ----------
+    weights : mapping of str to float
+        Term ("charbonnier", "ssim", "ms_ssim", "fsim", "dists") to its weight, a finite number of at least 0, one of
+        them above 0. A term of weight 0 is not computed.
+    data_range : float
+        As for every loss.
+    options : mapping of str to mapping, optional
+        Keywords of a term, for example ``{"dists": {"weights": "random"}}``.
+
+    Examples
+    --------
+    >>> loss = ProfileLoss({"charbonnier": 1.0, "ssim": 0.2, "fsim": 0.1}, data_range=1.0)
+    >>> loss(denoised, clean).backward()
+    >>> loss.terms(denoised, clean)  # each term, unweighted, for the log
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        data_range: float,
+        *,
+        reduction: str = "mean",
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(weights, Mapping):
+            raise TypeError(f"weights is {type(weights).__name__}; accepted: a mapping of term to weight")
+        options = {} if options is None else options
+        for name in (*weights, *options):
+            _checks.choice("a term of ProfileLoss", name, tuple(TERMS))
+        self.weights = {name: _number(f"weights[{name!r}]", weight) for name, weight in weights.items()}
+        if not any(self.weights.values()):
+            raise ValueError(f"weights is {dict(weights)!r}; accepted: at least one weight above 0")
+        idle = sorted(set(options) - {name for name, weight in self.weights.items() if weight})
+        if idle:
+            raise ValueError(f"options are given for {', '.join(idle)}, of no weight; accepted: weighted terms")
+        self.losses = nn.ModuleDict(
+            {
+                name: TERMS[name](data_range, reduction=reduction, **options.get(name, {}))
+                for name, weight in self.weights.items()
+                if weight
+            }
+        )
+
+    def terms(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Each term, unweighted."""
+        return {name: loss(x, y, mask=mask) for name, loss in self.losses.items()}
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        weighted = [self.weights[name] * term for name, term in self.terms(x, y, mask).items()]
+        return torch.stack(weighted).sum(dim=0)
+
+    def extra_repr(self) -> str:
+        return f"weights={self.weights!r}"
+
+
+def _number(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {type(value).__name__}; accepted: a number of at least 0")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} is {value}; accepted: a finite number of at least 0")
+    return float(value)
+
+
+def _reduced(rows: torch.Tensor, reduction: str) -> torch.Tensor:
+    if reduction == "mean":
+        return rows.mean()
+    return rows.sum() if reduction == "sum" else rows
+
+
+def _as_passed(loss: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return loss.to(x.dtype) if x.is_floating_point() else loss

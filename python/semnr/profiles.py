@@ -1,0 +1,317 @@
+"""The profile: five metrics of the same tiles side by side, because no one of them can be trusted alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from semnr_kernels import _checks, _registry, cnr, dists, fsim, pixel, ssim
+
+from ._profile import KINDS, METRICS, Profile, default_ids
+from .metrics import to_tensor
+
+__all__ = ["Profile", "Reference", "profile"]
+
+# A reference's DISTS maps take about 500 bytes a pixel; more than this is computed anew for each candidate.
+_KEEP_BYTES = 2**30
+_DISTS_BYTES_PER_PIXEL = 500
+
+
+def profile(
+    x: Any,
+    y: Any,
+    *,
+    data_range: float | None = None,
+    metrics: Sequence[str] = METRICS,
+    masks: Any = None,
+    noise: Any = None,
+    mask: Any = None,
+    nan: str = "error",
+    fsim_downsample: int | str = "auto",
+    dists_weights: Any = None,
+    dists_resize: str | None = None,
+    details: bool = False,
+    backend: str | None = "auto",
+    kind: str | None = None,
+    tiles: Sequence[str] | None = None,
+    label: str = "",
+) -> Profile:
+    """The five metrics of candidate `x` against reference `y`, a row an image.
+
+    Parameters
+    ----------
+    x, y : Tensor or ndarray, (N, C, H, W), (C, H, W) or (H, W), of one dtype
+        Candidate and reference.
+    data_range : float
+        Width of the intensity scale; required for floating images, the dtype's range for integers unless given.
+    metrics : sequence of str
+        Of "psnr" (with mse and mae), "ssim", "fsim", "dists", "cnr". The columns of others are NaN, and the area
+        is NaN unless all five are there.
+    masks : (signal, background), mapping with these names, or Masks, optional
+        Bool regions for CNR; default: Otsu on `y`.
+    noise : number, Tensor, ndarray or Sigma, optional
+        Noise of the *noisy input*: a σ, or the noisy image. Gives `cnr_fixed_noise` and `contrast_retention`.
+    mask : bool, optional
+        Valid pixels.
+    nan : {"error", "propagate", "omit"}
+        Non-finite pixels.
+    fsim_downsample, dists_weights, dists_resize
+        See `semnr.fsim` and `semnr.dists`. dists_weights="random" is flagged uncalibrated.
+    details : bool
+        Also the columns `ssim_luminance`, `ssim_contrast`, `ssim_structure`, `clipped_low`, `clipped_high`
+        (shares of pixels of `x` at or beyond 0 and data_range).
+    kind : {"denoised", "noisy"}, optional
+        What `x` is. Default: "noisy" where `noise` is the very image `x`, else "denoised".
+    tiles : sequence of str, optional
+        Ids of the images; default "t000000", ...
+    label : str
+        Name of the candidate in tables.
+
+    Returns
+    -------
+    Profile
+
+    Raises
+    ------
+    TypeError, ValueError
+        The argument, what it was, what is accepted.
+    WeightsUnavailable
+        "dists" is asked for and there are no weights.
+    """
+    reference = Reference(
+        y, data_range=data_range, metrics=metrics, masks=masks, mask=mask, nan=nan, fsim_downsample=fsim_downsample,
+        dists_weights=dists_weights, dists_resize=dists_resize, details=details, backend=backend, keep=False,
+    )  # fmt: skip
+    return reference.profile(x, noise=noise, kind=kind, tiles=tiles, label=label)
+
+
+class Reference:
+    """A reference that many candidates are scored against: what depends on it alone is computed once.
+
+    Kept: the checked image, the CNR regions, the FSIM features and, up to 1 GiB, the DISTS maps.
+    `Reference(y, ...).profile(x)` gives what `semnr.profile(x, y, ...)` gives; arguments are the same.
+    """
+
+    def __init__(
+        self,
+        y: Any,
+        *,
+        data_range: float | None = None,
+        metrics: Sequence[str] = METRICS,
+        masks: Any = None,
+        mask: Any = None,
+        nan: str = "error",
+        fsim_downsample: int | str = "auto",
+        dists_weights: Any = None,
+        dists_resize: str | None = None,
+        details: bool = False,
+        backend: str | None = "auto",
+        keep: bool = True,
+    ) -> None:
+        metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+        for name in metrics:
+            _checks.choice("metrics", name, METRICS)
+        _checks.choice("nan", nan, ("error", "propagate", "omit"))
+        if not metrics:
+            raise ValueError(f"metrics is empty; accepted: some of {', '.join(map(repr, METRICS))}")
+        self.numpy = isinstance(y, np.ndarray)
+        self.y = to_tensor("y", y)
+        self.y4 = _checks.as_image("y", self.y)
+        self.data_range = _checks.as_data_range(self.y.dtype, data_range)
+        self.metrics, self.nan, self.details, self.backend = metrics, nan, details, backend
+        self.mask = to_tensor("mask", mask)
+        _checks.as_mask(self.mask, self.y4)
+        self.fsim_downsample, self.dists_weights, self.dists_resize = fsim_downsample, dists_weights, dists_resize
+        self._regions = _given_masks(masks)
+        # nan="omit" masks the candidate's pixels too: nothing of the reference alone can be kept
+        self._keep = keep and nan != "omit"
+        self._fsim: Any = None
+        self._dists: Any = None
+
+    def __len__(self) -> int:
+        return len(self.y4)
+
+    def profile(
+        self,
+        x: Any,
+        *,
+        noise: Any = None,
+        kind: str | None = None,
+        tiles: Sequence[str] | None = None,
+        label: str = "",
+    ) -> Profile:
+        """The profile of candidate `x` against this reference; see `semnr.profile`."""
+        if isinstance(x, np.ndarray) != self.numpy and isinstance(x, np.ndarray | torch.Tensor):
+            ours = "ndarray" if self.numpy else "Tensor"
+            raise TypeError(f"x is {type(x).__name__} and y {ours}; accepted: both of one kind")
+        x, noise = to_tensor("x", x), to_tensor("noise", noise)
+        if kind is not None:
+            _checks.choice("kind", kind, KINDS)
+        with torch.no_grad():
+            scored = _Scored(self, x, noise)
+            for name in self.metrics:
+                getattr(scored, name)()
+            scored.fingerprint()
+            if kind is None:
+                same = isinstance(noise, torch.Tensor) and noise.shape == x.shape and torch.equal(noise, x)
+                kind = "noisy" if same else "denoised"
+        n = len(self.y4)
+        if tiles is not None and len(tiles) != n:
+            raise ValueError(f"tiles has {len(tiles)} ids for {n} images; accepted: one an image")
+        return Profile(
+            tiles=tuple(default_ids(n) if tiles is None else map(str, tiles)),
+            columns=scored.columns,
+            data_range=self.data_range,
+            settings=scored.settings,
+            flags=tuple(dict.fromkeys(scored.flags)),
+            kind=kind,
+            label=label,
+            auto_ids=tiles is None,
+        )
+
+    def regions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Signal and background of CNR, built on the reference the first time."""
+        if self._regions is None:
+            found = cnr.otsu_masks(self.y, mask=self.mask, nan=self.nan)
+            self._regions = (found.signal, found.background)
+        return self._regions
+
+
+class _Scored:
+    """One candidate's columns while they are gathered."""
+
+    def __init__(self, reference: Reference, x: torch.Tensor, noise: Any) -> None:
+        self.ref, self.x, self.noise = reference, x, noise
+        self.columns: dict[str, np.ndarray] = {}
+        self.flags: list[str] = []
+        self.settings: dict[str, Any] = {"metrics": list(reference.metrics), "nan": reference.nan}
+        self.common = {
+            "data_range": reference.data_range,
+            "mask": reference.mask,
+            "nan": reference.nan,
+            "backend": reference.backend,
+        }
+        # also the check of x against y, whatever metrics follow
+        self.checked = _checks.pair(
+            x, reference.y, data_range=reference.data_range, mask=reference.mask, nan=reference.nan
+        )
+
+    def _rows(self, name: str, value: torch.Tensor) -> None:
+        rows = value.detach().double().cpu().numpy().reshape(-1)
+        self.columns[name] = np.ascontiguousarray(rows)
+
+    def psnr(self) -> None:
+        found = pixel.psnr(self.x, self.ref.y, reduction="none", details=True, **self.common)
+        self._rows("mse", found.components["mse"])
+        self._rows("mae", found.components["mae"])
+        self._rows("psnr", found.value)
+        self.flags += found.flags
+        if self.ref.details:
+            x = self.checked.x if self.checked.x.dtype != torch.uint16 else self.checked.x.int()
+            self._rows("clipped_low", (x <= 0).double().mean((1, 2, 3)))
+            self._rows("clipped_high", (x >= self.ref.data_range).double().mean((1, 2, 3)))
+
+    def ssim(self) -> None:
+        found = ssim.ssim(
+            self.x, self.ref.y, reduction="none", details=True, components=self.ref.details, **self.common
+        )
+        self._rows("ssim", found.value)
+        for name, part in (found.components or {}).items():
+            if part.numel() == len(self.ref):
+                self._rows(f"ssim_{name}", part)
+        self.flags += found.flags
+        self.settings["ssim"] = {k: v for k, v in found.settings.items() if k not in ("reduction", "nan")}
+
+    def fsim(self) -> None:
+        ref = self.ref
+        self.settings["fsim_downsample"] = (
+            "authors"
+            if ref.fsim_downsample == "authors"
+            else fsim.downsampling_factor(ref.y4.shape[2], ref.y4.shape[3], ref.fsim_downsample)
+        )
+        options = {"data_range": ref.data_range, "downsample": ref.fsim_downsample, "mask": ref.mask}
+        if ref._keep and self._is_reference("fsim"):
+            if ref._fsim is None:
+                ref._fsim = fsim.features(ref.y, nan=_or_propagate(ref.nan), **options)
+            fx = fsim.features(self.x, reference_image=ref.y, nan=_or_propagate(ref.nan), **options)
+            self._rows("fsim", fsim.similarity(fx, ref._fsim).rows)
+            if ref.mask is not None:
+                self.flags.append("approximate: masked pixels take the reference's local mean")
+            return
+        options["nan"], options["backend"] = ref.nan, ref.backend
+        found = fsim.fsim(self.x, ref.y, reduction="none", details=True, **options)
+        self._rows("fsim", found.value)
+        self.flags += found.flags
+
+    def dists(self) -> None:
+        ref = self.ref
+        options = {
+            "data_range": ref.data_range, "weights": ref.dists_weights, "resize": ref.dists_resize, "mask": ref.mask,
+        }  # fmt: skip
+        small = math.prod(ref.y4[:, 0].shape) * _DISTS_BYTES_PER_PIXEL <= _KEEP_BYTES
+        if ref._keep and small and self._is_reference("dists"):
+            if ref._dists is None:
+                ref._dists = dists.features(ref.y, nan=_or_propagate(ref.nan), **options)
+            fx = dists.features(self.x, reference_image=ref.y, nan=_or_propagate(ref.nan), **options)
+            self._rows("dists", dists.distance(fx, ref._dists).rows)
+            weights = fx.network.weights
+            self.flags += dists._flags(weights, channels=self.checked.x.shape[1], masked=ref.mask is not None)
+            source, sha256, calibrated = weights.source, weights.sha256, weights.calibrated
+        else:
+            options["nan"], options["backend"] = ref.nan, ref.backend
+            found = dists.dists(self.x, ref.y, reduction="none", details=True, **options)
+            self._rows("dists", found.value)
+            self.flags += found.flags
+            source, sha256, calibrated = (found.settings[k] for k in ("weights", "weights_sha256", "calibrated"))
+        self.settings["dists"] = {
+            "weights": source, "weights_sha256": sha256, "calibrated": calibrated, "resize": ref.dists_resize,
+        }  # fmt: skip
+
+    def cnr(self) -> None:
+        signal, background = self.ref.regions()
+        options: dict[str, Any] = {
+            "signal": signal, "background": background, "mask": self.ref.mask, "data_range": self.ref.data_range,
+            "nan": self.ref.nan, "backend": self.ref.backend, "reduction": "none", "details": True,
+        }  # fmt: skip
+        found: Any = cnr.cnr(self.x, self.ref.y, kind="two_roi", **options)
+        self._rows("cnr_two_roi", found.value)
+        self.flags += (f"cnr: {f}" for f in found.flags)
+        if self.noise is not None:
+            fixed: Any = cnr.cnr(self.x, self.ref.y, kind="fixed_noise", noise=self.noise, **options)
+            self._rows("cnr_fixed_noise", fixed.value)
+            self._rows("contrast_retention", fixed.components["contrast_retention"])
+            self.flags += (f"cnr_fixed_noise: {f}" for f in fixed.flags if f not in found.flags)
+
+    def fingerprint(self) -> None:
+        """Mean and σ of the reference: enough to notice that two profiles were scored against different ones."""
+        y = self.ref.y4.double().flatten(1)
+        self._rows("reference_mean", y.mean(1))
+        self._rows("reference_std", y.std(1, correction=0))
+
+    def _is_reference(self, op: str) -> bool:
+        """Kept features serve the reference implementation; where another would be chosen, it runs whole."""
+        call = _registry.Call.of(op, self.checked.x, self.checked.y, masked=self.checked.valid is not None)
+        return _registry.choose(call, self.ref.backend).backend == "reference"
+
+
+def _or_propagate(nan: str) -> str:
+    return "error" if nan == "error" else "propagate"
+
+
+def _given_masks(masks: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if masks is None:
+        return None
+    if isinstance(masks, Mapping):
+        unknown = set(masks) - {"signal", "background"}
+        if unknown or len(masks) != 2:
+            raise ValueError(f"masks has the keys {sorted(map(str, masks))}; accepted: 'signal' and 'background'")
+        masks = masks["signal"], masks["background"]
+    elif hasattr(masks, "signal") and hasattr(masks, "background"):
+        masks = masks.signal, masks.background
+    if not isinstance(masks, tuple | list) or len(masks) != 2:
+        raise TypeError(f"masks is {type(masks).__name__}; accepted: (signal, background), both bool images")
+    return to_tensor("masks[0]", masks[0]), to_tensor("masks[1]", masks[1])

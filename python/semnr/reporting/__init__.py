@@ -1,0 +1,104 @@
+"""The report: one self-contained HTML file that shows the verdict first and then what it rests on."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["report"]
+
+_HERE = Path(__file__).parent
+
+
+def report(
+    run_or_path: Any,
+    out: str | Path = "report.html",
+    *,
+    compare: Sequence[Any] | None = None,
+    verdict: Any = None,
+    images: Callable[[str, str], np.ndarray | None]
+    | Mapping[str, Callable[[str, str], np.ndarray | None]]
+    | None = None,
+    title: str | None = None,
+    worst: int = 6,
+) -> Path:
+    """Write the report of one or several scored runs as a single HTML file.
+
+    The file opens from disk without a network: styles, script, data and pictures are inside, and its
+    content security policy forbids every request. All names that come from the data are escaped.
+
+    Parameters
+    ----------
+    run_or_path : path, Run, or list of them
+        A folder that `semnr.score` wrote, or the `Run` it returned. A list shows several candidates side by side.
+    out : path
+        The file to write; an existing one is replaced when the new one is complete.
+    compare : list of paths or Runs, optional
+        Further candidates, shown after the first.
+    verdict : Verdict, dict, path to JSON, or list of them, optional
+        What `semnr.guard` returned. `verdict*.json` files in the run folders are read as well. A verdict
+        belongs to the run whose label is its `after`.
+    images : callable (tile, role) -> array or None, or dict of run label to callable, optional
+        Pixels of the worst tiles; `role` is "reference", "noisy" or "image" (the candidate: the first run where
+        one callable is given). Default: the sources that run.json names.
+    title : str, optional
+        Heading of the report.
+    worst : int
+        How many tiles are shown with pictures; 0 leaves the section out.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument of a wrong kind; a run or verdict that cannot be read, or a run without tiles.
+    FileNotFoundError
+        No run or no verdict at the path given.
+    """
+    from .._files import atomic
+    from ._sections import build
+
+    if isinstance(worst, bool) or not isinstance(worst, int) or worst < 0:
+        raise ValueError(f"worst is {worst!r}; accepted: an integer of at least 0")
+    if not isinstance(out, str | Path):
+        raise TypeError(f"out is {type(out).__name__}; accepted: a path")
+    out = Path(out)
+    if out.is_dir():
+        raise ValueError(f"out is the folder {out}; accepted: the path of a file")
+    html = _render(build(run_or_path, compare, verdict, images, title, worst))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(out) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return out
+
+
+def _render(context: dict[str, Any]) -> str:
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (_HERE / "templates" / "report.css").read_text(encoding="utf-8")
+    script = (_HERE / "templates" / "report.js").read_text(encoding="utf-8")
+    # only this very script may run, even if a name slipped through unescaped
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return environment.get_template("report.html").render(
+        **context,
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+    )

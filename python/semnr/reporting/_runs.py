@@ -1,0 +1,206 @@
+"""Reads scored runs and verdicts from disk into what the report draws."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class RunData:
+    """One scored run: run.json and the Parquet rows as columns."""
+
+    path: Path
+    label: str
+    meta: dict[str, Any]
+    tiles: list[str]
+    numbers: dict[str, np.ndarray]  # float64, NaN where null
+    texts: dict[str, list[str | None]]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.meta.get("settings") or {}
+
+    @property
+    def status(self) -> list[str]:
+        return [value or "ok" for value in self.texts.get("status", ["ok"] * len(self.tiles))]
+
+    @property
+    def data_range(self) -> float | None:
+        value = self.settings.get("data_range")
+        return float(value) if value is not None else None
+
+    def values(self, column: str) -> np.ndarray:
+        """Column as float64; all NaN where the run has no such column."""
+        return self.numbers.get(column, np.full(len(self.tiles), np.nan))
+
+    def has(self, column: str) -> bool:
+        """Is there any value, infinite ones included?"""
+        return bool((~np.isnan(self.values(column))).any())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and spread of a metric over the finite values of a run."""
+
+    n: int
+    infinite: int
+    mean: float
+    p05: float
+    p95: float
+
+
+def summarise(values: np.ndarray) -> Summary:
+    finite = values[np.isfinite(values)]
+    infinite = int(np.isinf(values).sum())
+    if not len(finite):
+        return Summary(0, infinite, math.nan, math.nan, math.nan)
+    low, high = np.quantile(finite, (0.05, 0.95))
+    return Summary(len(finite), infinite, float(finite.mean()), float(low), float(high))
+
+
+def psnr_of_mean_mse(run: RunData) -> float:
+    """The wafer's PSNR: from the mean MSE, never a mean of dB. NaN where no MSE is at hand."""
+    mse = run.values("mse")
+    mse = mse[np.isfinite(mse)]
+    if not len(mse):
+        return math.nan
+    mean = float(mse.mean())
+    if mean == 0:
+        return math.inf
+    if run.data_range is not None:
+        return 10 * math.log10(run.data_range**2 / mean)
+    # the range was the dtype's and is not on record: each row's pair of MSE and PSNR holds it
+    rows = run.values("mse") * 10.0 ** (run.values("psnr") / 10)
+    rows = rows[np.isfinite(rows) & (rows > 0)]
+    return 10 * math.log10(float(np.median(rows)) / mean) if len(rows) else math.nan
+
+
+def input_psnr(run: RunData) -> float:
+    """PSNR of the noisy input from its mean MSE, recovered from the per-tile dB."""
+    db = run.values("psnr_noisy")
+    db = db[~np.isnan(db)]
+    if not len(db):
+        return math.nan
+    mean = float(np.mean(10.0 ** (-db / 10)))
+    return math.inf if mean == 0 else -10 * math.log10(mean)
+
+
+def load_runs(run_or_path: Any, compare: Sequence[Any] | None) -> list[RunData]:
+    """Every run that was named, in order, with labels made unique."""
+    named = list(run_or_path) if isinstance(run_or_path, list | tuple) else [run_or_path]
+    if compare is not None:
+        if isinstance(compare, str | Path) or not isinstance(compare, Sequence):
+            raise TypeError(f"compare is {type(compare).__name__}; accepted: a list of runs or run folders")
+        named += compare
+    if not named:
+        raise ValueError("run_or_path is an empty list; accepted: at least one run folder")
+    runs = [load_run(item) for item in named]
+    taken: dict[str, int] = {}
+    for run in runs:
+        taken[run.label] = taken.get(run.label, 0) + 1
+        if taken[run.label] > 1:
+            run.label = f"{run.label} ({taken[run.label]})"
+    return runs
+
+
+def load_run(item: Any) -> RunData:
+    """One run folder: run.json and tiles/*.parquet.
+
+    Raises
+    ------
+    TypeError, FileNotFoundError, ValueError
+        Not a path; no run there; a run that cannot be read or holds no tile.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    value = getattr(item, "path", item)
+    if not isinstance(value, str | Path):
+        raise TypeError(f"run_or_path is {type(item).__name__}; accepted: a run folder or an object with a .path")
+    path = Path(value)
+    if not (path / "run.json").is_file():
+        raise FileNotFoundError(f"run_or_path: {path} has no run.json; accepted: a folder written by semnr score")
+    meta = _read_json(path / "run.json", "run_or_path")
+    parts = sorted((path / "tiles").glob("*.parquet"))
+    if not parts:
+        raise ValueError(f"run_or_path: {path} holds no tiles/*.parquet; the run scored nothing, nothing to report")
+    try:
+        table = pa.concat_tables([pq.read_table(part) for part in parts], promote_options="permissive")
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"run_or_path: the Parquet files of {path} cannot be read: {error}") from error
+    if "tile" not in table.column_names:
+        raise ValueError(f"run_or_path: the Parquet files of {path} have no column 'tile'")
+    if not table.num_rows:
+        raise ValueError(f"run_or_path: {path} is an empty run (0 tiles), nothing to report")
+
+    tiles = [str(tile) for tile in table.column("tile").to_pylist()]
+    run = RunData(path, str(meta.get("label") or path.name), meta, tiles, {}, {})
+    for name in table.column_names:
+        column = table.column(name)
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            # null and NaN both mean "no value" to a reader
+            filled = column.cast(pa.float64(), safe=False).fill_null(float("nan"))
+            run.numbers[name] = filled.to_numpy()
+        elif name != "tile":
+            run.texts[name] = [None if cell is None else str(cell) for cell in column.to_pylist()]
+    return run
+
+
+def load_verdicts(given: Any, runs: Sequence[RunData]) -> list[dict[str, Any]]:
+    """Verdicts as dicts: those given, then verdict*.json of each run folder; each carries `run`, the run it judges."""
+    found: list[dict[str, Any]] = []
+
+    def add(verdict: dict[str, Any], home: RunData | None) -> None:
+        if any(verdict == {k: v for k, v in known.items() if k != "run"} for known in found):
+            return
+        judged = next((run for run in runs if run.label == verdict.get("after")), home or runs[0])
+        found.append({**verdict, "run": judged.label})
+
+    for item in [] if given is None else given if isinstance(given, list | tuple) else [given]:
+        for verdict in _as_dicts(item):
+            add(verdict, None)
+    for run in runs:
+        for file in sorted(run.path.glob("verdict*.json")):
+            for verdict in _as_dicts(file):
+                add(verdict, run)
+    return found
+
+
+def _as_dicts(item: Any) -> list[dict[str, Any]]:
+    if isinstance(item, str | Path):
+        read = _read_json(Path(item), "verdict", accept_list=True)
+        return [_checked(v) for v in (read if isinstance(read, list) else [read])]
+    if hasattr(item, "to_dict"):
+        item = item.to_dict()
+    return [_checked(item)]
+
+
+def _checked(verdict: Any) -> dict[str, Any]:
+    accepted = "accepted: a Verdict, its to_dict(), or a path to its JSON"
+    if not isinstance(verdict, Mapping):
+        raise TypeError(f"verdict is {type(verdict).__name__}; {accepted}")
+    if "passed" not in verdict or not isinstance(verdict.get("signals"), Sequence):
+        raise ValueError(f"verdict has the keys {sorted(map(str, verdict))}, but no passed and signals; {accepted}")
+    for signal in verdict["signals"]:
+        if not isinstance(signal, Mapping) or "name" not in signal or "status" not in signal:
+            raise ValueError(f"verdict has a signal without name and status; {accepted}")
+    return dict(verdict)
+
+
+def _read_json(path: Path, argument: str, accept_list: bool = False) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"{argument}: there is no file {path}")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{argument}: {path} is not JSON: {error}") from error
+    if not isinstance(value, dict) and not (accept_list and isinstance(value, list)):
+        raise ValueError(f"{argument}: {path} holds a JSON {type(value).__name__}; accepted: an object")
+    return value

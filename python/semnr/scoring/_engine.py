@@ -1,0 +1,101 @@
+"""One batch of tiles to rows: the profile of each tile, evidence transfer where the noisy input is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from semnr_kernels import SemnrError
+from semnr_kernels.fsim import downsampling_factor
+
+from ..profiles import profile
+from ..tiles._source import TileKey
+from ..transfer import evidence
+
+
+@dataclass
+class Scorer:
+    """Settings of a run, applied to batch after batch."""
+
+    metrics: tuple[str, ...]
+    data_range: float | None
+    fsim_downsample: int | str
+    dists_weights: Any
+    dists_resize: str | None
+    dists_every: int
+    nan: str
+    backend: str | None
+    calibrated: bool | None = None
+    scale_used: float | None = None
+    weights: dict[str, Any] = field(default_factory=dict)
+
+    def rows(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+        """A row a tile. A tile that cannot be scored gets its reason; the others of its batch are scored."""
+        try:
+            yield from self._batch(keys, parts)
+        except (ValueError, SemnrError) as error:
+            if len(keys) == 1:
+                yield {**row_of(keys[0]), "status": "error", "reason": str(error)}
+                return
+            for i, key in enumerate(keys):
+                yield from self.rows([key], {name: images[i : i + 1] for name, images in parts.items()})
+
+    def _batch(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        x, y, noisy = parts["x"], parts["y"], parts.get("noisy")
+        if self.fsim_downsample == "auto":  # one factor for the whole run, or its tiles would not compare
+            self.fsim_downsample = downsampling_factor(*x.shape[2:], "auto")
+        most = tuple(m for m in self.metrics if m != "dists")  # of every tile; DISTS may run on a sample
+        columns = dict(self._profile(x, y, most, noisy).columns) if most else {}
+        if "dists" in self.metrics:
+            columns["dists"] = self._dists(keys, x, y)
+        if noisy is not None:
+            found = evidence(noisy, x, reference=y, data_range=self.data_range)
+            columns["transfer"], columns["transfer_se"] = found.transfer[:, 0], found.se[:, 0]
+            columns["psnr_noisy"] = self._profile(noisy, y, ("psnr",), None).psnr
+        rows = []
+        for i, key in enumerate(keys):
+            numbers = {name: _number(values[i]) for name, values in columns.items()}
+            rows.append({**row_of(key), **numbers, "status": "ok", "reason": None})
+        return rows
+
+    def _profile(self, x: np.ndarray, y: np.ndarray, metrics: tuple[str, ...], noise: np.ndarray | None) -> Any:
+        scored = profile(
+            x,
+            y,
+            data_range=self.data_range,
+            metrics=metrics,
+            noise=noise,
+            nan=self.nan,
+            fsim_downsample=self.fsim_downsample,
+            dists_weights=self.dists_weights,
+            dists_resize=self.dists_resize,
+            backend=self.backend,
+        )
+        self.scale_used = scored.data_range
+        return scored
+
+    def _dists(self, keys: list[TileKey], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """DISTS of every `dists_every`-th tile of the source, NaN elsewhere."""
+        values = np.full(len(keys), np.nan)
+        chosen = [i for i, key in enumerate(keys) if key.index % self.dists_every == 0]
+        if chosen:
+            scored = self._profile(x[chosen], y[chosen], ("dists",), None)
+            values[chosen] = scored.dists
+            settings = scored.settings["dists"]
+            self.calibrated = settings["calibrated"]
+            self.weights = {"dists": {"source": settings["weights"], "sha256": settings["weights_sha256"]}}
+        return values
+
+
+def row_of(key: TileKey) -> dict[str, Any]:
+    """What is known of a tile before its pixels are."""
+    return {**key.meta, "tile": key.tile, "path": key.path, "index": key.index}
+
+
+def _number(value: Any) -> float | None:
+    """A float for Parquet; NaN (not evaluated, undefined) as null, infinity kept."""
+    value = float(value)
+    return None if value != value else value

@@ -1,0 +1,86 @@
+"""The arguments of a run, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..tiles import open_tiles
+from ..tiles._source import TileSource
+from ._run import Run
+from ._sink import done_tiles
+from ._stream import Inputs
+
+METRICS = ("psnr", "ssim", "fsim", "dists", "cnr")
+
+
+def count_of(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; accepted: an integer of at least 1")
+    return value
+
+
+def metrics_of(metrics: Sequence[str]) -> tuple[str, ...]:
+    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    unknown = [m for m in names if m not in METRICS]
+    if unknown or not names:
+        raise ValueError(f"metrics is {list(names)!r}; accepted: one or more of {', '.join(METRICS)}")
+    return tuple(m for m in METRICS if m in names)
+
+
+def bytes_of(value: int | str) -> int:
+    """2048, "512MiB", "2GiB" in bytes."""
+    units = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9, "b": 1}
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, str):
+        text = value.strip().lower()
+        for unit, size in units.items():
+            number = text.removesuffix(unit).strip()
+            if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
+                return int(float(number) * size)
+    raise ValueError(f"memory_budget is {value!r}; accepted: bytes, or a text such as '512MiB' or '2GiB'")
+
+
+def inputs_of(source: TileSource, reference: Any, noisy: Any, root: Any) -> Inputs:
+    candidate = "candidate" if "candidate" in source.roles else "image"
+
+    def place(given: Any, role: str) -> tuple[TileSource, str] | None:
+        if given is not None:
+            other = open_tiles(given, root=root)
+            return other, role if role in other.roles else "image"
+        return (source, role) if role in source.roles else None
+
+    where = place(reference, "reference")
+    if where is None:
+        raise ValueError(
+            f"reference is missing: {source.name} has {', '.join(source.roles)} only; accepted: reference=SOURCE, "
+            "a plan with a `reference` column or a tile stack with a `reference` array"
+        )
+    return Inputs((source, candidate), where, place(noisy, "noisy"))
+
+
+def begin(folder: Path, settings: dict[str, Any], resume: bool) -> tuple[dict[str, Any], set[str]]:
+    """What an earlier run in `folder` says of itself and the ids it scored; refuses to mix settings."""
+    if not (folder / "run.json").exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"out is {folder}, which holds other files; accepted: a new, empty or scored folder")
+        return {}, set()
+    if not resume:
+        raise ValueError(f"out is {folder}, which holds a run already; accepted: another folder, or resume=True")
+    run = Run.open(folder)
+    before = run.info["requested"]
+    changed = []
+    for name, value in settings.items():
+        if not _same(before.get(name), value):
+            changed.append(f"{name}: was {before.get(name)!r}, is {value!r}")
+    if changed:
+        raise ValueError(f"out is {folder}, a run with other settings ({'; '.join(changed)}); accepted: the same ones")
+    return run.info, done_tiles(folder)
+
+
+def _same(before: Any, now: Any) -> bool:
+    if isinstance(now, dict) and isinstance(before, dict):
+        return all(before.get(k) == v for k, v in now.items())
+    return bool(before == now)

@@ -1,0 +1,111 @@
+"""Tiles from sources to batches: read ahead by threads, paired by id, problems set aside, memory bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semnr_kernels import TileError
+
+from ..tiles._source import Problem, TileKey, TileSource
+
+Loaded = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where candidate, reference and noisy pixels come from: (source, role) each; None where there is none."""
+
+    candidate: tuple[TileSource, str]
+    reference: tuple[TileSource, str]
+    noisy: tuple[TileSource, str] | None
+
+    def load(self, key: TileKey) -> Loaded | Problem:
+        """Pixels of every part of one tile, or what is wrong with it."""
+        source, role = self.candidate
+        parts = {"x": (source, role, key)}
+        for name, place in (("y", self.reference), ("noisy", self.noisy)):
+            if place is None:
+                continue
+            other, its_role = place
+            its_key = key if other is source else other.find(key.tile)
+            if its_key is None:
+                status = "no_reference" if name == "y" else "missing"
+                return Problem(key.tile, status, f"{other.name} has no tile {key.tile}")
+            parts[name] = (other, its_role, its_key)
+        loaded: Loaded = {}
+        for name, (place, its_role, its_key) in parts.items():
+            try:
+                loaded[name] = place.read(its_key, its_role)
+            except TileError as error:
+                status = "missing" if isinstance(error.__cause__, FileNotFoundError) else "unreadable"
+                return Problem(key.tile, status, f"{its_role}: {error.reason}")
+        return _mismatch(key, loaded) or loaded
+
+
+def _mismatch(key: TileKey, loaded: Loaded) -> Problem | None:
+    x = loaded["x"]
+    for name, other in loaded.items():
+        what = {"y": "reference", "noisy": "noisy input"}.get(name, name)
+        if other.shape != x.shape:
+            return Problem(key.tile, "wrong_size", f"candidate is {_size(x)}, {what} {_size(other)}")
+        if other.dtype != x.dtype:
+            return Problem(key.tile, "wrong_dtype", f"candidate is {x.dtype}, {what} {other.dtype}")
+    return None
+
+
+def _size(image: np.ndarray) -> str:
+    return "x".join(map(str, image.shape))
+
+
+def prefetch(keys: Iterator[TileKey], inputs: Inputs, workers: int, ahead: int) -> Iterator[tuple[TileKey, Any]]:
+    """(key, pixels or Problem) in the order of `keys`, at most `ahead` tiles in memory."""
+    waiting: deque[tuple[TileKey, Future[Any]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="semnr-read") as pool:
+        try:
+            for key in keys:
+                waiting.append((key, pool.submit(inputs.load, key)))
+                if len(waiting) >= ahead:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def batches(
+    tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int
+) -> Iterator[tuple[list[TileKey], dict[str, np.ndarray]] | tuple[TileKey, Problem]]:
+    """Runs of tiles of one shape and dtype, stacked to (N, C, H, W) and bounded in bytes; problems as they come."""
+    keys: list[TileKey] = []
+    held: list[Loaded] = []
+
+    def stacked() -> tuple[list[TileKey], dict[str, np.ndarray]]:
+        parts = {}
+        for name in held[0]:
+            images = [tile[name] if tile[name].ndim == 3 else tile[name][None] for tile in held]
+            parts[name] = np.stack(images)
+        return list(keys), parts
+
+    for key, loaded in tiles:
+        if isinstance(loaded, Problem):
+            yield key, loaded
+            continue
+        alike = not held or (held[0]["x"].shape, held[0]["x"].dtype) == (loaded["x"].shape, loaded["x"].dtype)
+        full = bool(held) and sum(tile["x"].nbytes for tile in held) + loaded["x"].nbytes > batch_bytes
+        if held and (full or not alike):
+            yield stacked()
+            keys.clear()
+            held.clear()
+        keys.append(key)
+        held.append(loaded)
+    if held:
+        yield stacked()

@@ -1,0 +1,31 @@
+"""Synthetic SEM tiles and wafers with exact truth: edges, CD, roughness, defects, noise.
+
+`tile` makes one tile, `Wafer` is a source of any number of them, `write_wafer` stores one tile by tile.
+"""
+
+from .defects import KINDS, Defect, DefectTruth
+from .noise import NoiseModel, quantise
+from .render import Look
+from .roughness import rough_edges, roughness_psd
+from .tiles import PATTERNS, SyntheticTile, Truth, tile
+from .wafer import Wafer, WaferTile
+from .writing import WrittenWafer, write_wafer
+
+__all__ = [
+    "KINDS",
+    "PATTERNS",
+    "Defect",
+    "DefectTruth",
+    "Look",
+    "NoiseModel",
+    "SyntheticTile",
+    "Truth",
+    "Wafer",
+    "WaferTile",
+    "WrittenWafer",
+    "quantise",
+    "rough_edges",
+    "roughness_psd",
+    "tile",
+    "write_wafer",
+]

@@ -1,0 +1,87 @@
+"""Stores a wafer tile by tile: tile-stack Zarr or a TIFF folder with its plan, and the truth of its defects."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from semnr.tiles import create_tiles
+
+from ._check import choice
+from .wafer import Wafer
+
+DEFECT_COLUMNS = ("tile", "kind", "row", "col", "height_px", "width_px", "contrast")
+
+
+@dataclass(frozen=True)
+class WrittenWafer:
+    """Where a wafer was written: its tiles, its defects' truth, and how many of each."""
+
+    tiles: Path
+    defects: Path
+    tile_count: int
+    defect_count: int
+
+
+def write_wafer(
+    out: str | os.PathLike[str],
+    wafer: Wafer,
+    form: str | None = None,
+    progress: Callable[[int, int], object] | None = None,
+    *,
+    overwrite: bool = False,
+) -> WrittenWafer:
+    """Write `wafer` to `out`, one tile in memory at a time, with defects.csv beside it.
+
+    Parameters
+    ----------
+    out
+        "wafer.zarr" (defects.csv lies next to it), or a folder that takes the TIFF files, plan.csv and defects.csv.
+    form
+        "zarr" or "tiff"; None: by the name of `out`.
+    progress
+        Called as progress(done, total) after each tile.
+    overwrite
+        Replace what an earlier call left at `out`; else that raises FileExistsError.
+
+    Notes
+    -----
+    defects.csv has the columns tile, kind, row, col, height_px, width_px (pixels, row and col the centre) and
+    contrast (grey levels of the written images: the largest signed change that the defect makes to the
+    reference). Its rows are written as the tiles are, so that a run cut short leaves both in step.
+    """
+    path = Path(out)
+    by_name = "zarr" if path.suffix.lower() == ".zarr" else "tiff"
+    if form is not None and choice("form", form, ("zarr", "tiff")) != by_name:
+        wanted = "a name that ends in .zarr" if form == "zarr" else "a name that does not end in .zarr"
+        raise ValueError(f"out is {str(path)!r} with form {form!r}; accepted: {wanted}")
+    roles = tuple(role for role in wafer.roles if role != "image")
+    truth = (path.parent if by_name == "zarr" else path) / "defects.csv"
+    found = 0
+    store = create_tiles(
+        path,
+        count=len(wafer),
+        shape=wafer.shape,
+        dtype=wafer.dtype,
+        roles=roles,
+        pixel_nm=wafer.pixel_nm,
+        data_range=wafer.data_range,
+        overwrite=overwrite,
+    )
+    with store as tiles, truth.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(DEFECT_COLUMNS)
+        for done, made in enumerate(wafer.tiles(), 1):
+            for role in roles:
+                tiles.write(made.key, getattr(made, role), role)
+            for d in made.truth.defects:
+                place = (round(v, 3) for v in (d.row, d.col, d.height_px, d.width_px))
+                rows.writerow((made.key.tile, d.kind, *place, round(d.contrast * (wafer.data_range or 1), 6)))
+                found += 1
+            file.flush()
+            if progress is not None:
+                progress(done, len(wafer))
+    return WrittenWafer(path, truth, len(wafer), found)

@@ -1,0 +1,231 @@
+"""Tiles in and tiles out: every file format and every wafer-sized source behind one small contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._decode import PILLOW_SUFFIXES, TIFF_SUFFIXES, decode
+from ._pixels import is_tensor
+from ._source import ROLES, Problem, TileKey, TileSource, TileWriter
+from ._vendor import pixel_size_nm
+
+__all__ = [
+    "ROLES",
+    "Problem",
+    "TileKey",
+    "TileSource",
+    "TileWriter",
+    "create_tiles",
+    "decode",
+    "open_tiles",
+    "pixel_size_nm",
+]
+
+_PLANS = ("plan.csv", "plan.parquet")
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+_ACCEPTED = (
+    "a Zarr (tile stack, OME-Zarr, array), a TIFF, a folder of images, a plan (.csv, .parquet), a .npy file, "
+    f"an image ({', '.join(PILLOW_SUFFIXES)}), an array, a tensor, or an iterable of arrays or (id, array[, meta])"
+)
+
+
+def open_tiles(
+    source: Any,
+    *,
+    root: str | Path | None = None,
+    array: str | None = None,
+    tile: int | None = 512,
+    storage_options: Mapping[str, Any] | None = None,
+) -> TileSource:
+    """Open whatever holds tiles. No pixels are read until `TileSource.read`.
+
+    Parameters
+    ----------
+    source
+        - "wafer.zarr": a tile stack (one (T, H, W) array a role), an OME-Zarr image (0.1 to 0.5; level 0, cut into
+          tiles, every t/c/z index apart) or one array: (H, W) is cut, (T, H, W) holds one tile an index.
+          "wafer.zarr/noisy" names one array of it. A URL ("s3://...") is opened through fsspec.
+        - "mosaic.tif", BigTIFF, OME-TIFF: one page is cut into tiles; of several pages each is a tile, or is cut,
+          where pages are stored tiled and are larger than `tile`.
+        - a folder: its plan.csv or plan.parquet; else one folder a role (noisy/, reference/, ...), where its folders
+          have the names of roles; else every image below it, sorted.
+        - "plan.csv" or "plan.parquet": column `path` and optionally `tile`, `reference`, `noisy`, `candidate`,
+          `noisy_2` and any others, which become `TileKey.meta`.
+        - "tiles.npy" (memory-mapped), an ndarray or a torch tensor: (H, W) is cut, (T, H, W) is a stack.
+        - a list, or any iterable read once: arrays, (id, array) or (id, array, meta).
+    root
+        Folder that the paths of a plan may lie in, besides the plan's own.
+    array
+        Zarr only: the array that stands for role "image".
+    tile
+        Side of the tiles that a mosaic is cut into, in pixels; edge tiles are smaller. None: planes are not cut.
+    storage_options
+        Zarr by URL only: passed on to fsspec.
+
+    Returns
+    -------
+    TileSource
+        Role "image" is what is scored or denoised: the array or folder `image`, `denoised`, `candidate` or `noisy`,
+        the first one there, or the plan's `path`.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file or folder.
+    TypeError, ValueError
+        What `source` was and what is accepted; a plan without tiles or with paths outside its folder.
+    """
+    from ._planes import tile_side
+
+    tile_side(tile)
+    if isinstance(source, TileSource):
+        return source
+    if isinstance(source, str | Path):
+        opened = _open_path(source, None if root is None else Path(root), array, tile, storage_options)
+        recipe = {"root": root, "array": array, "tile": tile, "storage_options": storage_options}
+        opened._recipe = (source, recipe)
+        return opened
+    if array is not None:
+        raise ValueError(f"array is {array!r}, but source is {type(source).__name__}; accepted: None (Zarr only)")
+    if isinstance(source, np.ndarray) or is_tensor(source):
+        from ._array import open_array
+
+        return open_array(source, tile)
+    if isinstance(source, Sequence) and not isinstance(source, bytes):
+        from ._array import SequenceSource
+
+        return SequenceSource(source)
+    if isinstance(source, Iterable) and not isinstance(source, bytes | Mapping):
+        from ._array import StreamSource
+
+        return StreamSource(source)
+    raise TypeError(f"source is {type(source).__name__}; accepted: {_ACCEPTED}")
+
+
+def _open_path(
+    source: str | Path, root: Path | None, array: str | None, tile: int | None, options: Mapping[str, Any] | None
+) -> TileSource:
+    text = str(source).removeprefix("file://") if isinstance(source, str) else str(source)
+    url = "://" in text
+    path = Path(text)
+    if _is_zarr(text, None if url else path):
+        from ._zarr import open_zarr
+
+        return open_zarr(text.rstrip("/"), text.rstrip("/").rpartition("/")[2], array, tile, options)
+    if url:
+        raise ValueError(f"source is {text!r}; accepted by URL: a Zarr (.zarr); copy other files here first")
+    if array is not None:
+        raise ValueError(f"array is {array!r}, but {text} is no Zarr; accepted: None")
+    if not path.exists():
+        raise FileNotFoundError(f"source is {text!r}: no such file or folder; accepted: {_ACCEPTED}")
+    if path.is_dir():
+        return _open_folder(path, root)
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".parquet", ".pq"):
+        return _open_plan(path, root)
+    if suffix in TIFF_SUFFIXES:
+        from ._tiff import TiffSource
+
+        return TiffSource(path, tile)
+    if suffix == ".npy":
+        from ._array import open_npy
+
+        return open_npy(path, tile)
+    if suffix in PILLOW_SUFFIXES:
+        from ._array import ImageSource
+
+        return ImageSource(path, tile)
+    raise ValueError(f"source is {text!r} with suffix {path.suffix!r}; accepted: {_ACCEPTED}")
+
+
+def _is_zarr(text: str, path: Path | None) -> bool:
+    if path is not None and path.exists():
+        return path.is_dir() and any((path / name).is_file() for name in _ZARR_FILES)
+    return any(part.lower().endswith(".zarr") for part in text.replace("\\", "/").split("/"))
+
+
+def _open_plan(path: Path, root: Path | None) -> TileSource:
+    from ._plan import PlanSource, read_columns
+
+    return PlanSource(read_columns(path), path, root)
+
+
+def _open_folder(folder: Path, root: Path | None) -> TileSource:
+    from ._folder import FolderSource
+    from ._plan import PlanSource
+    from ._write_tiff import PLAN, journal_columns
+
+    for name in _PLANS:
+        if (folder / name).is_file():
+            return _open_plan(folder / name, root)
+    if (columns := journal_columns(folder)) is not None:  # its writer was interrupted before it wrote the plan
+        return PlanSource(columns, folder / PLAN, root)
+    return FolderSource(folder)
+
+
+def create_tiles(
+    out: str | Path,
+    *,
+    count: int | None = None,
+    shape: Sequence[int] | None = None,
+    dtype: Any = None,
+    roles: Sequence[str] = ("image",),
+    pixel_nm: float | None = None,
+    data_range: float | None = None,
+    overwrite: bool = False,
+) -> TileWriter:
+    """A writer of tiles whose output `open_tiles` reads.
+
+    Each tile is there whole or not at all, whatever happens. A writer that was never closed leaves a source that
+    opens: names and coordinates come from a journal, and tiles that were not written are missing.
+
+    Parameters
+    ----------
+    out
+        "x.zarr": a tile stack, a Zarr v3 group with one (T, H, W) array a role, one chunk a tile. Grey only; tiles
+        smaller than the others are padded and cut again when read. Any other path: a folder of TIFFs, one folder a
+        role, and a plan.csv.
+    count
+        Number of tiles; None: as many as are written.
+    shape, dtype
+        Of a tile, (H, W); None: those of the first one.
+    roles
+        Which of image, reference, noisy, noisy_2, candidate, denoised will be written.
+    pixel_nm, data_range
+        Kept with the tiles.
+    overwrite
+        Replace what an earlier writer left at `out`; anything else there is never touched.
+
+    Raises
+    ------
+    FileExistsError
+        `out` holds tiles (or something else, for Zarr).
+    TypeError, ValueError
+        On creation, or by `write`: an unknown role, another dtype or a larger shape than the tiles before, an index
+        beyond `count`, an id that is no relative file name.
+    OSError
+        From `write` and `close`, a full disk above all; names the path. What was written before stays readable.
+    """
+    from ._journal import NAME as JOURNAL
+    from ._writer import check_arguments, prepare
+
+    check_arguments(count, shape, dtype, roles, data_range, pixel_nm)
+    if "://" in str(out):
+        raise ValueError(f"out is {str(out)!r}; accepted: a local path")
+    path = Path(out)
+    options: dict[str, Any] = {"count": count, "shape": shape, "dtype": dtype, "roles": roles}
+    options |= {"pixel_nm": pixel_nm, "data_range": data_range}
+    if path.suffix.lower() == ".zarr":
+        from ._write_zarr import ZarrWriter, is_stack
+
+        names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+        prepare(path, names, overwrite, is_stack(path))
+        return ZarrWriter(path, **options)
+    from ._write_tiff import PLAN, TiffWriter
+
+    prepare(path, (PLAN, JOURNAL, *ROLES), overwrite, (path / PLAN).is_file() or (path / JOURNAL).is_file())
+    return TiffWriter(path, **options)

@@ -1,0 +1,125 @@
+"""What a source of tiles and a writer of tiles are: the contract of everything that reads or writes pixels."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from semnr_kernels._errors import TileError
+
+ROLES = ("image", "reference", "noisy", "noisy_2", "candidate", "denoised")
+
+
+@dataclass(frozen=True)
+class TileKey:
+    """A tile before its pixels are read."""
+
+    tile: str  # unique within the source; candidate and reference are paired by it
+    index: int
+    path: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)  # plan columns: die_x, die_y, x_um, ...
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about one tile that the run goes on without: counted and listed, never dropped silently."""
+
+    tile: str
+    status: str  # missing, duplicate, unreadable, wrong_size, ...
+    reason: str
+
+
+def tile_error(tile: str, reason: str, status: str = "unreadable") -> TileError:
+    """A TileError whose `status` says what the run counts it as: unreadable, missing, wrong_size, ..."""
+    error = TileError(tile, reason)
+    error.status = status  # type: ignore[attr-defined]
+    return error
+
+
+class TileSource(abc.ABC):
+    """Tiles in a fixed order. Reading is thread-safe; pixels are read one tile at a time."""
+
+    name: str
+    roles: tuple[str, ...] = ("image",)  # of image, reference, noisy, noisy_2, candidate
+    problems: tuple[Problem, ...] = ()  # found on opening: duplicates, paths refused
+    pixel_nm: float | None = None
+    data_range: float | None = None  # where the file says its own (10- or 12-bit data in uint16)
+
+    @abc.abstractmethod
+    def __iter__(self) -> Iterator[TileKey]:
+        """Keys in order. Holds no pixels."""
+
+    @abc.abstractmethod
+    def read(self, key: TileKey, role: str = "image") -> np.ndarray:
+        """Pixels of one tile, (H, W) or (3, H, W), in native byte order: uint8, uint16, float16, float32 or float64.
+
+        Raises
+        ------
+        TileError
+            Names the tile and the reason; its `status` is "missing" where nothing was ever written there,
+            else "unreadable".
+        ValueError
+            The source has no such role.
+        """
+
+    _recipe: tuple[Any, dict[str, Any]] | None = None  # how open_tiles opened it, where that was from a path
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A source from a path is pickled as its path: another process opens it anew."""
+        return super().__reduce_ex__(protocol) if self._recipe is None else (_reopen, self._recipe)
+
+    def __len__(self) -> int:
+        """Number of tiles; TypeError where it is not known before the end (an iterator)."""
+        raise TypeError(f"{type(self).__name__} does not know its length")
+
+    def find(self, tile: str) -> TileKey | None:
+        """The key of tile id `tile`, for pairing with another source."""
+        return self._by_id().get(tile)
+
+    def _by_id(self) -> dict[str, TileKey]:
+        if not hasattr(self, "_index"):
+            self._index = {key.tile: key for key in self}
+        return self._index
+
+    def _check_role(self, role: str) -> None:
+        if role not in self.roles:
+            raise ValueError(f"role is {role!r}; {self.name} has: {', '.join(map(repr, self.roles))}")
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing open
+        """Release files."""
+
+
+def _reopen(source: Any, options: dict[str, Any]) -> TileSource:
+    from . import open_tiles
+
+    return open_tiles(source, **options)
+
+
+class TileWriter(abc.ABC):
+    """Takes tiles in any order and leaves a source that `open_tiles` reads. Thread-safe."""
+
+    @abc.abstractmethod
+    def write(self, key: TileKey, pixels: np.ndarray, role: str = "image") -> None:
+        """Store one tile; a tile is there whole or not at all, also after a kill."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Write what describes the tiles (columns, plan)."""
+
+    def __enter__(self) -> TileWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except OSError as second:
+            if error is None:
+                raise
+            error.add_note(f"closing the tiles failed too: {second}")  # the first error is the one to act on

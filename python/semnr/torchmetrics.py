@@ -1,0 +1,219 @@
+"""The metrics as `torchmetrics.Metric`s: update / compute over a stream of batches, on one process or many.
+
+`update(x, y)` takes a candidate and a reference as the functions do (`semnr.ssim`, ...) and adds sums, in float64, to
+the state: two halves of a stream, merged or synchronised over processes, give the value of the whole stream up to the
+last bits of a float64 sum. Every image counts once, whatever its batch. Images without a value are never averaged in
+and never dropped in silence: `summary()` counts the undefined (NaN) and the infinite ones beside the mean. Under
+nan="propagate" a NaN makes the mean NaN.
+
+data_range : float
+    Width of the intensity scale, required (CNR: optional, it does not enter).
+Other keywords
+    Those of the metric go to it as they are; those of `torchmetrics.Metric` (`dist_sync_on_step`, `process_group`,
+    ...) go there. TypeError for any other.
+
+Needs torchmetrics: ``pip install torchmetrics``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+import torch
+
+import semnr_kernels as kernels
+from semnr_kernels import _checks
+
+try:
+    from torchmetrics import Metric  # absolute: the installed package, not this module
+except ImportError as error:
+    raise ImportError(
+        f"semnr.torchmetrics needs torchmetrics, which does not import here ({error}): pip install torchmetrics"
+    ) from error
+
+__all__ = ["CNR", "DISTS", "FSIM", "MSSSIM", "PSNR", "SSIM"]
+
+_METRIC_KEYWORDS = (
+    "compute_on_cpu",
+    "dist_sync_on_step",
+    "process_group",
+    "dist_sync_fn",
+    "distributed_available_fn",
+    "sync_on_compute",
+    "compute_with_cache",
+)
+# Decided here, or given to update().
+_NOT_OPTIONS = {"x", "y", "mask", "data_range", "reduction", "return_map", "components", "details"}
+
+
+class _Mean(Metric):
+    """Mean over images of one value an image."""
+
+    is_differentiable = True
+    higher_is_better = True
+    full_state_update = False
+
+    kernel: ClassVar[Callable[..., Any]]
+    per_update: ClassVar[frozenset[str]] = frozenset()  # keywords of the kernel that belong to update()
+    needs_range: ClassVar[bool] = True
+
+    total: torch.Tensor
+    finite: torch.Tensor
+    infinite: torch.Tensor
+    undefined: torch.Tensor
+
+    def __init__(self, data_range: float | None, **options: Any) -> None:
+        super().__init__(**{name: options.pop(name) for name in _METRIC_KEYWORDS if name in options})
+        kernel = type(self).kernel
+        accepted = sorted(set(inspect.signature(kernel).parameters) - _NOT_OPTIONS - self.per_update)
+        for name in options:
+            if name not in accepted:
+                raise TypeError(f"{type(self).__name__} got {name!r}; accepted: {', '.join(accepted)}")
+        unstated = data_range is None and not self.needs_range
+        self.data_range = None if unstated else _checks.as_data_range(torch.float32, data_range)
+        self.options = options
+        for name in ("finite", "infinite", "undefined"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        # MetricCollection shares one state between metrics whose states look equal after the first batch (identical
+        # images: SSIM = FSIM = 1), and merge_state adds whatever has the same names. A name of its own for each
+        # class and setting keeps unlike metrics apart in both.
+        self.add_state(f"of_{self._fingerprint():08x}", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _fingerprint(self) -> int:
+        plain = (str, int, float, bool, tuple, type(None))
+        shown = {k: v if isinstance(v, plain) else type(v).__name__ for k, v in sorted(self.options.items())}
+        return zlib.crc32(repr((type(self).__name__, self.data_range, shown)).encode())
+
+    def _rows(self, x: torch.Tensor, y: torch.Tensor | None, **extra: Any) -> torch.Tensor:
+        options = {**self.options, **{name: value for name, value in extra.items() if value is not None}}
+        rows = type(self).kernel(x, y, data_range=self.data_range, reduction="none", **options)
+        return rows.reshape(-1)
+
+    def update(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> None:
+        """Add a batch: candidate, reference, and the valid pixels (bool) where not all are."""
+        self._add(self._rows(x, y, mask=mask))
+
+    def _add(self, rows: torch.Tensor) -> None:
+        undefined, infinite = torch.isnan(rows), torch.isinf(rows)
+        if self.options.get("nan") == "propagate":
+            undefined = torch.zeros_like(undefined)
+        left_out = undefined | infinite
+        self.total = self.total + torch.where(left_out, 0.0, rows).sum()
+        self.finite = self.finite + (~left_out).sum()
+        self.infinite = self.infinite + infinite.sum()
+        self.undefined = self.undefined + undefined.sum()
+
+    def compute(self) -> torch.Tensor:
+        """Mean of the finite values, float64; NaN where there is none."""
+        return self._mean()
+
+    def _mean(self) -> torch.Tensor:
+        return self.total / self.finite
+
+    def summary(self) -> dict[str, float | int]:
+        """The mean with the counts behind it, over every process."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
+            return self._summary()
+
+    def _summary(self) -> dict[str, float | int]:
+        infinite, undefined = int(self.infinite), int(self.undefined)
+        images = int(self.finite) + infinite + undefined
+        return {"mean": float(self._mean()), "images": images, "infinite": infinite, "undefined": undefined}
+
+
+class SSIM(_Mean):
+    """Mean SSIM. Options: those of `semnr.ssim`."""
+
+    kernel = staticmethod(kernels.ssim.ssim)
+
+
+class MSSSIM(_Mean):
+    """Mean MS-SSIM. Options: those of `semnr.ms_ssim`."""
+
+    kernel = staticmethod(kernels.ssim.ms_ssim)
+
+
+class FSIM(_Mean):
+    """Mean FSIM, or FSIMc. Options: those of `semnr.fsim`; fix `downsample` where the sizes of the images differ."""
+
+    kernel = staticmethod(kernels.fsim.fsim)
+
+
+class DISTS(_Mean):
+    """Mean DISTS, a distance. Options: those of `semnr.dists`."""
+
+    higher_is_better = False
+    kernel = staticmethod(kernels.dists.dists)
+
+
+class CNR(_Mean):
+    """Mean CNR of the images that have one. Options: those of `semnr.cnr`; regions and noise go to `update`."""
+
+    kernel = staticmethod(kernels.cnr.cnr)
+    needs_range = False
+    per_update = frozenset({"signal", "background", "noise"})
+
+    def __init__(self, data_range: float | None = None, **options: Any) -> None:
+        super().__init__(data_range, **options)
+
+    def update(  # type: ignore[override]
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+        signal: torch.Tensor | None = None,
+        background: torch.Tensor | None = None,
+        noise: Any = None,
+    ) -> None:
+        """Add a batch. Without regions they are built on y, or on x where there is no y."""
+        self._add(self._rows(x, y, mask=mask, signal=signal, background=background, noise=noise))
+
+
+class PSNR(_Mean):
+    """PSNR of the mean MSE over all images, or the mean of their dB values.
+
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale, required.
+    aggregate : {"mean_mse", "mean_db"}
+        "mean_mse": 10 log10(L² / mean MSE), the one to quote for a wafer; identical images enter with an MSE of 0.
+        "mean_db": the mean of the images' dB values, over those that are finite.
+
+    `summary()` gives both, and how many images were identical (infinite PSNR).
+    """
+
+    kernel = staticmethod(kernels.pixel.mse)
+
+    total_mse: torch.Tensor
+
+    def __init__(self, data_range: float, *, aggregate: str = "mean_mse", **options: Any) -> None:
+        _checks.choice("aggregate", aggregate, ("mean_mse", "mean_db"))
+        super().__init__(data_range, **options)
+        self.aggregate = aggregate
+        self.add_state("total_mse", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> None:
+        """Add a batch: candidate, reference, and the valid pixels (bool) where not all are."""
+        mse = self._rows(x, y, mask=mask)
+        if self.options.get("nan") != "propagate":
+            self.total_mse = self.total_mse + torch.where(torch.isnan(mse), 0.0, mse).sum()
+        else:
+            self.total_mse = self.total_mse + mse.sum()
+        self._add(kernels.pixel.to_db(mse, cast(float, self.data_range)))
+
+    def compute(self) -> torch.Tensor:
+        """In dB, float64."""
+        return self._of_mean_mse() if self.aggregate == "mean_mse" else self._mean()
+
+    def _of_mean_mse(self) -> torch.Tensor:
+        return kernels.pixel.to_db(self.total_mse / (self.finite + self.infinite), cast(float, self.data_range))
+
+    def _summary(self) -> dict[str, float | int]:
+        counts = super()._summary()
+        mean_db = counts.pop("mean")
+        return {"psnr_of_mean_mse": float(self._of_mean_mse()), "mean_of_db": mean_db, **counts}

@@ -1,0 +1,171 @@
+"""The network weights that DISTS needs: what there is, fetched only when asked for, verified.
+
+`vgg16` is downloaded once on an explicit `fetch`, into the cache that torchvision uses too; `alpha_beta` is shipped.
+Every function gives plain data, as `semnr weights list | fetch | verify` prints it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+__all__ = ["fetch", "list_weights", "verify"]
+
+NAMES = ("vgg16", "alpha_beta")
+
+
+def list_weights() -> list[dict[str, Any]]:
+    """Every known set of weights: name, purpose, licence, origin, checksum, where it lies and whether it is there."""
+    from semnr_kernels.dists import weights as known
+
+    vgg16, alpha_beta = known.default_path(), known.ALPHA_BETA_FILE
+    return [
+        {
+            "name": "vgg16",
+            "purpose": "DISTS: features of torchvision's VGG16 (VGG16_Weights.IMAGENET1K_V1)",
+            "license": "BSD-3-Clause (torchvision); trained on ImageNet",
+            "url": known.VGG16_URL,
+            "sha256": known.VGG16_SHA256_PREFIX,  # the first digits, as torchvision publishes them
+            "path": str(vgg16),
+            "present": vgg16.is_file(),
+            "bytes": vgg16.stat().st_size if vgg16.is_file() else None,
+        },
+        {
+            "name": "alpha_beta",
+            "purpose": "DISTS: weights of structure and texture, fitted by Ding et al.; shipped",
+            "license": "MIT, Copyright (c) 2020 Keyan Ding",
+            "url": "https://github.com/dingkeyan93/DISTS",
+            "sha256": known.ALPHA_BETA_SHA256,
+            "path": str(alpha_beta),
+            "present": alpha_beta.is_file(),
+            "bytes": alpha_beta.stat().st_size if alpha_beta.is_file() else None,
+        },
+    ]
+
+
+def fetch(
+    name: str, path: str | os.PathLike[str] | None = None, url: str | None = None, *, progress: bool = True
+) -> dict[str, Any]:
+    """Put weights where `weights=None` finds them: torchvision's cache (TORCH_HOME moves it).
+
+    Parameters
+    ----------
+    name
+        "vgg16". ("alpha_beta" is shipped: it is only verified.)
+    path
+        Copy this file instead of downloading, for machines without a network.
+    url
+        Download from this mirror instead of download.pytorch.org.
+    progress
+        Draw torch's progress bar on stderr.
+
+    Returns
+    -------
+    dict
+        As `verify`, and "fetched": False where a good file was there already.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, or both path and url.
+    WeightsUnavailable
+        No network, no such file, or another file than the published one: the SHA-256 decides. What lay in the cache
+        before stays as it was.
+    """
+    from semnr_kernels import WeightsUnavailable
+    from semnr_kernels.dists import weights as known
+
+    if name not in NAMES:
+        raise ValueError(f"name is {name!r}; accepted: {', '.join(map(repr, NAMES))}")
+    if path is not None and url is not None:
+        raise ValueError("path and url are both given; accepted: one of them")
+    target = known.ALPHA_BETA_FILE if name == "alpha_beta" else known.default_path()
+    there = verify(name)
+    if there["ok"] or name == "alpha_beta":
+        if not there["ok"]:
+            raise WeightsUnavailable(f"{target}: {there['problem']}; it is shipped: reinstall semnr")
+        return {**there, "fetched": False}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsUnavailable(f"{target.parent} cannot be made: {error.strerror}; TORCH_HOME moves it") from error
+    if path is not None:
+        _copy(Path(path), target)
+    else:
+        _download(url or known.VGG16_URL, target, progress)
+    there = verify(name)
+    if not there["ok"]:
+        raise WeightsUnavailable(f"{target}: {there['problem']}")
+    return {**there, "fetched": True}
+
+
+def verify(name: str | os.PathLike[str]) -> dict[str, Any]:
+    """Check weights by name, or any file by path: readable, no pickled code, names, shapes, finite values, checksum.
+
+    Returns
+    -------
+    dict
+        "name", "path", "ok", "published" (the very file that its authors publish), "sha256", "problem" (None, or what
+        is wrong). A sound file that is not the published one is ok: it is the caller's choice by path.
+    """
+    from semnr_kernels import WeightsUnavailable
+    from semnr_kernels.dists import weights as known
+
+    known_name = str(name) in NAMES
+    path = {"vgg16": known.default_path(), "alpha_beta": known.ALPHA_BETA_FILE}.get(str(name), Path(name))
+    report = {"name": str(name) if known_name else path.name, "path": str(path), "ok": False, "published": False}
+    report |= {"sha256": None, "problem": None}
+    if not path.is_file():
+        return {**report, "problem": f"no such file{'' if known_name else '; known names: ' + ', '.join(NAMES)}"}
+    try:
+        report["sha256"] = known.file_sha256(path)
+        if name == "alpha_beta":
+            known.read_alpha_beta()
+            published = True
+        else:
+            published = known.read_file(path).published
+    except (WeightsUnavailable, OSError) as error:
+        return {**report, "problem": str(error)}
+    return {**report, "ok": True, "published": published}
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy the published file into the cache; a file appears there whole or not at all."""
+    from semnr_kernels import WeightsUnavailable
+    from semnr_kernels.dists import weights as known
+
+    try:
+        sha256 = known.file_sha256(source)
+        if not sha256.startswith(known.VGG16_SHA256_PREFIX):
+            raise WeightsUnavailable(
+                f"{source} has SHA-256 {sha256[:16]}..., not {known.VGG16_SHA256_PREFIX}...: it is not the published "
+                f"{known.VGG16_FILE}. Other weights are passed by path: weights={str(source)!r}"
+            )
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as part:
+            temporary = Path(part.name)
+        try:
+            shutil.copyfile(source, temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise WeightsUnavailable(f"{source} cannot be copied to {target}: {error}") from error
+
+
+def _download(url: str, target: Path, progress: bool) -> None:
+    import torch
+
+    from semnr_kernels import WeightsUnavailable
+    from semnr_kernels.dists import weights as known
+
+    try:
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=known.VGG16_SHA256_PREFIX, progress=progress)
+    except (OSError, RuntimeError, ValueError) as error:  # no network; another checksum; not a URL
+        raise WeightsUnavailable(
+            f"{url} cannot be fetched: {error}. Without a network, get {known.VGG16_FILE} elsewhere and put it at "
+            f'{target}, or run `semnr weights fetch vgg16 --path FILE`; or pass weights=FILE or weights="random" '
+            "(uncalibrated)"
+        ) from error

@@ -1,0 +1,44 @@
+"""The lowest windows of a map, as rectangles of pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window of a map: pixels [top, bottom) × [left, right) of `image`."""
+
+    image: int
+    row: int
+    column: int
+    top: int
+    left: int
+    bottom: int
+    right: int
+    value: float
+
+
+def worst_windows(
+    values: torch.Tensor, *, window: int | tuple[int, int], stride: int | tuple[int, int], count: int = 5
+) -> tuple[Window, ...]:
+    """The `count` lowest finite windows, lowest first, of a (N, rows, columns) or (rows, columns) map.
+
+    Works on any map of `cnr_map`, `contrast_retention` included. Ties: first in reading order.
+    """
+    height, width = (window, window) if isinstance(window, int) else window
+    down, right = (stride, stride) if isinstance(stride, int) else stride
+    flat = values.detach().flatten()
+    order = torch.argsort(torch.where(torch.isfinite(flat), flat, torch.inf), stable=True)
+    keep = order[: min(count, int(torch.isfinite(flat).sum()))].tolist()
+    rows, columns = values.shape[-2:]
+    found = []
+    for at in keep:
+        image, rest = divmod(at, rows * columns)
+        row, column = divmod(rest, columns)
+        top, left = row * down, column * right
+        value = float(values.reshape(-1, rows, columns)[image, row, column])
+        found.append(Window(image, row, column, top, left, top + height, left + width, value))
+    return tuple(found)

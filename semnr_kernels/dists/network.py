@@ -1,0 +1,100 @@
+"""VGG16 up to relu5_3 with L2 pooling, in plain torch: the maps that DISTS compares."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from .weights import STAGES, Weights
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+POOL_EPS = 1e-12
+_KEPT = 4  # networks: 59 MB each in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Frozen convolutions in one dtype on one device."""
+
+    stages: tuple[tuple[tuple[torch.Tensor, torch.Tensor], ...], ...]  # per stage: (weight, bias) of each layer
+    weights: Weights
+    dtype: torch.dtype
+    device: torch.device
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights as loaded, whatever file they came from."""
+        digest = hashlib.sha256()
+        for key in sorted(self.weights.state):
+            digest.update(self.weights.state[key].cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def work(self) -> torch.dtype:
+        """Images, pooling and statistics: never below float32 (a square overflows float16 at 256)."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def maps(self, image: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The image itself, then relu1_2, relu2_2, relu3_3, relu4_3, relu5_3, one at a time.
+
+        image: (N, 3, H, W) on the 0-1 scale, dtype `work`. Maps have dtype `dtype`.
+        """
+        yield image
+        mean, std = (image.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+        h = ((image - mean) / std).to(self.dtype)
+        for number, stage in enumerate(self.stages):
+            if number:
+                h = l2_pool(h, self.work)
+            for weight, bias in stage:
+                h = F.relu_(F.conv2d(h, weight, bias, padding=1))
+            yield h
+
+
+def l2_pool(h: torch.Tensor, work: torch.dtype) -> torch.Tensor:
+    """√(Hann-weighted mean of squares), every second pixel, zeros beyond the border (Hénaff and Simoncelli 2016)."""
+    wide = h.to(work)
+    return (hann_mean(wide * wide) + POOL_EPS).sqrt().to(h.dtype)
+
+
+def hann_mean(planes: torch.Tensor) -> torch.Tensor:
+    """3 × 3 Hann window (½, 1, ½)² / 4 at stride 2."""
+    window = planes.new_tensor((0.5, 1.0, 0.5))
+    kernel = (window[:, None] * window[None, :] / 4).expand(planes.shape[1], 1, 3, 3)
+    return F.conv2d(planes, kernel, stride=2, padding=1, groups=planes.shape[1])
+
+
+_networks: OrderedDict[tuple[object, torch.dtype, torch.device], Network] = OrderedDict()
+_lock = threading.Lock()
+
+
+def network_for(weights: Weights, dtype: torch.dtype, device: torch.device) -> Network:
+    """The network for these weights; one instance is shared by every thread."""
+    if weights.source == "state dict":  # the caller may change its tensors: nothing to key a cache with
+        return _build(weights, dtype, device)
+    key = (id(weights.state), dtype, device)  # `load` returns the same object while the file stays the same
+    with _lock:
+        found = _networks.get(key)
+        if found is None or found.weights is not weights:
+            found = _networks[key] = _build(weights, dtype, device)
+        _networks.move_to_end(key)
+        while len(_networks) > _KEPT:
+            _networks.popitem(last=False)
+    return found
+
+
+def _build(weights: Weights, dtype: torch.dtype, device: torch.device) -> Network:
+    def tensor(key: str) -> torch.Tensor:
+        return weights.state[key].to(device=device, dtype=dtype).contiguous()
+
+    with torch.inference_mode(False), torch.no_grad():
+        stages = tuple(
+            tuple((tensor(f"{index}.weight"), tensor(f"{index}.bias")) for index, _, _ in stage) for stage in STAGES
+        )
+    return Network(stages, weights, dtype, device)

@@ -1,0 +1,696 @@
+"""The report: one self-contained file, honest about what is missing, safe with any name."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from semnr.reporting import report
+from semnr.reporting._draw import radar
+from semnr.reporting._metrics import number
+from semnr.reporting._runs import load_run, psnr_of_mean_mse
+from semnr.reporting._wafer import lay_out, script_json
+
+AXES = ("psnr", "ssim", "fsim", "dists", "cnr")
+NASTY = """<script>alert("1")</script>&'"><img src=x onerror=alert(2)>"""
+
+
+# ---- fixtures: scored runs as the scoring writes them ------------------------------------------------
+
+
+def wafer_dies(count: int) -> list[tuple[int, int]]:
+    """The `count` dies closest to the wafer's centre."""
+    reach = math.ceil(math.sqrt(count))
+    grid = [(x, y) for x in range(-reach, reach + 1) for y in range(-reach, reach + 1)]
+    return sorted(sorted(grid, key=lambda d: (d[0] ** 2 + d[1] ** 2, d))[:count])
+
+
+def write_run(
+    path: Path,
+    *,
+    label: str = "candidate",
+    dies: int = 15,
+    seed: int = 0,
+    means: tuple[float, ...] = (28.0, 0.85, 0.92, 0.1, 3.5, 0.97),
+    change=lambda columns: columns,
+    meta: dict | None = None,
+) -> Path:
+    """A run folder: four sites a die, DISTS on every fifth tile, three tiles that failed."""
+    rng = np.random.default_rng(seed)
+    places = [(x, y, site) for x, y in wafer_dies(dies) for site in range(4)]
+    n = len(places)
+    pitch = 2 * 145_000 / (2 * max(abs(v) for p in places for v in p[:2]) + 2)
+    radial = np.hypot(*np.array(places)[:, :2].T)
+    radial = radial / max(1e-9, radial.max())
+    psnr = means[0] - 2.0 * radial + 0.4 * rng.standard_normal(n)
+
+    def scores(mean: float, spread: float) -> np.ndarray:
+        return np.clip(mean - spread * radial + spread * 0.4 * rng.standard_normal(n), 0, None)
+
+    columns: dict[str, list] = {
+        "tile": [f"t{i:06d}" for i in range(n)],
+        "path": [None] * n,
+        "index": list(range(n)),
+        "lot_id": ["L4711"] * n,
+        "wafer_id": ["W07"] * n,
+        "die_x": [p[0] for p in places],
+        "die_y": [p[1] for p in places],
+        "site_id": [p[2] for p in places],
+        "x_um": [pitch * (0.25 + 0.5 * (p[2] % 2)) for p in places],
+        "y_um": [pitch * (0.25 + 0.5 * (p[2] // 2)) for p in places],
+        "psnr": psnr.tolist(),
+        "mse": (255**2 / 10 ** (psnr / 10)).tolist(),
+        "mae": (4 + 0.3 * rng.standard_normal(n)).tolist(),
+        "ssim": np.minimum(scores(means[1], 0.06), 1).tolist(),
+        "fsim": np.minimum(scores(means[2], 0.03), 1).tolist(),
+        "dists": [v if i % 5 == 0 else None for i, v in enumerate(scores(means[3], 0.02).tolist())],
+        "cnr_two_roi": scores(means[4] + 1, 0.5).tolist(),
+        "cnr_fixed_noise": scores(means[4], 0.4).tolist(),
+        "contrast_retention": scores(means[5], 0.03).tolist(),
+        "clipped_fraction": [0.0] * n,
+        "psnr_noisy": (18.9 + 0.2 * np.random.default_rng(99).standard_normal(n)).tolist(),
+        "transfer": scores(means[5], 0.04).tolist(),
+        "transfer_se": [0.01] * n,
+        "status": ["ok"] * n,
+        "reason": [None] * n,
+    }
+    columns["wafer_x_um"] = [d * pitch + x - pitch / 2 for d, x in zip(columns["die_x"], columns["x_um"], strict=True)]
+    columns["wafer_y_um"] = [d * pitch + y - pitch / 2 for d, y in zip(columns["die_y"], columns["y_um"], strict=True)]
+    for i, status in ((1, "missing"), (6, "unreadable"), (12, "wrong_size")):
+        if i < n:
+            for name in list(columns)[list(columns).index("psnr") : list(columns).index("status")]:
+                columns[name][i] = None
+            columns["status"][i], columns["reason"][i] = status, f"the file is {status}"
+    columns = change(columns)
+    shutil.rmtree(path, ignore_errors=True)
+    (path / "tiles").mkdir(parents=True)
+    pq.write_table(pa.table(columns), path / "tiles" / "part-00000.parquet")
+    status = columns["status"]
+    described = {
+        "semnr": "0.1.0", "created": "2026-01-15T08:30:00+00:00", "label": label,
+        "source": f"{label}.zarr", "reference": "wafer.zarr",
+        "settings": {"data_range": 255.0, "metrics": list(AXES), "fsim_downsample": 2,
+                     "dists": {"weights": "random", "calibrated": False, "sample": 12}},
+        "machine": {"cpu": "2 cores", "system": "Linux"}, "backends": {"mse": "native", "ssim": "reference"},
+        "weights": {"vgg16": {"name": "random", "sha256": "9f2c" * 16}},
+        "counts": {"tiles": len(status), "ok": status.count("ok"), "missing": status.count("missing")},
+        "seconds": 41.3, "problems": [], "summary": {},
+    }  # fmt: skip
+    (path / "run.json").write_text(json.dumps({**described, **(meta or {})}), encoding="utf-8")
+    return path
+
+
+def example_verdicts(labels: list[str]) -> list[dict]:
+    """One verdict a label: the first passes, the second fails, the third is incomplete."""
+
+    def signal(name, status, advice="", regions=(), metrics=(), severity=None, **evidence):
+        return {"name": name, "status": status, "severity": severity, "metrics": list(metrics), "evidence": evidence,
+                "regions": [{"tile": t} for t in regions], "advice": advice}  # fmt: skip
+
+    quiet = "Nothing to do."
+    drift = signal(
+        "texture_drift",
+        "not_evaluated",
+        "DISTS ran with uncalibrated weights; fetch the published ones.",
+        metrics=["dists"],
+    )
+    contrast = ["psnr", "cnr_fixed_noise"]
+    remove = "Structure is being removed: lower the strength and compare the evidence maps."
+    below = [f"t{i:06d}" for i in (3, 17, 21, 22, 34, 41, 47, 50)]
+    numbers = {"transfer": 0.66, "transfer_se": 0.008, "threshold": 0.88, "tiles_below": 8}
+    release = "PSNR rose while FSIM fell: do not release this model."
+    clear = {"transfer": 0.97, "transfer_se": 0.006, "threshold": 0.88}
+    second = "No second frame of this site: record one and run again."
+    against = "Compared with the noisy input; give a released denoiser."
+    verdicts = [
+        [
+            signal("evidence_transfer", "clear", quiet, metrics=["transfer"], **clear),
+            signal("lost_local_contrast", "clear", quiet, metrics=contrast, cnr_change=0.12),
+            drift,
+        ],
+        [
+            signal("evidence_transfer", "fired", remove, below, ["transfer"], "high", **numbers),
+            signal("over_smoothing", "fired", release, ["t000017"], ["psnr", "fsim"], "high", psnr_change_db=1.7),
+            signal("lost_local_contrast", "clear", quiet, metrics=contrast, cnr_change=-0.01),
+            drift,
+        ],
+        [
+            signal("evidence_transfer", "unknown", second, metrics=["transfer"]),
+            signal("over_smoothing", "not_comparable", against, metrics=["psnr", "fsim"]),
+        ],
+    ]
+    paths = [
+        ["PSNR up? no (−0.2 dB)", "Evidence transfer below 0.88? no (0.97 ± 0.006)"],
+        ["PSNR up? yes (+1.7 dB)", "FSIM down? yes (−0.06)", "Evidence transfer below 0.88? yes (0.66 ± 0.008)"],
+        ["Before is the noisy input", "Evidence transfer known? no"],
+    ]
+    ends = [(True, 0), (False, 1), (False, 3)]
+    return [
+        {"passed": passed, "exit_code": code, "signals": s, "path": p, "before": "released", "after": label}
+        for label, s, p, (passed, code) in zip(labels, verdicts, paths, ends, strict=False)
+    ]
+
+
+# ---- reading a report back ---------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a browser's parser makes of the file: elements, attributes, and text by element."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.source = path.read_text(encoding="utf-8")
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+        self._inside: str | None = None
+        self.feed(self.source)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag in ("script", "style"):
+            self._inside = tag
+            self.scripts += [""] if tag == "script" else []
+
+    def handle_endtag(self, tag):
+        if tag == self._inside:
+            self._inside = None
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside is None:
+            self.words.append(data)
+
+    @property
+    def wafer(self) -> dict:
+        def refuse(token):
+            raise AssertionError(f"bare {token} in the JSON")
+
+        return json.loads(self.scripts[0], parse_constant=refuse)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write a run, report it, and read the page."""
+
+    def build(*, verdict=None, images=None, worst=2, title=None, **options) -> Page:
+        folder = write_run(tmp_path / "run", **options)
+        return Page(report(folder, tmp_path / "report.html", verdict=verdict, images=images, worst=worst, title=title))
+
+    return build
+
+
+def pictures(tile: str, role: str) -> np.ndarray:
+    rng = np.random.default_rng([int(tile[1:]), ["reference", "noisy", "image"].index(role)])
+    clean = 100 + 60 * np.sin(np.arange(48) / 4)[None, :] * np.ones((40, 1))
+    return np.clip(
+        clean + {"reference": 0, "noisy": 25, "image": 5}[role] * rng.standard_normal((40, 48)), 0, 255
+    ).astype("u1")
+
+
+def test_the_file_needs_nothing_from_outside(make):
+    page = make(images=pictures, verdict=example_verdicts(["candidate"]))
+    for tag, attributes in page.elements:
+        assert tag not in ("iframe", "object", "embed", "base"), tag
+        for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, name, attributes[name])
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+    assert not re.search(r"url\(|@import", page.source)
+    policy = next(a["content"] for t, a in page.elements if t == "meta" and "http-equiv" in a)
+    assert "default-src 'none'" in policy
+    assert "'unsafe-inline'" not in policy.split("script-src")[1]
+
+
+def test_the_policy_allows_the_very_script_that_is_in_the_file(make):
+    import base64
+    import hashlib
+
+    page = make()
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in next(a["content"] for t, a in page.elements if t == "meta" and "http-equiv" in a)
+
+
+def test_names_from_the_data_are_text_and_never_markup(make):
+    def nasty(columns):
+        columns["tile"] = [NASTY + str(i) for i in range(len(columns["tile"]))]
+        columns["lot_id"] = [NASTY] * len(columns["tile"])
+        columns["reason"] = [None if s == "ok" else NASTY for s in columns["status"]]
+        return columns
+
+    verdict = example_verdicts(["a", NASTY])[1]
+    verdict["signals"][0] |= {
+        "name": NASTY,
+        "advice": NASTY,
+        "evidence": {NASTY: NASTY},
+        "regions": [{"tile": NASTY + "3"}],
+    }
+    verdict["path"] = [NASTY]
+    meta = {"source": NASTY, "machine": {NASTY: NASTY}, "weights": {NASTY: {"sha256": NASTY}}}
+    page = make(label=NASTY, change=nasty, verdict=verdict, meta=meta)
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("script") == 2, "data, code"
+    assert not any(a.get("src") == "x" for _, a in page.elements)
+    assert NASTY in html.unescape(page.text), "it is shown all the same"
+    assert page.wafer["tiles"][3] == NASTY + "3"
+    assert page.wafer["runs"][0]["label"] == NASTY
+    assert "<" not in page.scripts[0]
+
+
+def test_json_in_a_script_cannot_end_the_script():
+    text = script_json({"a": "</script><!--<script>&\u2028", "b": "x"})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text)["a"] == "</script><!--<script>&\u2028"
+
+
+def test_json_refuses_bare_nan():
+    with pytest.raises(ValueError, match="JSON compliant"):
+        script_json([math.nan])
+
+
+def test_the_summary_shows_the_numbers_of_the_parquet(tmp_path, make):
+    page = make()
+    table = pq.read_table(tmp_path / "run" / "tiles" / "part-00000.parquet").to_pydict()
+    mse = [v for v in table["mse"] if v is not None]
+    psnr = [v for v in table["psnr"] if v is not None]
+    assert f"57 of 60 {10 * math.log10(255**2 / (sum(mse) / len(mse))):.2f} {sum(psnr) / len(psnr):.2f} " in page.text
+    for column, digits in (
+        ("ssim", 4),
+        ("fsim", 4),
+        ("dists", 4),
+        ("cnr_fixed_noise", 2),
+        ("contrast_retention", 3),
+        ("transfer", 3),
+    ):
+        values = [v for v in table[column] if v is not None]
+        assert f"{sum(values) / len(values):.{digits}f}" in page.text, column
+
+
+def test_psnr_of_mean_mse_is_not_the_mean_of_db(tmp_path):
+    def change(columns):
+        columns["mse"] = [1.0, 9.0, *[None] * 58]
+        columns["psnr"] = [10 * math.log10(255**2), 10 * math.log10(255**2 / 9), *[None] * 58]
+        return columns
+
+    run = load_run(write_run(tmp_path / "r", change=change))
+    assert psnr_of_mean_mse(run) == pytest.approx(10 * math.log10(255**2 / 5))
+    run.meta["settings"]["data_range"] = None  # the range of the dtype, not on record
+    assert psnr_of_mean_mse(run) == pytest.approx(10 * math.log10(255**2 / 5))
+
+
+def test_the_wafer_map_holds_every_value_of_the_parquet(tmp_path, make):
+    wafer = make().wafer
+    table = pq.read_table(tmp_path / "run" / "tiles" / "part-00000.parquet").to_pydict()
+    assert wafer["tiles"] == table["tile"]
+    for column, cells in wafer["runs"][0]["values"].items():
+        for shown, stored in zip(cells, table[column], strict=True):
+            assert (shown is None) == (stored is None), column
+            assert shown is None or shown == pytest.approx(stored, rel=5e-6), column
+
+
+def test_nan_is_no_value_and_infinite_psnr_is_counted_apart(make):
+    def change(columns):
+        columns["psnr"][2], columns["mse"][2] = math.inf, 0.0
+        columns["ssim"][3] = math.nan
+        return columns
+
+    page = make(change=change)
+    values = page.wafer["runs"][0]["values"]
+    assert values["psnr"][2] == "inf"
+    assert values["ssim"][3] is None
+    assert "identical to the reference (PSNR ∞), so left out of the mean of tile PSNRs: 1." in page.text
+
+
+def test_dists_is_labelled_uncalibrated_and_with_its_sample(make):
+    page = make()
+    assert page.text.count("uncalibrated") >= 3, "summary, profile, distribution"
+    assert "on a sample of 12 tiles" in page.text
+
+
+def test_calibrated_dists_on_all_tiles_carries_no_label(make):
+    def everywhere(columns):
+        columns["dists"] = [0.1 + 0.001 * i for i in range(60)]
+        return columns
+
+    page = make(change=everywhere, meta={"settings": {"data_range": 255, "dists": {"calibrated": True}}})
+    assert "uncalibrated" not in page.text
+    assert "on a sample" not in page.text
+
+
+def test_a_metric_that_was_not_evaluated_is_said_to_be_missing(make):
+    def without(columns):
+        return {k: v for k, v in columns.items() if k not in ("dists", "fsim", "transfer", "transfer_se")}
+
+    page = make(change=without)
+    assert "not evaluated: FSIM, DISTS, Evidence transfer T." in page.text
+    assert "FSIM, DISTS missing, so there is no area and no mean." in page.text
+    assert "dists" not in page.wafer["runs"][0]["values"]
+
+
+def test_a_run_whose_every_tile_failed_still_makes_a_report(make):
+    def fail(columns):
+        kept = {k: columns[k] for k in ("tile", "index", "die_x", "die_y")}
+        return {**kept, "status": ["unreadable"] * 60, "reason": ["truncated"] * 60}
+
+    page = make(change=fail)
+    assert "0 of 60 scored" in page.text
+    assert "60 unreadable" in page.text
+    assert "No metric has a value on any tile." in page.text
+
+
+def test_missing_pixels_are_said_with_the_reason(make):
+    page = make(images=lambda tile, role: None)
+    assert "The pixels of these tiles are not at hand" in page.text
+    assert not any(tag == "img" and a.get("src") for tag, a in page.elements)
+
+
+@pytest.mark.parametrize("name", ["wafer.zarr", "tiles"])
+def test_pixels_are_read_from_the_sources_that_the_run_names(tmp_path, make, name):
+    from semnr.tiles import create_tiles
+    from semnr.tiles._source import TileKey
+
+    lowest = make(worst=1).wafer["runs"][0]["values"]["ssim"]
+    tile = f"t{int(np.nanargmin(np.array(lowest, dtype=float))):06d}"
+    for path, roles in ((tmp_path / name, ("reference", "noisy")), (tmp_path / f"clean-{name}", ("image",))):
+        with create_tiles(path, roles=roles) as writer:
+            for i in range(60):
+                for role in roles:
+                    writer.write(TileKey(f"t{i:06d}", i), pictures(f"t{i:06d}", role), role)
+    # beside the run folder's parent, as an absolute and as a relative path
+    page = make(worst=1, meta={"source": str(tmp_path / f"clean-{name}"), "reference": f"../{name}"})
+    shown = {a["alt"]: a["src"] for tag, a in page.elements if tag == "img" and a.get("alt")}
+    given = make(worst=1, images=pictures)
+    assert shown == {a["alt"]: a["src"] for tag, a in given.elements if tag == "img" and a.get("alt")}
+    assert set(shown) == {f"{what} of {tile}" for what in ("Reference", "Noisy input", "Denoised", "SSIM map")}
+
+
+def test_a_source_that_is_gone_is_named_and_does_not_stop_the_report(make):
+    page = make(worst=1, meta={"source": "gone.zarr", "reference": None})
+    assert "source not at hand" in page.text
+    assert "gone.zarr" in page.text
+
+
+def test_one_missing_role_leaves_the_others(make):
+    page = make(images=lambda tile, role: None if role == "reference" else pictures(tile, role), worst=1)
+    titles = [a["alt"] for tag, a in page.elements if tag == "img" and a.get("alt")]
+    assert [t.rsplit(" of ", 1)[0] for t in titles] == ["Noisy input", "Denoised"]
+    assert "needs the pixels of the reference" in page.text
+
+
+def test_worst_tiles_show_reference_noisy_denoised_and_ssim_map(make):
+    page = make(images=pictures, worst=3)
+    images = [a for tag, a in page.elements if tag == "img" and a.get("alt")]
+    assert len(images) == 12
+    assert [a["alt"].rsplit(" of ", 1)[0] for a in images[:4]] == ["Reference", "Noisy input", "Denoised", "SSIM map"]
+    lowest = np.argsort(np.nan_to_num(np.array(page.wafer["runs"][0]["values"]["ssim"], dtype=float), nan=9))[:3]
+    assert [a["alt"].rsplit(" ", 1)[1] for a in images[::4]] == [f"t{i:06d}" for i in lowest]
+
+
+def test_the_ssim_map_lies_in_the_frame_of_the_tile():
+    import base64
+    import io
+
+    from PIL import Image
+
+    from semnr.reporting._draw import lookup_table
+    from semnr.reporting._images import _ssim_map
+
+    class Run:
+        data_range = 255.0
+
+    image = pictures("t000001", "reference")
+    picture = _ssim_map("map", image, image, Run())
+    decoded = Image.open(io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))).convert("RGBA")
+    assert decoded.size == (48, 40)
+    rgba = np.asarray(decoded)
+    assert (rgba[5:-5, 5:-5, :3] == lookup_table()[255]).all(), "identical images: 1 everywhere"
+    assert (rgba[:5, :, 3] == 0).all(), "no window fits there: no colour"
+
+
+def test_a_tile_smaller_than_the_ssim_window_says_so(make):
+    page = make(images=lambda tile, role: pictures(tile, role)[:8, :8], worst=1)
+    assert "window" in page.text
+    assert len([1 for tag, a in page.elements if tag == "img" and a.get("alt")]) == 3
+
+
+def test_large_tiles_are_reduced_and_the_report_says_so(make):
+    page = make(images=lambda tile, role: np.tile(pictures(tile, role), (16, 16)), worst=1)
+    images = [a for tag, a in page.elements if tag == "img" and a.get("alt")]
+    assert {(a["width"], a["height"]) for a in images} == {("320", "267")}
+    assert "reduced from 768 × 640 px to at most 320 px" in page.text
+
+
+@pytest.mark.parametrize(("index", "word"), [(0, "Passed"), (1, "Failed"), (2, "Incomplete")])
+def test_the_verdict_stands_first_in_words_and_shape(make, index, word):
+    page = make(verdict=example_verdicts(["candidate"] * 3)[index])
+    main = page.source[page.source.index("<main") :]
+    assert main.index('class="word">' + word) < main.index("Candidate")
+    assert f'href="#i-{word.lower()}"' in main
+    for step in example_verdicts(["candidate"] * 3)[index]["path"]:
+        assert step in page.text
+
+
+def test_without_a_verdict_nothing_looks_passed(make):
+    page = make()
+    assert "Not judged" in page.text
+    assert "Passed" not in page.text
+
+
+def test_evidence_comes_with_its_standard_error_and_advice(make):
+    page = make(verdict=example_verdicts(["a", "candidate"])[1])
+    assert "transfer 0.66 ± 0.008" in page.text
+    assert "do not release this model" in page.text
+
+
+def test_flagged_tiles_reach_the_map_and_come_first_among_the_worst(make):
+    page = make(verdict=example_verdicts(["a", "candidate"])[1], worst=3)
+    flags = page.wafer["runs"][0]["flags"]
+    assert sorted(map(int, flags)) == [3, 17, 21, 22, 34, 41, 47, 50]
+    assert flags["17"] == ["Evidence transfer", "Over-smoothing"]
+    assert page.text.count("flagged: Evidence transfer") == 3
+
+
+def test_a_flag_on_a_tile_the_run_does_not_have_is_harmless(make):
+    verdict = example_verdicts(["a", "candidate"])[1]
+    verdict["signals"][0]["regions"] = [{"tile": "nowhere"}]
+    page = make(verdict=verdict)
+    assert "nowhere" in page.text
+
+
+def test_verdict_files_in_the_run_folder_are_read_once(tmp_path):
+    folder = write_run(tmp_path / "run")
+    verdict = example_verdicts(["x", "candidate"])[1]
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+    page = Page(report(folder, tmp_path / "a.html", verdict=verdict, worst=0))
+    assert page.source.count('class="verdict failed"') == 1
+
+
+def test_a_verdict_object_and_a_path_say_the_same_as_the_dict(tmp_path):
+    folder = write_run(tmp_path / "run")
+    verdict = example_verdicts(["x", "candidate"])[1]
+
+    class Verdict:
+        def to_dict(self):
+            return verdict
+
+    (tmp_path / "v.json").write_text(json.dumps(verdict))
+    files = [
+        report(folder, tmp_path / f"{i}.html", verdict=given, worst=0).read_text()
+        for i, given in enumerate((verdict, Verdict(), tmp_path / "v.json", [verdict]))
+    ]
+    assert len(set(files)) == 1
+
+
+def test_several_candidates_are_compared_in_every_section(tmp_path):
+    runs = [write_run(tmp_path / str(k), label=label, seed=k) for k, label in enumerate(("nlm", "tv", "nlm"))]
+    out = report(runs[0], tmp_path / "r.html", compare=runs[1:], verdict=example_verdicts(["nlm", "tv"]), worst=1)
+    page = Page(out)
+    assert [run["label"] for run in page.wafer["runs"]] == ["nlm", "tv", "nlm (2)"]
+    assert len(page.wafer["tiles"]) == 60, "shared tiles are not repeated"
+    assert "no such rule" in page.text, "the matrix of signals"
+    assert "B tv" in page.text
+
+
+def test_a_run_object_with_a_path_is_accepted(tmp_path):
+    class Run:
+        path = write_run(tmp_path / "run")
+
+    assert report(Run(), tmp_path / "sub" / "r.html", worst=0) == tmp_path / "sub" / "r.html"
+
+
+def test_an_interrupted_run_is_called_unfinished(make):
+    assert "the run was still going or was cut off" in make(meta={"state": "running"}).text
+
+
+# ---- errors ------------------------------------------------------------------------------------------
+
+
+def test_an_empty_run_is_a_clear_error_and_leaves_no_file(tmp_path):
+    folder = write_run(tmp_path / "run", change=lambda c: {k: v[:0] for k, v in c.items()})
+    with pytest.raises(ValueError, match="empty run"):
+        report(folder, tmp_path / "r.html")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"run_or_path: .* has no run\.json"):
+        report(tmp_path, tmp_path / "r.html")
+
+
+def test_a_damaged_run_json_is_named(tmp_path):
+    folder = write_run(tmp_path / "run")
+    (folder / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json is not JSON"):
+        report(folder, tmp_path / "r.html")
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    folder = write_run(tmp_path / "run")
+    (folder / "tiles" / "part-00001.parquet").write_bytes(b"PAR1 truncated")
+    with pytest.raises(ValueError, match=r"Parquet files of .* cannot be read"):
+        report(folder, tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"worst": -1}, ValueError, "worst is -1"),
+        ({"worst": True}, ValueError, "worst is True"),
+        ({"verdict": {"a": 1}}, ValueError, "no passed and signals"),
+        ({"verdict": 3}, TypeError, "verdict is int"),
+        ({"verdict": "nowhere.json"}, FileNotFoundError, "no file nowhere.json"),
+        ({"images": 3}, TypeError, "images is int"),
+        ({"compare": "other"}, TypeError, "compare is str"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, arguments, error, message):
+    folder = write_run(tmp_path / "run")
+    with pytest.raises(error, match=message):
+        report(folder, tmp_path / "r.html", **arguments)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_run_of_a_wrong_type_is_named(tmp_path):
+    with pytest.raises(TypeError, match="run_or_path is int"):
+        report(3, tmp_path / "r.html")
+
+
+# ---- drawings ----------------------------------------------------------------------------------------
+
+
+def test_the_radar_is_that_of_the_profile(tmp_path, make):
+    from semnr.profiles import Profile
+
+    page = make()
+    profile = Profile.from_run(tmp_path / "run")
+    shown = [*profile.axes().values(), profile.area, profile.mean_axis]
+    assert len(shown) == 7
+    assert "candidate " + " ".join(f"{v:.2f}" for v in shown) in page.text
+    assert "The CNR axis is CNR, fixed noise." in page.text
+
+
+def test_a_missing_axis_breaks_the_radar_line_instead_of_drawing_zero():
+    whole = str(radar([("x", dict.fromkeys(AXES, 0.8))]))
+    broken = str(radar([("x", {**dict.fromkeys(AXES, 0.8), "dists": math.nan})]))
+    assert 'class="area"' in whole
+    assert 'class="area"' not in broken
+    assert broken.count('class="edge"') == 3
+    assert ">missing</text>" in broken
+
+
+def test_tiles_lie_where_their_wafer_coordinates_say(tmp_path):
+    run = load_run(write_run(tmp_path / "r"))
+    layout = lay_out([run])
+    assert "300 mm" in layout.caption
+    x, y = run.values("wafer_x_um") / 150_000, run.values("wafer_y_um") / 150_000
+    np.testing.assert_allclose(layout.x, x, atol=0.01)
+    np.testing.assert_allclose(layout.y, y, atol=0.01)
+
+
+def test_dies_without_positions_form_a_centred_grid_and_no_two_marks_overlap(tmp_path):
+    def without(columns):
+        return {k: v for k, v in columns.items() if k not in ("wafer_x_um", "wafer_y_um", "x_um", "y_um")}
+
+    layout = lay_out([load_run(write_run(tmp_path / "r", change=without))])
+    assert "not to scale" in layout.caption
+    assert np.hypot(layout.x, layout.y).max() < 1
+    dx = np.abs(layout.x[:, None] - layout.x) + 9 * np.eye(60)
+    dy = np.abs(layout.y[:, None] - layout.y) + 9 * np.eye(60)
+    assert ((dx > layout.size[0]) | (dy > layout.size[1])).all()
+
+
+def test_tiles_without_coordinates_are_drawn_in_order_and_without_a_wafer(tmp_path):
+    keep = ("tile", "ssim", "status")
+    layout = lay_out([load_run(write_run(tmp_path / "r", change=lambda c: {k: c[k] for k in keep}))])
+    assert not layout.outline
+    assert "no coordinates" in layout.caption
+    assert layout.x[0] < layout.x[1]
+    assert layout.y[0] > layout.y[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(1.23456, 2, "1.23"), (-0.5, 2, "−0.50"), (275.0, -4, "275.0"), (12345.6, -4, "12346"), (0.0, -4, "0"),
+     (math.nan, 2, "–"), (math.inf, 2, "∞"), (None, 2, "–")],
+)  # fmt: skip
+def test_numbers_are_written_for_reading(value, digits, text):
+    assert number(value, digits) == text
+
+
+# ---- size and a real browser ---------------------------------------------------------------------------
+
+
+def chromium() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip("no chromium or chrome is installed, so the page was not opened in a browser")
+
+
+def browse(page: Path, profile_folder: Path) -> tuple[str, list[str]]:
+    """The DOM after the scripts ran, and what the console said."""
+    command = [chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+               f"--user-data-dir={profile_folder}", "--virtual-time-budget=2000", "--enable-logging=stderr",
+               "--dump-dom", page.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_ten_thousand_tiles_stay_small_and_open_in_a_browser(tmp_path):
+    out = report(write_run(tmp_path / "run", dies=2500), tmp_path / "r.html", worst=0)
+    assert out.stat().st_size < 4e6
+    dom, console = browse(out, tmp_path / "profile")
+    assert console == []
+    assert "Wafer map of SSIM, candidate: 10000 tiles, 0 flagged, 3 without a value" in dom
+    assert dom.count("<path") < 500, "a path a colour, not a node a tile"
+
+
+def test_the_page_renders_without_console_errors_whatever_the_names(tmp_path):
+    def nasty(columns):
+        columns["tile"] = [f"{tile}{NASTY}" for tile in columns["tile"]]
+        return columns
+
+    runs = [write_run(tmp_path / str(k), label=f"{NASTY}{k}", seed=k, change=nasty) for k in range(2)]
+    verdicts = example_verdicts([f"{NASTY}0", f"{NASTY}1"])
+    out = report(
+        runs, tmp_path / "r.html", verdict=verdicts, worst=1, images=lambda tile, role: pictures(tile[:7], role)
+    )
+    dom, console = browse(out, tmp_path / "profile")
+    assert console == []
+    assert dom.count("<script") == 2
+    assert "onerror=alert(2)>" not in re.sub(r'="[^"]*"', "", dom), "outside attributes every < and > is escaped"
+    assert 'id="cursor"' in dom
+    inspector = dom[dom.index('id="inspector"') :]
+    assert "PSNR (dB)" in inspector[:2000], "a tile is selected on opening"

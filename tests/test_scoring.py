@@ -1,0 +1,254 @@
+"""Scoring a stream: every tile accounted for, nothing lost, the same numbers whatever the batch or the workers."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+
+import cases
+import numpy as np
+import pytest
+from PIL import Image
+
+import semnr
+from semnr.scoring import Run, _sink, score
+
+FAST = {"metrics": ("psnr", "ssim")}
+
+
+def wafer(folder, count: int = 6, side: int = 48, dtype=np.uint8):
+    """A plan of `count` tiles with reference and noisy, written as PNG."""
+    rng = np.random.default_rng(0)
+    rows = ["tile,path,reference,noisy,die_x,die_y,lot_id"]
+    for name in ("clean", "noisy", "denoised"):
+        (folder / name).mkdir(parents=True)
+    for i in range(count):
+        clean = cases.lines(side, side, seed=i) * 255
+        noisy = clean + 20 * rng.standard_normal(clean.shape)
+        denoised = clean + 5 * rng.standard_normal(clean.shape)
+        for name, pixels in (("clean", clean), ("noisy", noisy), ("denoised", denoised)):
+            Image.fromarray(np.clip(pixels, 0, 255).round().astype(dtype)).save(folder / name / f"{i}.png")
+        rows.append(f"t{i},denoised/{i}.png,clean/{i}.png,noisy/{i}.png,{i % 3},{i // 3},LOT<1>")
+    plan = folder / "plan.csv"
+    plan.write_text("\n".join(rows) + "\n")
+    return plan
+
+
+def rows_of(run: Run) -> list[dict]:
+    return run.table().to_pylist()
+
+
+def assert_same_rows(one: list[dict], other: list[dict]) -> None:
+    """Equal but for the order of summation: torch sums a batch of one in another order than a batch of six."""
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert a == {k: pytest.approx(v, rel=1e-9) if isinstance(v, float) else v for k, v in b.items()}
+
+
+def test_a_plan_is_scored_tile_by_tile_with_its_columns(tmp_path) -> None:
+    plan = wafer(tmp_path / "in")
+    run = score(plan, out=tmp_path / "out", **FAST)
+    rows = rows_of(run)
+    assert [r["tile"] for r in rows] == [f"t{i}" for i in range(6)]
+    assert {r["status"] for r in rows} == {"ok"}
+    assert rows[4]["die_x"] == 1
+    assert rows[4]["lot_id"] == "LOT<1>"
+    assert run.exit_code == 0
+    assert run.counts == {"tiles": 6, "ok": 6}
+    x, y = (np.asarray(Image.open(tmp_path / "in" / d / "4.png")) for d in ("denoised", "clean"))
+    assert rows[4]["psnr"] == pytest.approx(semnr.psnr(x, y), abs=1e-12)
+    assert rows[4]["ssim"] == pytest.approx(semnr.ssim(x, y), abs=1e-9)
+
+
+def test_the_noisy_input_adds_transfer_and_fixed_noise_cnr(tmp_path) -> None:
+    run = score(wafer(tmp_path / "in"), out=tmp_path / "out", metrics=("psnr", "cnr"))
+    row = rows_of(run)[0]
+    assert row["transfer"] == pytest.approx(1.0, abs=0.1)
+    assert row["transfer_se"] > 0
+    assert row["psnr_noisy"] < row["psnr"]
+    assert row["cnr_fixed_noise"] > 0
+    assert row["contrast_retention"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_results_depend_on_neither_batch_nor_workers(tmp_path) -> None:
+    plan = wafer(tmp_path / "in")
+    one = score(plan, out=tmp_path / "a", workers=1, memory_budget="4GiB", **FAST)
+    many = score(plan, out=tmp_path / "b", workers=4, memory_budget=64, **FAST)  # one tile a batch
+    assert_same_rows(rows_of(one), rows_of(many))
+
+
+def test_candidate_and_reference_in_two_sources_are_paired_by_id(tmp_path) -> None:
+    clean = [(f"s{i}", (cases.lines(32, 32, seed=i) * 255).astype(np.uint8)) for i in range(3)]
+    candidate = [(name, np.clip(image.astype(int) + 3, 0, 255).astype(np.uint8)) for name, image in reversed(clean)]
+    run = score(candidate, reference=clean, out=tmp_path / "out", metrics=("psnr",))
+    expected = 10 * math.log10(255**2 / 9)
+    assert [r["psnr"] for r in rows_of(run)] == pytest.approx([expected] * 3, abs=0.2)
+
+
+def test_missing_unreadable_duplicate_and_wrongly_sized_tiles_are_rows_and_the_rest_is_scored(tmp_path) -> None:
+    plan = wafer(tmp_path / "in")
+    folder = plan.parent
+    (folder / "denoised/0.png").unlink()
+    (folder / "denoised/1.png").write_bytes((folder / "denoised/1.png").read_bytes()[:60])
+    Image.fromarray(np.zeros((40, 48), dtype=np.uint8)).save(folder / "denoised/2.png")
+    plan.write_text(plan.read_text() + plan.read_text().splitlines()[-1] + "\n")
+    run = score(plan, out=tmp_path / "out", **FAST)
+    status = {(r["tile"], r["status"]) for r in rows_of(run)}
+    assert ("t0", "missing") in status
+    assert ("t1", "unreadable") in status
+    assert ("t2", "wrong_size") in status
+    assert ("t5", "duplicate") in status
+    assert run.counts["ok"] == 3
+    assert run.exit_code == 3
+    listed = {p["tile"]: p["reason"] for p in run.problems}
+    assert "40x48" in listed["t2"]
+    assert "1.png" in listed["t1"]
+    assert json.loads((tmp_path / "out/run.json").read_text())["counts"] == run.counts
+
+
+def test_tiles_that_only_one_side_has_are_counted(tmp_path) -> None:
+    images = {f"t{i}": (cases.lines(32, 32, seed=i) * 255).astype(np.uint8) for i in range(4)}
+    candidate = [(k, images[k]) for k in ("t0", "t1", "t2")]
+    reference = [(k, images[k]) for k in ("t1", "t2", "t3")]
+    run = score(candidate, reference=reference, out=tmp_path / "out", metrics=("psnr",))
+    assert {r["tile"]: r["status"] for r in rows_of(run)} == {
+        "t0": "no_reference",
+        "t1": "ok",
+        "t2": "ok",
+        "t3": "missing",
+    }
+
+
+def test_one_tile_with_a_nan_does_not_spoil_its_batch(tmp_path) -> None:
+    clean = np.stack([cases.lines(32, 32, seed=i) for i in range(3)]).astype(np.float32)
+    candidate = clean + np.float32(0.01)
+    candidate[1, 3, 3] = np.nan
+    run = score(candidate, reference=clean, out=tmp_path / "out", data_range=1.0, metrics=("psnr", "ssim"))
+    rows = rows_of(run)
+    assert [r["status"] for r in rows] == ["ok", "error", "ok"]
+    assert "x has 1 non-finite pixels" in rows[1]["reason"]
+
+
+def test_a_tile_of_another_dtype_in_mid_stream_is_set_aside(tmp_path) -> None:
+    eight = (cases.lines(32, 32) * 255).astype(np.uint8)
+    tiles = [("a", eight), ("b", eight.astype(np.uint16) * 257), ("c", eight)]
+    run = score(tiles, reference=tiles, out=tmp_path / "out", metrics=("psnr",))
+    assert [r["status"] for r in rows_of(run)] == ["ok", "wrong_dtype", "ok"]
+
+
+def test_a_full_disk_keeps_what_was_written_and_says_how_to_go_on(tmp_path, monkeypatch) -> None:
+    plan = wafer(tmp_path / "in")
+    flushes = []
+
+    class Small(_sink.ParquetSink):
+        def __init__(self, run) -> None:
+            super().__init__(run, rows=2)
+
+        def flush(self) -> None:
+            flushes.append(len(self.buffer))
+            super().flush()
+
+    real = _sink.atomic
+
+    def full(path):
+        if path.name == "part-00001.parquet":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path)
+
+    monkeypatch.setattr("semnr.scoring.ParquetSink", Small)
+    monkeypatch.setattr(_sink, "atomic", full)
+    with pytest.raises(OSError, match=r"part-00001.parquet: No space left on device; 1 earlier parts are kept"):
+        score(plan, out=tmp_path / "out", workers=1, memory_budget=64, **FAST)
+    assert _sink.done_tiles(tmp_path / "out") == {"t0", "t1"}
+
+    monkeypatch.setattr(_sink, "atomic", real)
+    run = score(plan, out=tmp_path / "out", **FAST)  # resumes
+    assert [r["tile"] for r in rows_of(run)] == [f"t{i}" for i in range(6)]
+    assert_same_rows(rows_of(run), rows_of(score(plan, out=tmp_path / "fresh", **FAST)))
+
+
+def test_resuming_scores_only_what_is_left(tmp_path, monkeypatch) -> None:
+    plan = wafer(tmp_path / "in")
+    score(plan, out=tmp_path / "out", **FAST)
+    monkeypatch.setattr("semnr.scoring._engine.profile", lambda *a, **k: pytest.fail("scored again"))
+    assert score(plan, out=tmp_path / "out", **FAST).counts == {"tiles": 6, "ok": 6}
+
+
+def test_settings_that_changed_are_refused_with_the_difference(tmp_path) -> None:
+    plan = wafer(tmp_path / "in")
+    score(plan, out=tmp_path / "out", **FAST)
+    with pytest.raises(ValueError, match=r"metrics: was \['psnr', 'ssim'\], is \['psnr'\]"):
+        score(plan, out=tmp_path / "out", metrics=("psnr",))
+    with pytest.raises(ValueError, match="holds a run already; accepted: another folder, or resume=True"):
+        score(plan, out=tmp_path / "out", resume=False, **FAST)
+
+
+def test_a_folder_with_other_files_is_never_written_into(tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/precious.txt").write_text("x")
+    with pytest.raises(ValueError, match="which holds other files"):
+        score(wafer(tmp_path / "in"), out=tmp_path / "out", **FAST)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ("lpips",)}, r"metrics is \['lpips'\]; accepted: one or more of psnr"),
+        ({"metrics": ()}, "metrics is"),
+        ({"workers": 0}, "workers is 0; accepted: an integer of at least 1"),
+        ({"memory_budget": "lots"}, "memory_budget is 'lots'; accepted: bytes"),
+        ({"dists_every": 0}, "dists_every is 0"),
+    ],
+    ids=lambda v: str(v)[:30],
+)
+def test_bad_arguments_are_named_before_anything_is_written(tmp_path, options, message) -> None:
+    plan = wafer(tmp_path / "in", count=1)
+    with pytest.raises(ValueError, match=message):
+        score(plan, out=tmp_path / "out", **{**FAST, **options})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_without_reference_says_what_is_accepted(tmp_path) -> None:
+    with pytest.raises(ValueError, match="reference is missing"):
+        score(np.zeros((2, 32, 32), dtype=np.uint8), out=tmp_path / "out", **FAST)
+
+
+def test_run_json_holds_no_bare_nan_and_names_backend_and_machine(tmp_path) -> None:
+    tiles = np.stack([(cases.lines(32, 32) * 255).astype(np.uint8)] * 2)
+    run = score(tiles, reference=tiles, out=tmp_path / "out", metrics=("psnr", "ssim"))
+    text = (tmp_path / "out/run.json").read_text()
+    info = json.loads(text, parse_constant=lambda token: pytest.fail(f"bare {token}"))
+    assert run.summary["infinite_psnr"] == 2
+    assert info["settings"]["data_range"] == 255
+    assert info["backends"]["ssim"] in ("native", "reference")
+    assert info["machine"]["cores"] >= 1
+    assert all(math.isinf(r["psnr"]) for r in rows_of(run))
+
+
+def test_one_fsim_factor_is_fixed_for_the_whole_run(tmp_path) -> None:
+    big = np.stack([(cases.lines(400, 400, seed=i) * 255).astype(np.uint8) for i in range(1)])
+    tiles = [("big", big[0]), ("small", big[0][:100, :100].copy())]
+    noisy = [(k, np.clip(v.astype(int) + 4, 0, 255).astype(np.uint8)) for k, v in tiles]
+    run = score(noisy, reference=tiles, out=tmp_path / "out", metrics=("fsim",))
+    assert run.info["settings"]["fsim_downsample"] == 2
+    expected = semnr.fsim(noisy[1][1], tiles[1][1], downsample=2)
+    assert rows_of(run)[1]["fsim"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_dists_runs_on_a_stated_sample(tmp_path) -> None:
+    tiles = np.stack([(cases.lines(40, 40, seed=i) * 255).astype(np.uint8) for i in range(5)])
+    run = score(
+        tiles // 2, reference=tiles, out=tmp_path / "out", metrics=("dists",), dists_weights="random", dists_every=2
+    )
+    values = [r["dists"] for r in rows_of(run)]
+    assert [v is not None for v in values] == [True, False, True, False, True]
+    assert run.info["settings"]["dists"]["sample"] == 3
+    assert run.info["settings"]["dists"]["calibrated"] is False
+
+
+def test_a_synthetic_wafer_is_scored_without_a_disk(tmp_path) -> None:
+    wafer = semnr.synth.Wafer(2, 1, 64, seed=1)
+    run = score(wafer, out=tmp_path / "out", **FAST)
+    assert run.counts == {"tiles": 2, "ok": 2}
+    assert {"wafer_x_um", "die_x"} <= set(run.table().column_names)

@@ -1,0 +1,250 @@
+"""Weights files: found, checked, fetched only when asked; whatever is wrong with a file is said, never scored."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+import semnr.weights
+from semnr_kernels import WeightsUnavailable
+from semnr_kernels.dists import dists
+from semnr_kernels.dists import weights as known
+
+
+@pytest.fixture(scope="module")
+def state():
+    """As torchvision saves VGG16: "features." names and a classifier beside them."""
+    full = {f"features.{k}": v for k, v in known.random_weights().state.items()}
+    return {**full, "classifier.0.weight": torch.zeros(2, 3), "classifier.0.bias": torch.zeros(2)}
+
+
+@pytest.fixture(scope="module")
+def good_file(state, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "good.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    """An empty torchvision cache; returns where VGG16 would lie."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch" / "hub" / "checkpoints" / known.VGG16_FILE
+
+
+@pytest.fixture
+def published(monkeypatch, good_file):
+    """As if `good_file` were the file that torchvision publishes."""
+    sha256 = known.file_sha256(good_file)
+    monkeypatch.setattr(known, "VGG16_SHA256_PREFIX", sha256[:8])
+    return good_file
+
+
+def score(weights):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(32, 32, generator=generator) for _ in range(2))
+    return dists(x, y, data_range=1.0, weights=weights, details=True)
+
+
+def test_the_table_says_what_torchvision_says():
+    torchvision = pytest.importorskip("torchvision")
+    url = torchvision.models.VGG16_Weights.IMAGENET1K_V1.url
+    vgg16, alpha_beta = semnr.weights.list_weights()
+    assert vgg16["url"] == url
+    assert url.endswith(f"{known.VGG16_FILE}")
+    assert vgg16["sha256"] == url.rsplit("-", 1)[1].removesuffix(".pth")
+    assert alpha_beta["present"] is True
+    shapes = {k: tuple(v.shape) for k, v in torchvision.models.vgg16(weights=None).features.state_dict().items()}
+    assert shapes == known.SHAPES
+
+
+def test_listing_says_whether_a_file_is_there(home):
+    vgg16, _ = semnr.weights.list_weights()
+    assert vgg16["path"] == str(home)
+    assert (vgg16["present"], vgg16["bytes"]) == (False, None)
+
+
+def test_a_path_gives_the_same_score_as_its_state_dict(good_file, state, tmp_path):
+    from safetensors.torch import save_file
+
+    bare = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
+    save_file(bare, tmp_path / "bare.safetensors")
+    expected = score("random")
+    for weights in (good_file, str(good_file), state, bare, tmp_path / "bare.safetensors"):
+        result = score(weights)
+        assert result.value == expected.value
+        assert result.settings["calibrated"] is True
+        assert any("taken on trust" in flag for flag in result.flags)
+    assert score(good_file).settings["weights_sha256"] == known.file_sha256(good_file)
+
+
+def test_a_file_that_changes_is_read_again(state, tmp_path):
+    path = tmp_path / "mine.pth"
+    torch.save(state, path)
+    first = score(path).value
+    torch.save({k: v * 1.5 for k, v in state.items()} | {"more": torch.zeros(1)}, path)
+    assert score(path).value != first
+
+
+def test_the_cache_serves_the_published_file(home, published):
+    home.parent.mkdir(parents=True)
+    home.write_bytes(published.read_bytes())
+    result = score(None)
+    assert result.value == score("random").value
+    assert result.settings["calibrated"] is True
+    assert not any("trust" in flag for flag in result.flags)
+    assert semnr.weights.verify("vgg16")["published"] is True
+
+
+def test_an_altered_file_in_the_cache_is_refused(home, good_file):
+    home.parent.mkdir(parents=True)
+    home.write_bytes(good_file.read_bytes())  # sound, but not what its name says
+    with pytest.raises(WeightsUnavailable, match="truncated or altered"):
+        score(None)
+    report = semnr.weights.verify("vgg16")
+    assert report["ok"] is False
+    assert "truncated or altered" in report["problem"]
+
+
+class Trap:
+    """Unpickling this would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def damage(kind, state, path, tmp_path):
+    first = "features.0.weight"
+    if kind == "pickled code":
+        torch.save({**state, first: Trap(tmp_path / "sprung")}, path)
+    elif kind == "truncated":
+        torch.save(state, path)
+        path.write_bytes(path.read_bytes()[:1_000_000])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("<html>404 not found</html>")
+    elif kind == "missing key":
+        torch.save({k: v for k, v in state.items() if k != "features.28.bias"}, path)
+    elif kind == "wrong shape":
+        torch.save({**state, first: torch.zeros(64, 1, 3, 3)}, path)
+    elif kind == "integers":
+        torch.save({**state, first: torch.zeros(64, 3, 3, 3, dtype=torch.int32)}, path)
+    elif kind == "not finite":
+        torch.save({**state, first: torch.full((64, 3, 3, 3), float("inf"))}, path)
+    elif kind == "a list":
+        torch.save([torch.zeros(1)], path)
+    elif kind == "safetensors":
+        path.write_bytes(b"\xff" * 100)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("pickled code", "refused: it holds pickled code"),
+        ("truncated", "cannot be read|refused"),
+        ("empty", "cannot be read|refused"),
+        ("text", "cannot be read|refused"),
+        ("missing key", "lacks 1 of 26 tensors of VGG16, first 'features.28.bias'"),
+        ("wrong shape", r"'features.0.weight' is \(64, 1, 3, 3\)"),
+        ("integers", "torch.int32; accepted: a floating tensor"),
+        ("not finite", "non-finite values"),
+        ("a list", "holds a list"),
+        ("safetensors", "cannot be read"),
+        ("absent", "does not exist"),
+    ],
+)
+def test_a_wrong_file_is_an_error_and_never_a_number(kind, message, state, tmp_path):
+    path = tmp_path / ("bad.safetensors" if kind == "safetensors" else "bad.pth")
+    damage(kind, state, path, tmp_path)
+    with pytest.raises(WeightsUnavailable, match=message):
+        score(path)
+    report = semnr.weights.verify(path)
+    assert report["ok"] is False
+    assert report["problem"]
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_wrong_state_dict_is_an_error_too(state):
+    with pytest.raises(WeightsUnavailable, match="the state dict lacks 26 of 26"):
+        score({})
+    with pytest.raises(WeightsUnavailable, match=r"'features\.0\.bias' is str"):
+        score({**state, "features.0.bias": "zero"})
+
+
+def test_verify_reports_a_sound_file_and_the_shipped_one(good_file):
+    report = semnr.weights.verify(good_file)
+    assert report == {
+        "name": "good.pth",
+        "path": str(good_file),
+        "ok": True,
+        "published": False,
+        "sha256": known.file_sha256(good_file),
+        "problem": None,
+    }
+    shipped = semnr.weights.verify("alpha_beta")
+    assert shipped["ok"]
+    assert shipped["published"]
+    assert shipped["sha256"] == known.ALPHA_BETA_SHA256
+    assert "known names: vgg16" in semnr.weights.verify("vgg61")["problem"]
+
+
+def test_altered_alpha_beta_are_refused(monkeypatch, tmp_path):
+    data = bytearray(known.ALPHA_BETA_FILE.read_bytes())
+    data[-1] ^= 1
+    altered = tmp_path / "alpha_beta.safetensors"
+    altered.write_bytes(data)
+    monkeypatch.setattr(known, "ALPHA_BETA_FILE", altered)
+    known.alpha_beta.cache_clear()
+    with pytest.raises(WeightsUnavailable, match="reinstall semnr"):
+        score("random")
+    with pytest.raises(WeightsUnavailable, match="it is shipped"):
+        semnr.weights.fetch("alpha_beta")
+    altered.unlink()
+    assert "no such file" in semnr.weights.verify("alpha_beta")["problem"]
+
+
+def test_fetch_downloads_and_checks_the_hash(home, published):
+    report = semnr.weights.fetch("vgg16", url=published.as_uri(), progress=False)
+    assert (report["ok"], report["fetched"], report["published"]) == (True, True, True)
+    assert home.is_file()
+    assert semnr.weights.fetch("vgg16")["fetched"] is False  # there already: no network is touched
+
+
+def test_fetch_refuses_another_file_and_leaves_nothing(home, good_file):
+    with pytest.raises(WeightsUnavailable, match="hash"):
+        semnr.weights.fetch("vgg16", url=good_file.as_uri(), progress=False)
+    assert list(home.parent.iterdir()) == []
+    with pytest.raises(WeightsUnavailable, match=r"not the published.*passed by path"):
+        semnr.weights.fetch("vgg16", path=good_file)
+    assert list(home.parent.iterdir()) == []
+
+
+def test_fetch_copies_a_file_of_the_users(home, published):
+    assert semnr.weights.fetch("vgg16", path=published)["fetched"] is True
+    assert home.read_bytes() == published.read_bytes()
+    assert list(home.parent.iterdir()) == [home]
+
+
+def test_fetch_offline_says_where_to_put_the_file(home, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # not needed
+    with pytest.raises(WeightsUnavailable) as caught:
+        semnr.weights.fetch("vgg16", url="http://127.0.0.1:9/none.pth", progress=False)
+    assert str(home) in str(caught.value)
+    assert known.VGG16_FILE in str(caught.value)
+
+
+def test_fetch_names_wrong_arguments(home, tmp_path):
+    with pytest.raises(ValueError, match="name is 'vgg19'; accepted: 'vgg16', 'alpha_beta'"):
+        semnr.weights.fetch("vgg19")
+    with pytest.raises(ValueError, match="path and url are both given"):
+        semnr.weights.fetch("vgg16", path="a", url="b")
+    with pytest.raises(WeightsUnavailable, match="cannot be copied"):
+        semnr.weights.fetch("vgg16", path=tmp_path / "absent.pth")
+    with pytest.raises(WeightsUnavailable, match="cannot be fetched"):
+        semnr.weights.fetch("vgg16", url="nonsense", progress=False)

@@ -150,6 +150,18 @@ def test_filters_are_built_once_a_size():
     assert reference._bank(64, 64, reference.Filters(), torch.device("cpu")) is bank
 
 
+def test_filters_made_in_inference_mode_serve_training_too():
+    reference._banks.clear()
+    x, y = pair(64, 64)
+    with torch.inference_mode():
+        first = fsim(x, y, data_range=1.0)
+    leaf = x.clone().requires_grad_(True)
+    score = fsim(leaf, y, data_range=1.0)
+    score.backward()
+    assert score.item() == pytest.approx(first.item(), abs=1e-14)
+    assert leaf.grad.abs().max() > 0
+
+
 def test_noise_threshold_follows_kovesi_term_by_term():
     """The closed form in `_noise_gain` against the sums as Kovesi writes them, on impulse responses."""
     h, w, p = 31, 24, reference.Filters()

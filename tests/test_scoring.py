@@ -199,6 +199,7 @@ def test_a_folder_with_other_files_is_never_written_into(tmp_path) -> None:
         ({"workers": 0}, "workers is 0; accepted: an integer of at least 1"),
         ({"memory_budget": "lots"}, "memory_budget is 'lots'; accepted: bytes"),
         ({"dists_every": 0}, "dists_every is 0"),
+        ({"data_range": 0}, "data_range is 0; accepted: a finite number above 0"),
     ],
     ids=lambda v: str(v)[:30],
 )
@@ -252,3 +253,10 @@ def test_a_synthetic_wafer_is_scored_without_a_disk(tmp_path) -> None:
     run = score(wafer, out=tmp_path / "out", **FAST)
     assert run.counts == {"tiles": 2, "ok": 2}
     assert {"wafer_x_um", "die_x"} <= set(run.table().column_names)
+
+
+def test_floating_tiles_need_a_data_range_which_may_be_added_in_a_second_try(tmp_path) -> None:
+    tiles = np.stack([cases.lines(32, 32)])
+    with pytest.raises(ValueError, match="data_range is missing; it is required for float64 tiles"):
+        score(tiles, reference=tiles, out=tmp_path / "out", **FAST)
+    assert score(tiles, reference=tiles, out=tmp_path / "out", data_range=1.0, **FAST).exit_code == 0

@@ -730,7 +730,7 @@ def test_paths_that_leave_the_plans_folder_are_refused_unless_root_holds_them(tm
         np.testing.assert_array_equal(source.read(list(source)[1]), stack()[0])
         with pytest.raises(ValueError, match="outside root"):
             open_tiles(plan, root=tmp_path / "other")
-    for path in ("C:\\data\\a.png", "..\\elsewhere\\o.png", "\\\\server\\share\\a.png", "/etc/passwd"):
+    for path in ("C:\\data\\a.png", "..\\elsewhere\\o.png", "\\\\server\\share\\a.png", "/etc/passwd", "sub/../a.png"):
         with pytest.raises(ValueError, match="outside its folder"):
             open_tiles(write_plan(inside, f"path\n{path}\n"))
     with pytest.raises(ValueError, match="row 1 reference="):
@@ -879,19 +879,18 @@ def test_a_killed_writer_leaves_whole_tiles_only(tmp_path, form):
     finally:
         process.kill()
         process.wait()
-    source, missing = open_tiles(tmp_path / form), 0
+    source, missing = open_tiles(tmp_path / form), []
     for key in source:
         assert key.tile == f"s{key.index}"
         assert key.meta == {"die_x": key.index}
         try:
             pixels = source.read(key)
         except TileError as error:
-            assert error.status == "missing"
-            missing += 1
+            missing.append(error.status)
             continue
         np.testing.assert_array_equal(pixels, np.random.default_rng(key.index).integers(0, 255, (512, 512), np.uint8))
     assert len(source) >= 20
-    assert missing <= 1
+    assert missing in ([], ["missing"])  # the one that was under way
 
 
 @pytest.mark.parametrize("form", ["x.zarr", "folder"])

@@ -80,6 +80,15 @@ def test_a_path_gives_the_same_score_as_its_state_dict(good_file, state, tmp_pat
     assert score(good_file).settings["weights_sha256"] == known.file_sha256(good_file)
 
 
+def test_the_old_format_that_torchvision_publishes_in_is_read(state, tmp_path):
+    path = tmp_path / "old.pth"
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    assert score(path).value == score("random").value
+    path.write_bytes(path.read_bytes()[:-1_000_000])
+    with pytest.raises(WeightsUnavailable, match="cannot be read"):
+        score(path)
+
+
 def test_a_file_that_changes_is_read_again(state, tmp_path):
     path = tmp_path / "mine.pth"
     torch.save(state, path)

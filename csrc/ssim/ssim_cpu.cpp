@@ -149,18 +149,17 @@ void finish(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const Ah
   const R offset_s = -(shift.x + shift.y), offset_d = shift.y - shift.x;
   for (std::int64_t c = 0; c < tile.columns; c += L) {
     for (int r = 0; r < kStep; ++r) soon[r].ask(c, L);
-    V mean_s[kStep], mean_d[kStep], square_s[kStep], square_d[kStep];
-    down_rows<R, K>(rows, c, job.taps.data(), job.size, mean_s);
-    down_rows<R, K>(rows, c + pitch, job.taps.data(), job.size, mean_d);
-    down_rows<R, K>(rows, c + 2 * pitch, job.taps.data(), job.size, square_s);
-    down_rows<R, K>(rows, c + 3 * pitch, job.taps.data(), job.size, square_d);
+    V moment[4][kStep];
+    down_rows<R, K, 2>(rows, c, pitch, job.taps.data(), job.size, moment);
+    down_rows<R, K, 2>(rows, c + 2 * pitch, pitch, job.taps.data(), job.size, moment + 2);
     const std::int64_t left = tile.columns - c;
     V index[kStep], cs[kStep];
 #pragma GCC unroll 4
     for (int r = 0; r < kStep; ++r) {
-      const V var_s = not_negative<R>(square_s[r] - mean_s[r] * mean_s[r]);
-      const V var_d = not_negative<R>(square_d[r] - mean_d[r] * mean_d[r]);
-      const SsimTerms<V> t = ssim_terms<V, R>(mean_s[r], mean_d[r], var_s, var_d, offset_s, offset_d, job.spread,
+      const V mean_s = moment[0][r], mean_d = moment[1][r];
+      const V var_s = not_negative<R>(moment[2][r] - mean_s * mean_s);
+      const V var_d = not_negative<R>(moment[3][r] - mean_d * mean_d);
+      const SsimTerms<V> t = ssim_terms<V, R>(mean_s, mean_d, var_s, var_d, offset_s, offset_d, job.spread,
                                               job.c1, job.c2);
       // one division for both quotients
       const V shared = t.structure_top / (t.luminance_bottom * t.structure_bottom);
@@ -199,7 +198,9 @@ void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, cons
   const std::int64_t half = (job.size - 1) / 2;
   for (std::int64_t c = 0; c < tile.columns; c += L) {
     V moment[6][kStep];
-    for (int p = 0; p < 6; ++p) down_rows<R, K>(rows, c + p * pitch, job.taps.data(), job.size, moment[p]);
+    for (int p = 0; p < 6; p += 2) {
+      down_rows<R, K, 2>(rows, c + p * pitch, pitch, job.taps.data(), job.size, moment + p);
+    }
     for (std::int64_t r = 0; r < live; ++r) {
       const V weight = moment[5][r], share = R(1) / (weight > V{} ? weight : splat<R>(1));
       const V mean_s = moment[0][r] * share, mean_d = moment[1][r] * share;
@@ -242,7 +243,7 @@ void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, cons
 template <class R, int K, int P, bool Map>
 Sums walk(const Job<R>& job, const Tile& tile) {
   constexpr std::int64_t L = kLanes<R>;
-  const std::int64_t columns = round_up(tile.columns, L), padded = round_up(columns + job.size - 1, L);
+  const std::int64_t columns = round_up(tile.columns, L), padded = round_up(columns + job.size - 1, L) + L;
   const std::int64_t out_pitch = columns + L, slots = job.size - 1 + kStep;  // + L: planes off each other's cache sets
   R* line = static_cast<R*>(
       scratch((P * padded + slots * P * out_pitch) * std::int64_t(sizeof(R)) + slots * std::int64_t(sizeof(R*))));

@@ -72,27 +72,59 @@ void load_row(const void* x_row, std::int64_t step_x, const void* y_row, std::in
 }
 
 #if defined(__AVX512F__)
-// Columns t .. t + 15 of the 32 in low and high.
+// Columns T .. T + 15 of the 32 in low and high.
 template <int T>
 inline Vec<float> slide(Vec<float> low, Vec<float> high) {
-  return T == 0 ? low : (Vec<float>)_mm512_alignr_epi32((__m512i)high, (__m512i)low, T & 15);
-}
-
-// A 64-byte load that starts off a cache line costs two; so s and d come from registers by shuffles, s² and d² from
-// memory: the load ports and the arithmetic ports are then busy alike.
-template <int K, int T, class Ask>
-inline void taps_of(const float* in, std::int64_t pitch, const Vec<float>* w, Vec<float> s0, Vec<float> s1,
-                    Vec<float> d0, Vec<float> d1, Vec<float>* sum, Ask&& ask) {
-  if constexpr (T < K) {
-    const Vec<float> weight = w[T > K / 2 ? K - 1 - T : T];
-    sum[0] += weight * slide<T>(s0, s1);
-    sum[1] += weight * slide<T>(d0, d1);
-    sum[2] += weight * load(in + 2 * pitch + T);
-    sum[3] += weight * load(in + 3 * pitch + T);
-    taps_of<K, T + 1>(in, pitch, w, s0, s1, d0, d1, sum, ask);
-  }
+  if constexpr (T == 0) return low;
+  return (Vec<float>)_mm512_maskz_alignr_epi32(__mmask16(0xffff), (__m512i)high, (__m512i)low, T & 15);
 }
 #endif
+
+// `Many` vectors of columns of each plane at c. Many · P sums run side by side, enough to hide a sum's latency.
+template <class R, int K, int P, int Many, int T>
+inline void add_tap(const R* in, std::int64_t pitch, const Vec<R>* w, const Vec<R> (&low)[2][Many + 1],
+                    Vec<R> (&sum)[P][Many]) {
+  if constexpr (T < K) {
+    const Vec<R> weight = w[T > K / 2 ? K - 1 - T : T];
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+      for (int m = 0; m < Many; ++m) {
+        Vec<R> v;
+#if defined(__AVX512F__)
+        // A 64-byte load that starts off a cache line costs two: half the planes come from registers by shuffles,
+        // half from memory, so that load ports and arithmetic ports are busy alike.
+        if constexpr (std::is_same_v<R, float> && K <= 17) {
+          v = p < 2 ? slide<T>(low[p][m], low[p][m + 1]) : load(in + p * pitch + m * kLanes<R> + T);
+        } else {
+          v = load(in + p * pitch + m * kLanes<R> + T);
+        }
+#else
+        v = load(in + p * pitch + m * kLanes<R> + T);
+#endif
+        sum[p][m] = T == 0 ? weight * v : sum[p][m] + weight * v;
+      }
+    }
+    add_tap<R, K, P, Many, T + 1>(in, pitch, w, low, sum);
+  }
+}
+
+template <class R, int K, int P, int Many>
+inline void along_some(const R* in, std::int64_t pitch, R* out, std::int64_t out_pitch, const Vec<R>* w) {
+  Vec<R> low[2][Many + 1];
+#pragma GCC unroll 4
+  for (int m = 0; m <= Many; ++m) {
+    low[0][m] = load(in + m * kLanes<R>);
+    low[1][m] = load(in + pitch + m * kLanes<R>);
+  }
+  Vec<R> sum[P][Many];
+  add_tap<R, K, P, Many, 0>(in, pitch, w, low, sum);
+#pragma GCC unroll 8
+  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+    for (int m = 0; m < Many; ++m) store<R>(out + p * out_pitch + m * kLanes<R>, sum[p][m]);
+  }
+}
 
 // Weighted sums along a row: planes `in` (pitch apart) to `out` (out_pitch apart), whole vectors.
 // K: the window size, 0 where it is known at run time only. ask(c): a chance to prefetch.
@@ -100,73 +132,78 @@ template <class R, int K, int P, class Ask>
 inline void along_row(const R* in, std::int64_t pitch, R* out, std::int64_t out_pitch, std::int64_t columns,
                       const R* taps, int size, Ask&& ask) {
   using V = Vec<R>;
-#if defined(__AVX512F__)
-  if constexpr (std::is_same_v<R, float> && P == 4 && K > 1 && K <= 17) {
+  constexpr int L = kLanes<R>;
+  if constexpr (K != 0) {
     V w[K / 2 + 1];
 #pragma GCC unroll 16
     for (int t = 0; t <= K / 2; ++t) w[t] = splat<R>(taps[t]);
-    V s0 = load(in), d0 = load(in + pitch);
-    for (std::int64_t c = 0; c < columns; c += 16) {
+    std::int64_t c = 0;
+    for (; c + 2 * L <= columns; c += 2 * L) {
       ask(c);
-      const V s1 = load(in + c + 16), d1 = load(in + pitch + c + 16);
-      V sum[4] = {};
-      taps_of<K, 0>(in + c, pitch, w, s0, s1, d0, d1, sum, ask);
-#pragma GCC unroll 4
-      for (int p = 0; p < 4; ++p) store<R>(out + p * out_pitch + c, sum[p]);
-      s0 = s1;
-      d0 = d1;
+      ask(c + L);
+      along_some<R, K, P, 2>(in + c, pitch, out + c, out_pitch, w);
     }
-    return;
-  }
-#endif
-  const int k = K != 0 ? K : size;
-  for (std::int64_t c = 0; c < columns; c += kLanes<R>) {
-    ask(c);
-    V sum[P];
-    const V w0 = splat<R>(taps[0]);
-#pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) sum[p] = w0 * load(in + p * pitch + c);
-#pragma GCC unroll 16
-    for (int t = 1; t < k; ++t) {
-      const V w = splat<R>(taps[K != 0 && t > K / 2 ? K - 1 - t : t]);
-#pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) sum[p] += w * load(in + p * pitch + c + t);
+    if (c < columns) {
+      ask(c);
+      along_some<R, K, P, 1>(in + c, pitch, out + c, out_pitch, w);
     }
+  } else {
+    for (std::int64_t c = 0; c < columns; c += L) {
+      ask(c);
+      V sum[P] = {};
+      for (int t = 0; t < size; ++t) {
+        const V w = splat<R>(taps[t]);
 #pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) store<R>(out + p * out_pitch + c, sum[p]);
+        for (int p = 0; p < P; ++p) sum[p] += w * load(in + p * pitch + c + t);
+      }
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) store<R>(out + p * out_pitch + c, sum[p]);
+    }
   }
 }
 
-// Weighted sums down the ring for one vector of columns of plane p: kStep rows of windows.
-// rows: addresses of size - 1 + kStep consecutive rows.
-template <class R, int K>
-inline void down_rows(const R* const* rows, std::int64_t offset, const R* taps, int size, Vec<R>* sum) {
+// Weighted sums down the ring for one vector of columns: kStep rows of windows of P planes, `pitch` apart.
+// rows: addresses of size - 1 + kStep consecutive rows. One load serves kStep sums.
+template <class R, int K, int P>
+inline void down_rows(const R* const* rows, std::int64_t offset, std::int64_t pitch, const R* taps, int size,
+                      Vec<R> (*sum)[kStep]) {
   using V = Vec<R>;
   if constexpr (K != 0) {
     V w[K / 2 + 1];
 #pragma GCC unroll 16
     for (int t = 0; t <= K / 2; ++t) w[t] = splat<R>(taps[t]);
-    V total[kStep];
+    V total[P][kStep];
 #pragma GCC unroll 32
     for (int j = 0; j < K - 1 + kStep; ++j) {
-      const V v = load(rows[j] + offset);
 #pragma GCC unroll 4
-      for (int r = 0; r < kStep; ++r) {
-        const int t = j - r;
-        if (t == 0) total[r] = w[0] * v;
-        if (t > 0 && t < K) total[r] += w[t > K / 2 ? K - 1 - t : t] * v;
+      for (int p = 0; p < P; ++p) {
+        const V v = load(rows[j] + offset + p * pitch);
+#pragma GCC unroll 4
+        for (int r = 0; r < kStep; ++r) {
+          const int t = j - r;
+          if (t == 0) total[p][r] = w[0] * v;
+          if (t > 0 && t < K) total[p][r] += w[t > K / 2 ? K - 1 - t : t] * v;
+        }
       }
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < kStep; ++r) sum[r] = total[r];
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kStep; ++r) sum[p][r] = total[p][r];
+    }
   } else {
-    V total[kStep] = {};
+    V total[P][kStep] = {};
     for (int t = 0; t < size; ++t) {
       const V w = splat<R>(taps[t]);
 #pragma GCC unroll 4
-      for (int r = 0; r < kStep; ++r) total[r] += w * load(rows[t + r] + offset);
+      for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+        for (int r = 0; r < kStep; ++r) total[p][r] += w * load(rows[t + r] + offset + p * pitch);
+      }
     }
-    for (int r = 0; r < kStep; ++r) sum[r] = total[r];
+    for (int p = 0; p < P; ++p) {
+      for (int r = 0; r < kStep; ++r) sum[p][r] = total[p][r];
+    }
   }
 }
 

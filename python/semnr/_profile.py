@@ -257,8 +257,9 @@ class Profile:
                 texts[name] = values
             elif all(v is None or isinstance(v, int | float) for v in values):
                 columns[name] = np.array([math.nan if v is None else float(v) for v in values])
-        settings = dict(info.get("settings") or {})
-        if info.get("reference"):
+        settings = {k: v for k, v in (info.get("settings") or {}).items() if k != "reference"}
+        # a source with references of its own says nothing by its name
+        if info.get("reference") and info["reference"] != info.get("source"):
             settings["reference"] = str(info["reference"])
         flags = []
         if (settings.get("dists") or {}).get("calibrated") is False:

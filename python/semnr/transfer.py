@@ -19,11 +19,13 @@ import torch
 
 from semnr_kernels import _checks
 
+from ._bands import band_pass, smooth
+from ._residual import residual_hints
+
 KNOWN, UNKNOWN = "known", "unknown"
 # ⟨Bx, Br⟩ must stand this many standard errors above 0 before a ratio over it means anything.
 MIN_STRUCTURE_Z = 4.0
 _CHUNK_PIXELS = 4 * 2**20  # pixels worked on at once: bounds the float64 copies
-_TRUNCATE = 4.0  # Gaussians end at 4 sigma
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,8 @@ def _finite(images: dict[str, torch.Tensor], valid: torch.Tensor | None, nan: st
     for image in images.values():
         ok = torch.isfinite(image).all(dim=1, keepdim=True)
         finite = ok if finite is None else finite & ok
-    assert finite is not None  # noted for mypy: images is never empty
+    if finite is None:
+        return valid
     if not bool(finite.all()):
         if nan == "error" and (valid is None or bool((valid & ~finite).any())):
             _checks.raise_if_nonfinite(**images)
@@ -267,8 +270,9 @@ def _chunk(
     weight = torch.ones_like(x[:, :1]) if valid is None else valid.double()
     out: dict[str, Any] = {"transfer": nan.copy(), "se": nan.copy(), "structure_z": nan.copy(), "energy": nan.copy()}
     local: list[torch.Tensor] = []
-    for b, (low, high) in enumerate(bands if r is not None else ()):
-        assert r is not None
+    for b, (low, high) in enumerate(bands):
+        if r is None:
+            break
         bx, bd, br = (band_pass(v, low, high, valid) * weight for v in (x, d, r))
         upper, lower = (bd * br).sum(1), (bx * br).sum(1)
         t, se, z = ratio(upper, lower, side)
@@ -347,81 +351,6 @@ def _local_ratio(upper: torch.Tensor, lower: torch.Tensor, sigma: float) -> torc
     return torch.where((b > floor) & (floor > 0), a / b, torch.nan)
 
 
-def band_pass(v: torch.Tensor, low: float, high: float, valid: torch.Tensor | None = None) -> torch.Tensor:
-    """Gaussian(low) − Gaussian(high) of (N, C, H, W) float64; borders and masked pixels by normalised convolution.
-
-    On a constant image the result is 0 up to rounding, also at borders and beside masked pixels.
-    """
-    # A large pedestal costs digits: take each image's mean out first.
-    w = torch.ones_like(v[:, :1]) if valid is None else valid.to(v.dtype)
-    mean = (v * w).sum((2, 3), keepdim=True) / w.sum((2, 3), keepdim=True).clamp(min=1)
-    fine, coarse = smooth((v - mean) * w, (low, high), valid)
-    return fine - coarse
-
-
-def smooth(v: torch.Tensor, sigmas: Sequence[float], valid: torch.Tensor | None = None) -> list[torch.Tensor]:
-    """`v` under a normalised Gaussian of each sigma; `v` must be 0 where it is not valid."""
-    size = (v.shape[2], v.shape[3])
-    room = max(_radius(s) for s in sigmas)
-    padded = (_fast_size(size[0] + room), _fast_size(size[1] + room))
-    spectrum = torch.fft.rfft2(v, s=padded)
-    inside = None if valid is None else torch.fft.rfft2(valid.to(v.dtype), s=padded)
-    out = []
-    for sigma in sigmas:
-        if sigma == 0:
-            out.append(v)
-            continue
-        rows, columns = (_response(sigma, n, v) for n in padded)
-        response = rows[:, None] * columns[: padded[1] // 2 + 1]
-        value = torch.fft.irfft2(spectrum * response, s=padded)[..., : size[0], : size[1]]
-        if inside is None:
-            total = _reach(sigma, size[0], v)[:, None] * _reach(sigma, size[1], v)
-        else:
-            total = torch.fft.irfft2(inside * response, s=padded)[..., : size[0], : size[1]]
-            total = torch.where(total > 1e-9, total, 1.0)
-        out.append(value / total)
-    return out
-
-
-def _radius(sigma: float) -> int:
-    return math.ceil(_TRUNCATE * sigma)
-
-
-def _taps(sigma: float, like: torch.Tensor) -> torch.Tensor:
-    offset = torch.arange(-_radius(sigma), _radius(sigma) + 1, dtype=like.dtype, device=like.device)
-    taps = torch.exp(-0.5 * (offset / sigma).square())
-    return taps / taps.sum()
-
-
-def _response(sigma: float, size: int, like: torch.Tensor) -> torch.Tensor:
-    """The Gaussian's frequency response on `size` samples: real, because the taps are symmetric."""
-    taps, radius = _taps(sigma, like), _radius(sigma)
-    ring = torch.zeros(size, dtype=like.dtype, device=like.device)
-    index = torch.arange(-radius, radius + 1, device=like.device) % size
-    return torch.fft.fft(ring.index_add_(0, index, taps)).real
-
-
-def _reach(sigma: float, size: int, like: torch.Tensor) -> torch.Tensor:
-    """The part of the Gaussian's weight that falls inside, at each of `size` positions."""
-    taps, radius = _taps(sigma, like), _radius(sigma)
-    up = torch.cat([torch.zeros(1, dtype=like.dtype, device=like.device), taps.cumsum(0)])
-    at = torch.arange(size, device=like.device)
-    first, last = (radius - at).clamp(min=0), (radius + size - at).clamp(max=2 * radius + 1)
-    return up[last] - up[first]
-
-
-def _fast_size(size: int) -> int:
-    """The next length of small prime factors."""
-    while True:
-        rest = size
-        for p in (2, 3, 5):
-            while rest % p == 0:
-                rest //= p
-        if rest == 1:
-            return size
-        size += 1
-
-
 def _mse_drop(x: torch.Tensor, d: torch.Tensor, r: torch.Tensor, weight: torch.Tensor, against: str) -> torch.Tensor:
     """MSE(x) − MSE(d) against a·r + b. A clean r is fitted by least squares; the noise of a second frame would
     pull that slope towards 0, so there the ratio of the standard deviations is the gain (equal doses)."""
@@ -441,56 +370,3 @@ def _mse_drop(x: torch.Tensor, d: torch.Tensor, r: torch.Tensor, weight: torch.T
     target = slope * r0
     d0 = (d - mean_x) * weight
     return (((x0 - target).square() - (d0 - target).square()).sum(dims, keepdim=True) / count).flatten()
-
-
-def residual_hints(x: torch.Tensor, d: torch.Tensor, valid: torch.Tensor | None = None) -> dict[str, np.ndarray]:
-    """Figures of noisy − denoised that look odd when structure was removed. Hints: they have no threshold.
-
-    residual_sigma: standard deviation. residual_lag_x, residual_lag_y: correlation with the right and the lower
-    neighbour; compare with the tool's own noise, which need not be white. residual_structure: correlation of the
-    residual with the denoised image in the 1-4 px band (above 0: detail was held back). residual_edges:
-    correlation of the squared residual with the local gradient energy, the part explained by brightness
-    (variance law a + b · level) taken out. residual_law_gain: that b.
-    """
-    w = torch.ones_like(x[:, :1]) if valid is None else valid.double()
-    dims = (1, 2, 3)
-    res = (x - d) * w
-    count = w.sum(dims, keepdim=True).clamp(min=1) * x.shape[1]
-    res = (res - res.sum(dims, keepdim=True) / count) * w
-    square = res.square()
-    variance = square.sum(dims, keepdim=True) / count
-
-    def lag(dim: int) -> torch.Tensor:
-        size = res.shape[dim]
-        here, there = res.narrow(dim, 0, size - 1), res.narrow(dim, 1, size - 1)
-        both = w.narrow(dim, 0, size - 1) * w.narrow(dim, 1, size - 1)
-        pairs = both.sum(dims).clamp(min=1) * x.shape[1]
-        return (here * there * both).sum(dims) / pairs / variance.flatten()
-
-    level = smooth(d * w, (2.0,), valid)[0] * w
-    bd = band_pass(d, 1.0, 4.0, valid) * w
-    energy = smooth(bd.square(), (2.0,), valid)[0]
-    level0, square0, energy0 = (_centred(v, w) for v in (level, square, energy))
-    gain = (square0 * level0).sum(dims) / level0.square().sum(dims)
-    gain = torch.where(level0.square().sum(dims) > 0, gain, 0.0)
-    rest = square0 - gain[:, None, None, None] * level0
-    energy0 = energy0 - (energy0 * level0).sum(dims, keepdim=True) / level0.square().sum(dims, keepdim=True) * level0
-    values = {
-        "residual_sigma": variance.flatten().sqrt(),
-        "residual_lag_x": lag(3),
-        "residual_lag_y": lag(2),
-        "residual_structure": _correlation(band_pass(res, 1.0, 4.0, valid) * w, bd),
-        "residual_edges": _correlation(rest, energy0),
-        "residual_law_gain": gain,
-    }
-    return {name: value.cpu().numpy() for name, value in values.items()}
-
-
-def _centred(v: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    count = w.sum((1, 2, 3), keepdim=True).clamp(min=1) * v.shape[1]
-    return (v - (v * w).sum((1, 2, 3), keepdim=True) / count) * w
-
-
-def _correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    dims = (1, 2, 3)
-    return (a * b).sum(dims) / (a.square().sum(dims) * b.square().sum(dims)).sqrt()

@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     print("\nWhat `auto` takes for a 1x1x512x512 tile on the CPU")
     print(table(("op", "uint8", "float32"), [(op, d["uint8"], d["float32"]) for op, d in found["auto"].items()]))
     print("\nWeights")
-    print(table(("name", "state"), [(w["name"], w["state"]) for w in found["weights"]]))
+    absent = "absent: semnr weights fetch NAME, or --dists-weights random (uncalibrated)"
+    print(table(("name", "state"), [(w["name"], w["path"] if w["present"] else absent) for w in found["weights"]]))
     print("\nOptional packages")
     rows = [(p["name"], p["version"] or "not installed", p["for"]) for p in found["packages"]]
     print(table(("package", "version", "for"), rows))

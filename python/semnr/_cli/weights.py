@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from . import PASS
-from ._text import print_json, table
+from . import PASS, USAGE
+from ._text import print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +28,13 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(found)
         else:
-            columns = list(dict.fromkeys(k for w in found for k in w))
-            print(table(columns, [[w.get(c, "") for c in columns] for w in found]))
+            for known in found:
+                print(f"{known['name']}: {'present' if known['present'] else 'ABSENT'}")
+                print("\n".join(f"    {k}: {known[k]}" for k in ("purpose", "license", "url", "sha256", "path")))
         return PASS
     result = weights.fetch(args.name, path=args.path) if args.action == "fetch" else weights.verify(args.name)
     if args.json:
         print_json(result)
     else:
-        print("\n".join(f"{k}: {v}" for k, v in result.items()) if isinstance(result, dict) else result)
-    return PASS
+        print("\n".join(f"{k}: {v}" for k, v in result.items()))
+    return PASS if result["ok"] else USAGE

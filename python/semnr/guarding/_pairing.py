@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,10 +41,8 @@ def _tiles(before: Profile, after: Profile) -> list[str]:
     if ours == theirs:
         return []
     only = [(name, sorted(a - b)) for name, a, b in (("before", ours, theirs), ("after", theirs, ours)) if a - b]
-    return [
-        "tiles: "
-        + ", ".join(f"{len(t)} only in {name} ({', '.join(t[:3])}{', ...' * (len(t) > 3)})" for name, t in only)
-    ]
+    said = [f"{len(t)} only in {name} ({', '.join(t[:3])}{', ...' * (len(t) > 3)})" for name, t in only]
+    return ["tiles: " + ", ".join(said)]
 
 
 def _measures(before: Profile, after: Profile) -> list[str]:
@@ -77,8 +76,6 @@ def _references(before: Profile, after: Profile) -> list[str]:
 def _reordered(profile: Profile, like: Profile) -> Profile:
     if profile.tiles == like.tiles:
         return profile
-    import dataclasses
-
     at = {tile: i for i, tile in enumerate(profile.tiles)}
     order = np.array([at[tile] for tile in like.tiles], dtype=int)
     return dataclasses.replace(

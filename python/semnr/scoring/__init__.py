@@ -92,7 +92,7 @@ def score(
     budget = prepare.bytes_of(memory_budget)
     source = open_tiles(src, root=root)
     inputs = prepare.inputs_of(source, reference, noisy, root)
-    scale = data_range if data_range is not None else source.data_range
+    scale = prepare.scale_of(data_range) or source.data_range
 
     from semnr_kernels._registry import recording
 
@@ -187,7 +187,12 @@ def _stream(
                 sink.add({**row_of(keys_or_key), "status": found.status, "reason": found.reason})
                 progress.advance()
                 continue
-            dtype = dtype or found["x"].dtype
+            if dtype is None:
+                dtype = found["x"].dtype
+                if dtype.kind == "f" and scorer.data_range is None:
+                    raise ValueError(
+                        f"data_range is missing; it is required for {dtype} tiles (for example data_range=1.0)"
+                    )
             if found["x"].dtype != dtype:
                 reason = f"tile is {found['x'].dtype}, the run {dtype}: another intensity scale"
                 for key in keys_or_key:

@@ -29,6 +29,15 @@ def metrics_of(metrics: Sequence[str]) -> tuple[str, ...]:
     return tuple(m for m in METRICS if m in names)
 
 
+def scale_of(value: float | None) -> float | None:
+    """A given data_range, checked; None is decided by the tiles' dtype."""
+    import torch
+
+    from semnr_kernels._checks import as_data_range
+
+    return None if value is None else as_data_range(torch.uint8, value)
+
+
 def bytes_of(value: int | str) -> int:
     """2048, "512MiB", "2GiB" in bytes."""
     units = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9, "b": 1}
@@ -69,15 +78,15 @@ def begin(folder: Path, settings: dict[str, Any], resume: bool) -> tuple[dict[st
         return {}, set()
     if not resume:
         raise ValueError(f"out is {folder}, which holds a run already; accepted: another folder, or resume=True")
-    run = Run.open(folder)
+    run, done = Run.open(folder), done_tiles(folder)
     before = run.info["requested"]
     changed = []
     for name, value in settings.items():
         if not _same(before.get(name), value):
             changed.append(f"{name}: was {before.get(name)!r}, is {value!r}")
-    if changed:
+    if changed and done:
         raise ValueError(f"out is {folder}, a run with other settings ({'; '.join(changed)}); accepted: the same ones")
-    return run.info, done_tiles(folder)
+    return run.info, done
 
 
 def _same(before: Any, now: Any) -> bool:

@@ -1,11 +1,25 @@
-"""The compute layer: tensors in, tensors out. One folder an op; knows no files, wafers or reports."""
+"""The compute layer: tensors in, tensors out. One folder an op; knows no files, wafers or reports.
 
-from . import cnr, dists, fsim, pixel, ssim
+Ops are imported on first use, so that the errors and `import semnr_kernels` cost no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ._errors import BackendUnavailable, SemnrError, TileError, WeightsUnavailable
-from ._registry import Call, Explanation, backends, explain, use_backend
 from ._result import Result
 
+if TYPE_CHECKING:
+    from . import cnr, dists, fsim, pixel, ssim
+    from ._registry import Call, Explanation, backends, explain, use_backend
+
+OPS = ("cnr", "dists", "fsim", "pixel", "ssim")
+_REGISTRY = ("Call", "Explanation", "backends", "explain", "use_backend")
+
 __all__ = [
+    "OPS",
     "BackendUnavailable",
     "Call",
     "Explanation",
@@ -22,3 +36,11 @@ __all__ = [
     "ssim",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in OPS:
+        return importlib.import_module(f"semnr_kernels.{name}")
+    if name in _REGISTRY:
+        return getattr(importlib.import_module("semnr_kernels._registry"), name)
+    raise AttributeError(f"module 'semnr_kernels' has no attribute {name!r}")

@@ -18,7 +18,11 @@ class WeightsUnavailable(SemnrError):
 class TileError(SemnrError):
     """One tile could not be read; the run goes on without it."""
 
-    def __init__(self, tile: str, reason: str) -> None:
+    def __init__(self, tile: str, reason: str, status: str = "unreadable") -> None:
         super().__init__(f"tile {tile}: {reason}")
         self.tile = tile
         self.reason = reason
+        self.status = status  # "missing" or "unreadable"
+
+    def __reduce__(self) -> tuple[type[TileError], tuple[str, str, str]]:
+        return type(self), (self.tile, self.reason, self.status)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from . import _native
+from . import OPS, _native
 from ._errors import BackendUnavailable
 
 # "auto" tries these in order; everything else (an instruction set, a test vehicle) must be named.
@@ -197,6 +198,8 @@ def register_native(
 
 def ops() -> tuple[str, ...]:
     """Names of every op that has an implementation."""
+    for name in OPS:  # an op registers itself when it is imported
+        importlib.import_module(f"semnr_kernels.{name}")
     return tuple(sorted(_implementations))
 
 

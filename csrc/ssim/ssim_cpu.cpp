@@ -10,12 +10,6 @@
 namespace semnr {
 namespace {
 
-// Tiles are cut by geometry alone, so results do not depend on the number of threads. The ring of an 11-tap window
-// (14 rows of 4 planes of 512 bytes) stays in the first-level cache.
-constexpr std::int64_t kTileRows = 128;
-template <class R>
-constexpr std::int64_t kTileColumns = 512 / std::int64_t(sizeof(R));
-
 // What a tile adds up, over its windows.
 struct Sums {
   double score = 0, contrast_structure = 0, luminance = 0, contrast = 0, structure = 0, weight = 0, count = 0;
@@ -143,15 +137,15 @@ Vec<R> root(Vec<R> v) {
 // Windows of up to kStep rows: moments from the ring, scores out. The plain case.
 template <class R, int K, bool Map>
 void finish(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const Ahead* soon, const R* const* rows,
-            std::int64_t pitch, std::int64_t row, std::int64_t live, Vec<double>& score, Vec<double>& structure) {
+            std::int64_t row, std::int64_t live, Vec<double>& score, Vec<double>& structure) {
   using V = Vec<R>;
   constexpr int L = kLanes<R>;
   const R offset_s = -(shift.x + shift.y), offset_d = shift.y - shift.x;
   for (std::int64_t c = 0; c < tile.columns; c += L) {
     for (int r = 0; r < kStep; ++r) soon[r].ask(c, L);
     V moment[4][kStep];
-    down_rows<R, K, 2>(rows, c, pitch, job.taps.data(), job.size, moment);
-    down_rows<R, K, 2>(rows, c + 2 * pitch, pitch, job.taps.data(), job.size, moment + 2);
+    down_rows<R, K, 2>(rows, c, job.taps.data(), job.size, moment);
+    down_rows<R, K, 2>(rows, c + 2 * kRingPitch<R>, job.taps.data(), job.size, moment + 2);
     const std::int64_t left = tile.columns - c;
     V index[kStep], cs[kStep];
 #pragma GCC unroll 4
@@ -190,7 +184,7 @@ void finish(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const Ah
 
 // The same with components, masks and coverage, one window row at a time, in float64.
 template <class R, int K>
-void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const R* const* rows, std::int64_t pitch,
+void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const R* const* rows,
                 std::int64_t row, std::int64_t live, Sums& sums) {
   using V = Vec<R>;
   constexpr int L = kLanes<R>;
@@ -199,7 +193,7 @@ void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, cons
   for (std::int64_t c = 0; c < tile.columns; c += L) {
     V moment[6][kStep];
     for (int p = 0; p < 6; p += 2) {
-      down_rows<R, K, 2>(rows, c + p * pitch, pitch, job.taps.data(), job.size, moment + p);
+      down_rows<R, K, 2>(rows, c + p * kRingPitch<R>, job.taps.data(), job.size, moment + p);
     }
     for (std::int64_t r = 0; r < live; ++r) {
       const V weight = moment[5][r], share = R(1) / (weight > V{} ? weight : splat<R>(1));
@@ -244,23 +238,23 @@ template <class R, int K, int P, bool Map>
 Sums walk(const Job<R>& job, const Tile& tile) {
   constexpr std::int64_t L = kLanes<R>;
   const std::int64_t columns = round_up(tile.columns, L), padded = round_up(columns + job.size - 1, L) + L;
-  const std::int64_t out_pitch = columns + L, slots = job.size - 1 + kStep;  // + L: planes off each other's cache sets
+  const std::int64_t pitch = line_pitch<R, K>(job.size), slot = P * kRingPitch<R>, slots = job.size - 1 + kStep;
   R* line = static_cast<R*>(
-      scratch((P * padded + slots * P * out_pitch) * std::int64_t(sizeof(R)) + slots * std::int64_t(sizeof(R*))));
-  R* ring = line + P * padded;
-  const R** rows = reinterpret_cast<const R**>(ring + slots * P * out_pitch);
+      scratch((P * pitch + slots * slot) * std::int64_t(sizeof(R)) + slots * std::int64_t(sizeof(R*))));
+  R* ring = line + P * pitch;
+  const R** rows = reinterpret_cast<const R**>(ring + slots * slot);
   const Shift<R> shift = job.shift(job, tile);
 
   const auto feed = [&](std::int64_t i) {  // row i of the tile's pixels into the ring
-    make_planes<R, P>(job, tile, tile.row - job.lead + i, padded, shift, line, padded);
+    make_planes<R, P>(job, tile, tile.row - job.lead + i, padded, shift, line, pitch);
     const Ahead soon = ahead(job, job.x, tile, i + 2 * kStep);
-    along_row<R, K, P>(line, padded, ring + i % slots * P * out_pitch, out_pitch, columns, job.taps.data(), job.size,
+    along_row<R, K, P>(line, ring + i % slots * slot, columns, job.taps.data(), job.size,
                        [&](std::int64_t c) { soon.ask(c, L); });
   };
   for (std::int64_t i = 0; i < job.size - 1; ++i) feed(i);
   // The last step reads rows that a short tile never fills: their sums are dropped, but garbage could be slow to add.
   for (std::int64_t i = tile.rows + job.size - 1; i < slots; ++i) {
-    std::fill_n(ring + i * P * out_pitch, P * out_pitch, R(0));
+    std::fill_n(ring + i * slot, slot, R(0));
   }
 
   Sums sums;
@@ -268,13 +262,13 @@ Sums walk(const Job<R>& job, const Tile& tile) {
   for (std::int64_t row = 0; row < tile.rows; row += kStep) {
     const std::int64_t live = std::min<std::int64_t>(kStep, tile.rows - row), next = row + job.size - 1;
     for (std::int64_t i = next; i < next + live; ++i) feed(i);
-    for (std::int64_t i = 0; i < slots; ++i) rows[i] = ring + (row + i) % slots * P * out_pitch;
+    for (std::int64_t i = 0; i < slots; ++i) rows[i] = ring + (row + i) % slots * slot;
     if constexpr (P == 4) {
       Ahead soon[kStep];
       for (int r = 0; r < kStep; ++r) soon[r] = ahead(job, job.y, tile, next + kStep + r);
-      finish<R, K, Map>(job, tile, shift, soon, rows, out_pitch, tile.row + row, live, score, structure);
+      finish<R, K, Map>(job, tile, shift, soon, rows, tile.row + row, live, score, structure);
     } else {
-      finish_all<R, K>(job, tile, shift, rows, out_pitch, tile.row + row, live, sums);
+      finish_all<R, K>(job, tile, shift, rows, tile.row + row, live, sums);
     }
   }
   if constexpr (P == 4) {

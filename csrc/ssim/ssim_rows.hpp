@@ -24,6 +24,23 @@ inline std::int64_t mirrored(std::int64_t i, std::int64_t n) { return i < 0 ? -i
 
 inline std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
 
+// Tiles are cut by geometry alone, so results do not depend on the number of threads. The ring of an 11-tap window
+// (14 rows of 4 planes of 512 bytes) stays in the first-level cache.
+constexpr std::int64_t kTileRows = 128;
+template <class R>
+constexpr std::int64_t kTileColumns = 512 / std::int64_t(sizeof(R));
+
+// Distance between the planes of a loaded row, and of a filtered one. Constants where the window size K is one:
+// every address of the unrolled sums is then a base and a displacement. The spare vector keeps planes off each other's
+// cache sets, and a shuffle reads one vector past the last tap.
+template <class R, int K>
+constexpr std::int64_t line_pitch(int size) {
+  const std::int64_t reach = kTileColumns<R> + (K != 0 ? K : size) - 1;
+  return (reach + kLanes<R> - 1) / kLanes<R> * kLanes<R> + kLanes<R>;
+}
+template <class R>
+constexpr std::int64_t kRingPitch = kTileColumns<R> + kLanes<R>;
+
 // The affine map from pixels to what is summed: value · scale + offset.
 template <class R>
 struct Shift {
@@ -82,9 +99,10 @@ inline Vec<float> slide(Vec<float> low, Vec<float> high) {
 
 // `Many` vectors of columns of each plane at c. Many · P sums run side by side, enough to hide a sum's latency.
 template <class R, int K, int P, int Many, int T>
-inline void add_tap(const R* in, std::int64_t pitch, const Vec<R>* w, const Vec<R> (&low)[2][Many + 1],
+inline void add_tap(const R* in, const Vec<R>* w, const Vec<R> (&low)[2][Many + 1],
                     Vec<R> (&sum)[P][Many]) {
   if constexpr (T < K) {
+    constexpr std::int64_t pitch = line_pitch<R, K>(K);
     const Vec<R> weight = w[T > K / 2 ? K - 1 - T : T];
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
@@ -105,12 +123,13 @@ inline void add_tap(const R* in, std::int64_t pitch, const Vec<R>* w, const Vec<
         sum[p][m] = T == 0 ? weight * v : sum[p][m] + weight * v;
       }
     }
-    add_tap<R, K, P, Many, T + 1>(in, pitch, w, low, sum);
+    add_tap<R, K, P, Many, T + 1>(in, w, low, sum);
   }
 }
 
 template <class R, int K, int P, int Many>
-inline void along_some(const R* in, std::int64_t pitch, R* out, std::int64_t out_pitch, const Vec<R>* w) {
+inline void along_some(const R* in, R* out, const Vec<R>* w) {
+  constexpr std::int64_t pitch = line_pitch<R, K>(K);
   Vec<R> low[2][Many + 1];
 #pragma GCC unroll 4
   for (int m = 0; m <= Many; ++m) {
@@ -118,19 +137,18 @@ inline void along_some(const R* in, std::int64_t pitch, R* out, std::int64_t out
     low[1][m] = load(in + pitch + m * kLanes<R>);
   }
   Vec<R> sum[P][Many];
-  add_tap<R, K, P, Many, 0>(in, pitch, w, low, sum);
+  add_tap<R, K, P, Many, 0>(in, w, low, sum);
 #pragma GCC unroll 8
   for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 4
-    for (int m = 0; m < Many; ++m) store<R>(out + p * out_pitch + m * kLanes<R>, sum[p][m]);
+    for (int m = 0; m < Many; ++m) store<R>(out + p * kRingPitch<R> + m * kLanes<R>, sum[p][m]);
   }
 }
 
-// Weighted sums along a row: planes `in` (pitch apart) to `out` (out_pitch apart), whole vectors.
+// Weighted sums along a row: planes `in` to `out`, whole vectors.
 // K: the window size, 0 where it is known at run time only. ask(c): a chance to prefetch.
 template <class R, int K, int P, class Ask>
-inline void along_row(const R* in, std::int64_t pitch, R* out, std::int64_t out_pitch, std::int64_t columns,
-                      const R* taps, int size, Ask&& ask) {
+inline void along_row(const R* in, R* out, std::int64_t columns, const R* taps, int size, Ask&& ask) {
   using V = Vec<R>;
   constexpr int L = kLanes<R>;
   if constexpr (K != 0) {
@@ -141,13 +159,14 @@ inline void along_row(const R* in, std::int64_t pitch, R* out, std::int64_t out_
     for (; c + 2 * L <= columns; c += 2 * L) {
       ask(c);
       ask(c + L);
-      along_some<R, K, P, 2>(in + c, pitch, out + c, out_pitch, w);
+      along_some<R, K, P, 2>(in + c, out + c, w);
     }
     if (c < columns) {
       ask(c);
-      along_some<R, K, P, 1>(in + c, pitch, out + c, out_pitch, w);
+      along_some<R, K, P, 1>(in + c, out + c, w);
     }
   } else {
+    const std::int64_t pitch = line_pitch<R, K>(size);
     for (std::int64_t c = 0; c < columns; c += L) {
       ask(c);
       V sum[P] = {};
@@ -157,15 +176,15 @@ inline void along_row(const R* in, std::int64_t pitch, R* out, std::int64_t out_
         for (int p = 0; p < P; ++p) sum[p] += w * load(in + p * pitch + c + t);
       }
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) store<R>(out + p * out_pitch + c, sum[p]);
+      for (int p = 0; p < P; ++p) store<R>(out + p * kRingPitch<R> + c, sum[p]);
     }
   }
 }
 
-// Weighted sums down the ring for one vector of columns: kStep rows of windows of P planes, `pitch` apart.
+// Weighted sums down the ring for one vector of columns: kStep rows of windows of P planes.
 // rows: addresses of size - 1 + kStep consecutive rows. One load serves kStep sums.
 template <class R, int K, int P>
-inline void down_rows(const R* const* rows, std::int64_t offset, std::int64_t pitch, const R* taps, int size,
+inline void down_rows(const R* const* rows, std::int64_t offset, const R* taps, int size,
                       Vec<R> (*sum)[kStep]) {
   using V = Vec<R>;
   if constexpr (K != 0) {
@@ -177,7 +196,7 @@ inline void down_rows(const R* const* rows, std::int64_t offset, std::int64_t pi
     for (int j = 0; j < K - 1 + kStep; ++j) {
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
-        const V v = load(rows[j] + offset + p * pitch);
+        const V v = load(rows[j] + offset + p * kRingPitch<R>);
 #pragma GCC unroll 4
         for (int r = 0; r < kStep; ++r) {
           const int t = j - r;
@@ -198,7 +217,7 @@ inline void down_rows(const R* const* rows, std::int64_t offset, std::int64_t pi
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 4
-        for (int r = 0; r < kStep; ++r) total[p][r] += w * load(rows[t + r] + offset + p * pitch);
+        for (int r = 0; r < kStep; ++r) total[p][r] += w * load(rows[t + r] + offset + p * kRingPitch<R>);
       }
     }
     for (int p = 0; p < P; ++p) {

@@ -25,6 +25,7 @@ _HOME = {
     "report": "semnr.reporting",
     **dict.fromkeys(("BackendUnavailable", "SemnrError", "TileError", "WeightsUnavailable"), "semnr_kernels._errors"),
     "Result": "semnr_kernels._result",
+    **dict.fromkeys(("Sigma", "otsu_masks", "worst_windows"), "semnr_kernels.cnr"),
 }
 _MODULES = ("losses", "synth", "torchmetrics", "weights")
 

@@ -204,7 +204,9 @@ def cnr(x: Array, y: Array | None = None, signal: Any = None, background: Any = 
     kind
         "two_roi" (default) |μs − μb| / √((σs² + σb²)/2); "sum_var"; "background"; "fixed_noise".
     noise
-        For "fixed_noise": the σ of the noisy input, a map of it, or the noisy image.
+        For "fixed_noise": the σ of the noisy input, `Sigma(map)`, or the noisy image.
+
+    Rows by default (`reduction="none"`). Also mask, data_range, nan, details, backend as in the module's docstring.
     """
     return _call(kernels.cnr.cnr, x, y, signal=signal, background=background, **options)
 

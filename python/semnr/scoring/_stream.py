@@ -43,8 +43,7 @@ class Inputs:
             try:
                 loaded[name] = place.read(its_key, its_role)
             except TileError as error:
-                status = "missing" if isinstance(error.__cause__, FileNotFoundError) else "unreadable"
-                return Problem(key.tile, status, f"{its_role}: {error.reason}")
+                return Problem(key.tile, error.status, f"{its_role}: {error.reason}")
         return _mismatch(key, loaded) or loaded
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from semnr_kernels import TileError
 from semnr_kernels._errors import TileError
 
 from ._pixels import ACCEPTED, as_pixels, grey_or_rgb
-from ._source import tile_error
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
 PILLOW_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg")
@@ -27,9 +27,9 @@ def explained(tile: str, name: object) -> Iterator[None]:
     except (TileError, MemoryError):
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise tile_error(tile, f"{name}: no such file ({error})", "missing") from error
+        raise TileError(tile, f"{name}: no such file ({error})", "missing") from error
     except Exception as error:  # codecs raise zlib.error, struct.error, SyntaxError, KeyError, RuntimeError, ...
-        raise tile_error(tile, f"{name}: {type(error).__name__}: {error}") from error
+        raise TileError(tile, f"{name}: {type(error).__name__}: {error}") from error
 
 
 def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
@@ -59,7 +59,7 @@ def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
         try:
             return as_pixels(tile, pixels)
         except TileError as error:
-            raise tile_error(tile, f"{path}: {error.reason}") from error
+            raise TileError(tile, f"{path}: {error.reason}") from error
 
 
 def _tiff(path: Path) -> np.ndarray:

@@ -9,8 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from semnr_kernels import TileError
+
 from ._decode import IMAGE_SUFFIXES, TIFF_SUFFIXES, decode
-from ._source import ROLES, Problem, TileKey, TileSource, tile_error
+from ._source import ROLES, Problem, TileKey, TileSource
 from ._vendor import pixel_size_nm
 
 _MAIN = ("image", "denoised", "candidate", "noisy")  # the role folder that names the tiles
@@ -92,5 +94,5 @@ class FolderSource(TileSource):
         self._check_role(role)
         path = self._paths[role].get(key.tile)
         if path is None:
-            raise tile_error(key.tile, f"{self.name} has no {role} image of this name", "missing")
+            raise TileError(key.tile, f"{self.name} has no {role} image of this name", "missing")
         return decode(self._folder / path, key.tile)

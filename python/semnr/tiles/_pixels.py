@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._source import tile_error
+from semnr_kernels import TileError
 
 DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
 ACCEPTED = "grey or RGB pixels of uint8, uint16, float16, float32 or float64"
@@ -37,17 +37,17 @@ def as_pixels(tile: str, value: Any) -> np.ndarray:
     try:
         array = to_numpy(value)
     except (TypeError, RuntimeError) as error:  # bfloat16, or a tensor that lives nowhere
-        raise tile_error(tile, f"the tensor is no NumPy array: {error}; accepted: {ACCEPTED}") from error
+        raise TileError(tile, f"the tensor is no NumPy array: {error}; accepted: {ACCEPTED}") from error
     if not isinstance(array, np.ndarray):
-        raise tile_error(tile, f"it is {type(value).__name__}; accepted: an array of {ACCEPTED}")
+        raise TileError(tile, f"it is {type(value).__name__}; accepted: an array of {ACCEPTED}")
     if not known_dtype(array.dtype):
-        raise tile_error(tile, f"its dtype is {array.dtype.name}; accepted: {ACCEPTED}")
+        raise TileError(tile, f"its dtype is {array.dtype.name}; accepted: {ACCEPTED}")
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[0] == 3):
-        raise tile_error(tile, f"its shape is {array.shape}; accepted: (H, W), (1, H, W) or (3, H, W)")
+        raise TileError(tile, f"its shape is {array.shape}; accepted: (H, W), (1, H, W) or (3, H, W)")
     if array.size == 0:
-        raise tile_error(tile, f"it is empty, shape {array.shape}; accepted: at least one pixel")
+        raise TileError(tile, f"it is empty, shape {array.shape}; accepted: at least one pixel")
     if isinstance(array, np.memmap):
         array = np.array(array)  # read now, once, so that a failing disk fails here
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from semnr_kernels import TileError
+
 from ._decode import decode
 from ._folder import recorded_pixel_nm, without_suffix
 from ._journal import plain
-from ._source import ROLES, Problem, TileKey, TileSource, tile_error
+from ._source import ROLES, Problem, TileKey, TileSource
 
 ROLE_COLUMNS = tuple(role for role in ROLES if role != "image")
 TEXT = ("path", "tile", *ROLE_COLUMNS, "lot_id", "wafer_id")
@@ -243,5 +245,5 @@ class PlanSource(TileSource):
             raise ValueError(f"key.index is {key.index}; {self.name} has tiles 0 to {len(self) - 1}")
         path = self._cell("path" if role == "image" else role, self._rows[key.index])
         if path is None:
-            raise tile_error(key.tile, f"{self.name} row {self._rows[key.index] + 1} has no {role}", "missing")
+            raise TileError(key.tile, f"{self.name} row {self._rows[key.index] + 1} has no {role}", "missing")
         return decode(self._folder / path, key.tile)

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from semnr_kernels._errors import TileError
-
 ROLES = ("image", "reference", "noisy", "noisy_2", "candidate", "denoised")
 
 
@@ -32,13 +30,6 @@ class Problem:
     tile: str
     status: str  # missing, duplicate, unreadable, wrong_size, ...
     reason: str
-
-
-def tile_error(tile: str, reason: str, status: str = "unreadable") -> TileError:
-    """A TileError whose `status` says what the run counts it as: unreadable, missing, wrong_size, ..."""
-    error = TileError(tile, reason)
-    error.status = status  # type: ignore[attr-defined]
-    return error
 
 
 class TileSource(abc.ABC):

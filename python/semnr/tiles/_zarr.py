@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from semnr_kernels import TileError
+
 from ._decode import explained
 from ._journal import read_journal
 from ._pixels import ACCEPTED, as_pixels, known_dtype
 from ._plan import cell
 from ._planes import PlaneSource, default_id
-from ._source import ROLES, TileKey, TileSource, tile_error
+from ._source import ROLES, TileKey, TileSource
 
 # written by our own writer, which stores every chunk: an absent chunk is a tile that was never written
 ABSENT = {"absent_chunk": "missing"}
@@ -153,7 +155,7 @@ class ZarrStack(TileSource):
         self._check_role(role)
         array = self._arrays[role]
         if not 0 <= key.index < array.shape[0]:
-            raise tile_error(key.tile, f"{self.name} has no {role} tile {key.index}", "missing")
+            raise TileError(key.tile, f"{self.name} has no {role} tile {key.index}", "missing")
         with explained(key.tile, f"{self.name}/{array.basename}"):
             pixels = np.asarray(array[key.index])
             # a chunk of zeros is stored; one that is not there reads as zeros
@@ -169,7 +171,7 @@ class ZarrStack(TileSource):
 
         chunk = (array.store_path / array.metadata.encode_chunk_key((key.index, 0, 0))).path
         if not sync(array.store.exists(chunk)):
-            raise tile_error(key.tile, f"{self.name}: its {role} was never written", "missing")
+            raise TileError(key.tile, f"{self.name}: its {role} was never written", "missing")
 
 
 def _journal_columns(where: str, count: int) -> dict[str, np.ndarray | list[Any]]:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 
-import cases
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import affine_transform, gaussian_filter
 
+import cases
 import semnr
 from semnr._bands import band_pass, smooth
-from semnr.transfer import MIN_STRUCTURE_Z, evidence
+from semnr.transfer import evidence
 
 RNG = np.random.default_rng
 BORDER = 12
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small images: threads only get into each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def blur(stack: np.ndarray, sigma: float) -> np.ndarray:

@@ -245,11 +245,12 @@ Sums walk(const Job<R>& job, const Tile& tile) {
   const R** rows = reinterpret_cast<const R**>(ring + slots * slot);
   const Shift<R> shift = job.shift(job, tile);
 
-  const auto feed = [&](std::int64_t i) {  // row i of the tile's pixels into the ring
+  R* into = ring;
+  const auto feed = [&](std::int64_t i) {  // row i of the tile's pixels into the next slot of the ring
     make_planes<R, P>(job, tile, tile.row - job.lead + i, padded, shift, line, pitch);
     const Ahead soon = ahead(job, job.x, tile, i + 2 * kStep);
-    along_row<R, K, P>(line, ring + i % slots * slot, columns, job.taps.data(), job.size,
-                       [&](std::int64_t c) { soon.ask(c, L); });
+    along_row<R, K, P>(line, into, columns, job.taps.data(), job.size, [&](std::int64_t c) { soon.ask(c, L); });
+    into = into + slot == ring + slots * slot ? ring : into + slot;
   };
   for (std::int64_t i = 0; i < job.size - 1; ++i) feed(i);
   // The last step reads rows that a short tile never fills: their sums are dropped, but garbage could be slow to add.
@@ -259,10 +260,17 @@ Sums walk(const Job<R>& job, const Tile& tile) {
 
   Sums sums;
   Vec<double> score = {}, structure = {};
+  const R* oldest = ring;
   for (std::int64_t row = 0; row < tile.rows; row += kStep) {
     const std::int64_t live = std::min<std::int64_t>(kStep, tile.rows - row), next = row + job.size - 1;
     for (std::int64_t i = next; i < next + live; ++i) feed(i);
-    for (std::int64_t i = 0; i < slots; ++i) rows[i] = ring + (row + i) % slots * slot;
+    // the oldest row lies where the next one would go; a short last step leaves gaps, of rows that it does not use
+    const R* from = oldest;
+    for (std::int64_t i = 0; i < slots; ++i) {
+      rows[i] = from;
+      from = from + slot == ring + slots * slot ? ring : from + slot;
+    }
+    oldest = rows[kStep];
     if constexpr (P == 4) {
       Ahead soon[kStep];
       for (int r = 0; r < kStep; ++r) soon[r] = ahead(job, job.y, tile, next + kStep + r);

@@ -12,10 +12,10 @@ from typing import Any
 from ._files import write_json
 
 # name, model, its parameters, what it stands for
-RELEASED = ("wavelet", "wavelet", {}, "the released denoiser: careful, leaves noise")
+RELEASED = ("wavelet", "wavelet", {"strength": 0.6}, "the released denoiser: careful, leaves noise")
 CANDIDATES = (
-    ("nlm", "nlm", {}, "a candidate: non-local means"),
-    ("gaussian", "gaussian", {"sigma": 2.5}, "a candidate that over-smooths on purpose"),
+    ("nlm", "nlm", {"strength": 0.5}, "a candidate that keeps structure"),
+    ("gaussian", "gaussian", {"sigma": 2.0}, "a candidate that over-smooths on purpose"),
 )
 DISTS_EVERY = 10  # VGG16 is the slow metric: a sample, and it says so
 MARKER = ".semnr-demo"

@@ -19,6 +19,8 @@ __all__ = ["Profile", "Reference", "profile"]
 # A reference's DISTS maps take about 500 bytes a pixel; more than this is computed anew for each candidate.
 _KEEP_BYTES = 2**30
 _DISTS_BYTES_PER_PIXEL = 500
+# Windows of the worst-window columns, and the least pixels of each region in one: fewer, and noise picks the worst.
+_WINDOW, _WINDOW_PIXELS = 64, 64
 
 
 def profile(
@@ -54,7 +56,8 @@ def profile(
     masks : (signal, background), mapping with these names, or Masks, optional
         Bool regions for CNR; default: Otsu on `y`.
     noise : number, Tensor, ndarray or Sigma, optional
-        Noise of the *noisy input*: a σ, or the noisy image. Gives `cnr_fixed_noise` and `contrast_retention`.
+        Noise of the *noisy input*: a σ, or the noisy image. Gives the columns `cnr_fixed_noise` and
+        `contrast_retention`, and with `_worst` appended those of the tile's lowest window of 64 px.
     mask : bool, optional
         Valid pixels.
     nan : {"error", "propagate", "omit"}
@@ -285,6 +288,23 @@ class _Scored:
             self._rows("cnr_fixed_noise", fixed.value)
             self._rows("contrast_retention", fixed.components["contrast_retention"])
             self.flags += (f"cnr_fixed_noise: {f}" for f in fixed.flags if f not in found.flags)
+            self._worst_windows({k: v for k, v in options.items() if k != "reduction"})
+
+    def _worst_windows(self, options: dict[str, Any]) -> None:
+        """The lowest window of each image: contrast lost in one place does not show in the ratio of a whole tile."""
+        side = min(_WINDOW, *self.ref.y4.shape[2:])
+        found: Any = cnr.cnr_map(
+            self.x, self.ref.y, kind="fixed_noise", noise=self.noise, window=side, stride=max(1, side // 2),
+            min_pixels=_WINDOW_PIXELS, **options,
+        )  # fmt: skip
+        parts = {
+            "cnr_fixed_noise_worst": found.value,
+            "contrast_retention_worst": found.components["contrast_retention"],
+        }
+        for name, values in parts.items():
+            rows = values.reshape(len(self.ref), -1)
+            lowest = torch.where(torch.isnan(rows), torch.inf, rows).amin(1)
+            self._rows(name, torch.where(torch.isnan(rows).all(1), torch.nan, lowest))
 
     def fingerprint(self) -> None:
         """Mean and σ of the reference: enough to notice that two profiles were scored against different ones."""

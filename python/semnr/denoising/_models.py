@@ -8,6 +8,7 @@ ones.
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -150,12 +151,18 @@ def _bm3d(setting: Setting) -> Built:
     warnings.warn(
         "model 'bm3d' runs the package bm3d, whose licence allows non-commercial use only", UserWarning, stacklevel=2
     )
-    sigma = setting.params["strength"] * setting.sigma
-    noise = setting.noise
+    sigma, noise = setting.params["strength"] * setting.sigma, setting.noise
+    alone = threading.Lock()  # the package keeps one pool of threads, which takes one call at a time
 
     def apply(x: np.ndarray) -> np.ndarray:
         psd = line_spectrum(noise.correlation if noise else (), x.shape[1])
-        return np.asarray(bm3d.bm3d(x, np.broadcast_to(sigma**2 * x.size * psd, x.shape).copy()), dtype=np.float64)
+        try:
+            with alone:
+                return np.asarray(bm3d.bm3d(x, sigma**2 * x.size * np.tile(psd, (x.shape[0], 1))), dtype=np.float64)
+        except AttributeError as error:  # bm4d 4.2.5 calls numpy.trapz, which NumPy 2.4 no longer has
+            raise ImportError(
+                f"the installed bm3d does not run with NumPy {np.__version__} ({error}); pip install 'numpy<2.4'"
+            ) from error
 
     return Built(apply, 48)
 
@@ -218,7 +225,7 @@ MODELS: dict[str, Model] = {
             _bm3d,
             {"strength": 1.0, "sigma": None},
             "BM3D with the noise's spectrum along the scan (package bm3d, non-commercial licence); "
-            "its block grid starts at the window, so tiles differ from the whole",
+            "its block grid starts at the window: tiles differ from the whole (rms 0.6, at most 14 of 255 grey levels)",
             by_sigma=True,
             exact_tiling=False,
             checks=_SIGMA,

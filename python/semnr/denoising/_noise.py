@@ -30,12 +30,13 @@ class NoiseModel:
 
     `correlation` holds the noise's autocorrelation along the scan line at lags 1, 2, ...; `clipped_low` and
     `clipped_high` the shares of pixels at the ends of the range. `levels`, `variances` and `counts` are the
-    measured points under the line, `gain_se` the standard error of the gain from their scatter.
+    measured points under the line, `gain_se` the standard error of the gain from their scatter. A law that is known
+    is given as NoiseModel(gain, offset).
     """
 
     gain: float
     offset: float
-    gain_se: float = math.nan
+    gain_se: float = 0.0
     correlation: tuple[float, ...] = ()
     clipped_low: float = 0.0
     clipped_high: float = 0.0
@@ -49,11 +50,10 @@ class NoiseModel:
         return np.maximum(self.gain * np.asarray(level, dtype=np.float64) + self.offset, self.floor)
 
     def sigma(self, level: Any = None) -> Any:
-        """Standard deviation at an intensity; without one, the root mean variance of the measured pixels."""
-        if level is not None:
-            return np.sqrt(self.variance(level))
-        if not self.counts:
-            return math.sqrt(max(self.offset, self.floor, 0.0))
+        """Standard deviation at an intensity; without one, the root mean variance of the measured pixels (of a law
+        that was given: at intensity 0)."""
+        if level is not None or not self.counts:
+            return np.sqrt(self.variance(0.0 if level is None else level))
         return float(math.sqrt(np.average(self.variances, weights=self.counts)))
 
     @property
@@ -62,14 +62,18 @@ class NoiseModel:
         (by half, between the darkest and the brightest twentieth of the measured pixels)."""
         if self.gain <= 0 or not self.gain > _SIGNIFICANT * self.gain_se:
             return False
+        if not self.levels:
+            return True
         low, high = self._level(0.05), self._level(0.95)
         return bool(self.variance(high) > 1.5 * self.variance(low))
 
     @property
     def stabilisable(self) -> bool:
         """Whether a square root can make the noise uniform: the dark pixels lie where the line is above zero."""
+        if self.gain <= 0 or not self.levels:
+            return self.gain > 0
         dark = self._level(0.05)
-        return self.gain > 0 and bool(dark - 2 * self.sigma(dark) > -self.offset / self.gain - 0.375 * self.gain)
+        return bool(dark - 2 * self.sigma(dark) > -self.offset / self.gain - 0.375 * self.gain)
 
     def _level(self, share: float) -> float:
         """Level below which this share of the measured pixels lies."""
@@ -138,9 +142,11 @@ def sample_windows(
         plane = int(np.searchsorted(ends, index, side="right"))
         height, width = sizes[plane]
         place = divmod(index - int(ends[plane]) + grids[plane], math.ceil(width / _WINDOW))
-        # the last windows of a plane are moved inwards, so that all are of full size
-        starts = [max(0, min(i * _WINDOW, side - _WINDOW)) for i, side in zip(place, (height, width), strict=True)]
-        rows, columns = (slice(a, min(a + _WINDOW, side)) for a, side in zip(starts, (height, width), strict=True))
+        spans = []
+        for at, side in zip(place, (height, width), strict=True):
+            parts = math.ceil(side / _WINDOW)  # of nearly equal length
+            spans.append(slice(at * side // parts, (at + 1) * side // parts))
+        rows, columns = spans
         windows.append(np.asarray(read(plane, rows, columns)))
     return windows
 
@@ -167,7 +173,8 @@ def fit_noise(
     pixels = sum(x.size for x in images)
     clipped_low = sum(int((x <= low).sum()) for x in images) / pixels
     clipped_high = sum(int((x >= high).sum()) for x in images) / pixels
-    ends = (low if clipped_low > 1e-4 else -math.inf, high if clipped_high > 1e-4 else math.inf)
+    piled = 0.0 if data_range else 1e-4
+    ends = (low if clipped_low > piled else -math.inf, high if clipped_high > piled else math.inf)
     fields = [_fields(x if scan_axis == -1 else x.T) for x in images]
     level, difference, slope = (np.concatenate([f[i].ravel() for f in fields]) for i in range(3))
     gain, offset, gain_se, points, keep = _fit(level, difference, slope, ends)

@@ -58,7 +58,11 @@ class Request:
         if needs_noise and noise is None:
             noise = self._estimate(read())
         stabiliser = self._stabiliser(noise, given)
-        sigma = 1.0 if stabiliser else given or (float(noise.sigma()) if noise is not None else 0.0)
+        level = given
+        if self.model.by_sigma and level is None and noise is not None:
+            # a law that was given says nothing of the levels that it is used at
+            level = float(noise.sigma(None if noise.counts else np.mean([window.mean() for window in read()])))
+        sigma = 1.0 if stabiliser else level or 0.0
         if self.model.by_sigma and sigma == 0:  # a noise-free image: nothing to remove
             return Plan(Runner(lambda x: x, 0, 1, self.data_range), noise, 0.0, False)
         forward = stabiliser.forward if stabiliser else lambda x: x
@@ -75,12 +79,7 @@ class Request:
         apply = built.apply
         if stabiliser is not None:
             apply = _stabilised(built.apply, stabiliser)
-        return Plan(
-            Runner(apply, halo, built.align, self.data_range),
-            noise,
-            None if not self.model.by_sigma else given or float(noise.sigma()),  # type: ignore[union-attr]
-            stabiliser is not None,
-        )
+        return Plan(Runner(apply, halo, built.align, self.data_range), noise, level, stabiliser is not None)
 
     def _estimate(self, windows: list[np.ndarray]) -> NoiseModel:
         large = [window for window in windows if min(window.shape) >= 5]

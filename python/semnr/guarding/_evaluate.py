@@ -89,7 +89,7 @@ def compare(rule: Comparison, before: Profile | None, after: Profile, inputs: In
         holds = _mean_holds(condition, mean, se, rule.z)
         all_hold &= holds
         if open_route:  # the route ends at the first "no"
-            steps.append(f"{condition}? {'yes' if holds else 'no'}, {_signed(mean, se)}")
+            steps.append(f"{condition}? {'yes' if holds else 'no'}, {_value(mean, se, '+')}")
         open_route &= holds
     share = float(per_tile.sum()) / n
     evidence |= {"tiles_compared": n, "tiles_fired": int(per_tile.sum()), "share_fired": share}
@@ -137,8 +137,8 @@ def transfer(rule: Transfer, after: Profile, inputs: Inputs) -> Finding:
     if rule.psnr != "any":
         steps.append(f"PSNR over the noisy input {rule.psnr}? on {int(relevant.sum())} of {n} tiles")
     steps.append(
-        f"T + {rule.z:g} SE below {rule.below:g}? on {int(per_tile.sum())} of {int(relevant.sum())} "
-        f"(mean T {mean:.3f} ± {mean_se:.3f})"
+        f"T + {rule.z:g} SE below {rule.below:g}? on {int(per_tile.sum())} of {int(relevant.sum())}"
+        + (f" (mean T {_value(mean, mean_se)})" if relevant.any() else "")
     )
     regions = _regions(after, per_tile, relevant, -t, {"transfer": t, "transfer_se": se}) if fired else ()
     return _finding(rule, status, evidence, "; ".join(steps), regions)
@@ -229,5 +229,5 @@ def _stand_in(inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def _signed(mean: float, se: float) -> str:
-    return f"{mean:+.4g}" + (f" ± {se:.2g}" if math.isfinite(se) else "")
+def _value(mean: float, se: float, sign: str = "") -> str:
+    return f"{mean:{sign}.4g}" + (f" ± {se:.2g}" if math.isfinite(se) else "")

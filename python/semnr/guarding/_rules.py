@@ -15,7 +15,8 @@ SEVERITIES = ("high", "medium", "low")
 CHANGES = ("up", "down", "stable")
 PSNR = ("improves", "falls", "any")
 METRICS = (
-    "mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention", "transfer",
+    "mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention",
+    "cnr_fixed_noise_worst", "contrast_retention_worst", "transfer",
 )  # fmt: skip
 VERSION = 1
 

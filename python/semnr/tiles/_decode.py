@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from semnr_kernels import TileError
-from semnr_kernels._errors import TileError
 
 from ._pixels import ACCEPTED, as_pixels, grey_or_rgb
 

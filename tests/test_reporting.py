@@ -470,7 +470,7 @@ def test_without_a_verdict_nothing_looks_passed(make):
 
 def test_evidence_comes_with_its_standard_error_and_advice(make):
     page = make(verdict=example_verdicts(["a", "candidate"])[1])
-    assert "transfer 0.66 ± 0.008" in page.text
+    assert "transfer 0.6600 ± 0.0080" in page.text
     assert "do not release this model" in page.text
 
 

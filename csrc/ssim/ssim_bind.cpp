@@ -30,10 +30,22 @@ void forward(const ImageArgument& x, const ImageArgument& y, const MaskArgument&
                out);
 }
 
+void backward(const ImageArgument& x, const ImageArgument& y, int dtype, const ShapeArgument& shape,
+              const std::vector<double>& taps, const std::array<bool, 2>& flags, const std::array<double, 4>& numbers,
+              int threads, std::int64_t by_rows, std::int64_t by_map, std::int64_t out_x, std::int64_t out_y) {
+  const double* by = pointer<double>(by_rows);
+  py::gil_scoped_release unlocked;
+  ssim_backward(image(x), image(y), Dtype(dtype), sizes(shape), options(taps, flags, numbers, threads), by,
+                by + shape[0] * shape[1], pointer<void>(by_map), pointer<void>(out_x), pointer<void>(out_y));
+}
+
 }  // namespace
 }  // namespace semnr
 
 void bind_ssim(py::module_& m) {
   m.def("ssim_forward", &semnr::forward,
         "Rows (2 or, with components, 5) x N x C float64: score, contrast·structure, luminance, contrast, structure.");
+  m.def("ssim_backward", &semnr::backward,
+        "Gradient to x and y (address 0: not wanted) from the derivatives by each window's score and structure.");
+  m.attr("SSIM_BACKWARD_SIZE") = semnr::kSsimBackwardSize;
 }

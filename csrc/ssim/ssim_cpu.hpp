@@ -33,4 +33,11 @@ inline bool ssim_computes_in_double(const SsimOptions& o, bool masked, bool comp
 void ssim_forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape,
                   const SsimOptions& options, const SsimOutputs& out);
 
+constexpr int kSsimBackwardSize = 65;  // the largest window with a gradient
+
+// by_score, by_structure: N x C, the loss's derivative by the index and by the contrast·structure of each window of that
+// plane; by_map: (N, C, h, w) more of the former, or null. Out: contiguous (N, C, H, W); each of the precision's type.
+void ssim_backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimOptions& options,
+                   const double* by_score, const double* by_structure, const void* by_map, void* out_x, void* out_y);
+
 }  // namespace semnr

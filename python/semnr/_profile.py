@@ -17,8 +17,10 @@ from . import _axes
 from ._plain import plain
 
 METRICS = ("psnr", "ssim", "fsim", "dists", "cnr")
-SCORES = ("mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention")
-SCORES += ("cnr_fixed_noise_worst", "contrast_retention_worst")  # lowest window of the tile
+SCORES = (
+    "mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention",
+    "cnr_fixed_noise_worst", "contrast_retention_worst",  # of the tile's lowest window
+)  # fmt: skip
 # Known where the noisy input was: what the transfer rule reads.
 INPUTS = ("psnr_noisy", "transfer", "transfer_se")
 # Moments of the reference: two profiles whose moments differ were not scored against the same one.

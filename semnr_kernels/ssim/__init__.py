@@ -13,10 +13,11 @@ import torch.nn.functional as F
 
 from .. import _checks, _registry
 from .._result import Result
-from . import reference
+from . import native, reference
 from .reference import SSIMRows
 
 _registry.register("ssim", "reference", reference.ssim)
+_registry.register_native("ssim", native.ssim, native.supports)
 
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
 

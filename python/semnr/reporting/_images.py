@@ -118,18 +118,18 @@ class Pixels:
         return None, reasons[0] if reasons else f"the run names no {role} pixels"
 
     def _source(self, name: str, run: RunData) -> Any:
-        if name not in self._open:
-            from semnr_kernels._errors import SemnrError
+        from semnr_kernels._errors import SemnrError
 
-            from ..tiles import open_tiles
+        from ..tiles import open_tiles
 
-            beside = run.path / name
+        beside = run.path / name  # run.json names sources relative to its folder
+        where = str(beside.resolve()) if "://" not in name and beside.exists() else name
+        if where not in self._open:
             try:
-                local = "://" in name or Path(name).exists() or not beside.exists()
-                self._open[name] = open_tiles(name if local else beside)
+                self._open[where] = open_tiles(where)
             except (SemnrError, OSError, ValueError, TypeError) as error:
-                self._open[name] = f"source not at hand: {error}"
-        return self._open[name]
+                self._open[where] = f"source not at hand: {error}"
+        return self._open[where]
 
     def close(self) -> None:
         for source in self._open.values():
@@ -228,7 +228,7 @@ def _ssim_map(title: str, image: np.ndarray | None, reference: np.ndarray | None
     top, left = ((full.shape[i] - local.shape[i]) // 2 for i in (0, 1))
     full[top : top + local.shape[0], left : left + local.shape[1]] = local
     small = _reduced(full)
-    index = np.where(np.isnan(small), 255, np.clip(np.nan_to_num(small), 0, 1) * 254).astype(np.uint8)
+    index = np.where(np.isnan(small), 255, np.rint(np.clip(np.nan_to_num(small), 0, 1) * 254)).astype(np.uint8)
     return Picture(title, kind, _png(index, palette=True), "", index.shape[1], index.shape[0])
 
 

@@ -37,6 +37,7 @@ METRICS = (
     Metric("fsim", "FSIM", "", "higher", 4),
     Metric("dists", "DISTS", "", "lower", 4, "a distance: 0 is identical"),
     Metric("cnr_fixed_noise", "CNR, fixed noise", "", "higher", 2, "contrast over the noise of the noisy input"),
+    Metric("cnr_fixed_noise_worst", "CNR, worst window", "", "higher", 2, "the lowest 64 px window of the tile"),
     Metric("contrast_retention", "Contrast kept", "", "near 1", 3, "contrast of the candidate over the reference's"),
     Metric("transfer", "Evidence transfer T", "", "near 1", 3, "share of the structure that passed the denoiser"),
     Metric("cnr_two_roi", "CNR, own noise", "", "", 2, "rises under over-smoothing; not evidence on its own"),
@@ -104,6 +105,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
     return rows
 
 
+_EVIDENCE_WORDS = {"psnr": "PSNR", "ssim": "SSIM", "fsim": "FSIM", "dists": "DISTS", "cnr": "CNR"}
+
+
 def evidence_rows(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Evidence numbers; `name` and `name_se` become one row, `value ± standard error`."""
     rows = []
@@ -111,5 +115,12 @@ def evidence_rows(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
         if key.endswith("_se") and key.removesuffix("_se") in evidence:
             continue
         error = evidence.get(f"{key}_se")
-        rows.append((key.replace("_", " "), f"{value} ± {plain(error)}" if error is not None else value))
+        if isinstance(error, float) and isinstance(evidence[key], float) and 0 < error < math.inf:
+            # two significant digits of the standard error, and the value to the same decimals
+            digits = max(0, 1 - math.floor(math.log10(error)))
+            value = f"{evidence[key]:.{digits}f} ± {error:.{digits}f}".replace("-", "−")
+        elif key.startswith("share_") and isinstance(evidence[key], float):
+            value = f"{evidence[key]:.0%}"
+        name = " ".join(_EVIDENCE_WORDS.get(word, word) for word in key.split("_"))
+        rows.append((name, value))
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from . import _draw, _wafer
@@ -73,7 +74,7 @@ def _scored(runs: Sequence[RunData]) -> list[tuple[str, str]]:
     total = {len(run.tiles) for run in runs}
     tiles = f"{_range(ok)} of {_range(total)} scored" if ok != total else f"{_range(total)}, all scored"
     facts = [("Tiles", tiles)]
-    references = {str(run.meta.get("reference")) for run in runs if run.meta.get("reference")}
+    references = {Path(str(run.meta["reference"])).name for run in runs if run.meta.get("reference")}
     facts.append(("Reference", ", ".join(sorted(references)) or "none"))
     ranges = {"not recorded" if run.data_range is None else f"{run.data_range:g}" for run in runs}
     facts.append(("Data range", ", ".join(sorted(ranges))))

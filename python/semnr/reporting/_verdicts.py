@@ -43,7 +43,8 @@ def _tiles_of(signal: Mapping[str, Any]) -> list[str]:
 
 def view(verdict: Mapping[str, Any], runs: Sequence[RunData]) -> dict[str, Any]:
     """A verdict as the template shows it: state, a sentence, the signals that need attention first."""
-    signals = [_signal(signal) for signal in verdict["signals"]]
+    waived = set(verdict.get("waived") or ())
+    signals = [_signal(signal, str(signal["name"]) in waived) for signal in verdict["signals"]]
     signals.sort(key=lambda s: _urgency(s["status"]))
     exit_code = verdict.get("exit_code", 0 if verdict["passed"] else 1)
     state = "passed" if verdict["passed"] else "incomplete" if exit_code == 3 else "failed"
@@ -69,7 +70,7 @@ def view(verdict: Mapping[str, Any], runs: Sequence[RunData]) -> dict[str, Any]:
         "after": str(after),
         "mark": key_mark(key) if len(runs) > 1 else "",
         "signals": signals,
-        "path": [plain(step) for step in verdict.get("path") or []],
+        "path": [plain(step).replace("->", "→") for step in verdict.get("path") or []],
     }
 
 
@@ -78,9 +79,11 @@ def _listed(names: Sequence[str]) -> str:
     return lowered[0] if len(lowered) == 1 else ", ".join(lowered[:-1]) + " and " + lowered[-1]
 
 
-def _signal(signal: Mapping[str, Any]) -> dict[str, Any]:
+def _signal(signal: Mapping[str, Any], waived: bool) -> dict[str, Any]:
     status = str(signal["status"])
     icon, word = STATUS.get(status, ("unknown", words(status).lower()))
+    if waived and status not in ("fired", "clear"):
+        word += " (waived)"
     evidence = signal.get("evidence") or {}
     metrics = signal.get("metrics") or []
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ._sink import ParquetSink, read_rows
 __all__ = ["METRICS", "Run", "score"]
 
 LISTED = 1000  # problems listed in run.json; all of them are rows of the Parquet and counted
-BATCH_BYTES = 4 * 2**20  # of one image's pixels: beyond it a larger batch is no faster on a CPU
+BATCH_BYTES = 2**20  # of candidate pixels: several batches are at work at once, larger ones are no faster
 
 
 def score(
@@ -99,17 +99,18 @@ def score(
     from ._engine import Scorer
 
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend)
+    folder = Path(out)
+    whence = {s: prepare.whence(s, given, folder) for s, given in ((source, src), *inputs.given(reference, noisy))}
     settings = {
-        "source": source.name,
-        "reference": inputs.reference[0].name,
-        "noisy": None if inputs.noisy is None else inputs.noisy[0].name,
+        "source": whence[source],
+        "reference": whence[inputs.reference[0]],
+        "noisy": None if inputs.noisy is None else whence[inputs.noisy[0]],
         "metrics": list(wanted),
         "data_range": scale,
         "fsim_downsample": fsim_downsample,
         "dists": {"weights": _weights_name(dists_weights), "resize": dists_resize, "every": dists_every},
         "nan": nan,
     }
-    folder = Path(out)
     before, done = prepare.begin(folder, settings, resume)
     sink = ParquetSink(folder)
     started = time.monotonic()
@@ -118,7 +119,7 @@ def score(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "label": label or _label(source, src),
         "state": "running",
-        "source": source.name,
+        "source": settings["source"],
         "reference": settings["reference"],
         "requested": settings,  # what a resumed run must ask for again
         "settings": settings,  # what was used, once it is known
@@ -163,7 +164,7 @@ def _stream(
     quiet: bool,
 ) -> None:
     from ._engine import row_of
-    from ._stream import batches, prefetch
+    from ._stream import batches, in_parallel, prefetch
 
     total = _length(source)
     for problem in source.problems:
@@ -178,29 +179,31 @@ def _stream(
             if key.tile not in done:
                 yield key
 
-    # a tile is held as candidate, reference and noisy, in the read-ahead and in the batch
-    tile_bytes = max(1, min(BATCH_BYTES, budget // 64))
-    with Progress("score", total, quiet=quiet) as progress:
-        progress.tiles = len(done)
-        for keys_or_key, found in batches(prefetch(keys(), inputs, workers, 2 * workers + 2), tile_bytes):
+    def work() -> Iterator[tuple[int, Callable[[], list[dict[str, Any]]]]]:
+        """(pixels, job) for each batch or problem; a job returns rows."""
+        nonlocal dtype
+        for key_or_keys, found in batches(prefetch(keys(), inputs, workers, 2 * workers + 2), tile_bytes):
             if isinstance(found, Problem):
-                sink.add({**row_of(keys_or_key), "status": found.status, "reason": found.reason})
-                progress.advance()
+                row = {**row_of(key_or_keys), "status": found.status, "reason": found.reason}
+                yield 0, lambda row=row: [row]
                 continue
             if dtype is None:
                 dtype = found["x"].dtype
-                if dtype.kind == "f" and scorer.data_range is None:
-                    raise ValueError(
-                        f"data_range is missing; it is required for {dtype} tiles (for example data_range=1.0)"
-                    )
+                scorer.begin(found["x"])
             if found["x"].dtype != dtype:
-                reason = f"tile is {found['x'].dtype}, the run {dtype}: another intensity scale"
-                for key in keys_or_key:
-                    sink.add({**row_of(key), "status": "wrong_dtype", "reason": reason})
+                wrong = {"status": "wrong_dtype", "reason": f"tile is {found['x'].dtype}, the run {dtype}"}
+                yield 0, lambda wrong=wrong, batch=key_or_keys: [{**row_of(key), **wrong} for key in batch]
             else:
-                for row in scorer.rows(keys_or_key, found):
-                    sink.add(row)
-            progress.advance(len(keys_or_key), found["x"].size)
+                yield found["x"].size, lambda batch=key_or_keys, parts=found: scorer.rows(batch, parts)
+
+    # a tile is held as candidate, reference and noisy, in the read-ahead and in the batches at work
+    tile_bytes = max(1, min(BATCH_BYTES, budget // 64))
+    with Progress("score", total, quiet=quiet) as progress:
+        progress.tiles = len(done)
+        for pixels, rows in in_parallel(work()):
+            for row in rows:
+                sink.add(row)
+            progress.advance(len(rows), pixels)
     other = inputs.reference[0]
     if other is not source:  # tiles that only the reference has
         for key in other:

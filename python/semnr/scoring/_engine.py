@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,27 +31,34 @@ class Scorer:
     scale_used: float | None = None
     weights: dict[str, Any] = field(default_factory=dict)
 
-    def rows(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    def begin(self, first: np.ndarray) -> None:
+        """Fix what the first batch (N, C, H, W) decides for the whole run."""
+        if first.dtype.kind == "f" and self.data_range is None:
+            raise ValueError(
+                f"data_range is missing; it is required for {first.dtype} tiles (for example data_range=1.0)"
+            )
+        if self.fsim_downsample == "auto":  # one factor for all tiles, or they would not compare
+            self.fsim_downsample = downsampling_factor(*first.shape[2:], "auto")
+
+    def rows(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         """A row a tile. A tile that cannot be scored gets its reason; the others of its batch are scored."""
         try:
-            yield from self._batch(keys, parts)
+            return self._batch(keys, parts)
         except (ValueError, SemnrError) as error:
             if len(keys) == 1:
-                yield {**row_of(keys[0]), "status": "error", "reason": str(error)}
-                return
-            for i, key in enumerate(keys):
-                yield from self.rows([key], {name: images[i : i + 1] for name, images in parts.items()})
+                return [{**row_of(keys[0]), "status": "error", "reason": str(error)}]
+            one = [{name: images[i : i + 1] for name, images in parts.items()} for i in range(len(keys))]
+            return [row for key, part in zip(keys, one, strict=True) for row in self.rows([key], part)]
 
     def _batch(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         x, y, noisy = parts["x"], parts["y"], parts.get("noisy")
-        if self.fsim_downsample == "auto":  # one factor for the whole run, or its tiles would not compare
-            self.fsim_downsample = downsampling_factor(*x.shape[2:], "auto")
         most = tuple(m for m in self.metrics if m != "dists")  # of every tile; DISTS may run on a sample
         columns = dict(self._profile(x, y, most, noisy).columns) if most else {}
         if "dists" in self.metrics:
             columns["dists"] = self._dists(keys, x, y)
         if noisy is not None:
-            found = evidence(noisy, x, reference=y, data_range=self.data_range)
+            omit = "omit" if self.nan == "omit" else "error"
+            found = evidence(noisy, x, reference=y, data_range=self.data_range, nan=omit, hints=False)
             columns["transfer"], columns["transfer_se"] = found.transfer[:, 0], found.se[:, 0]
             columns["psnr_noisy"] = self._profile(noisy, y, ("psnr",), None).psnr
         rows = []

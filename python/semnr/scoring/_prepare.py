@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,16 @@ def inputs_of(source: TileSource, reference: Any, noisy: Any, root: Any) -> Inpu
             "a plan with a `reference` column or a tile stack with a `reference` array"
         )
     return Inputs((source, candidate), where, place(noisy, "noisy"))
+
+
+def whence(source: TileSource, given: Any, folder: Path) -> str:
+    """Where a source lies, as run.json names it: relative to the run, so that both can move together."""
+    if isinstance(given, str | os.PathLike) and "://" not in str(given):
+        try:
+            return Path(os.path.relpath(given, folder)).as_posix()
+        except ValueError:  # another drive
+            return str(Path(given).absolute())
+    return str(given) if isinstance(given, str) else source.name
 
 
 def begin(folder: Path, settings: dict[str, Any], resume: bool) -> tuple[dict[str, Any], set[str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,11 @@ class Inputs:
     candidate: tuple[TileSource, str]
     reference: tuple[TileSource, str]
     noisy: tuple[TileSource, str] | None
+
+    def given(self, reference: Any, noisy: Any) -> list[tuple[TileSource, Any]]:
+        """The other sources, each with the argument that it was opened from."""
+        places = ((self.reference, reference), (self.noisy, noisy))
+        return [(place[0], argument) for place, argument in places if place is not None and argument is not None]
 
     def load(self, key: TileKey) -> Loaded | Problem:
         """Pixels of every part of one tile, or what is wrong with it."""
@@ -78,6 +84,33 @@ def prefetch(keys: Iterator[TileKey], inputs: Inputs, workers: int, ahead: int) 
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def in_parallel(jobs: Iterator[tuple[int, Callable[[], Any]]]) -> Iterator[tuple[int, Any]]:
+    """Results of the jobs in their order, as many at work as torch has threads, each on one of them.
+
+    Many small operations on several tiles at once beat each operation split over all threads, and do not
+    suffer when the machine is busy.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    waiting: deque[tuple[int, Future[Any]]] = deque()
+    with ThreadPoolExecutor(threads, "semnr-score", torch.set_num_threads, (1,)) as pool:
+        try:
+            for pixels, job in jobs:
+                # the context carries use_backend and the record of backends into the thread
+                waiting.append((pixels, pool.submit(contextvars.copy_context().run, job)))
+                if len(waiting) > threads:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+            torch.set_num_threads(threads)
 
 
 def batches(

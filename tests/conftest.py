@@ -1,0 +1,14 @@
+"""The suites' images are small: one torch thread computes them fastest, and a busy machine does not slow it down."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import cases
 import numpy as np
 import pytest
 
+import cases
 from semnr._cli import main
 
 
@@ -24,8 +24,8 @@ def stack(tmp_path):
 
 def score(stack, *more: str) -> int:
     return main(
-        ["score", f"{stack}/noisy.npy", "--reference", f"{stack}/clean.npy", "--out", f"{stack}/out"]
-        + ["--metrics", "psnr,ssim", *more]
+        f"score {stack}/noisy.npy --reference {stack}/clean.npy --out {stack}/out --metrics psnr,ssim".split()
+        + list(more)
     )
 
 
@@ -91,8 +91,8 @@ def test_synth_denoise_score_guard_and_report_chain(tmp_path, capsys) -> None:
         clean = f"{tmp_path}/{name}.zarr"
         assert main(["denoise", wafer, "--out", clean, "--model", model, "--set", *parameters, "-q"]) == 0
         code = main(
-            ["score", clean, "--reference", wafer, "--noisy", wafer, "--out", f"{scores / name}", "-q"]
-            + ["--metrics", "psnr,ssim,fsim,cnr", "--label", name]
+            f"score {clean} --reference {wafer} --noisy {wafer} --out {scores / name} -q --label {name}".split()
+            + ["--metrics", "psnr,ssim,fsim,cnr"]
         )
         assert code == 0
     waive = ["--allow-unknown", "texture_drift"]

@@ -6,11 +6,11 @@ import errno
 import json
 import math
 
-import cases
 import numpy as np
 import pytest
 from PIL import Image
 
+import cases
 import semnr
 from semnr.scoring import Run, _sink, score
 
@@ -260,3 +260,12 @@ def test_floating_tiles_need_a_data_range_which_may_be_added_in_a_second_try(tmp
     with pytest.raises(ValueError, match="data_range is missing; it is required for float64 tiles"):
         score(tiles, reference=tiles, out=tmp_path / "out", **FAST)
     assert score(tiles, reference=tiles, out=tmp_path / "out", data_range=1.0, **FAST).exit_code == 0
+
+
+def test_a_run_with_a_duplicate_still_opens_as_a_profile(tmp_path) -> None:
+    plan = wafer(tmp_path / "in")
+    plan.write_text(plan.read_text() + plan.read_text().splitlines()[-1] + "\n")
+    profile = score(plan, out=tmp_path / "out", **FAST).profile()
+    assert len(profile) == 7
+    assert profile.status.count("duplicate") == 1
+    assert semnr.guard(None, profile, allow_unknown=("over_smoothing", "texture_drift", "lost_contrast")).exit_code == 3

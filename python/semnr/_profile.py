@@ -6,7 +6,8 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -268,7 +269,7 @@ class Profile:
         if (settings.get("dists") or {}).get("calibrated") is False:
             flags.append("uncalibrated: DISTS ran on random network weights")
         return cls(
-            tiles=tuple(map(str, texts["tile"])),
+            tiles=_unique(map(str, texts["tile"])),
             columns=columns,
             data_range=_range_of(settings.get("data_range"), columns),
             settings=settings,
@@ -277,6 +278,16 @@ class Profile:
             kind=str(settings.get("kind") or _kind_of(columns)),
             label=str(info.get("label") or folder.name),
         )
+
+
+def _unique(tiles: Iterable[str]) -> tuple[str, ...]:
+    """Ids of a run, where a tile that was listed twice is a row for each time."""
+    seen: Counter[str] = Counter()
+    ids = []
+    for tile in tiles:
+        seen[tile] += 1
+        ids.append(tile if seen[tile] == 1 else f"{tile} (listed again {seen[tile] - 1})")
+    return tuple(ids)
 
 
 def default_ids(count: int) -> list[str]:

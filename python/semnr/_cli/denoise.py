@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         model=args.model,
         data_range=args.data_range,
-        vst={"auto": "auto", "on": True, "off": False}[args.vst],
+        vst="auto" if args.vst == "auto" else args.vst == "on",
         tile=args.tile,
         workers=args.workers,
         overwrite=args.overwrite,

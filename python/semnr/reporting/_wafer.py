@@ -152,8 +152,8 @@ def _spread(
             return (across + 0.5) / wide, (up + 0.5) / high, max(wide, high)
     for members in groups.values():
         members.sort(key=lambda i: (np.nan_to_num(c["site_id"][i], nan=np.inf), tiles[i]))
-        for place, i in enumerate(members):
-            fx[i], fy[i] = (place % grid + 0.5) / grid, 1 - (place // grid + 0.5) / grid
+        for place, member in enumerate(members):
+            fx[member], fy[member] = (place % grid + 0.5) / grid, 1 - (place // grid + 0.5) / grid
     return fx, fy, grid
 
 

@@ -6,6 +6,7 @@ import datetime
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def score(
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend)
     folder = Path(out)
     whence = {s: prepare.whence(s, given, folder) for s, given in ((source, src), *inputs.given(reference, noisy))}
-    settings = {
+    settings: dict[str, Any] = {
         "source": whence[source],
         "reference": whence[inputs.reference[0]],
         "noisy": None if inputs.noisy is None else whence[inputs.noisy[0]],
@@ -163,8 +164,8 @@ def _stream(
     budget: int,
     quiet: bool,
 ) -> None:
-    from ._engine import row_of
-    from ._stream import batches, in_parallel, prefetch
+    from ._engine import unscored
+    from ._stream import Batch, batches, in_parallel, prefetch
 
     total = _length(source)
     for problem in source.problems:
@@ -182,19 +183,19 @@ def _stream(
     def work() -> Iterator[tuple[int, Callable[[], list[dict[str, Any]]]]]:
         """(pixels, job) for each batch or problem; a job returns rows."""
         nonlocal dtype
-        for key_or_keys, found in batches(prefetch(keys(), inputs, workers, 2 * workers + 2), tile_bytes):
-            if isinstance(found, Problem):
-                row = {**row_of(key_or_keys), "status": found.status, "reason": found.reason}
-                yield 0, lambda row=row: [row]
+        for item in batches(prefetch(keys(), inputs, workers, 2 * workers + 2), tile_bytes):
+            if not isinstance(item, Batch):
+                key, problem = item
+                yield 0, partial(unscored, [key], problem.status, problem.reason)
                 continue
+            x = item.parts["x"]
             if dtype is None:
-                dtype = found["x"].dtype
-                scorer.begin(found["x"])
-            if found["x"].dtype != dtype:
-                wrong = {"status": "wrong_dtype", "reason": f"tile is {found['x'].dtype}, the run {dtype}"}
-                yield 0, lambda wrong=wrong, batch=key_or_keys: [{**row_of(key), **wrong} for key in batch]
+                dtype = x.dtype
+                scorer.begin(x)
+            if x.dtype == dtype:
+                yield x.size, partial(scorer.rows, item.keys, item.parts)
             else:
-                yield found["x"].size, lambda batch=key_or_keys, parts=found: scorer.rows(batch, parts)
+                yield 0, partial(unscored, item.keys, "wrong_dtype", f"tile is {x.dtype}, the run {dtype}")
 
     # a tile is held as candidate, reference and noisy, in the read-ahead and in the batches at work
     tile_bytes = max(1, min(BATCH_BYTES, budget // 64))
@@ -209,11 +210,11 @@ def _stream(
         for key in other:
             if key.tile not in seen and key.tile not in done:
                 reason = f"{source.name} has no tile {key.tile}, {other.name} has"
-                sink.add({**row_of(key), "status": "missing", "reason": reason})
+                sink.add(unscored([key], "missing", reason)[0])
 
 
 def _problem_row(problem: Problem) -> dict[str, Any]:
-    return {"tile": problem.tile, "path": None, "index": -1, "status": problem.status, "reason": problem.reason}
+    return {"tile": problem.tile, "path": None, "index": None, "status": problem.status, "reason": problem.reason}
 
 
 def _length(source: TileSource) -> int | None:

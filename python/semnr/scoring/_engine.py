@@ -38,7 +38,7 @@ class Scorer:
                 f"data_range is missing; it is required for {first.dtype} tiles (for example data_range=1.0)"
             )
         if self.fsim_downsample == "auto":  # one factor for all tiles, or they would not compare
-            self.fsim_downsample = downsampling_factor(*first.shape[2:], "auto")
+            self.fsim_downsample = downsampling_factor(first.shape[2], first.shape[3], "auto")
 
     def rows(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         """A row a tile. A tile that cannot be scored gets its reason; the others of its batch are scored."""
@@ -46,7 +46,7 @@ class Scorer:
             return self._batch(keys, parts)
         except (ValueError, SemnrError) as error:
             if len(keys) == 1:
-                return [{**row_of(keys[0]), "status": "error", "reason": str(error)}]
+                return unscored(keys, "error", str(error))
             one = [{name: images[i : i + 1] for name, images in parts.items()} for i in range(len(keys))]
             return [row for key, part in zip(keys, one, strict=True) for row in self.rows([key], part)]
 
@@ -99,6 +99,11 @@ class Scorer:
 def row_of(key: TileKey) -> dict[str, Any]:
     """What is known of a tile before its pixels are."""
     return {**key.meta, "tile": key.tile, "path": key.path, "index": key.index}
+
+
+def unscored(keys: list[TileKey], status: str, reason: str) -> list[dict[str, Any]]:
+    """Rows of tiles that were not scored, and why."""
+    return [{**row_of(key), "status": status, "reason": reason} for key in keys]
 
 
 def _number(value: Any) -> float | None:

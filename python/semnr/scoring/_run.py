@@ -14,7 +14,17 @@ import numpy as np
 
 from ._sink import read_rows
 
-METRICS = ("mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention")
+METRICS: tuple[str, ...] = (
+    "mse",
+    "mae",
+    "psnr",
+    "ssim",
+    "fsim",
+    "dists",
+    "cnr_two_roi",
+    "cnr_fixed_noise",
+    "contrast_retention",
+)
 METRICS += ("cnr_fixed_noise_worst", "contrast_retention_worst", "psnr_noisy", "transfer")
 
 

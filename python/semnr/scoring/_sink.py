@@ -61,7 +61,7 @@ def read_rows(run: Path, columns: list[str] | None = None) -> Any:
     if not tables:
         raise ValueError(f"{run} holds no scored tiles; accepted: a folder that semnr.score wrote")
     table = pa.concat_tables(tables, promote_options="permissive")
-    return table.sort_by("index") if "index" in table.column_names else table
+    return table.sort_by("index") if "index" in table.column_names else table  # problems of the source come last
 
 
 def _parts(run: Path, columns: list[str] | None) -> Iterator[Any]:

@@ -35,19 +35,17 @@ class Inputs:
         """Pixels of every part of one tile, or what is wrong with it."""
         source, role = self.candidate
         parts = {"x": (source, role, key)}
-        for name, place in (("y", self.reference), ("noisy", self.noisy)):
-            if place is None:
-                continue
-            other, its_role = place
+        places = {"y": self.reference} if self.noisy is None else {"y": self.reference, "noisy": self.noisy}
+        for name, (other, its_role) in places.items():
             its_key = key if other is source else other.find(key.tile)
             if its_key is None:
                 status = "no_reference" if name == "y" else "missing"
                 return Problem(key.tile, status, f"{other.name} has no tile {key.tile}")
             parts[name] = (other, its_role, its_key)
         loaded: Loaded = {}
-        for name, (place, its_role, its_key) in parts.items():
+        for name, (other, its_role, its_key) in parts.items():
             try:
-                loaded[name] = place.read(its_key, its_role)
+                loaded[name] = other.read(its_key, its_role)
             except TileError as error:
                 return Problem(key.tile, error.status, f"{its_role}: {error.reason}")
         return _mismatch(key, loaded) or loaded
@@ -113,19 +111,25 @@ def in_parallel(jobs: Iterator[tuple[int, Callable[[], Any]]]) -> Iterator[tuple
             torch.set_num_threads(threads)
 
 
-def batches(
-    tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int
-) -> Iterator[tuple[list[TileKey], dict[str, np.ndarray]] | tuple[TileKey, Problem]]:
-    """Runs of tiles of one shape and dtype, stacked to (N, C, H, W) and bounded in bytes; problems as they come."""
+@dataclass(frozen=True)
+class Batch:
+    """Tiles of one shape and dtype; `parts` holds x, y and maybe noisy, (N, C, H, W)."""
+
+    keys: list[TileKey]
+    parts: dict[str, np.ndarray]
+
+
+def batches(tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int) -> Iterator[Batch | tuple[TileKey, Problem]]:
+    """Runs of tiles of one shape and dtype, bounded in bytes; problems as they come."""
     keys: list[TileKey] = []
     held: list[Loaded] = []
 
-    def stacked() -> tuple[list[TileKey], dict[str, np.ndarray]]:
+    def stacked() -> Batch:
         parts = {}
         for name in held[0]:
             images = [tile[name] if tile[name].ndim == 3 else tile[name][None] for tile in held]
             parts[name] = np.stack(images)
-        return list(keys), parts
+        return Batch(list(keys), parts)
 
     for key, loaded in tiles:
         if isinstance(loaded, Problem):

@@ -3,6 +3,7 @@
 
 #include "cpu_features.hpp"
 
+void bind_cnr(pybind11::module_& m);
 void bind_pixel(pybind11::module_& m);
 void bind_ssim(pybind11::module_& m);
 
@@ -10,6 +11,7 @@ PYBIND11_MODULE(SEMNR_MODULE, m) {
   m.attr("ABI") = 2;  // semnr_kernels/_native.py holds the same number
   m.attr("ISA") = SEMNR_ISA;
   m.def("cpu_runs", &semnr::cpu_runs, "Whether this CPU (and its system) runs modules built for `isa`.");
+  bind_cnr(m);
   bind_pixel(m);
   bind_ssim(m);
 }

@@ -8,34 +8,34 @@ import torch
 
 import semnr
 
-IMAGE = np.zeros((32, 32), dtype=np.float32)
+IMAGE = np.zeros((64, 64), dtype=np.float32)
 METRICS = [semnr.psnr, semnr.ssim, semnr.fsim]
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.__name__)
 class TestEveryMetric:
-    @pytest.mark.parametrize("shape", [(32,), (1, 1, 1, 32, 32)])
+    @pytest.mark.parametrize("shape", [(32,), (1, 1, 1, 64, 64)])
     def test_a_wrong_rank_is_named(self, metric, shape) -> None:
         bad = np.zeros(shape, dtype=np.float32)
         with pytest.raises(ValueError, match=r"x has shape .*accepted: \(H, W\), \(C, H, W\) or \(N, C, H, W\)"):
             metric(bad, bad, data_range=1.0)
 
     def test_mismatched_shapes_are_both_named(self, metric) -> None:
-        with pytest.raises(ValueError, match=r"x has shape \(32, 32\) and y \(32, 31\); accepted: the same shape"):
-            metric(IMAGE, IMAGE[:, :31], data_range=1.0)
+        with pytest.raises(ValueError, match=r"x has shape \(64, 64\) and y \(64, 63\); accepted: the same shape"):
+            metric(IMAGE, IMAGE[:, :63], data_range=1.0)
 
     def test_mismatched_dtypes_are_both_named(self, metric) -> None:
         with pytest.raises(TypeError, match=r"x has dtype float32 and y float64"):
             metric(IMAGE, IMAGE.astype(np.float64), data_range=1.0)
 
     def test_an_empty_batch_is_refused(self, metric) -> None:
-        empty = np.zeros((0, 1, 32, 32), dtype=np.float32)
+        empty = np.zeros((0, 1, 64, 64), dtype=np.float32)
         with pytest.raises(ValueError, match="x is empty"):
             metric(empty, empty, data_range=1.0)
 
     @pytest.mark.parametrize("dtype", [np.complex64, np.bool_, np.int32])
     def test_a_dtype_that_holds_no_image_is_refused(self, metric, dtype) -> None:
-        bad = np.zeros((32, 32), dtype=dtype)
+        bad = np.zeros((64, 64), dtype=dtype)
         with pytest.raises(TypeError, match=r"x has dtype .*accepted: uint8, uint16"):
             metric(bad, bad, data_range=1.0)
 
@@ -61,7 +61,7 @@ class TestEveryMetric:
 
     def test_tensor_and_array_do_not_mix(self, metric) -> None:
         with pytest.raises(TypeError, match="x is Tensor and y ndarray"):
-            metric(torch.zeros(32, 32), IMAGE, data_range=1.0)
+            metric(torch.zeros(64, 64), IMAGE, data_range=1.0)
 
     def test_overshoot_is_kept_clipped_or_refused_as_asked(self, metric) -> None:
         rng = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def test_views_that_torch_cannot_hold_are_scored_all_the_same() -> None:
     x = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
     y = 255 - x
     plain = semnr.ssim(x, y)
-    assert semnr.ssim(x[::-1], y[::-1]) == pytest.approx(plain, abs=1e-12)
+    assert semnr.ssim(x[::-1], y[::-1]) == pytest.approx(plain, abs=1e-7)  # float32 sums in another order
     x.setflags(write=False)
     assert semnr.ssim(x, y) == plain
 
@@ -105,8 +105,8 @@ def test_integer_data_range_defaults_to_the_dtype_and_can_say_10_bits() -> None:
 
 
 def test_a_mask_of_the_wrong_shape_or_dtype_is_named() -> None:
-    with pytest.raises(ValueError, match=r"mask has shape \(31, 32\); accepted: \(32, 32\)"):
-        semnr.ssim(IMAGE, IMAGE, data_range=1.0, mask=np.ones((31, 32), dtype=bool))
+    with pytest.raises(ValueError, match=r"mask has shape \(63, 64\); accepted: \(64, 64\)"):
+        semnr.ssim(IMAGE, IMAGE, data_range=1.0, mask=np.ones((63, 64), dtype=bool))
     with pytest.raises(TypeError, match="mask has dtype float32; accepted: bool"):
         semnr.ssim(IMAGE, IMAGE, data_range=1.0, mask=IMAGE)
 

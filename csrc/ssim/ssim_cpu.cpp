@@ -183,6 +183,9 @@ Sums walk_any(const Job<R>& job, const Tile& tile) {
     if (plain) return job.map == nullptr ? walk<R, 11, 4, false>(job, tile) : walk<R, 11, 4, true>(job, tile);
     if constexpr (std::is_same_v<R, double>) return walk<R, 11, 6, true>(job, tile);
   }
+  if constexpr (std::is_same_v<R, float>) {
+    if (plain && job.size == 7) return walk<R, 7, 4, true>(job, tile);
+  }
   if (plain) return walk<R, 0, 4, true>(job, tile);
   if constexpr (std::is_same_v<R, double>) return walk<R, 0, 6, true>(job, tile);
   throw std::logic_error("components and masks are computed in float64");

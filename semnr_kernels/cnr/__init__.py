@@ -11,7 +11,7 @@ import torch
 
 from .. import _checks, _registry
 from .._result import Result
-from . import reference
+from . import native, reference
 from .masks import MIN_SEPARATION, ONE_POPULATION, Masks, otsu_masks
 from .masks import build as _build_masks
 from .noise import Noise, Sigma
@@ -25,6 +25,8 @@ KINDS = reference.KINDS
 # The kernels are the moments of a region; the ratios over them are few and the same everywhere.
 _registry.register("cnr", "reference", reference.moments)
 _registry.register("cnr_map", "reference", reference.window_moments)
+_registry.register_native("cnr", native.moments, native.supports)
+_registry.register_native("cnr_map", native.window_moments, native.supports)
 
 NO_NOISE = "undefined: kind='fixed_noise' without noise="
 ZERO_NOISE = "infinite: no noise"

@@ -11,7 +11,6 @@ from . import PASS
 from ._text import print_json, table
 
 OPTIONAL = {
-    "torchvision": "calibrated DISTS: pip install 'semnr[dists]'",
     "pandas": "to_pandas(): pip install 'semnr[pandas]'",
     "fsspec": "remote tiles: pip install 'semnr[remote]'",
     "bm3d": "the bm3d model, non-commercial licence: pip install 'semnr[bm3d]'",
@@ -34,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     print("\nBackends")
     print(table(("backend", "state", "remedy"), [(b["name"], b["state"], b["remedy"]) for b in found["backends"]]))
     print("\nWhat `auto` takes for a 1x1x512x512 tile on the CPU")
-    print(table(("op", "uint8", "float32"), [(op, d["uint8"], d["float32"]) for op, d in found["auto"].items()]))
+    names = {"pixel": "mse, mae, psnr"}
+    rows = [(names.get(op, op), d["uint8"], d["float32"]) for op, d in found["auto"].items()]
+    print(table(("op", "uint8", "float32"), rows))
     print("\nWeights")
     absent = "absent: semnr weights fetch NAME, or --dists-weights random (uncalibrated)"
     print(table(("name", "state"), [(w["name"], w["path"] if w["present"] else absent) for w in found["weights"]]))

@@ -7,8 +7,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .._files import finite
-
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Columns padded to their widest cell; numbers to the right."""
@@ -36,7 +34,9 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(finite(value), indent=1, allow_nan=False))
+    from .._plain import plain
+
+    print(json.dumps(plain(value), indent=1, allow_nan=False))
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

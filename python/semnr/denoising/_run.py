@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from semnr._ordered import in_order, pool
 from semnr.denoising._noise import NoiseModel, array_windows
 from semnr.denoising._plan import Plan, Request, request
-from semnr.denoising._tiled import Tile, cut, default_workers, in_order, pool
+from semnr.denoising._tiled import Tile, cut, default_workers
 
 if TYPE_CHECKING:
     from semnr.tiles import Problem
@@ -165,7 +166,7 @@ def _denoise_array(src: Any, out: Any, asked: Request, side: int, workers: int) 
                 f"out has shape {there[0]} and dtype {there[1]}; accepted: an array like src, "
                 f"{tuple(x.shape)} {dtype.name}, or a path, or None"
             )
-    with pool(workers) as executor:
+    with pool(workers, "denoise") as executor:
         for (_, frame, place), pixels in in_order(executor, _job(x), _jobs(x, asked, side), 2 * workers):
             plane = (slice(place.top, place.bottom), slice(place.left, place.right))
             result[plane if frame is None else (frame, *plane)] = pixels

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from semnr._files import finite, write_json
+from semnr._files import write_json
+from semnr._ordered import in_order, pool
+from semnr._plain import plain
 from semnr._progress import Progress
 from semnr.denoising._noise import MAX_WINDOWS, array_windows, evenly, sample_windows
 from semnr.denoising._plan import Plan, Request
 from semnr.denoising._run import Denoised
-from semnr.denoising._tiled import Tile, cut, in_order, pool
+from semnr.denoising._tiled import Tile, cut
 from semnr.tiles import Problem, TileKey, TileSource, create_tiles, open_tiles
 from semnr.tiles._planes import PlaneSource
 from semnr_kernels._errors import TileError
@@ -56,7 +58,7 @@ def denoise_source(
         create_tiles(
             out, count=total, pixel_nm=source.pixel_nm, data_range=asked.data_range, overwrite=overwrite
         ) as writer,
-        pool(workers) as executor,
+        pool(workers, "denoise") as executor,
         Progress("denoise", total, quiet=quiet) as progress,
     ):
         for key, result in in_order(executor, work, keys, 2 * workers):
@@ -192,7 +194,7 @@ def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.n
 
 def _record(out: Path, summary: Denoised) -> None:
     """What was done, kept with the tiles: run.json of a folder, the attribute "denoised" of a tile stack."""
-    record = finite(summary.to_dict())
+    record = plain(summary.to_dict())
     if out.suffix.lower() != ".zarr":
         write_json(out / "run.json", record)
         return

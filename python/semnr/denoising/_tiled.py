@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from semnr.denoising._models import Filter
 
-Item = TypeVar("Item")
-Found = TypeVar("Found")
 Read = Callable[[slice, slice], np.ndarray]
 
 
@@ -81,35 +76,3 @@ def cut(shape: tuple[int, int], side: int) -> Iterator[Tile]:
 
 def default_workers() -> int:
     return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
-@contextmanager
-def pool(workers: int) -> Iterator[Executor | None]:
-    """Threads, or None for one worker; what was not begun is dropped when the block fails."""
-    if workers == 1:
-        yield None
-        return
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="semnr-denoise")
-    try:
-        yield executor
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def in_order(
-    executor: Executor | None, function: Callable[[Item], Found], items: Iterable[Item], ahead: int
-) -> Iterator[tuple[Item, Found]]:
-    """Each item with its result, in the order of the items; at most `ahead` of them are held."""
-    if executor is None:
-        for item in items:
-            yield item, function(item)
-        return
-    waiting: deque[tuple[Item, Future[Found]]] = deque()
-    for item in items:
-        waiting.append((item, executor.submit(function, item)))
-        if len(waiting) >= ahead:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    while waiting:
-        first, future = waiting.popleft()
-        yield first, future.result()

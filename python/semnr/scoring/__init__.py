@@ -183,7 +183,7 @@ def _stream(
     def work() -> Iterator[tuple[int, Callable[[], list[dict[str, Any]]]]]:
         """(pixels, job) for each batch or problem; a job returns rows."""
         nonlocal dtype
-        for item in batches(prefetch(keys(), inputs, workers, 2 * workers + 2), tile_bytes):
+        for item in batches(prefetch(keys(), inputs, workers), tile_bytes):
             if not isinstance(item, Batch):
                 key, problem = item
                 yield 0, partial(unscored, [key], problem.status, problem.reason)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 
 from semnr_kernels import TileError
 
+from .._ordered import in_order, pool
 from ..tiles._source import Problem, TileKey, TileSource
 
 Loaded = dict[str, np.ndarray]
@@ -66,49 +65,29 @@ def _size(image: np.ndarray) -> str:
     return "x".join(map(str, image.shape))
 
 
-def prefetch(keys: Iterator[TileKey], inputs: Inputs, workers: int, ahead: int) -> Iterator[tuple[TileKey, Any]]:
-    """(key, pixels or Problem) in the order of `keys`, at most `ahead` tiles in memory."""
-    waiting: deque[tuple[TileKey, Future[Any]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="semnr-read") as pool:
-        try:
-            for key in keys:
-                waiting.append((key, pool.submit(inputs.load, key)))
-                if len(waiting) >= ahead:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+def prefetch(keys: Iterable[TileKey], inputs: Inputs, workers: int) -> Iterator[tuple[TileKey, Loaded | Problem]]:
+    """(key, pixels or Problem) in the order of `keys`, read ahead by `workers` threads."""
+    with pool(workers, "read") as threads:
+        yield from in_order(threads, inputs.load, keys, 2 * workers + 2)
 
 
-def in_parallel(jobs: Iterator[tuple[int, Callable[[], Any]]]) -> Iterator[tuple[int, Any]]:
-    """Results of the jobs in their order, as many at work as torch has threads, each on one of them.
+def in_parallel(jobs: Iterable[tuple[int, Callable[[], Any]]]) -> Iterator[tuple[int, Any]]:
+    """(pixels, result) of the jobs in their order, as many at work as torch has threads, each on one of them.
 
     Many small operations on several tiles at once beat each operation split over all threads, and do not
     suffer when the machine is busy.
     """
     import torch
 
-    threads = torch.get_num_threads()
-    waiting: deque[tuple[int, Future[Any]]] = deque()
-    with ThreadPoolExecutor(threads, "semnr-score", torch.set_num_threads, (1,)) as pool:
+    count = torch.get_num_threads()
+    # the context carries use_backend and the record of backends into the threads
+    ready = ((pixels, job, contextvars.copy_context()) for pixels, job in jobs)
+    with pool(count, "score", torch.set_num_threads, 1) as threads:
         try:
-            for pixels, job in jobs:
-                # the context carries use_backend and the record of backends into the thread
-                waiting.append((pixels, pool.submit(contextvars.copy_context().run, job)))
-                if len(waiting) > threads:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
+            for (pixels, *_), result in in_order(threads, lambda item: item[2].run(item[1]), ready, count + 1):
+                yield pixels, result
         finally:
-            for _, future in waiting:
-                future.cancel()
-            torch.set_num_threads(threads)
+            torch.set_num_threads(count)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ class Scorer:
     calibrated: bool | None = None
     scale_used: float | None = None
     weights: dict[str, Any] = field(default_factory=dict)
+    one_network: threading.Lock = field(default_factory=threading.Lock)  # VGG16's feature maps are large
 
     def begin(self, first: np.ndarray) -> None:
         """Fix what the first batch (N, C, H, W) decides for the whole run."""
@@ -88,7 +90,8 @@ class Scorer:
         values = np.full(len(keys), np.nan)
         chosen = [i for i, key in enumerate(keys) if key.index % self.dists_every == 0]
         if chosen:
-            scored = self._profile(x[chosen], y[chosen], ("dists",), None)
+            with self.one_network:
+                scored = self._profile(x[chosen], y[chosen], ("dists",), None)
             values[chosen] = scored.dists
             settings = scored.settings["dists"]
             self.calibrated = settings["calibrated"]

@@ -427,13 +427,25 @@ def test_gradients_match_the_float64_reference(backend: str, dtype: torch.dtype)
     for x, y, scale in (case() for case in (*HARD.values(), two_level)):
         grads = {}
         for name, kind in (("reference", torch.float64), (backend, dtype)):
-            a, b = (v.to(dtype).to(kind).requires_grad_() for v in (x, y))
+            a, b = (v.to(dtype).to(kind).clone().requires_grad_() for v in (x, y))
             precision = "float64" if kind == torch.float64 else "float32"
             on(name, ssim, a, b, data_range=scale, precision=precision).backward()
             grads[name] = torch.cat([a.grad.double().flatten(), b.grad.double().flatten()])
         bound = max(tolerances.GRADIENT_RELATIVE * grads["reference"].abs().max().item(), 0.0)
         error = (grads[backend] - grads["reference"]).abs().max().item()
         assert error <= max(bound, tolerances.GRADIENT_ZERO if bound == 0 else 0)
+
+
+def test_create_graph_gives_second_derivatives_on_every_backend(backend: str) -> None:
+    """frame-analytics' fused backward has none."""
+    x, y = pair((1, 1, 16, 15), torch.float32)
+    second = {}
+    for name in ("reference", backend):
+        a = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad(on(name, ssim, a, y, data_range=1.0), a, create_graph=True)
+        (second[name],) = torch.autograd.grad(first.square().sum(), a)
+    scale = second["reference"].abs().max()
+    assert (second[backend] - second["reference"]).abs().max() <= tolerances.GRADIENT_RELATIVE * scale
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,23 +101,16 @@ class Verdict:
     def __str__(self) -> str:
         word = {0: "passed", 1: "failed", 3: "incomplete"}[self.exit_code]
         against = f" against {self.before}" if self.before else ""
-        rows = [f"guard: {word} ({self.after or 'candidate'}{against}, {self.tiles} tiles)"]
-        width = max((len(s.name) for s in self.signals), default=0)
+        lines = [f"guard: {word} ({self.after or 'candidate'}{against}, {self.tiles} tiles)"]
+        taken = dict(line.split(": ", 1) for line in self.path if ": " in line)
         for s in self.signals:
-            notes = [_say(k, v, s.evidence.get(f"{k}_se")) for k, v in s.evidence.items() if not k.endswith("_se")]
             waived = " (waived)" if s.name in self.waived and s.status in NO_EVIDENCE else ""
-            rows.append(f"  {s.name:<{width}}  {s.status + waived:<14}  {'; '.join(notes)}".rstrip())
+            lines.append(f"  {s.status.upper() if s.status == FIRED else s.status}{waived}: {s.name}")
+            notes = [taken.get(s.name, "").rsplit(" -> ", 1)[0]]
             if s.status == FIRED:
                 worst = ", ".join(str(r["tile"]) for r in s.regions[:5])
                 more = f" and {len(s.regions) - 5} more" if len(s.regions) > 5 else ""
-                rows.append(f"  {'':<{width}}  {s.advice}" + (f" Worst tiles: {worst}{more}." if worst else ""))
-        rows += ["path:", *(f"  {line}" for line in self.path)]
-        return "\n".join(rows)
-
-
-def _say(name: str, value: Any, error: Any) -> str:
-    name = name.replace("_", " ")
-    if isinstance(value, str):
-        return value if name == "reason" else f"{name} {value}"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{name} {text}" + (f" ± {error:.2g}" if isinstance(error, float) and error == error else "")
+                notes += [s.advice, f"Worst tiles: {worst}{more}." if worst else ""]
+            for note in filter(None, notes):
+                lines += textwrap.wrap(note, 100, initial_indent="      ", subsequent_indent="      ")
+        return "\n".join(lines)

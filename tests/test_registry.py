@@ -22,6 +22,14 @@ def test_every_backend_that_ci_requires_is_available() -> None:
     assert {name: reason for name, reason in out.items() if reason != "available"} == {}
 
 
+@pytest.mark.parametrize(
+    ("op", "backend"), [(op, b) for op in _registry.ops() for b in _registry.implementations(op)], ids=str
+)
+def test_every_backend_runs_here(op: str, backend: str) -> None:
+    """A skip here is a backend whose suite did not run, and why."""
+    backends.require(op, backend)
+
+
 def test_auto_chooses_native_for_mse_on_cpu() -> None:
     backends.require("pixel", "native")
     assert _registry.choose(call()).backend == "native"

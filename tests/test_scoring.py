@@ -199,6 +199,7 @@ def test_a_folder_with_other_files_is_never_written_into(tmp_path) -> None:
         ({"workers": 0}, "workers is 0; accepted: an integer of at least 1"),
         ({"memory_budget": "lots"}, "memory_budget is 'lots'; accepted: bytes"),
         ({"dists_every": 0}, "dists_every is 0"),
+        ({"scheduler": "tcp://127.0.0.1:8786"}, "scheduler is 'tcp.*accepted by this version: None"),
         ({"data_range": 0}, "data_range is 0; accepted: a finite number above 0"),
     ],
     ids=lambda v: str(v)[:30],
@@ -269,3 +270,14 @@ def test_a_run_with_a_duplicate_still_opens_as_a_profile(tmp_path) -> None:
     assert len(profile) == 7
     assert profile.status.count("duplicate") == 1
     assert semnr.guard(None, profile, allow_unknown=("over_smoothing", "texture_drift", "lost_contrast")).exit_code == 3
+
+
+def test_rules_judge_a_single_candidate_and_the_verdict_is_kept(tmp_path) -> None:
+    plan = wafer(tmp_path / "in")
+    waive = ("over_smoothing", "texture_drift", "lost_contrast")
+    run = score(plan, out=tmp_path / "out", rules=semnr.DEFAULT_RULES, allow_unknown=waive, metrics=("psnr", "cnr"))
+    assert run.verdict["evidence_transfer"].status == "clear"
+    assert run.exit_code == 0
+    assert json.loads((tmp_path / "out/verdict.json").read_text())["passed"] is True
+    unwaived = score(plan, out=tmp_path / "out", rules=semnr.DEFAULT_RULES, metrics=("psnr", "cnr"))
+    assert unwaived.exit_code == 3  # a gate never passes on missing evidence

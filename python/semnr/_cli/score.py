@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from . import FAILED, INCOMPLETE, PASS
 from ._text import add_output_options, number, print_json, table
 
 DIGITS = {"psnr": 2, "psnr_noisy": 2, "mse": 2, "mae": 3}
@@ -47,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         dists_weights=args.dists_weights,
         dists_every=args.dists_every,
         nan=args.nan,
+        rules=args.rules,
+        allow_unknown=args.allow_unknown,
         resume=args.resume,
         workers=args.workers,
         memory_budget=args.memory_budget,
@@ -54,20 +55,14 @@ def run(args: argparse.Namespace) -> int:
         backend=args.backend,
         quiet=args.quiet or args.json,
     )
-    verdict = None
-    if args.rules:
-        from ..guarding import guard, load_rules
-
-        verdict = guard(None, scored.profile(), rules=load_rules(args.rules), allow_unknown=tuple(args.allow_unknown))
+    verdict = scored.verdict
     if args.json:
         print_json({**scored.info, "verdict": None if verdict is None else verdict.to_dict()})
     else:
         print(describe(scored))
         if verdict is not None:
             print(verdict)
-    if verdict is not None and verdict.exit_code == FAILED:
-        return FAILED
-    return INCOMPLETE if scored.exit_code or (verdict is not None and verdict.exit_code) else PASS
+    return scored.exit_code
 
 
 def describe(scored) -> str:  # type: ignore[no-untyped-def]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,11 @@ def score(
     dists_resize: str | None = None,
     dists_every: int = 1,
     nan: str = "error",
+    rules: Any = None,
+    allow_unknown: Iterable[str] | str = (),
     resume: bool = True,
     workers: int = 2,
+    scheduler: None = None,
     memory_budget: int | str = "2GiB",
     root: Any = None,
     backend: str | None = "auto",
@@ -68,17 +72,22 @@ def score(
         "auto": the factor of the first tile, kept for the whole run, since factors do not compare.
     dists_every
         DISTS on every n-th tile only; the run says how many.
+    rules, allow_unknown
+        Guard rules (what `semnr.guard` takes) to hold the run against as a single candidate: the verdict is
+        `Run.verdict` and verdict.json. Rules that compare with a released denoiser are `unknown` here.
     resume
         Continue the run in `out` when its settings are the same; ValueError names what differs. False: `out`
         must hold no run.
     memory_budget
         Bytes, or "2GiB": bounds the tiles held at once.
+    scheduler
+        Kept for runs on many machines; this version runs in one process and accepts None only.
 
     Returns
     -------
     Run
-        `.exit_code` is 3 when tiles were missing, duplicate, unreadable or wrongly sized: they are rows with a
-        status and a reason, counted and listed; the rest is scored.
+        `.exit_code` is 1 when a rule fired, else 3 when tiles were missing, duplicate, unreadable or wrongly
+        sized: they are rows with a status and a reason, counted and listed; the rest is scored.
 
     Raises
     ------
@@ -91,6 +100,8 @@ def score(
     prepare.count_of("dists_every", dists_every)
     prepare.count_of("workers", workers)
     budget = prepare.bytes_of(memory_budget)
+    if scheduler is not None:
+        raise ValueError(f"scheduler is {scheduler!r}; accepted by this version: None, one process")
     source = open_tiles(src, root=root)
     inputs = prepare.inputs_of(source, reference, noisy, root)
     scale = prepare.scale_of(data_range) or source.data_range
@@ -151,7 +162,14 @@ def score(
             "sample": None if dists_every == 1 else info["summary"].get("dists", {}).get("n", 0),
         }
     write_json(folder / "run.json", info)
-    return Run(folder, info)
+    run = Run(folder, info)
+    if rules is None:
+        return run
+    from ..guarding import guard
+
+    verdict = guard(None, run.profile(), rules=rules, allow_unknown=allow_unknown)
+    write_json(folder / "verdict.json", verdict.to_dict())
+    return replace(run, verdict=verdict)
 
 
 def _stream(

@@ -34,6 +34,7 @@ class Run:
 
     path: Path
     info: dict[str, Any]
+    verdict: Any = None  # of the rules that `score` was given
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
@@ -63,7 +64,9 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """0 when every tile was scored, 3 when some were not."""
+        """1 when a rule fired, 3 when tiles or evidence are missing, else 0."""
+        if self.verdict is not None and self.verdict.exit_code:
+            return int(self.verdict.exit_code)
         return 0 if self.counts["ok"] == self.counts["tiles"] and self.counts["tiles"] else 3
 
     def table(self, columns: list[str] | None = None) -> Any:

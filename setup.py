@@ -7,6 +7,7 @@ UndefinedBehaviorSanitizer.
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import sys
@@ -35,16 +36,16 @@ class BuildOrExplain(build_ext):
             self.extensions = []
 
     def build_extension(self, ext) -> None:  # type: ignore[no-untyped-def]
-        # The modules share sources, not objects: each instruction set has its own object folder.
-        shared, kind = self.build_temp, "sanitized" if os.environ.get("SEMNR_SANITIZE") else "plain"
-        self.build_temp = str(Path(shared) / ext.name / kind)
+        # The modules share sources, not objects: each instruction set has its own object folder (and its own
+        # copy of the command, so that `build --parallel` may build them side by side).
+        one = copy.copy(self)
+        kind = "sanitized" if os.environ.get("SEMNR_SANITIZE") else "plain"
+        one.build_temp = str(Path(self.build_temp) / ext.name / kind)
         try:
-            super().build_extension(ext)
+            super(BuildOrExplain, one).build_extension(ext)
         except Exception as error:
             self._explain(error, ext.name)
             self.extensions = [other for other in self.extensions if other is not ext]
-        finally:
-            self.build_temp = shared
 
     def _explain(self, error: Exception, what: str = "the native CPU kernels") -> None:
         if os.environ.get("SEMNR_SANITIZE"):

@@ -187,7 +187,7 @@ def reduce(rows: torch.Tensor, reduction: str, checked: Pair) -> torch.Tensor:
     """Per-image rows (N,) to what the caller asked: their mean, their sum, or the rows."""
     choice("reduction", reduction, ("mean", "sum", "none"))
     if reduction == "mean":
-        return rows.mean()
+        return rows[0] if rows.shape[0] == 1 else rows.mean()
     if reduction == "sum":
         return rows.sum()
     return rows if checked.batched else rows[0]

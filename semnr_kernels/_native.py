@@ -74,7 +74,8 @@ def describe(isa: str | None = None) -> str:
 
 def image(value: torch.Tensor) -> tuple[int, int, int, int, int]:
     """Address and strides of a (N, C, H, W) tensor: csrc takes any layout, nothing is copied."""
-    return (value.data_ptr(), *value.stride())
+    n, c, h, w = value.stride()
+    return (value.data_ptr(), n, c, h, w)
 
 
 def mask(valid: torch.Tensor | None) -> tuple[int, int, int, int]:

@@ -120,6 +120,8 @@ def _probe_triton() -> str | None:
         import triton  # noqa: F401
     except ImportError as error:
         return f"triton does not import ({error})"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return "TRITON_INTERPRET=1: this process interprets its kernels"
     return None if torch.cuda.is_available() else "no CUDA or ROCm device"
 
 
@@ -194,6 +196,22 @@ def register_native(
     register(op, "native", run, supports)
     for name, isa in zip(FORCED, _native.INSTRUCTION_SETS, strict=True):
         register(op, name, functools.partial(run, isa=isa), supports)
+
+
+def register_triton(op: str, run: str) -> None:
+    """Register `run` and `supports` of the op's triton_kernel.py as "triton" and as the test-only "triton-interpret".
+
+    The module, and triton with it, is imported when the backend is first chosen.
+    """
+
+    def later(name: str) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            return getattr(importlib.import_module(f"semnr_kernels.{op}.triton_kernel"), name)(*args, **options)
+
+        return call
+
+    for backend in ("triton", "triton-interpret"):
+        register(op, backend, later(run), later("supports"))
 
 
 def ops() -> tuple[str, ...]:

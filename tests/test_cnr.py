@@ -15,14 +15,21 @@ import backends
 import cases
 import tolerances
 from semnr_kernels import cnr as ops
+from semnr_kernels import use_backend
 from semnr_kernels.cnr import Sigma, cnr, cnr_map, otsu_masks, worst_windows
 
 KINDS = ("two_roi", "sum_var", "background")
 
 
 @pytest.fixture(params=backends.params("cnr"))
-def backend(request: pytest.FixtureRequest) -> str:
-    return backends.require("cnr", request.param)
+def backend(request: pytest.FixtureRequest):
+    """Every call of the test runs on it, whether it names it or not."""
+    name = backends.require("cnr", request.param)
+    with use_backend(name):
+        yield name
+
+
+on_every_backend = pytest.mark.usefixtures("backend")
 
 
 def halves(height: int = 4, width: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,6 +140,7 @@ def test_a_batch_is_its_images_and_channels_are_averaged(backend: str) -> None:
     assert cnr(images, reduction="sum", **options).item() == pytest.approx(rows.sum().item())
 
 
+@on_every_backend
 def test_memory_layout_and_mask_layout_do_not_change_the_result() -> None:
     x, y = noisy_lines()
     signal, background = y > 0.6, y < 0.4
@@ -141,6 +149,7 @@ def test_memory_layout_and_mask_layout_do_not_change_the_result() -> None:
     assert straight.item() == turned.item()
 
 
+@on_every_backend
 class TestNoise:
     """The ways to say `noise=` for kind="fixed_noise"."""
 
@@ -210,6 +219,7 @@ class TestNoise:
             cnr(hand_computed(), signal=signal, background=background, noise=1.0)
 
 
+@on_every_backend
 def test_over_smoothing_raises_the_ratio_over_its_own_sigma_but_not_the_fixed_noise_one() -> None:
     x, y = noisy_lines(sigma=0.15)
     smooth = torch.from_numpy(importlib.import_module("scipy.ndimage").gaussian_filter(x.numpy(), 3.0))
@@ -220,6 +230,7 @@ def test_over_smoothing_raises_the_ratio_over_its_own_sigma_but_not_the_fixed_no
     assert fixed[1].components["contrast_retention"] < 0.9
 
 
+@on_every_backend
 class TestNothingToMeasure:
     """No number is made up: inf or NaN, with a flag."""
 
@@ -415,6 +426,7 @@ class TestOtsuMasks:
             otsu_masks(torch.rand(16, 16), **options)  # type: ignore[arg-type]
 
 
+@on_every_backend
 class TestBadPixels:
     def test_a_nan_is_refused_and_the_image_named(self) -> None:
         x, y = noisy_lines()
@@ -504,6 +516,7 @@ def test_the_result_says_how_it_was_made() -> None:
     assert cnr((x * 255).to(torch.uint8), details=True).data_range == 255
 
 
+@on_every_backend
 class TestMap:
     @pytest.mark.parametrize("kind", ops.KINDS)
     @pytest.mark.parametrize(("window", "stride"), [(16, 8), (13, 5), ((24, 10), (7, 11)), (20, 33)])

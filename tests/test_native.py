@@ -1,4 +1,4 @@
-"""What only the compiled kernels have: instruction sets, threads, forks, strides, sizes. Values are judged by the reference."""
+"""What only the compiled kernels have: instruction sets, threads, forks, layouts, sizes. Judge: the reference."""
 
 from __future__ import annotations
 
@@ -221,7 +221,9 @@ def test_a_nan_pixel_spoils_only_the_windows_that_hold_it(forced: str) -> None:
 # --- windowed moments -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("window,stride", [((7, 9), (3, 2)), ((16, 16), (8, 8)), ((33, 40), (5, 5)), ((4, 4), (9, 9))])
+@pytest.mark.parametrize(
+    ("window", "stride"), [((7, 9), (3, 2)), ((16, 16), (8, 8)), ((33, 40), (5, 5)), ((4, 4), (9, 9))]
+)
 @pytest.mark.parametrize("isa", _native.INSTRUCTION_SETS)
 def test_window_moments_are_the_references(isa: str, window: tuple[int, int], stride: tuple[int, int]) -> None:
     if _native.probe(isa) is not None:

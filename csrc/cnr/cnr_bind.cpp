@@ -5,19 +5,25 @@
 namespace semnr {
 namespace {
 
-void moments(const ImageArgument& x, const MaskArgument& roi, int dtype, const ShapeArgument& shape,
-             const std::array<std::int64_t, 6>& w, int threads, std::int64_t out) {
-  const std::int64_t size = shape[0] * shape[1] * w[4] * w[5];
-  double* pixels = pointer<double>(out);
+void moments(const ImageArgument &x, int dtype, const ShapeArgument &shape,
+             const std::vector<ImageArgument> &regions,
+             const std::array<std::int64_t, 2> &window,
+             const std::array<std::int64_t, 2> &stride, int threads,
+             std::int64_t out) {
+  std::vector<Image> of;
+  for (const ImageArgument &region : regions)
+    of.push_back(image(region));
   py::gil_scoped_release unlocked;
-  window_moments(image(x), mask(roi), Dtype(dtype), sizes(shape), {w[0], w[1], w[2], w[3], w[4], w[5]}, threads,
-                 pixels, pixels + size, pixels + 2 * size);
+  cnr_moments(image(x), Dtype(dtype), sizes(shape), of,
+              {{window[0], window[1]}, {stride[0], stride[1]}}, threads,
+              pointer<double>(out));
 }
 
-}  // namespace
-}  // namespace semnr
+} // namespace
+} // namespace semnr
 
-void bind_cnr(py::module_& m) {
-  m.def("window_moments", &semnr::moments,
-        "3 x N x C x rows x columns float64: pixels, mean, variance of each window under the region.");
+void bind_cnr(py::module_ &m) {
+  m.def("cnr_moments", &semnr::moments,
+        "Pixels, mean and variance of regions by windows: regions x 3 x N x C "
+        "x rows x columns float64.");
 }

@@ -1,17 +1,27 @@
 #pragma once
+#include <vector>
+
 #include "../image.hpp"
 
 namespace semnr {
 
-struct Windows {
-  std::int64_t height, width;  // of one window
-  std::int64_t down, right;    // strides
-  std::int64_t rows, columns;  // how many
+// Windows inside the image, the first in its upper-left corner; rows, then
+// columns.
+struct WindowGrid {
+  std::int64_t window[2], stride[2];
 };
 
-// Per window of each plane, (N, C, rows, columns) float64: valid pixels, mean, population variance (NaN without pixels).
-// The cost does not depend on the window's size.
-void window_moments(const Image& x, const Mask& roi, Dtype dtype, const Shape& shape, const Windows& windows,
-                    int threads, double* pixels, double* mean, double* variance);
+inline std::int64_t windows_along(std::int64_t size, std::int64_t window,
+                                  std::int64_t stride) {
+  return (size - window) / stride + 1;
+}
 
-}  // namespace semnr
+// Pixels, mean and population variance of the pixels of each region in each
+// window, from one read of the image. regions: bytes of the image's shape, 0
+// where a pixel is outside. out: regions x 3 x N x C x rows x columns; mean and
+// variance are NaN where there is no pixel.
+void cnr_moments(const Image &x, Dtype dtype, const Shape &shape,
+                 const std::vector<Image> &regions, const WindowGrid &grid,
+                 int threads, double *out);
+
+} // namespace semnr

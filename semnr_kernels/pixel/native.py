@@ -53,7 +53,11 @@ class _Errors(torch.autograd.Function):
         x, y, valid = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # create_graph
-            return *_native.reference_gradient(reference.errors(x, y, valid), (x, y), (g_square, g_absolute), wanted), None, None
+            return (
+                *_native.reference_gradient(reference.errors(x, y, valid), (x, y), (g_square, g_absolute), wanted),
+                None,
+                None,
+            )
         weights = torch.stack((g_square, g_absolute)).double().contiguous()
         out = [torch.empty(x.shape, dtype=x.dtype) if w else None for w in wanted]
         _native.module(ctx.isa).pixel_gradient(

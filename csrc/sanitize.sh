@@ -1,0 +1,20 @@
+#!/bin/sh
+# Builds every module with AddressSanitizer and UndefinedBehaviorSanitizer, away from the sources, and runs the suites
+# of the native kernels with them. About three minutes on two cores. Arguments go to pytest.
+set -eu
+cd "$(dirname "$0")/.."
+out=${TMPDIR:-/tmp}/semnr-sanitized
+python=${PYTHON:-python}
+SEMNR_SANITIZE=1 $python setup.py -q build --parallel 2 --build-base "$out/objects" --build-lib "$out/lib"
+
+cxx=${CXX:-g++}
+export LD_PRELOAD="$($cxx -print-file-name=libasan.so) $($cxx -print-file-name=libubsan.so) $($cxx -print-file-name=libstdc++.so.6)"
+export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export PYTHONPATH="$out/lib" PYTHONSAFEPATH=1 SEMNR_REQUIRE=native
+$python - "$out" <<'CHECK'
+import sys
+from semnr_kernels import _native
+assert _native.module().__file__.startswith(sys.argv[1]), f"not the sanitized module: {_native.module().__file__}"
+CHECK
+exec $python -m pytest -q -p no:cacheprovider tests/test_native.py tests/test_ssim.py tests/test_pixel.py tests/test_cnr.py \
+  -k "(native or test_native) and not two_to_the_31_pixels" "$@"

@@ -1,0 +1,222 @@
+"""What the Triton kernels share: launching, block sizes, the last stage of every sum, ahead-of-time compilation.
+
+Imported only through `_registry.register_triton`, when a Triton backend is chosen: triton itself loads here.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+# Pointer types of a signature, as the just-in-time compiler names them.
+TYPES = {
+    torch.bool: "i1",
+    torch.uint8: "u8",
+    torch.uint16: "u16",
+    torch.int64: "i64",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float32: "fp32",
+    torch.float64: "fp64",
+}
+# (backend, architecture, lanes of a warp)
+TARGETS = {
+    "sm_80": ("cuda", 80, 32),
+    "sm_90": ("cuda", 90, 32),
+    "sm_100": ("cuda", 100, 32),
+    "gfx942": ("hip", "gfx942", 64),
+}
+
+
+def interpreted() -> bool:
+    """Whether this process interprets kernels on the CPU (TRITON_INTERPRET=1 before the first import)."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def block(on_device: int, interpreting: int) -> int:
+    """A block size: the interpreter pays per operation, not per lane, and wants few large programs."""
+    return interpreting if interpreted() else on_device
+
+
+def power_of_2(n: int) -> int:
+    """The smallest power of 2 that is at least `n`."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+# --- launching ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch that was recorded instead of made: all that ahead-of-time compilation needs."""
+
+    kernel: Any
+    args: tuple[Any, ...]
+    constants: dict[str, Any]
+    num_warps: int
+
+
+_recorded: ContextVar[list[Launch] | None] = ContextVar("semnr_launches", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[list[Launch]]:
+    """Inside the `with` block launches are collected and nothing runs (what an op returns is then undefined)."""
+    launches: list[Launch] = []
+    token = _recorded.set(launches)
+    try:
+        yield launches
+    finally:
+        _recorded.reset(token)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, num_warps: int = 4, **constants: Any) -> None:
+    """Run `kernel` on the device of its first argument, on the caller's stream."""
+    if (record := _recorded.get()) is not None:
+        record.append(Launch(kernel, args, constants, num_warps))
+        return
+    if args[0].is_cuda:
+        with torch.cuda.device(args[0].device):
+            kernel[grid](*args, num_warps=num_warps, **constants)
+    else:
+        kernel[grid](*args, **constants)
+
+
+@triton.jit
+def _fold(partial, out, programs, rows, BLOCK: tl.constexpr):
+    """out[row, image] = Σ over programs of partial[image, program, row], in a fixed order."""
+    image, row = tl.program_id(0), tl.program_id(1)
+    lanes = tl.arange(0, BLOCK)
+    base = partial + image.to(tl.int64) * programs * rows + row
+    total = tl.zeros([BLOCK], partial.dtype.element_ty)
+    for start in range(0, programs, BLOCK):
+        p = start + lanes
+        total += tl.load(base + p * rows, mask=p < programs, other=0)
+    tl.store(out + row * tl.num_programs(0) + image, tl.sum(total, axis=0).to(tl.float64))
+
+
+def fold(partial: torch.Tensor) -> torch.Tensor:
+    """Sums (rows, images), float64, of partial sums (images, programs, rows), int64 or float64; no atomics."""
+    images, programs, rows = partial.shape
+    out = torch.empty((rows, images), dtype=torch.float64, device=partial.device)
+    launch(_fold, (images, rows), partial, out, programs, rows, BLOCK=min(1024, power_of_2(programs)))
+    return out
+
+
+@triton.jit
+def narrow(value, dtype: tl.constexpr):
+    """`value` as an element of a tensor; bfloat16 by way of float32, as torch rounds it."""
+    if dtype == tl.bfloat16:
+        return value.to(tl.float32).to(tl.bfloat16)
+    return value.to(dtype)
+
+
+# --- ahead-of-time compilation --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel for one chip, as the compiler left it. Nothing here was run."""
+
+    kernel: str
+    target: str
+    binary: int  # bytes of the cubin or hsaco
+    registers: int
+    spills: int  # bytes (NVIDIA) or registers (AMD) moved to memory
+    shared: int  # bytes a program
+    threads: int
+    instructions: dict[str, int] = field(default_factory=dict)
+
+
+def signature(made: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], list[list[Any]]]]:
+    """Types, constants and attributes of a launch by the rules of the just-in-time compiler."""
+    types: dict[str, str] = {}
+    constants = dict(made.constants)
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    for index, name in enumerate(made.kernel.arg_names):
+        if name in constants:
+            types[name] = "constexpr"
+            continue
+        value = made.args[index]
+        if value is None or (isinstance(value, int) and value == 1):
+            types[name], constants[name] = "constexpr", value
+            continue
+        address = value.data_ptr() if isinstance(value, torch.Tensor) else value
+        if isinstance(value, torch.Tensor):
+            types[name] = f"*{TYPES[value.dtype]}"
+        else:
+            types[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+        if address % 16 == 0:
+            attributes[(index,)] = [["tt.divisibility", 16]]
+    return types, constants, attributes
+
+
+def compile_for(made: Launch, target: str, name: str) -> Compiled:
+    """Compile a recorded launch for a chip that need not be present.
+
+    Raises
+    ------
+    RuntimeError
+        This process interprets kernels, so there is nothing to compile.
+    """
+    if interpreted():
+        raise RuntimeError("TRITON_INTERPRET=1: compile ahead of time in a process of its own, without it")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    types, constants, attributes = signature(made)
+    source = ASTSource(fn=made.kernel, signature=types, constexprs=constants, attrs=attributes)
+    chip = GPUTarget(*TARGETS[target])
+    built = triton.compile(source, target=chip, options={"num_warps": made.num_warps})
+    registers, spills = _amd(built.asm["amdgcn"]) if chip.backend == "hip" else _nvidia(built.kernel)
+    return Compiled(
+        name, target, len(built.kernel), registers, spills, built.metadata.shared, made.num_warps * chip.warp_size
+    )
+
+
+def tool(name: str) -> Path:
+    """A binary tool that the triton wheel carries: ptxas, cuobjdump, nvdisasm."""
+    return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+
+
+def _nvidia(cubin: bytes) -> tuple[int, int]:
+    """Registers a thread and bytes of local memory (the stack included) a thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        text = subprocess.run(
+            [tool("cuobjdump"), "-res-usage", path], check=True, capture_output=True, text=True
+        ).stdout
+    used = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+    return used["REG"], used["STACK"] + used["LOCAL"]
+
+
+def _amd(assembly: str) -> tuple[int, int]:
+    """Vector registers a lane and spilled registers, from the kernel's metadata."""
+    used = {key: int(value) for key, value in re.findall(r"\.(\w+_count|\w+_fixed_size):\s+(\d+)", assembly)}
+    return used["vgpr_count"], used["vgpr_spill_count"] + used["sgpr_spill_count"] + used["private_segment_fixed_size"]
+
+
+def versions() -> dict[str, str]:
+    """The compilers that a table of compiled kernels rests on."""
+    found = {"triton": triton.__version__}
+    for name in ("ptxas", "ptxas-blackwell"):
+        text = subprocess.run([tool(name), "--version"], check=True, capture_output=True, text=True).stdout
+        found[name] = re.search(r"V([\d.]+)", text).group(1)  # type: ignore[union-attr]
+    return found
+
+
+def compile_all(cases: Sequence[tuple[str, Launch]], targets: Sequence[str] = tuple(TARGETS)) -> list[Compiled]:
+    """Every named launch for every chip."""
+    return [compile_for(made, target, name) for name, made in cases for target in targets]

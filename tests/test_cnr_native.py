@@ -1,0 +1,236 @@
+"""The moments in C++ against the definition: instruction sets, layouts, threads, windows without pixels or a number."""
+
+from __future__ import annotations
+
+import math
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+
+import tolerances
+from semnr_kernels import _native
+from semnr_kernels._registry import Call
+from semnr_kernels.cnr import cnr, native, reference
+
+pytestmark = pytest.mark.skipif(_native.probe() is not None, reason=f"no native module: {_native.probe()}")
+
+DTYPES = tuple(_native.DTYPE_CODES)
+GRIDS = [  # shape, window, stride
+    ((70, 91), (16, 16), (8, 8)),
+    ((70, 91), (13, 7), (5, 3)),
+    ((70, 91), (5, 6), (9, 11)),  # windows apart
+    ((70, 91), (70, 91), (1, 1)),
+    ((40, 150), (3, 4), (1, 1)),
+    ((150, 530), (140, 520), (3, 4)),  # a stride's cells of several lengths, wider than a block of columns
+    ((1, 37), (1, 5), (1, 2)),
+    ((37, 1), (5, 1), (2, 1)),
+]
+
+
+@pytest.fixture(params=_native.INSTRUCTION_SETS)
+def isa(request: pytest.FixtureRequest) -> str:
+    if (reason := _native.probe(request.param)) is not None:
+        pytest.skip(reason)
+    return request.param
+
+
+def image(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    values = 40 + 200 * np.random.default_rng(seed).random(shape)
+    if dtype in (torch.uint8, torch.uint16):
+        return torch.from_numpy((values * (1 if dtype == torch.uint8 else 270)).astype(str(dtype)[6:]))
+    return torch.from_numpy(values).to(dtype)
+
+
+def region(shape: tuple[int, ...], seed: int = 1, share: float = 0.5) -> torch.Tensor:
+    found = torch.from_numpy(np.random.default_rng(seed).random(shape) < share)
+    found[..., : shape[-2] // 2, : shape[-1] // 2] = False  # windows without a pixel
+    return found
+
+
+def assert_same(got: reference.Moments, wanted: reference.Moments) -> None:
+    for name, a, b in zip(got._fields, got, wanted, strict=True):
+        assert a.shape == b.shape
+        # variances of 0 to 65535² around means of the same scale: relative, with room for sums that cancel
+        torch.testing.assert_close(a, b, rtol=tolerances.PEER_FLOAT64, atol=1e-11, equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_windows_are_the_references(isa: str, grid: tuple, dtype: torch.dtype) -> None:
+    shape, window, stride = grid
+    x, roi = image((2, 2, *shape), dtype), region((2, 1, *shape))
+    got = native.window_moments(x, roi, window, stride, isa=isa)
+    assert_same(got, reference.window_moments(x, roi, window, stride))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_whole_image_is_the_references(isa: str, dtype: torch.dtype) -> None:
+    x, roi = image((3, 2, 133, 601), dtype), region((3, 1, 133, 601))
+    assert_same(native.moments(x, roi, isa=isa), reference.moments(x, roi))
+
+
+def test_two_regions_from_one_read_are_each_region_alone(isa: str) -> None:
+    x, roi = image((2, 1, 90, 77), torch.float32), region((2, 1, 90, 77))
+    both = native._measure(x, (roi, ~roi), (20, 30), (7, 10), isa)
+    for found, one in zip(both, (roi, ~roi), strict=True):
+        for a, b in zip(found, native.window_moments(x, one, (20, 30), (7, 10), isa=isa), strict=True):
+            assert torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def test_a_region_may_differ_by_channel(isa: str) -> None:
+    x, roi = image((2, 3, 40, 50), torch.float32), region((2, 3, 40, 50))
+    assert_same(native.moments(x, roi, isa=isa), reference.moments(x, roi))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_constant_region_has_no_variance_at_all_and_empty_windows_are_undefined(isa: str, dtype: torch.dtype) -> None:
+    x = torch.full((1, 1, 60, 60), 1 / 3 if dtype.is_floating_point else 201, dtype=dtype)
+    x[..., 30:, :] = 0.7 if dtype.is_floating_point else 3
+    roi = region((1, 1, 60, 60))
+    roi[..., 30:, :] = False
+    found = native.window_moments(x, roi, (14, 14), (5, 5), isa=isa)
+    empty = found.pixels == 0
+    assert empty.any()
+    assert torch.isnan(found.mean[empty]).all()
+    assert torch.isnan(found.variance[empty]).all()
+    assert (found.variance[~empty] == 0).all()
+    assert (found.mean[~empty] - x[0, 0, 0, 0].double()).abs().max() < 1e-15 * 201
+
+
+def test_a_pedestal_costs_no_digit_in_any_window(isa: str) -> None:
+    rng = np.random.default_rng(0)
+    low = torch.from_numpy(rng.normal(0, 20, (1, 1, 96, 96)).round())
+    roi = region((1, 1, 96, 96), share=0.9)
+    wanted = reference.window_moments(low, roi, (24, 24), (7, 7)).variance
+    for pedestal in (40_000.0, 2.0**30):
+        got = native.window_moments(low + pedestal, roi, (24, 24), (7, 7), isa=isa).variance
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0, equal_nan=True)
+    counts = (low + 40_000).to(torch.uint16)
+    got = native.window_moments(counts, roi, (24, 24), (7, 7), isa=isa).variance
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "bad", [[math.nan], [math.inf], [-math.inf], [math.inf, -math.inf], [math.inf, math.nan]], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_non_finite_pixels_do_what_they_do_in_the_reference(isa: str, dtype: torch.dtype, bad: list[float]) -> None:
+    x, roi = image((1, 1, 48, 48), dtype), region((1, 1, 48, 48))
+    for k, value in enumerate(bad):
+        x[0, 0, 30 + 3 * k, 20:24] = value
+        roi[0, 0, 30 + 3 * k, 20:24] = True
+    x[0, 0, 2, 2] = math.nan  # outside the region
+    x[0, 0, 40:, 40:] = bad[0]  # windows of nothing else
+    roi[0, 0, 40:, 40:] = True
+    got = native.window_moments(x, roi, (8, 8), (4, 4), isa=isa)
+    assert_same(got, reference.window_moments(x, roi, (8, 8), (4, 4)))
+    assert torch.isfinite(got.mean).any()
+    assert_same(native.moments(x, roi, isa=isa), reference.moments(x, roi))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_layout_does_not_change_a_bit(isa: str, dtype: torch.dtype) -> None:
+    x, roi = image((2, 2, 50, 64), dtype), region((2, 1, 50, 64))
+    straight = native.window_moments(x, roi, (9, 9), (4, 4), isa=isa)
+    wide = torch.stack([x, x], dim=-1).flatten(-2)[..., ::2]
+    turned = x.transpose(2, 3).contiguous().transpose(2, 3)
+    last = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    rois = roi.transpose(2, 3).contiguous().transpose(2, 3)
+    for view in (wide, turned, last):
+        assert not view.is_contiguous()
+        for r in (roi, rois):
+            for a, b in zip(native.window_moments(view, r, (9, 9), (4, 4), isa=isa), straight, strict=True):
+                assert torch.equal(a.nan_to_num(), b.nan_to_num())
+    expanded = native.window_moments(x[:1].expand(4, 2, 50, 64), roi[:1], (9, 9), (4, 4), isa=isa)
+    assert torch.equal(expanded.pixels[3], straight.pixels[0])
+
+
+def test_negative_strides_are_read_backwards(isa: str) -> None:
+    x, roi = image((1, 1, 31, 44), torch.float32), region((1, 1, 31, 44))
+    out = torch.empty((1, 3, 1, 1, 1, 1), dtype=torch.float64)
+
+    def backwards(v: torch.Tensor) -> tuple[int, ...]:
+        n, c, h, w = v.stride()
+        return v[..., -1, -1].data_ptr(), n, c, -h, -w
+
+    _native.module(isa).cnr_moments(
+        backwards(x), _native.DTYPE_CODES[x.dtype], x.shape, [backwards(roi)], (20, 20), (31, 44), 1, out.data_ptr()
+    )
+    flipped = reference.window_moments(x.flip(2, 3), roi.flip(2, 3), (20, 20), (31, 44))
+    torch.testing.assert_close(out[0, :, 0, 0, 0, 0], torch.stack([v.flatten()[0] for v in flipped]))
+
+
+@pytest.mark.parametrize(
+    ("window", "stride"), [((16, 16), (8, 8)), ((200, 300), (1, 3)), ((300, 310), (1, 1))], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_results_do_not_depend_on_the_number_of_threads(
+    isa: str, dtype: torch.dtype, window: tuple[int, int], stride: tuple[int, int]
+) -> None:
+    x, roi = image((2, 1, 300, 310), dtype), region((2, 1, 300, 310))
+    found = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)  # conftest.py sets it back
+        found.append(torch.stack(native.window_moments(x, roi, window, stride, isa=isa)).nan_to_num())
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_a_map_computed_in_bands_of_rows_is_the_map_in_one(isa: str) -> None:
+    """Beyond 8 MiB of sums the rows are taken in bands: the windows at the seams must not notice."""
+    x, roi = image((1, 1, 420, 1200), torch.uint8), region((1, 1, 420, 1200))
+    whole = native.window_moments(x, roi, (6, 6), (1, 1), isa=isa)  # 12 MB of sums
+    part = native.window_moments(x[..., 250:, :], roi[..., 250:, :], (6, 6), (1, 1), isa=isa)
+    assert_same(reference.Moments(*(v[:, :, 250:] for v in whole)), part)
+
+
+def test_a_view_of_more_pixels_than_32_bits_count_is_summed_exactly() -> None:
+    row = torch.randint(0, 256, (1, 1, 1, 65_600), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x, roi = row.expand(1, 1, 65_600, 65_600), torch.ones((1, 1, 1, 1), dtype=torch.bool)
+    torch.set_num_threads(2)
+    found = native.moments(x, roi)
+    assert found.pixels.item() == 65_600**2 > 2**32
+    assert found.mean.item() == pytest.approx(row.double().mean().item(), rel=1e-13)
+    assert found.variance.item() == pytest.approx(row.double().var(correction=0).item(), rel=1e-12)
+
+
+@hypothesis.settings(
+    max_examples=60, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(st.data())
+def test_any_shape_dtype_window_stride_layout_and_region(isa: str, data: st.DataObject) -> None:
+    dtype = data.draw(st.sampled_from(DTYPES))
+    n, c, h, w = (data.draw(st.integers(1, most)) for most in (2, 2, 40, 40))
+    window = data.draw(st.integers(1, h)), data.draw(st.integers(1, w))
+    stride = data.draw(st.integers(1, 50)), data.draw(st.integers(1, 50))
+    x = image((n, c, h, 2 * w), dtype, data.draw(st.integers(0, 99)))[..., data.draw(st.sampled_from((0, 1))) :: 2]
+    roi = region((n, 1, h, w), data.draw(st.integers(0, 99)), data.draw(st.sampled_from((0.0, 0.02, 0.5, 1.0))))
+    if dtype.is_floating_point and data.draw(st.booleans()):
+        x[data.draw(st.integers(0, n - 1)), 0, data.draw(st.integers(0, h - 1))] = data.draw(
+            st.sampled_from((math.nan, math.inf, -math.inf))
+        )
+    got = native.window_moments(x, roi, window, stride, isa=isa)
+    assert_same(got, reference.window_moments(x, roi, window, stride))
+
+
+def test_a_reference_that_wants_a_gradient_gets_the_definitions() -> None:
+    """The candidate has none, so the choice of backend cannot see it."""
+    x, y = image((1, 1, 24, 24), torch.float64), image((1, 1, 24, 24), torch.float64, seed=5)
+    roi = region((1, 1, 24, 24))
+    gradients = []
+    for backend in ("reference", "native"):
+        wants = y.clone().requires_grad_()
+        result = cnr(x, wants, signal=roi, background=~roi, details=True, backend=backend)
+        result.components["contrast_retention"].sum().backward()
+        gradients.append(wants.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=0)
+    assert gradients[0].abs().max() > 0
+
+
+def test_an_image_that_wants_a_gradient_is_left_to_the_reference() -> None:
+    x = image((1, 1, 8, 8), torch.float32).requires_grad_()
+    assert native.supports(Call.of("cnr", x)) == "has no gradient"
+    assert native.supports(Call.of("cnr", x.detach())) is None

@@ -15,7 +15,7 @@ format:          ## let the tools format
 	ruff check --fix . && ruff format .
 	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' | xargs clang-format -i
 sanitize:        ## csrc under AddressSanitizer and UndefinedBehaviorSanitizer
-	.ci/sanitize
+	sh csrc/sanitize.sh
 demo:            ## the main job on a small wafer
 	semnr demo
 bench:           ## benchmarks, peers side by side

@@ -15,6 +15,7 @@ from .reference import Distance, Features
 from .weights import State, Weights, load
 
 _registry.register("dists", "reference", reference.dists)
+_registry.register_triton("dists", "dists")
 
 __all__ = ["Distance", "Features", "distance", "dists", "features"]
 

@@ -238,9 +238,9 @@ def _plan(height: int, width: int, size: int, reflect: bool) -> _Plan:
     less = 0 if reflect else size - 1
     down, across = height - less, width - less
     # the interpreter pays a row, not a lane: short walks of many lanes
-    rows = triton.cdiv(down, triton.cdiv(down, _triton.block(_ROWS, size)))
+    rows = triton.cdiv(down, triton.cdiv(down, _triton.block(_ROWS, 3)))
     segments = triton.cdiv(down, rows)
-    block = min(_triton.block(256, 4096), max(32, _triton.power_of_2(segments * across)))
+    block = min(_triton.block(256, 8192), max(32, _triton.power_of_2(segments * across)))
     return _Plan(down, across, segments, rows, triton.cdiv(segments * across, block), block)
 
 

@@ -1,8 +1,13 @@
 // Vectors of the native width of the instruction set that this translation unit is built for.
-// One source for AVX-512, AVX2, SSE2 and NEON: GCC and Clang vector types, no intrinsics.
+// One source for AVX-512, AVX2, SSE2 and NEON: GCC and Clang vector types; intrinsics only where a compiler is known to
+// miss the one instruction meant.
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace semnr {
 
@@ -54,13 +59,25 @@ inline R sum(Vec<R> v) {
   return total;
 }
 
+// As many values as a vector of doubles holds, widened.
+template <class T>
+inline Vec<double> widened(const T* p) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {  // GCC 12 converts by halves
+    return (Vec<double>)_mm512_maskz_cvtps_pd(__mmask8(0xff), _mm256_loadu_ps(p));
+  }
+#endif
+  typedef T Narrow __attribute__((vector_size(kLanes<double> * sizeof(T))));
+  Narrow narrow;
+  std::memcpy(&narrow, p, sizeof narrow);
+  return __builtin_convertvector(narrow, Vec<double>);
+}
+
 // Sum of a float vector's lanes pairs into doubles: same lane order on every call.
 inline Vec<double> widened_sum(Vec<float> v) {
-  typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
-  Half low, high;
-  std::memcpy(&low, &v, sizeof low);
-  std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
-  return __builtin_convertvector(low, Vec<double>) + __builtin_convertvector(high, Vec<double>);
+  float lanes[kLanes<float>];
+  std::memcpy(lanes, &v, sizeof lanes);
+  return widened(lanes) + widened(lanes + kLanes<double>);
 }
 inline Vec<double> widened_sum(Vec<double> v) { return v; }
 

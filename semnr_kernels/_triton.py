@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Launch:
     kernel: Any
     args: tuple[Any, ...]
     constants: dict[str, Any]
-    num_warps: int
+    threads: int
 
 
 _recorded: ContextVar[list[Launch] | None] = ContextVar("semnr_launches", default=None)
@@ -81,36 +81,40 @@ def recording() -> Iterator[list[Launch]]:
         _recorded.reset(token)
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *args: Any, num_warps: int = 4, **constants: Any) -> None:
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, threads: int = 128, **constants: Any) -> None:
     """Run `kernel` on the device of its first argument, on the caller's stream."""
     if (record := _recorded.get()) is not None:
-        record.append(Launch(kernel, args, constants, num_warps))
+        record.append(Launch(kernel, args, constants, threads))
         return
     if args[0].is_cuda:
+        lanes = 64 if torch.version.hip else 32  # of a warp
         with torch.cuda.device(args[0].device):
-            kernel[grid](*args, num_warps=num_warps, **constants)
+            kernel[grid](*args, num_warps=max(1, threads // lanes), **constants)
     else:
         kernel[grid](*args, **constants)
 
 
 @triton.jit
-def _fold(partial, out, programs, rows, BLOCK: tl.constexpr):
+def _fold(partial, out, images, programs, rows, IMAGES: tl.constexpr, BLOCK: tl.constexpr):
     """out[row, image] = Σ over programs of partial[image, program, row], in a fixed order."""
-    image, row = tl.program_id(0), tl.program_id(1)
-    lanes = tl.arange(0, BLOCK)
-    base = partial + image.to(tl.int64) * programs * rows + row
-    total = tl.zeros([BLOCK], partial.dtype.element_ty)
+    image, row = tl.program_id(0) * IMAGES + tl.arange(0, IMAGES), tl.program_id(1)
+    base = partial + (image.to(tl.int64) * programs * rows + row)[:, None]
+    total = tl.zeros([IMAGES, BLOCK], partial.dtype.element_ty)
     for start in range(0, programs, BLOCK):
-        p = start + lanes
-        total += tl.load(base + p * rows, mask=p < programs, other=0)
-    tl.store(out + row * tl.num_programs(0) + image, tl.sum(total, axis=0).to(tl.float64))
+        p = (start + tl.arange(0, BLOCK))[None, :]
+        total += tl.load(base + p * rows, mask=(image < images)[:, None] & (p < programs), other=0)
+    tl.store(out + row * images + image, tl.sum(total, axis=1).to(tl.float64), mask=image < images)
 
 
 def fold(partial: torch.Tensor) -> torch.Tensor:
     """Sums (rows, images), float64, of partial sums (images, programs, rows), int64 or float64; no atomics."""
     images, programs, rows = partial.shape
     out = torch.empty((rows, images), dtype=torch.float64, device=partial.device)
-    launch(_fold, (images, rows), partial, out, programs, rows, BLOCK=min(1024, power_of_2(programs)))
+    each = min(1024, power_of_2(programs))
+    together = min(power_of_2(images), block(1024, 2**15) // each)
+    launch(
+        _fold, (triton.cdiv(images, together), rows), partial, out, images, programs, rows, IMAGES=together, BLOCK=each
+    )
     return out
 
 
@@ -136,7 +140,6 @@ class Compiled:
     spills: int  # bytes (NVIDIA) or registers (AMD) moved to memory
     shared: int  # bytes a program
     threads: int
-    instructions: dict[str, int] = field(default_factory=dict)
 
 
 def signature(made: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], list[list[Any]]]]:
@@ -178,11 +181,10 @@ def compile_for(made: Launch, target: str, name: str) -> Compiled:
     types, constants, attributes = signature(made)
     source = ASTSource(fn=made.kernel, signature=types, constexprs=constants, attrs=attributes)
     chip = GPUTarget(*TARGETS[target])
-    built = triton.compile(source, target=chip, options={"num_warps": made.num_warps})
+    warps = max(1, made.threads // chip.warp_size)
+    built = triton.compile(source, target=chip, options={"num_warps": warps})
     registers, spills = _amd(built.asm["amdgcn"]) if chip.backend == "hip" else _nvidia(built.kernel)
-    return Compiled(
-        name, target, len(built.kernel), registers, spills, built.metadata.shared, made.num_warps * chip.warp_size
-    )
+    return Compiled(name, target, len(built.kernel), registers, spills, built.metadata.shared, warps * chip.warp_size)
 
 
 def tool(name: str) -> Path:

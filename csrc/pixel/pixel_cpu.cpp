@@ -14,32 +14,46 @@
 namespace semnr {
 namespace {
 
-// One task. 32-bit sums of squares of 8-bit differences stay exact: 32768 · 255² < 2³².
-constexpr std::int64_t kChunk = 32768;
+// One task, cut by size alone: results do not depend on the number of threads.
+constexpr std::int64_t kChunk = 65536;
+// 32-bit sums of squares of 8-bit differences, and of 16-bit distances, stay exact: 32768 · 255² < 2³¹.
+constexpr std::int64_t kExactBlock = 32768;
 
 struct Partial {
   double square = 0, absolute = 0, count = 0;
   std::uint64_t exact_square = 0, exact_absolute = 0;
 };
 
-inline void add(const std::uint8_t* x, const std::uint8_t* y, std::int64_t n, Partial& sum) {
-  std::uint32_t square = 0, absolute = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int16_t d = std::int16_t(x[i] - y[i]);
-    square += std::uint32_t(std::int32_t(d) * std::int32_t(d));
-  }
-  for (std::int64_t i = 0; i < n; ++i) absolute += std::uint32_t(std::abs(int(x[i]) - int(y[i])));
-  sum.exact_square += square;
-  sum.exact_absolute += absolute;
+// Asks for memory well ahead of the loads: a page ends before the hardware's own look-ahead has caught up.
+template <class T>
+inline void ask_ahead(const T* p) {
+  constexpr std::int64_t kAhead = 2048;
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + kAhead);
 }
 
-inline void add(const std::uint16_t* x, const std::uint16_t* y, std::int64_t n, Partial& sum) {
+template <bool Absolute>
+inline void add_block(const std::uint8_t* x, const std::uint8_t* y, std::int64_t n, Partial& sum) {
+  std::int32_t square = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int16_t d = std::int16_t(x[i] - y[i]);
+    square += std::int32_t(d) * std::int32_t(d);  // pairs of products in one instruction
+  }
+  sum.exact_square += std::uint64_t(square);
+  if constexpr (Absolute) {
+    std::uint32_t absolute = 0;
+    for (std::int64_t i = 0; i < n; ++i) absolute += std::uint32_t(std::abs(int(x[i]) - int(y[i])));
+    sum.exact_absolute += absolute;
+  }
+}
+
+template <bool Absolute>
+inline void add_block(const std::uint16_t* x, const std::uint16_t* y, std::int64_t n, Partial& sum) {
   std::uint64_t square = 0;
   std::uint32_t absolute = 0;  // 32768 · 65535 < 2³²
   for (std::int64_t i = 0; i < n; ++i) {
     const std::uint32_t d = integer_distance(x[i], y[i]);
     square += std::uint64_t(d * d);  // < 2³²
-    absolute += d;
+    if constexpr (Absolute) absolute += d;
   }
   sum.exact_square += square;
   sum.exact_absolute += absolute;
@@ -53,21 +67,22 @@ inline Vec<double> magnitude(Vec<double> v) {
   return v;
 }
 
-// Differences and sums in float64, as the definition has them; the loads are the limit.
-template <class T>
-void add(const T* x, const T* y, std::int64_t n, Partial& sum) {
-  constexpr int L = kLanes<double>;
-  typedef T Narrow __attribute__((vector_size(L * sizeof(T))));
-  Vec<double> square[4] = {}, absolute[4] = {};
+// Differences and sums in float64, as the definition has them.
+template <bool Absolute, class T>
+void add_real(const T* x, const T* y, std::int64_t n, Partial& sum) {
+  constexpr int L = kLanes<double>, kMany = 8;
+  Vec<double> square[kMany] = {}, absolute[kMany] = {};
   std::int64_t i = 0;
-  for (; i + 4 * L <= n; i += 4 * L) {
-    for (int k = 0; k < 4; ++k) {
-      Narrow a, b;
-      std::memcpy(&a, x + i + k * L, sizeof a);
-      std::memcpy(&b, y + i + k * L, sizeof b);
-      const Vec<double> d = __builtin_convertvector(a, Vec<double>) - __builtin_convertvector(b, Vec<double>);
+  for (; i + kMany * L <= n; i += kMany * L) {
+    for (std::int64_t at = 0; at < std::int64_t(kMany * L * sizeof(T)); at += 64) {
+      ask_ahead(reinterpret_cast<const char*>(x + i) + at);
+      ask_ahead(reinterpret_cast<const char*>(y + i) + at);
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < kMany; ++k) {
+      const Vec<double> d = widened(x + i + k * L) - widened(y + i + k * L);
       square[k] += d * d;
-      absolute[k] += magnitude(d);
+      if constexpr (Absolute) absolute[k] += magnitude(d);
     }
   }
   double rest_square = 0, rest_absolute = 0;
@@ -76,8 +91,22 @@ void add(const T* x, const T* y, std::int64_t n, Partial& sum) {
     rest_square += d * d;
     rest_absolute += std::fabs(d);
   }
-  sum.square += semnr::sum<double>((square[0] + square[1]) + (square[2] + square[3])) + rest_square;
-  sum.absolute += semnr::sum<double>((absolute[0] + absolute[1]) + (absolute[2] + absolute[3])) + rest_absolute;
+  for (int k = 1; k < kMany; ++k) {
+    square[0] += square[k];
+    absolute[0] += absolute[k];
+  }
+  sum.square += semnr::sum<double>(square[0]) + rest_square;
+  sum.absolute += semnr::sum<double>(absolute[0]) + rest_absolute;
+}
+
+template <bool Absolute, class T>
+void add(const T* x, const T* y, std::int64_t n, Partial& sum) {
+  if constexpr (std::is_integral_v<T>) {
+    for (std::int64_t i = 0; i < n; i += kExactBlock)
+      add_block<Absolute>(x + i, y + i, std::min(kExactBlock, n - i), sum);
+  } else {
+    add_real<Absolute>(x, y, n, sum);
+  }
 }
 
 template <class T>
@@ -91,12 +120,12 @@ struct Gathered {
   T x[1024], y[1024];
 };
 
-template <class T>
+template <bool Absolute, class T>
 void add_stretch(const T* x, std::int64_t step_x, const T* y, std::int64_t step_y, const std::uint8_t* valid,
                  std::int64_t step_valid, std::int64_t n, Partial& sum) {
   if constexpr (!kSmallFloat<T>) {
     if (step_x == 1 && step_y == 1 && valid == nullptr) {
-      add(x, y, n, sum);
+      add<Absolute>(x, y, n, sum);
       sum.count += double(n);
       return;
     }
@@ -116,7 +145,7 @@ void add_stretch(const T* x, std::int64_t step_x, const T* y, std::int64_t step_
       }
       kept += valid == nullptr || valid[i * step_valid] != 0;
     }
-    add(part.x, part.y, kept, sum);
+    add<Absolute>(part.x, part.y, kept, sum);
     sum.count += double(kept);
   }
 }
@@ -159,7 +188,7 @@ const std::uint8_t* address(const Mask& v, const Shape& s, std::int64_t image, s
   return v.data == nullptr ? nullptr : v.row(image, row % s.h) + column * v.stride[2];
 }
 
-template <class T>
+template <class T, bool Absolute>
 void errors(const Image& x, const Image& y, const Mask& valid, const Shape& s, int threads, double* square,
             double* absolute) {
   const Rows rows = layout(x, y, valid, s);
@@ -169,7 +198,7 @@ void errors(const Image& x, const Image& y, const Mask& valid, const Shape& s, i
     const std::int64_t image = task / chunks;
     Partial sum;
     stretches(rows, task % chunks, [&](std::int64_t row, std::int64_t column, std::int64_t n) {
-      add_stretch(address<T>(x, s, image, row, column), x.stride[3], address<T>(y, s, image, row, column), y.stride[3],
+      add_stretch<Absolute>(address<T>(x, s, image, row, column), x.stride[3], address<T>(y, s, image, row, column), y.stride[3],
                   address(valid, s, image, row, column), valid.stride[2], n, sum);
     });
     partial[std::size_t(task)] = sum;
@@ -185,7 +214,7 @@ void errors(const Image& x, const Image& y, const Mask& valid, const Shape& s, i
       total.exact_absolute += p.exact_absolute;
     }
     square[image] = (kExact<T> ? double(total.exact_square) : total.square) / total.count;
-    absolute[image] = (kExact<T> ? double(total.exact_absolute) : total.absolute) / total.count;
+    if constexpr (Absolute) absolute[image] = (kExact<T> ? double(total.exact_absolute) : total.absolute) / total.count;
   }
 }
 
@@ -256,7 +285,12 @@ void gradient(const Image& x, const Image& y, const Mask& valid, const Shape& s,
 void pixel_errors(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape, int threads,
                   double* square, double* absolute) {
   with_type(dtype, [&](auto pixel) {
-    errors<decltype(pixel)>(x, y, valid, shape, threads, square, absolute);
+    using T = decltype(pixel);
+    if (absolute == nullptr) {
+      errors<T, false>(x, y, valid, shape, threads, square, absolute);
+    } else {
+      errors<T, true>(x, y, valid, shape, threads, square, absolute);
+    }
   });
 }
 

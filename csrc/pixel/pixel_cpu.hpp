@@ -4,6 +4,7 @@
 namespace semnr {
 
 // square, absolute: N means over the valid pixels of all channels (NaN where there are none).
+// absolute may be null: not wanted, and about half the work.
 void pixel_errors(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape, int threads,
                   double* square, double* absolute);
 

@@ -154,7 +154,7 @@ def _errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None) -> tup
     partial = torch.empty((images, programs, 3), dtype=wide, device=x.device)
     _triton.launch(
         _sums, (programs, images), x, y, valid, partial, *plan[:5], *plan.strides,
-        MASKED=valid is not None, KIND=kind, ROWS=plan.block[0], COLUMNS=plan.block[1], num_warps=8,
+        MASKED=valid is not None, KIND=kind, ROWS=plan.block[0], COLUMNS=plan.block[1], threads=256,
     )  # fmt: skip
     square, absolute, count = _triton.fold(partial)
     if valid is None:

@@ -19,7 +19,8 @@ from .reference import SSIMRows
 
 _COMPONENTS = ("luminance", "contrast", "structure")
 _ROWS = 122  # windows that a lane walks down, about: the rows above them are read twice
-_LARGEST = {False: 25, True: 15}  # window; beyond it the sums (float32, float64) leave the registers
+_WINDOW = 25  # the largest, in float32; beyond it the sums leave the registers
+_SUMS = 66  # rows of a window × sums a row, in float64; so a window of 15, of 11 with a mask and components
 
 
 def _double(dtype: torch.dtype, precision: str, masked: bool, components: bool) -> bool:
@@ -36,11 +37,10 @@ def supports(call: Call) -> str | None:
     if call.shape[2] * call.shape[3] >= 2**31:
         return "takes images below 2**31 pixels a channel"
     o = call.options
-    double = _double(
-        call.dtype, o.get("precision", "float32"), bool(o.get("valid")), bool(o.get("want_components"))
-    )
-    if len(o.get("taps", ())) > _LARGEST[double]:
-        return f"takes windows up to {_LARGEST[double]} in {'float64' if double else 'float32'}"
+    double = _double(call.dtype, o.get("precision", "float32"), bool(o.get("valid")), bool(o.get("want_components")))
+    sums = 4 + bool(o.get("want_components")) + bool(o.get("valid"))
+    if (size := len(o.get("taps", ()))) > (_SUMS // sums if double else _WINDOW):
+        return f"keeps no window of {size} with {sums} {'float64' if double else 'float32'} sums in registers"
     return None
 
 
@@ -288,7 +288,7 @@ def ssim(
         _walk, (plan.programs, n * c), x, y, valid, numbers, partial, ssim_map, c, h, w, *plan[:4],
         *x.stride(), *y.stride(), *by_mask,
         TAPS=taps, SIZE=size, REFLECT=reflect and size > 1, MASKED=masked, SPLIT=want_components, DOUBLE=double,
-        BLOCK=plan.block, num_warps=max(1, plan.block // 32),
+        BLOCK=plan.block, threads=plan.block,
     )  # fmt: skip
     sums = _triton.fold(partial).reshape(width, n, c)
     count = sums[-1] if masked else torch.full((), plan.down * plan.across, dtype=torch.float64, device=x.device)
@@ -317,13 +317,9 @@ def launches() -> Iterator[tuple[str, _triton.Launch]]:
         yield f"ssim {str(dtype).removeprefix('torch.')}", one(dtype)
     yield "ssim float32, map", one(torch.float32, want_map=True)
     yield "ssim float32, reflect", one(torch.float32, border="reflect")
-    for double, size in _LARGEST.items():
-        yield (
-            f"ssim float32, window {size}{' in float64' if double else ''}",
-            one(torch.float32, size, precision="float64" if double else "float32"),
-        )
+    yield f"ssim float32, window {_WINDOW}", one(torch.float32, _WINDOW)
+    yield "ssim float32, window 15 in float64", one(torch.float32, 15, precision="float64")
     yield "ssim uint16 in float64", one(torch.uint16, precision="float64")
     mask = torch.ones((1, 1, 160, 160), dtype=torch.bool)
     everything = {"valid": mask, "want_components": True, "want_map": True}
     yield "ssim uint8, mask, map, components", one(torch.uint8, **everything)
-    yield "ssim float32, mask, components, window 15", one(torch.float32, 15, **everything)

@@ -15,7 +15,7 @@ FOLDER = "tiles"
 class ParquetSink:
     """Buffers rows and writes a part after `rows` of them or `seconds`, whichever comes first."""
 
-    def __init__(self, run: Path, *, rows: int = 2000, seconds: float = 30.0) -> None:
+    def __init__(self, run: Path, *, rows: int = 2000, seconds: float = 5.0) -> None:
         self.folder = run / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rows, self.seconds = rows, seconds

@@ -5,24 +5,20 @@
 namespace semnr {
 namespace {
 
-void moments(const ImageArgument &x, int dtype, const ShapeArgument &shape,
-             const std::vector<ImageArgument> &regions,
-             const std::array<std::int64_t, 2> &window,
-             const std::array<std::int64_t, 2> &stride, int threads,
+void moments(const ImageArgument& x, int dtype, const ShapeArgument& shape, const std::vector<ImageArgument>& regions,
+             const std::array<std::int64_t, 2>& window, const std::array<std::int64_t, 2>& stride, int threads,
              std::int64_t out) {
   std::vector<Image> of;
-  for (const ImageArgument &region : regions)
-    of.push_back(image(region));
+  for (const ImageArgument& region : regions) of.push_back(image(region));
   py::gil_scoped_release unlocked;
-  cnr_moments(image(x), Dtype(dtype), sizes(shape), of,
-              {{window[0], window[1]}, {stride[0], stride[1]}}, threads,
+  cnr_moments(image(x), Dtype(dtype), sizes(shape), of, {{window[0], window[1]}, {stride[0], stride[1]}}, threads,
               pointer<double>(out));
 }
 
-} // namespace
-} // namespace semnr
+}  // namespace
+}  // namespace semnr
 
-void bind_cnr(py::module_ &m) {
+void bind_cnr(py::module_& m) {
   m.def("cnr_moments", &semnr::moments,
         "Pixels, mean and variance of regions by windows: regions x 3 x N x C "
         "x rows x columns float64.");

@@ -14,8 +14,9 @@ constexpr double kScharrSide = 3.0 / 16, kScharrMiddle = 10.0 / 16;
 
 // S = (2ab + T) / (a² + b² + T). The denominator as (a - b)² + the numerator:
 // equal gradients give 1 exactly.
-template <class V> struct GradientTerms {
-  V similarity, over; // over: 1 / denominator
+template <class V>
+struct GradientTerms {
+  V similarity, over;  // over: 1 / denominator
 };
 
 template <class V>
@@ -30,8 +31,8 @@ SEMNR_HD inline GradientTerms<V> gradient_terms(V a, V b, V constant) {
 // gradient is ∂S/∂a · p / a; at a = 0, where the magnitude has no derivative,
 // it is 0.
 template <class V>
-SEMNR_HD inline V gradient_slope(const GradientTerms<V> &t, V a, V b) {
+SEMNR_HD inline V gradient_slope(const GradientTerms<V>& t, V a, V b) {
   return (b - t.similarity * a) * t.over * 2;
 }
 
-} // namespace semnr
+}  // namespace semnr

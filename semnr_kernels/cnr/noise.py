@@ -13,7 +13,7 @@ import torch
 from .. import _checks
 from . import reference
 
-MomentsOf = Callable[[torch.Tensor, torch.Tensor], reference.Moments]
+MomentsOf = Callable[..., tuple[reference.Moments, ...]]  # of an image and its regions
 _ACCEPTED = (
     "a σ (a number, or one an image as a (N,) tensor), the noisy image (shape and dtype of x), "
     "or Sigma(map) for a map of σ"
@@ -49,7 +49,7 @@ class Noise:
             return (sigma * sigma).expand_as(like)
         if self.finite is not None:
             signal, background = signal & self.finite, background & self.finite
-        s, b = of(self.value, signal), of(self.value, background)
+        s, b = of(self.value, signal, background)
         pooled = (s.mean + b.mean) / 2 if self.how == "map" else (s.variance + b.variance) / 2
         return pooled.expand_as(like)
 

@@ -48,6 +48,18 @@ def window_moments(x: torch.Tensor, roi: torch.Tensor, window: tuple[int, int], 
     return Moments(*(torch.stack(parts, dim=2) for parts in zip(*rows, strict=True)))
 
 
+def of_regions(
+    x: torch.Tensor,
+    *regions: torch.Tensor,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+) -> tuple[Moments, ...]:
+    """The moments of each region, of the whole image or by windows."""
+    if window is None or stride is None:
+        return tuple(moments(x, roi) for roi in regions)
+    return tuple(window_moments(x, roi, window, stride) for roi in regions)
+
+
 def noise_variance(kind: str, signal: Moments, background: Moments) -> torch.Tensor:
     """The square under the ratio, from the moments of the two regions."""
     if kind == "sum_var":

@@ -1,5 +1,5 @@
 # The everyday commands. `make help` lists them.
-.PHONY: help install build test lint format sanitize demo bench clean
+.PHONY: help install build test lint format sanitize triton demo bench clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 install:         ## editable install with everything that development needs
@@ -16,6 +16,9 @@ format:          ## let the tools format
 	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' | xargs clang-format -i
 sanitize:        ## csrc under AddressSanitizer and UndefinedBehaviorSanitizer
 	sh csrc/sanitize.sh
+triton:          ## the Triton kernels under the interpreter
+	TRITON_INTERPRET=1 SEMNR_REQUIRE=triton-interpret pytest -q tests/test_pixel.py tests/test_ssim.py tests/test_dists.py -k triton
+	TRITON_INTERPRET=1 SEMNR_REQUIRE=triton-interpret pytest -q tests/test_triton.py -k "not chip"
 demo:            ## the main job on a small wafer
 	semnr demo
 bench:           ## benchmarks, peers side by side

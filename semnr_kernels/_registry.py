@@ -296,6 +296,17 @@ def choose(call: Call, backend: str | None = None) -> Implementation:
     raise BackendUnavailable(f"no backend can run this call\n{explain(call, backend)}")
 
 
+def native_by_default(op: str, backend: str | None) -> bool:
+    """What `choose` would answer for a plain CPU call that names no backend: whether it runs on "native"."""
+    if backend not in (None, "auto") or _override.get() not in (None, "auto") or os.environ.get("SEMNR_BACKEND"):
+        return False
+    if _probe("native") is not None:
+        return False
+    if (record := _record.get()) is not None:
+        record[op] = "native"
+    return True
+
+
 def explain(call: Call, backend: str | None = None) -> Explanation:
     """The decision table for `call`."""
     name, by = _requested(backend)

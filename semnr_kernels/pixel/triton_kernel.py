@@ -158,9 +158,7 @@ def _errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None) -> tup
     )  # fmt: skip
     square, absolute, count = _triton.fold(partial)
     if valid is None:
-        count = torch.full_like(count, x[0].numel())
-    else:
-        count = count.clone()
+        count = torch.full_like(square, x[0].numel())
     return square / count, absolute / count, count
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 
 from .. import _native, _triton
 from .._registry import Call
+from . import reference, triton_gradient
 from .reference import SSIMRows
 
 _COMPONENTS = ("luminance", "contrast", "structure")
@@ -29,15 +31,17 @@ def _double(dtype: torch.dtype, precision: str, masked: bool, components: bool) 
 
 
 def supports(call: Call) -> str | None:
-    """Any layout and dtype; the window must fit the registers; no gradient yet."""
+    """Any layout and dtype; the window must fit the registers; gradients without masks and components."""
     if call.dtype not in _native.DTYPE_CODES:
         return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    if call.needs_grad:
-        return "has no SSIM gradient"
+    if call.needs_grad and (call.options.get("valid") or call.options.get("want_components")):
+        return "has no gradient of masked images and of components"
     if call.shape[2] * call.shape[3] >= 2**31:
         return "takes images below 2**31 pixels a channel"
     o = call.options
-    double = _double(call.dtype, o.get("precision", "float32"), bool(o.get("valid")), bool(o.get("want_components")))
+    double = call.needs_grad or _double(
+        call.dtype, o.get("precision", "float32"), bool(o.get("valid")), bool(o.get("want_components"))
+    )
     sums = 4 + bool(o.get("want_components")) + bool(o.get("valid"))
     if (size := len(o.get("taps", ()))) > (_SUMS // sums if double else _WINDOW):
         return f"keeps no window of {size} with {sums} {'float64' if double else 'float32'} sums in registers"
@@ -90,9 +94,9 @@ def _row_moments(
             md += (aa - bb) * TAPS[j]
     found = (ma, mb, ms, me)
     if SPLIT:
-        found = found + (md,)
+        found = found + (md,)  # type: ignore[assignment]
     if MASKED:
-        found = found + (mv,)
+        found = found + (mv,)  # type: ignore[assignment]
     return found
 
 
@@ -123,24 +127,27 @@ def _terms(m, sx, sy, c1, c2, scale, MASKED: tl.constexpr, SPLIT: tl.constexpr):
             md = md * share
         unlike = (md - ma * ma + mb * mb) * scale  # σx² − σy²
         deviations = tl.sqrt(_positive(total + unlike) * _positive(total - unlike))  # 2 σx σy
-        found = found + (
+        found = found + (  # type: ignore[assignment]
             light,
             1 - (deviations + c2) / (total + c2),
             1 - (total - apart + c2) / (deviations + c2),
         )
     if MASKED:
-        found = found + (weight,)
+        found = found + (weight,)  # type: ignore[assignment]
     return found
 
 
 @triton.jit
 def _walk(
-    x, y, valid, numbers, partial, out, channels, height, width, down, across, segments, rows,
+    x, y, valid, numbers, partial, out, windows, by_rows, by_map, channels, height, width, down, across, segments, rows,
     xn, xc, xh, xw, yn, yc, yh, yw, vn, vh, vw,
     TAPS: tl.constexpr, SIZE: tl.constexpr, REFLECT: tl.constexpr, MASKED: tl.constexpr, SPLIT: tl.constexpr,
     DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """partial[plane, program] = sums of `_terms` over the windows of a block of lanes; out: the map, or None."""
+    """partial[plane, program] = sums of `_terms` over the windows of a block of lanes; out: the map, or None.
+
+    windows: for the gradient, (4, planes, down, across), what `triton_gradient` spreads, or None.
+    """
     WORK: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     MOMENTS: tl.constexpr = 4 + SPLIT + MASKED
     TERMS: tl.constexpr = 2 + 3 * SPLIT + MASKED
@@ -150,7 +157,7 @@ def _walk(
     x, y = x + n * xn + c * xc, y + n * yn + c * yc
     if MASKED:
         valid = valid + n * vn
-    c1, c2, scale = tl.load(numbers).to(WORK), tl.load(numbers + 1).to(WORK), tl.load(numbers + 2).to(WORK)
+    c1, c2, scale = (tl.load(numbers).to(WORK), tl.load(numbers + 1).to(WORK), tl.load(numbers + 2).to(WORK))
 
     lane = block * BLOCK + tl.arange(0, BLOCK)
     active = lane < segments * across
@@ -193,9 +200,9 @@ def _walk(
         moved = ()
         for k in tl.static_range(SIZE * MOMENTS):
             if k < MOMENTS:
-                moved = moved + (h[k] * TAPS[0],)
+                moved = moved + (h[k] * TAPS[0],)  # type: ignore[assignment]
             else:
-                moved = moved + (ring[k - MOMENTS] + h[k % MOMENTS] * TAPS[k // MOMENTS],)
+                moved = moved + (ring[k - MOMENTS] + h[k % MOMENTS] * TAPS[k // MOMENTS],)  # type: ignore[assignment]
         ring = moved
         # the window that this row completes
         terms = _terms(ring[(SIZE - 1) * MOMENTS :], sx, sy, c1, c2, scale, MASKED, SPLIT)
@@ -209,18 +216,30 @@ def _walk(
             count += pooled.to(tl.int32)
         added = ()
         for k in tl.static_range(TERMS):
-            added = added + (sums[k] + tl.where(pooled, terms[k], zero).to(tl.float64),)
+            added = added + (sums[k] + tl.where(pooled, terms[k], zero).to(tl.float64),)  # type: ignore[assignment]
         sums = added
         if out is not None:
             index = tl.where(pooled, 1 - terms[0], zero + float("nan"))
             place = (plane.to(tl.int64) * down + window) * across + column
             tl.store(out + place, index, mask=whole)
+        if windows is not None:
+            place = (plane.to(tl.int64) * down + window) * across + column
+            by_index = tl.load(by_rows + plane) + zero.to(tl.float64)
+            if by_map is not None:
+                by_index += tl.load(by_map + place, mask=whole, other=0)
+            found = triton_gradient.fields(
+                ring[(SIZE - 1) * MOMENTS :], sx, sy, tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2),
+                by_index, tl.load(by_rows + tl.num_programs(1) + plane),
+            )  # fmt: skip
+            for k in tl.static_range(4):
+                tl.store(windows + k * (tl.num_programs(1).to(tl.int64) * down * across) + place, found[k], mask=whole)
 
-    to = partial + (plane.to(tl.int64) * tl.num_programs(0) + block) * (TERMS + MASKED)
-    for k in tl.static_range(TERMS):
-        tl.store(to + k, tl.sum(sums[k], axis=0))
-    if MASKED:
-        tl.store(to + TERMS, tl.sum(count, axis=0).to(tl.float64))
+    if partial is not None:
+        to = partial + (plane.to(tl.int64) * tl.num_programs(0) + block) * (TERMS + MASKED)
+        for k in tl.static_range(TERMS):
+            tl.store(to + k, tl.sum(sums[k], axis=0))
+        if MASKED:
+            tl.store(to + TERMS, tl.sum(count, axis=0).to(tl.float64))
 
 
 class _Plan(NamedTuple):
@@ -250,6 +269,17 @@ def _numbers(device: torch.device, *values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64, device=device)
 
 
+class _Setup(NamedTuple):
+    """What a kernel needs beside the pixels."""
+
+    taps: tuple[float, ...]
+    reflect: bool
+    double: bool
+    numbers: tuple[float, float, float]  # C1, C2, n / (n − 1)
+    want_map: bool
+    want_components: bool
+
+
 def ssim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -270,39 +300,112 @@ def ssim(
 
     clamp_variance: variances never come out negative here, so there is nothing to switch.
     """
+    samples = len(taps) ** 2
+    setup = _Setup(
+        taps,
+        border == "reflect" and len(taps) > 1,
+        _double(x.dtype, precision, valid is not None, want_components),
+        (
+            (k1 * data_range) ** 2,
+            (k2 * data_range) ** 2,
+            samples / (samples - 1) if sample_covariance and samples > 1 else 1.0,
+        ),
+        want_map,
+        want_components,
+    )
+    if not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
+        return _forward(x, y, valid, setup)
+    if setup.reflect:  # torch folds the mirrored pixels' gradient back
+        half = (len(taps) - 1) // 2
+        x, y = (F.pad(v, (half, half, half, half), mode="reflect") for v in (x, y))
+        setup = setup._replace(reflect=False)
+    again = functools.partial(
+        reference.ssim,
+        data_range=data_range,
+        taps=taps,
+        k1=k1,
+        k2=k2,
+        border="valid",
+        sample_covariance=sample_covariance,
+        clamp_variance=clamp_variance,
+        valid=None,
+        want_map=want_map,
+        want_components=False,
+        precision=precision,
+    )
+    score, structure, ssim_map = _SSIM.apply(x, y, setup, again)
+    return SSIMRows(score, structure, None, ssim_map, None)
+
+
+def _forward(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: _Setup) -> SSIMRows:
     n, c, h, w = x.shape
-    size, masked, reflect = len(taps), valid is not None, border == "reflect"
-    double = _double(x.dtype, precision, masked, want_components)
-    samples = size * size
-    scale = samples / (samples - 1) if sample_covariance and samples > 1 else 1.0
-    plan = _plan(h, w, size, reflect)
-    width = 2 + 3 * want_components + 2 * masked
+    plan, masked = _plan(h, w, len(s.taps), s.reflect), valid is not None
+    width = 2 + 3 * s.want_components + 2 * masked
     partial = torch.empty((n * c, plan.programs, width), dtype=torch.float64, device=x.device)
     ssim_map = None
-    if want_map:
-        work = torch.float64 if double else torch.float32
+    if s.want_map:
+        work = torch.float64 if s.double else torch.float32
         ssim_map = torch.empty((n, c, plan.down, plan.across), dtype=work, device=x.device)
-    numbers = _numbers(x.device, (k1 * data_range) ** 2, (k2 * data_range) ** 2, scale)
-    by_mask = (0, 0, 0) if valid is None else (valid.stride(0), *valid.stride()[2:])
-    _triton.launch(
-        _walk, (plan.programs, n * c), x, y, valid, numbers, partial, ssim_map, c, h, w, *plan[:4],
-        *x.stride(), *y.stride(), *by_mask,
-        TAPS=taps, SIZE=size, REFLECT=reflect and size > 1, MASKED=masked, SPLIT=want_components, DOUBLE=double,
-        BLOCK=plan.block, threads=plan.block,
-    )  # fmt: skip
+    _launch(x, y, valid, s, plan, partial, ssim_map, None, None, None)
     sums = _triton.fold(partial).reshape(width, n, c)
     count = sums[-1] if masked else torch.full((), plan.down * plan.across, dtype=torch.float64, device=x.device)
     means = 1 - sums / count
-    components = dict(zip(_COMPONENTS, means[2:5], strict=True)) if want_components else None
+    components = dict(zip(_COMPONENTS, means[2:5], strict=True)) if s.want_components else None
     coverage = (sums[-2] / count)[:, 0] if masked else None
     return SSIMRows(means[0], means[1], components, ssim_map, coverage)
+
+
+def _launch(
+    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: _Setup, plan: _Plan, *outputs: torch.Tensor | None
+) -> None:
+    n, c, h, w = x.shape
+    by_mask = (0, 0, 0) if valid is None else (valid.stride(0), *valid.stride()[2:])
+    _triton.launch(
+        _walk, (plan.programs, n * c), x, y, valid, _numbers(x.device, *s.numbers), *outputs, c, h, w,
+        *plan[:4], *x.stride(), *y.stride(), *by_mask,
+        TAPS=s.taps, SIZE=len(s.taps), REFLECT=s.reflect, MASKED=valid is not None, SPLIT=s.want_components,
+        DOUBLE=s.double, BLOCK=plan.block, threads=plan.block,
+    )  # fmt: skip
+
+
+class _SSIM(torch.autograd.Function):
+    """Score, contrast·structure and map of whole windows; first order in Triton, two passes in float64."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, setup: _Setup, again: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        ctx.save_for_backward(x, y)
+        ctx.setup, ctx.again = setup, again
+        ctx.set_materialize_grads(False)
+        found = _forward(x, y, None, setup)
+        return found.score, found.contrast_structure, found.map
+
+    @staticmethod
+    def backward(ctx: Any, *by: torch.Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+        x, y = ctx.saved_tensors
+        wanted, s = ctx.needs_input_grad[:2], ctx.setup
+        if torch.is_grad_enabled():  # create_graph
+            rows = ctx.again(x, y)
+            outputs = (rows.score, rows.contrast_structure, rows.map)
+            pairs = [(out, g.to(out.dtype)) for out, g in zip(outputs, by, strict=True) if g is not None]
+            found = _native.reference_gradient(tuple(o for o, _ in pairs), (x, y), tuple(g for _, g in pairs), wanted)
+            return *found, None, None
+        n, c, h, w = x.shape
+        plan = _plan(h, w, len(s.taps), False)
+        by_rows = torch.zeros((2, n * c), dtype=torch.float64, device=x.device)
+        for row, g in zip(by_rows, by[:2], strict=True):
+            if g is not None:
+                row.copy_(g.reshape(-1) / (plan.down * plan.across))
+        by_map = None if by[2] is None else by[2].double().contiguous()
+        windows = torch.empty((4, n * c, plan.down, plan.across), dtype=torch.float64, device=x.device)
+        _launch(x, y, None, s._replace(double=True), plan, None, None, windows, by_rows, by_map)
+        return (*triton_gradient.spread(x, y, windows, s.taps, wanted, _triton.block(_ROWS, 3)), None, None)
 
 
 def launches() -> Iterator[tuple[str, _triton.Launch]]:
     """What ahead-of-time compilation builds: the default window in every dtype, and each option once."""
     from . import window_taps
 
-    def one(dtype: torch.dtype, size: int = 11, **changed: object) -> _triton.Launch:
+    def one(dtype: torch.dtype, size: int = 11, **changed: Any) -> _triton.Launch:
         x = torch.zeros((1, 1, 160, 160), dtype=dtype)
         options = {
             "data_range": 1.0, "taps": window_taps("gaussian", size, 1.5), "k1": 0.01, "k2": 0.03, "border": "valid",
@@ -318,8 +421,17 @@ def launches() -> Iterator[tuple[str, _triton.Launch]]:
     yield "ssim float32, map", one(torch.float32, want_map=True)
     yield "ssim float32, reflect", one(torch.float32, border="reflect")
     yield f"ssim float32, window {_WINDOW}", one(torch.float32, _WINDOW)
-    yield "ssim float32, window 15 in float64", one(torch.float32, 15, precision="float64")
+    yield ("ssim float32, window 15 in float64", one(torch.float32, 15, precision="float64"))
     yield "ssim uint16 in float64", one(torch.uint16, precision="float64")
+    leaf = torch.zeros((1, 1, 160, 160), requires_grad=True)
+    for dtype, size in ((torch.float32, 11), (torch.bfloat16, 11), (torch.float64, 15)):
+        name = f"{str(dtype).removeprefix('torch.')}{', window 15' if size == 15 else ''}"
+        with _triton.recording() as made:
+            setup = _Setup(window_taps("gaussian", size, 1.5), False, False, (1.0, 1.0, 1.0), False, False)
+            _SSIM.apply(leaf.to(dtype), leaf.detach().to(dtype), setup, None)[0].sum().backward()
+        yield f"ssim gradient, windows, {name}", made[-2]
+        yield f"ssim gradient, pixels, {name}", made[-1]
     mask = torch.ones((1, 1, 160, 160), dtype=torch.bool)
-    everything = {"valid": mask, "want_components": True, "want_map": True}
+    yield "ssim float32, mask, window 13", one(torch.float32, 13, valid=mask)
+    everything: dict[str, Any] = {"valid": mask, "want_components": True, "want_map": True}
     yield "ssim uint8, mask, map, components", one(torch.uint8, **everything)

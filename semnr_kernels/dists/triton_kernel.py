@@ -1,0 +1,315 @@
+"""DISTS with its statistics and its pooling in Triton; the convolutions stay with torch.
+
+One pass over a pair of maps gives the five sums of each channel; two stages, no atomics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+
+from .. import _triton
+from .._registry import Call
+from . import reference
+from .network import IMAGENET_MEAN, IMAGENET_STD, POOL_EPS, Network
+from .reference import C1, C2, Distance
+from .weights import CHANNELS, alpha_beta
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of maps
+
+
+def supports(call: Call) -> str | None:
+    """Every image and network dtype, masks, gradients; no gradient of the gradient."""
+    dtype = call.options.get("dtype", torch.float32)
+    return None if dtype in _DTYPES else f"has no {str(dtype).removeprefix('torch.')} loop"
+
+
+# --- statistics -----------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _moments(
+    x, y, share, partial, positions, count, channels, steps,
+    SHARED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """partial[map, program] = Σ w a, Σ w b, Σ w a², Σ w b², Σ w a b, Σ w; a, b about the channel's first values."""
+    program, programs = tl.program_id(0), tl.num_programs(0)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)  # a channel of an image
+    real = row < count
+    base = row.to(tl.int64) * positions
+    # one value of a flat channel removes all of its mean, of any other enough for float64 sums
+    near_x = tl.load(x + base, mask=real, other=0).to(tl.float64)[:, None]
+    near_y = tl.load(y + base, mask=real, other=0).to(tl.float64)[:, None]
+    zero = tl.zeros([ROWS, COLUMNS], tl.float64)
+    sa, sb, saa, sbb, sab, sw = zero, zero, zero, zero, zero, zero
+    for step in range(steps):
+        at = (step * programs + program) * COLUMNS + tl.arange(0, COLUMNS)
+        live = real[:, None] & (at < positions)[None, :]
+        place = base[:, None] + at[None, :]
+        w = live.to(tl.float64)
+        if SHARED:
+            image = (row // channels).to(tl.int64) * positions
+            w = tl.load(share + image[:, None] + at[None, :], mask=live, other=0).to(tl.float64)
+        a = tl.where(live, tl.load(x + place, mask=live, other=0).to(tl.float64) - near_x, zero)
+        b = tl.where(live, tl.load(y + place, mask=live, other=0).to(tl.float64) - near_y, zero)
+        wa, wb = w * a, w * b
+        sa += wa
+        sb += wb
+        saa += wa * a
+        sbb += wb * b
+        sab += wa * b
+        sw += w
+    to = partial + (row * programs + program) * 6
+    tl.store(to, tl.sum(sa, axis=1), mask=real)
+    tl.store(to + 1, tl.sum(sb, axis=1), mask=real)
+    tl.store(to + 2, tl.sum(saa, axis=1), mask=real)
+    tl.store(to + 3, tl.sum(sbb, axis=1), mask=real)
+    tl.store(to + 4, tl.sum(sab, axis=1), mask=real)
+    tl.store(to + 5, tl.sum(sw, axis=1), mask=real)
+
+
+@triton.jit
+def _moments_gradient(
+    x, y, share, slopes, gx, gy, positions, count, channels,
+    SHARED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """gx = w (p0 + p1 (x − x̄) + p2 (y − ȳ)), gy = w (p3 + p4 (y − ȳ) + p2 (x − x̄)); slopes: p0 to p4, x̄, ȳ."""
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    at = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    live = (row < count)[:, None] & (at < positions)[None, :]
+    place = row.to(tl.int64)[:, None] * positions + at[None, :]
+    of = slopes + row * 7
+    p0 = tl.load(of, mask=row < count, other=0)[:, None]
+    p1 = tl.load(of + 1, mask=row < count, other=0)[:, None]
+    p2 = tl.load(of + 2, mask=row < count, other=0)[:, None]
+    p3 = tl.load(of + 3, mask=row < count, other=0)[:, None]
+    p4 = tl.load(of + 4, mask=row < count, other=0)[:, None]
+    a = tl.load(x + place, mask=live, other=0).to(tl.float64) - tl.load(of + 5, mask=row < count, other=0)[:, None]
+    b = tl.load(y + place, mask=live, other=0).to(tl.float64) - tl.load(of + 6, mask=row < count, other=0)[:, None]
+    da, db = p0 + p1 * a + p2 * b, p3 + p4 * b + p2 * a
+    if SHARED:
+        image = (row // channels).to(tl.int64) * positions
+        w = tl.load(share + image[:, None] + at[None, :], mask=live, other=0).to(tl.float64)
+        da, db = da * w, db * w
+    if gx is not None:
+        tl.store(gx + place, _triton.narrow(da, gx.dtype.element_ty), mask=live)
+    if gy is not None:
+        tl.store(gy + place, _triton.narrow(db, gy.dtype.element_ty), mask=live)
+
+
+def _block(count: int, positions: int, on_device: int) -> tuple[int, int]:
+    """Channels × positions of a program: small maps put several channels into one."""
+    lanes = _triton.block(on_device, 2**15)
+    columns = min(_triton.power_of_2(positions), lanes)
+    return min(lanes // columns, _triton.power_of_2(count)), columns
+
+
+def statistics(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None = None) -> torch.Tensor:
+    """Per image and channel: means of x and y, population variances, covariance; (5, N, C) float64. One pass.
+
+    x, y: (N, C, h, w) of one floating dtype; share: (N, 1, h, w), the weight of each position, or None.
+    """
+    both = torch.broadcast_tensors(x, y)
+    return _Statistics.apply(*(v.contiguous() for v in both), None if share is None else share.contiguous())
+
+
+def _statistics(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The five numbers and the sum of weights."""
+    n, c, h, w = x.shape
+    rows, columns = _block(n * c, h * w, 1024)
+    # four blocks a program, by the map's size alone
+    programs = triton.cdiv(h * w, columns * 4)
+    partial = torch.empty((n * c, programs, 6), dtype=torch.float64, device=x.device)
+    _triton.launch(
+        _moments, (programs, triton.cdiv(n * c, rows)), x, y, share, partial, h * w, n * c, c,
+        triton.cdiv(h * w, columns * programs), SHARED=share is not None, ROWS=rows, COLUMNS=columns,
+    )  # fmt: skip
+    sa, sb, saa, sbb, sab, weight = _triton.fold(partial).reshape(6, n, c)
+    ma, mb = sa / weight, sb / weight
+    found = torch.stack(
+        (
+            x[:, :, 0, 0].double() + ma,
+            y[:, :, 0, 0].double() + mb,
+            saa / weight - ma * ma,
+            sbb / weight - mb * mb,
+            sab / weight - ma * mb,
+        )
+    )
+    return found, weight
+
+
+class _Statistics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) -> torch.Tensor:  # type: ignore[override]
+        found, weight = _statistics(x, y, share)
+        ctx.save_for_backward(x, y, share, found, weight)
+        return found
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        x, y, share, found, weight = ctx.saved_tensors
+        n, c, h, w = x.shape
+        mean_x, mean_y, var_x, var_y, both = by / weight
+        slopes = torch.stack((mean_x, 2 * var_x, both, mean_y, 2 * var_y, found[0], found[1]), dim=-1).contiguous()
+        out = [torch.empty_like(v) if w else None for v, w in zip((x, y), ctx.needs_input_grad[:2], strict=True)]
+        rows, columns = _block(n * c, h * w, 1024)
+        _triton.launch(
+            _moments_gradient, (triton.cdiv(h * w, columns), triton.cdiv(n * c, rows)),
+            x, y, share, slopes, *out, h * w, n * c, c, SHARED=share is not None, ROWS=rows, COLUMNS=columns,
+        )  # fmt: skip
+        return *out, None
+
+
+# --- L2 pooling -----------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _pool_forward(h, out, eps, height, width, down, across, count, WORK: tl.constexpr, BLOCK: tl.constexpr):
+    """√(Hann-weighted mean of squares + eps) about every second pixel, zeros beyond the border."""
+    lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    live = lane < count
+    column, row, plane = lane % across, (lane // across) % down, lane // (across * down)
+    total = tl.zeros([BLOCK], WORK)
+    for i in tl.static_range(-1, 2):
+        for j in tl.static_range(-1, 2):
+            r, c = row * 2 + i, column * 2 + j
+            inside = live & (r >= 0) & (r < height) & (c >= 0) & (c < width)
+            v = tl.load(h + (plane * height + r) * width + c, mask=inside, other=0).to(WORK)
+            total += v * v * ((2 - i * i) * (2 - j * j) / 16)  # (½, 1, ½)² / 4
+    tl.store(out + lane, _triton.narrow(tl.sqrt(total + tl.load(eps)), out.dtype.element_ty), mask=live)
+
+
+@triton.jit
+def _pool_backward(h, pooled, by, out, height, width, down, across, count, WORK: tl.constexpr, BLOCK: tl.constexpr):
+    """out = h · Σ over the windows that hold a pixel of weight · by / pooled: each pixel gathers, nothing scatters."""
+    lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    live = lane < count
+    column, row, plane = lane % width, (lane // width) % height, lane // (width * height)
+    total = tl.zeros([BLOCK], WORK)
+    for i in tl.static_range(2):
+        for j in tl.static_range(2):
+            r, c = row // 2 + i, column // 2 + j
+            away_r, away_c = tl.abs(r * 2 - row), tl.abs(c * 2 - column)
+            inside = live & (r < down) & (c < across) & (away_r < 2) & (away_c < 2)
+            place = (plane * down + r) * across + c
+            g = tl.load(by + place, mask=inside, other=0).to(WORK)
+            p = tl.load(pooled + place, mask=inside, other=1).to(WORK)
+            total += tl.where(inside, g / p * ((2 - away_r) * (2 - away_c)).to(WORK) / 16, tl.zeros_like(total))
+    v = tl.load(h + lane, mask=live, other=0).to(WORK)
+    tl.store(out + lane, _triton.narrow(v * total, out.dtype.element_ty), mask=live)
+
+
+def l2_pool(h: torch.Tensor, work: torch.dtype) -> torch.Tensor:
+    """As `network.l2_pool`: (N, C, h, w) to half the size, computed in `work`."""
+    return _L2Pool.apply(h.contiguous(), work)
+
+
+class _L2Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: torch.Tensor, work: torch.dtype) -> torch.Tensor:  # type: ignore[override]
+        n, c, height, width = h.shape
+        down, across = (height + 1) // 2, (width + 1) // 2
+        pooled = torch.empty((n, c, down, across), dtype=work, device=h.device)
+        block = _triton.block(512, 2**16)
+        eps = torch.full((), POOL_EPS, dtype=work, device=h.device)
+        _triton.launch(
+            _pool_forward, (triton.cdiv(pooled.numel(), block),), h, pooled, eps, height, width, down, across,
+            pooled.numel(), WORK=_work(work), BLOCK=block,
+        )  # fmt: skip
+        ctx.save_for_backward(h, pooled)
+        return pooled.to(h.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        h, pooled = ctx.saved_tensors
+        out = torch.empty_like(h)
+        block = _triton.block(512, 2**16)
+        _triton.launch(
+            _pool_backward, (triton.cdiv(h.numel(), block),), h, pooled, by.contiguous(), out, *h.shape[2:],
+            *pooled.shape[2:], h.numel(), WORK=_work(pooled.dtype), BLOCK=block,
+        )  # fmt: skip
+        return out, None
+
+
+def _work(dtype: torch.dtype) -> Any:
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+# --- the distance ---------------------------------------------------------------------------------------------
+
+
+def dists(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    data_range: float,
+    valid: torch.Tensor | None,
+    network: Network,
+    resize: str | None,
+    memory_budget: int,
+) -> Distance:
+    """As `reference.dists`."""
+    group = reference.pairs_per_call(x.shape, network, resize, memory_budget)
+    parts = []
+    for start in range(0, x.shape[0], group):
+        some = slice(start, start + group)
+        a, b, share = reference._pair_on_1(
+            x[some], y[some], data_range, None if valid is None else valid[some], network, resize
+        )
+        count = a.shape[0]
+        both = _maps(network, torch.cat((a, b)))
+        parts.append(_pool(((m[:count], m[count:]) for m in both), reference._shares(share)))
+    return Distance(*(torch.cat([getattr(p, name) for p in parts]) for name in ("rows", "structure", "texture")))
+
+
+def _maps(network: Network, image: torch.Tensor) -> Iterator[torch.Tensor]:
+    """As `network.maps`, pooled here."""
+    yield image
+    mean, std = (image.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    h = ((image - mean) / std).to(network.dtype)
+    for number, stage in enumerate(network.stages):
+        if number:
+            h = l2_pool(h, network.work)
+        for weight, bias in stage:
+            h = F.relu_(F.conv2d(h, weight, bias, padding=1))
+        yield h
+
+
+def _pool(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], shares: Iterable[torch.Tensor] | None) -> Distance:
+    """As `reference._pool`, from the five numbers of each channel."""
+    alpha, beta = (v.split(CHANNELS) for v in alpha_beta())
+    waiting = None if shares is None else iter(shares)
+    structure, texture = [], []
+    for number, (x, y) in enumerate(pairs):
+        mean_x, mean_y, var_x, var_y, both = statistics(x, y, None if waiting is None else next(waiting))
+        luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
+        similarity = (2 * both + C2) / (var_x + var_y + C2)
+        structure.append(((1 - luminance) * alpha[number].to(x.device)).sum(1))
+        texture.append(((1 - similarity) * beta[number].to(x.device)).sum(1))
+    s, t = torch.stack(structure, dim=1), torch.stack(texture, dim=1)
+    return Distance(s.sum(1) + t.sum(1), s, t)
+
+
+def launches() -> Iterator[tuple[str, _triton.Launch]]:
+    """What ahead-of-time compilation builds: statistics and pooling in each dtype of maps, a small map, a mask."""
+    for dtype in _DTYPES:
+        name = str(dtype).removeprefix("torch.")
+        leaf = torch.zeros((1, 64, 64, 64), dtype=dtype, requires_grad=True)
+        with _triton.recording() as made:
+            statistics(leaf, leaf.detach()).sum().backward()
+        yield f"dists moments {name}", made[0]
+        yield f"dists moments gradient {name}", made[-1]
+        with _triton.recording() as made:
+            l2_pool(leaf, torch.float64 if dtype == torch.float64 else torch.float32).sum().backward()
+        yield f"dists pool {name}", made[0]
+        yield f"dists pool gradient {name}", made[-1]
+    small = torch.zeros((2, 512, 14, 14))
+    with _triton.recording() as made:
+        statistics(small, small, torch.ones((2, 1, 14, 14)))
+    yield "dists moments float32, small maps, mask", made[0]

@@ -17,8 +17,7 @@ format:          ## let the tools format
 sanitize:        ## csrc under AddressSanitizer and UndefinedBehaviorSanitizer
 	sh csrc/sanitize.sh
 triton:          ## the Triton kernels under the interpreter
-	TRITON_INTERPRET=1 SEMNR_REQUIRE=triton-interpret pytest -q tests/test_pixel.py tests/test_ssim.py tests/test_dists.py -k triton
-	TRITON_INTERPRET=1 SEMNR_REQUIRE=triton-interpret pytest -q tests/test_triton.py -k "not chip"
+	.ci/triton
 demo:            ## the main job on a small wafer
 	semnr demo
 bench:           ## benchmarks, peers side by side

@@ -35,16 +35,25 @@ def version(module: str) -> str:
 def alternate(
     calls: dict[str, Callable[[], object]], *, seconds: float = 2.0, most: int = 200
 ) -> dict[str, list[float]]:
-    """Seconds of each call, taken in turn in one process, so that the machine's mood hits all alike."""
+    """Seconds of each call, taken in turn in one process, so that the machine's mood hits all alike.
+
+    A turn is calls for ten milliseconds, then two that count: OpenMP's threads, torch's and the peers', go on spinning
+    on their cores for some milliseconds after a call, which the next library would pay for.
+    """
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
-    while len(next(iter(times.values()))) < 5 or (time.perf_counter() < end and len(next(iter(times.values()))) < most):
+    while len(next(iter(times.values()))) < 6 or (time.perf_counter() < end and len(next(iter(times.values()))) < most):
         for name, call in calls.items():
-            start = time.perf_counter()
+            settle = time.perf_counter() + 0.01
             call()
-            times[name].append(time.perf_counter() - start)
+            while time.perf_counter() < settle:
+                call()
+            for _ in range(2):
+                start = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - start)
     return times
 
 

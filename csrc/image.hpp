@@ -75,12 +75,18 @@ inline R real(Half v) {
 template <class F>
 auto with_type(Dtype dtype, F&& f) {
   switch (dtype) {
-    case Dtype::u8: return f(std::uint8_t{});
-    case Dtype::u16: return f(std::uint16_t{});
-    case Dtype::f16: return f(Half{});
-    case Dtype::bf16: return f(BFloat{});
-    case Dtype::f32: return f(float{});
-    case Dtype::f64: return f(double{});
+    case Dtype::u8:
+      return f(std::uint8_t{});
+    case Dtype::u16:
+      return f(std::uint16_t{});
+    case Dtype::f16:
+      return f(Half{});
+    case Dtype::bf16:
+      return f(BFloat{});
+    case Dtype::f32:
+      return f(float{});
+    case Dtype::f64:
+      return f(double{});
   }
   throw std::invalid_argument("unknown dtype code");
 }

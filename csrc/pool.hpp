@@ -2,8 +2,8 @@
 //
 // Not OpenMP, whose runtime hangs a forked child (DataLoader workers): after a fork the child starts a pool of its own.
 // A call that finds the pool busy with another thread's job does its own tasks itself, so any number of
-// threads may call at once. What a task computes must depend on its number alone, and sums are put together in task order:
-// then results do not depend on the number of threads.
+// threads may call at once. What a task computes must depend on its number alone, and sums are put together in task
+// order: then results do not depend on the number of threads.
 #pragma once
 #include <cstdint>
 #include <type_traits>

@@ -58,6 +58,27 @@ def as_image(name: str, value: torch.Tensor) -> torch.Tensor:
     return value.reshape((1,) * (4 - value.ndim) + tuple(value.shape))
 
 
+def is_plain(x: object, y: object) -> bool:
+    """Whether `pair` would pass both as they are, and they are CPU tensors side by side in memory without a gradient.
+
+    Decides nothing but speed: what is not plain takes the general path, which says what is wrong.
+    """
+    return (
+        type(x) is torch.Tensor
+        and type(y) is torch.Tensor
+        and x.is_cpu
+        and y.is_cpu
+        and x.dtype is y.dtype
+        and (x.dtype in FLOAT_DTYPES or x.dtype in INTEGER_DTYPES)
+        and not (x.requires_grad or y.requires_grad)
+        and 2 <= x.dim() <= 4
+        and x.shape == y.shape
+        and x.numel() > 0
+        and x.is_contiguous()
+        and y.is_contiguous()
+    )
+
+
 def as_data_range(dtype: torch.dtype, value: float | None) -> float:
     """Width of the intensity scale: as given, or that of an integer dtype."""
     if value is None:

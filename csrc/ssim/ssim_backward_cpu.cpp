@@ -44,8 +44,7 @@ void derivatives(const Job<R>& job, const Gradients<R>& to, const Tile& windows,
       const V mean_s = moment[0][r], mean_d = moment[1][r];
       const V var_s = not_negative<R>(moment[2][r] - mean_s * mean_s);
       const V var_d = not_negative<R>(moment[3][r] - mean_d * mean_d);
-      const SsimTerms<V> t =
-          ssim_terms<V, R>(mean_s, mean_d, var_s, var_d, offset_s, offset_d, k, job.c1, job.c2);
+      const SsimTerms<V> t = ssim_terms<V, R>(mean_s, mean_d, var_s, var_d, offset_s, offset_d, k, job.c1, job.c2);
       const V both = R(1) / (t.luminance_bottom * t.structure_bottom);
       const V over_luminance = t.structure_bottom * both, over_structure = t.luminance_bottom * both;
       const V luminance = t.luminance_top * over_luminance, structure = t.structure_top * over_structure;
@@ -76,8 +75,8 @@ void derivatives(const Job<R>& job, const Gradients<R>& to, const Tile& windows,
 
 // Up to kStep rows of pixels: the filtered derivatives from their ring, gradients out.
 template <class R, int K>
-void combine(const Job<R>& job, const Gradients<R>& to, const Tile& pixels, const Shift<R>& shift,
-             const R* const* rows, std::int64_t row, std::int64_t live, R* line, std::int64_t pitch) {
+void combine(const Job<R>& job, const Gradients<R>& to, const Tile& pixels, const Shift<R>& shift, const R* const* rows,
+             std::int64_t row, std::int64_t live, R* line, std::int64_t pitch) {
   using V = Vec<R>;
   constexpr int L = kLanes<R>;
   const std::int64_t columns = round_up(pixels.columns, L);

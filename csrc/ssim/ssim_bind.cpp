@@ -8,8 +8,7 @@ namespace {
 // reflect, float64 / c1, c2, range, unbiased
 SsimOptions options(const std::vector<double>& taps, const std::array<bool, 2>& flags,
                     const std::array<double, 4>& numbers, int threads) {
-  return {taps.data(), int(taps.size()), flags[0],   flags[1], numbers[0],
-          numbers[1],  numbers[2],       numbers[3], threads};
+  return {taps.data(), int(taps.size()), flags[0], flags[1], numbers[0], numbers[1], numbers[2], numbers[3], threads};
 }
 
 void forward(const ImageArgument& x, const ImageArgument& y, const MaskArgument& valid, int dtype,
@@ -30,6 +29,17 @@ void forward(const ImageArgument& x, const ImageArgument& y, const MaskArgument&
                out);
 }
 
+// The score of one image of h x w pixels side by side: the usual call, with as little around it as there can be.
+double flat(std::int64_t x, std::int64_t y, std::int64_t h, std::int64_t w, int dtype, const std::vector<double>& taps,
+            const std::array<bool, 2>& flags, const std::array<double, 4>& numbers, int threads) {
+  double score = 0, contrast_structure = 0;
+  const SsimOutputs out{&score, &contrast_structure, nullptr, nullptr, nullptr, nullptr, nullptr};
+  py::gil_scoped_release unlocked;
+  ssim_forward({pointer<void>(x), {h * w, h * w, w, 1}}, {pointer<void>(y), {h * w, h * w, w, 1}}, {}, Dtype(dtype),
+               {1, 1, h, w}, options(taps, flags, numbers, threads), out);
+  return score;
+}
+
 void backward(const ImageArgument& x, const ImageArgument& y, int dtype, const ShapeArgument& shape,
               const std::vector<double>& taps, const std::array<bool, 2>& flags, const std::array<double, 4>& numbers,
               int threads, std::int64_t by_rows, std::int64_t by_map, std::int64_t out_x, std::int64_t out_y) {
@@ -45,6 +55,7 @@ void backward(const ImageArgument& x, const ImageArgument& y, int dtype, const S
 void bind_ssim(py::module_& m) {
   m.def("ssim_forward", &semnr::forward,
         "Rows (2 or, with components, 5) x N x C float64: score, contrast·structure, luminance, contrast, structure.");
+  m.def("ssim_flat", &semnr::flat, "Score of one h x w image whose pixels lie side by side.");
   m.def("ssim_backward", &semnr::backward,
         "Gradient to x and y (address 0: not wanted) from the derivatives by each window's score and structure.");
   m.attr("SSIM_BACKWARD_SIZE") = semnr::kSsimBackwardSize;

@@ -42,8 +42,8 @@ void finish(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const Ah
       const V mean_s = moment[0][r], mean_d = moment[1][r];
       const V var_s = not_negative<R>(moment[2][r] - mean_s * mean_s);
       const V var_d = not_negative<R>(moment[3][r] - mean_d * mean_d);
-      const SsimTerms<V> t = ssim_terms<V, R>(mean_s, mean_d, var_s, var_d, offset_s, offset_d, job.spread,
-                                              job.c1, job.c2);
+      const SsimTerms<V> t =
+          ssim_terms<V, R>(mean_s, mean_d, var_s, var_d, offset_s, offset_d, job.spread, job.c1, job.c2);
       // one division for both quotients
       const V shared = t.structure_top / (t.luminance_bottom * t.structure_bottom);
       index[r] = t.luminance_top * shared;
@@ -73,8 +73,8 @@ void finish(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const Ah
 
 // The same with components, masks and coverage, one window row at a time, in float64.
 template <class R, int K>
-void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const R* const* rows,
-                std::int64_t row, std::int64_t live, Sums& sums) {
+void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const R* const* rows, std::int64_t row,
+                std::int64_t live, Sums& sums) {
   using V = Vec<R>;
   constexpr int L = kLanes<R>;
   const R offset_s = -(shift.x + shift.y), offset_d = shift.y - shift.x;
@@ -128,8 +128,8 @@ Sums walk(const Job<R>& job, const Tile& tile) {
   constexpr std::int64_t L = kLanes<R>;
   const std::int64_t columns = round_up(tile.columns, L), padded = round_up(columns + job.size - 1, L) + L;
   const std::int64_t pitch = line_pitch<R, K>(job.size), slot = P * kRingPitch<R>, slots = job.size - 1 + kStep;
-  R* line = static_cast<R*>(
-      scratch((P * pitch + slots * slot) * std::int64_t(sizeof(R)) + slots * std::int64_t(sizeof(R*))));
+  R* line =
+      static_cast<R*>(scratch((P * pitch + slots * slot) * std::int64_t(sizeof(R)) + slots * std::int64_t(sizeof(R*))));
   R* ring = line + P * pitch;
   const R** rows = reinterpret_cast<const R**>(ring + slots * slot);
   const Shift<R> shift = job.shift(job, tile);
@@ -191,15 +191,21 @@ Sums walk_any(const Job<R>& job, const Tile& tile) {
   throw std::logic_error("components and masks are computed in float64");
 }
 
+std::int64_t tiles_down(std::int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+template <class R>
+std::int64_t tiles_across(std::int64_t columns) {
+  return (columns + kTileColumns<R> - 1) / kTileColumns<R>;
+}
+
 template <class R>
 void forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape, const SsimOptions& o,
-             const SsimOutputs& out) {
+             const SsimOutputs& out, const Beside* beside) {
   Job<R> job = job_of<R>(x, y, valid, dtype, shape, o);
   job.map = static_cast<R*>(out.map);
   job.components = out.luminance != nullptr;
 
-  const std::int64_t down = (job.rows + kTileRows - 1) / kTileRows;
-  const std::int64_t across = (job.columns + kTileColumns<R> - 1) / kTileColumns<R>;
+  const std::int64_t down = tiles_down(job.rows), across = tiles_across<R>(job.columns);
   const std::int64_t tiles = down * across, planes = shape.n * shape.c;
   std::vector<Sums> partial(std::size_t(planes * tiles));
   parallel(o.threads, planes * tiles, [&](std::int64_t task) {
@@ -208,6 +214,11 @@ void forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, con
     tile.rows = std::min(kTileRows, job.rows - tile.row);
     tile.columns = std::min(kTileColumns<R>, job.columns - tile.column);
     partial[std::size_t(task)] = walk_any(job, tile);
+    if (beside != nullptr) {  // the last tiles take the border that no window starts in
+      const std::int64_t below = at / across == down - 1 ? shape.h - tile.row : tile.rows;
+      const std::int64_t right = at % across == across - 1 ? shape.w - tile.column : tile.columns;
+      beside->run(beside->context, {task, tile.n, tile.c, tile.row, tile.column, below, right});
+    }
   });
   for (std::int64_t plane = 0; plane < planes; ++plane) {
     Sums total;
@@ -234,12 +245,18 @@ void forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, con
 
 }  // namespace
 
+std::int64_t ssim_tasks(const Shape& shape, const SsimOptions& options) {
+  const std::int64_t less = options.reflect ? 0 : options.size - 1, columns = shape.w - less;
+  const std::int64_t across = options.float64 ? tiles_across<double>(columns) : tiles_across<float>(columns);
+  return shape.n * shape.c * tiles_down(shape.h - less) * across;
+}
+
 void ssim_forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape,
-                  const SsimOptions& options, const SsimOutputs& out) {
+                  const SsimOptions& options, const SsimOutputs& out, const Beside* beside) {
   if (ssim_computes_in_double(options, valid.data != nullptr, out.luminance != nullptr)) {
-    forward<double>(x, y, valid, dtype, shape, options, out);
+    forward<double>(x, y, valid, dtype, shape, options, out, beside);
   } else {
-    forward<float>(x, y, valid, dtype, shape, options, out);
+    forward<float>(x, y, valid, dtype, shape, options, out, beside);
   }
 }
 

@@ -30,13 +30,28 @@ inline bool ssim_computes_in_double(const SsimOptions& o, bool masked, bool comp
   return o.float64 || masked || components;
 }
 
+// A share of the image's pixels; those of all tasks cover every pixel once.
+struct PixelTile {
+  std::int64_t task, n, c, row, column, rows, columns;
+};
+
+// Work on the same pixels, done by the thread that has just walked a tile of windows over them: they are still near.
+struct Beside {
+  void (*run)(void* context, const PixelTile& tile);
+  void* context;
+};
+
+// How many tiles `Beside` is run for.
+std::int64_t ssim_tasks(const Shape& shape, const SsimOptions& options);
+
 void ssim_forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape,
-                  const SsimOptions& options, const SsimOutputs& out);
+                  const SsimOptions& options, const SsimOutputs& out, const Beside* beside = nullptr);
 
 constexpr int kSsimBackwardSize = 65;  // the largest window with a gradient
 
-// by_score, by_structure: N x C, the loss's derivative by the index and by the contrast·structure of each window of that
-// plane; by_map: (N, C, h, w) more of the former, or null. Out: contiguous (N, C, H, W); each of the precision's type.
+// by_score, by_structure: N x C, the loss's derivative by the index and by the contrast·structure of each window of
+// that plane; by_map: (N, C, h, w) more of the former, or null. Out: contiguous (N, C, H, W); each of the precision's
+// type.
 void ssim_backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimOptions& options,
                    const double* by_score, const double* by_structure, const void* by_map, void* out_x, void* out_y);
 

@@ -99,8 +99,7 @@ inline Vec<float> slide(Vec<float> low, Vec<float> high) {
 
 // `Many` vectors of columns of each plane at c. Many · P sums run side by side, enough to hide a sum's latency.
 template <class R, int K, int P, int Many, int T>
-inline void add_tap(const R* in, const Vec<R>* w, const Vec<R> (&low)[3][Many + 1],
-                    Vec<R> (&sum)[P][Many]) {
+inline void add_tap(const R* in, const Vec<R>* w, const Vec<R> (&low)[3][Many + 1], Vec<R> (&sum)[P][Many]) {
   if constexpr (T < K) {
     constexpr std::int64_t pitch = line_pitch<R, K>(K);
     const Vec<R> weight = w[T > K / 2 ? K - 1 - T : T];
@@ -111,7 +110,8 @@ inline void add_tap(const R* in, const Vec<R>* w, const Vec<R> (&low)[3][Many + 
         Vec<R> v;
 #if defined(__AVX512F__)
         // A 64-byte load that starts off a cache line costs two: three planes come from registers by shuffles, one
-        // from memory, so that load ports and arithmetic ports are busy alike (measured: 35 cycles a vector, 72 without).
+        // from memory, so that load ports and arithmetic ports are busy alike (measured: 35 cycles a vector, 72
+        // without).
         if constexpr (std::is_same_v<R, float> && K <= 17) {
           v = p < 3 ? slide<T>(low[p][m], low[p][m + 1]) : load(in + p * pitch + m * kLanes<R> + T);
         } else {
@@ -185,8 +185,7 @@ inline void along_row(const R* in, R* out, std::int64_t columns, const R* taps, 
 // Weighted sums down the ring for one vector of columns: kStep rows of windows of P planes.
 // rows: addresses of size - 1 + kStep consecutive rows. One load serves kStep sums.
 template <class R, int K, int P>
-inline void down_rows(const R* const* rows, std::int64_t offset, const R* taps, int size,
-                      Vec<R> (*sum)[kStep]) {
+inline void down_rows(const R* const* rows, std::int64_t offset, const R* taps, int size, Vec<R> (*sum)[kStep]) {
   using V = Vec<R>;
   if constexpr (K != 0) {
     V w[K / 2 + 1];

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from semnr_kernels import _checks, _registry, cnr, dists, fsim, pixel, ssim
+from semnr_kernels import profile as kernel
 
 from ._profile import KINDS, METRICS, Profile, default_ids
 from .metrics import to_tensor
@@ -19,6 +20,8 @@ __all__ = ["Profile", "Reference", "profile"]
 # A reference's DISTS maps take about 500 bytes a pixel; more than this is computed anew for each candidate.
 _KEEP_BYTES = 2**30
 _DISTS_BYTES_PER_PIXEL = 500
+# What the CPU kernels score from one read of the pixels.
+_TOGETHER = ("psnr", "ssim", "cnr")
 # Windows of the worst-window columns, and the least pixels of each region in one: fewer, and noise picks the worst.
 _WINDOW, _WINDOW_PIXELS = 64, 64
 
@@ -156,8 +159,10 @@ class Reference:
             _checks.choice("kind", kind, KINDS)
         with torch.no_grad():
             scored = _Scored(self, x, noise)
+            done = _TOGETHER if scored.together() else ()
             for name in self.metrics:
-                getattr(scored, name)()
+                if name not in done:
+                    getattr(scored, name)()
             scored.fingerprint()
             if kind is None:
                 same = isinstance(noise, torch.Tensor) and noise.shape == x.shape and torch.equal(noise, x)
@@ -206,6 +211,29 @@ class _Scored:
     def _rows(self, name: str, value: torch.Tensor) -> None:
         rows = value.detach().double().cpu().numpy().reshape(-1)
         self.columns[name] = np.ascontiguousarray(rows)
+
+    def together(self) -> bool:
+        """PSNR, SSIM and CNR from one read of the pixels; False where they are to be scored one by one."""
+        ref = self.ref
+        plain = ref.mask is None and ref.nan == "error" and not ref.details and self.noise is None
+        if not plain or not set(_TOGETHER) <= set(ref.metrics):
+            return False
+        x, y = self.checked.x, self.checked.y
+        regions = [_checks.as_mask(v, x, n) for v, n in zip(ref.regions(), ("signal", "background"), strict=True)]
+        found = kernel.together(x, y, *regions, data_range=ref.data_range, backend=ref.backend)  # type: ignore[arg-type]
+        if found is None or bool((found.mse == 0).any()):
+            return False
+        variance = cnr.reference.noise_variance("two_roi", found.signal, found.background)
+        ratio = cnr.reference.ratio(found.signal.mean - found.background.mean, variance, signed=False)
+        if not bool(torch.isfinite(ratio).all()):
+            return False
+        self._rows("mse", found.mse)
+        self._rows("mae", found.mae)
+        self._rows("psnr", pixel.to_db(found.mse, ref.data_range))
+        self._rows("ssim", found.ssim)
+        self._rows("cnr_two_roi", ratio)
+        self.settings["ssim"] = dict(kernel.SSIM_SETTINGS)
+        return True
 
     def psnr(self) -> None:
         found = pixel.psnr(self.x, self.ref.y, reduction="none", details=True, **self.common)

@@ -37,9 +37,37 @@ def _errors(
     return checked, square, absolute
 
 
+def _plain_error(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    mask: torch.Tensor | None,
+    reduction: str,
+    nan: str,
+    overshoot: str,
+    backend: str | None,
+    *,
+    absolute: bool = False,
+) -> float | None:
+    """MSE or MAE of the usual call, one plain image to one number; None: the general path answers, or says why not."""
+    if (
+        mask is not None
+        or reduction != "mean"
+        or nan != "error"
+        or overshoot != "keep"
+        or not _checks.is_plain(x, y)
+        or (x.dim() == 4 and x.shape[0] != 1)
+        or not _registry.native_by_default("pixel", backend)
+    ):
+        return None
+    error = native.one_image(x, y, absolute=absolute)
+    return error if math.isfinite(error) else None
+
+
 def mse(x, y, *, mask=None, reduction="mean", nan="error", overshoot="keep", data_range=None, backend="auto"):  # type: ignore[no-untyped-def]
     """Mean squared error per image; see `semnr.mse`. `data_range` matters to `overshoot` alone."""
     scale = 1.0 if data_range is None and overshoot == "keep" else data_range
+    if scale == 1.0 and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
+        return torch.scalar_tensor(error, dtype=torch.float64)
     checked, square, _ = _errors(x, y, scale, mask, nan, overshoot, backend)
     return _checks.reduce(square, reduction, checked)
 
@@ -47,6 +75,9 @@ def mse(x, y, *, mask=None, reduction="mean", nan="error", overshoot="keep", dat
 def mae(x, y, *, mask=None, reduction="mean", nan="error", overshoot="keep", data_range=None, backend="auto"):  # type: ignore[no-untyped-def]
     """Mean absolute error per image; see `semnr.mae`."""
     scale = 1.0 if data_range is None and overshoot == "keep" else data_range
+    error = _plain_error(x, y, mask, reduction, nan, overshoot, backend, absolute=True) if scale == 1.0 else None
+    if error is not None:
+        return torch.scalar_tensor(error, dtype=torch.float64)
     checked, _, absolute = _errors(x, y, scale, mask, nan, overshoot, backend)
     return _checks.reduce(absolute, reduction, checked)
 
@@ -56,6 +87,9 @@ def psnr(  # type: ignore[no-untyped-def]
 ):
     """PSNR in dB; see `semnr.psnr`."""
     _checks.choice("reduction", reduction, (*REDUCTIONS, "mean_mse"))
+    if not details and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
+        scale = _checks.as_data_range(x.dtype, data_range)
+        return torch.scalar_tensor(10 * math.log10(scale**2 / error) if error else math.inf, dtype=torch.float64)
     checked, square, absolute = _errors(x, y, data_range, mask, nan, overshoot, backend)
     rows = to_db(square, checked.data_range)
     value = (

@@ -25,6 +25,13 @@ def errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, *, isa:
     return _errors(x, y, valid, isa)
 
 
+def one_image(x: torch.Tensor, y: torch.Tensor, *, absolute: bool) -> float:
+    """MSE, or MAE, over all pixels of a plain pair (`_checks.is_plain`)."""
+    return _native.module().pixel_flat(
+        x.data_ptr(), y.data_ptr(), x.numel(), _native.DTYPE_CODES[x.dtype], torch.get_num_threads(), absolute
+    )
+
+
 def _errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, isa: str | None) -> Pair:
     out = torch.empty((2, x.shape[0]), dtype=torch.float64)
     _native.module(isa).pixel_errors(

@@ -83,6 +83,11 @@ def ssim(
         downsample=downsample,
         border=border,
     )
+    plain = reduction == "mean" and nan == "error" and overshoot == "keep" and mask is None
+    if plain and not (return_map or components or details) and settings.downsample == 1:
+        score = _plain_score(x, y, data_range, settings, precision, backend)
+        if score is not None:
+            return torch.scalar_tensor(score, dtype=torch.float64)
     checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
     factor = _factor(settings.downsample, checked.x.shape)
     if factor > 1:
@@ -216,6 +221,35 @@ def _factor(downsample: int | str, shape: torch.Size) -> int:
 def _fits(shape: torch.Size, size: int, name: str) -> None:
     if min(shape[2:]) < size:
         raise ValueError(f"{name} is {shape[2]}x{shape[3]} pixels; accepted: at least the window, {size}x{size}")
+
+
+def _plain_score(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    data_range: float | None,
+    settings: Settings,
+    precision: str,
+    backend: str | None,
+) -> float | None:
+    """The usual call, one plain image of one channel to one number; None: the general path answers, or says why not."""
+    if not _checks.is_plain(x, y):
+        return None
+    scale = _checks.as_data_range(x.dtype, data_range)
+    h, w = x.shape[-2:]
+    if x.numel() != h * w or min(h, w) < settings.window_size or not _registry.native_by_default("ssim", backend):
+        return None
+    score = native.one_image(
+        x,
+        y,
+        data_range=scale,
+        taps=window_taps(settings.window, settings.window_size, float(settings.sigma)),
+        k1=settings.k1,
+        k2=settings.k2,
+        border=settings.border,
+        sample_covariance=settings.sample_covariance,
+        precision=precision,
+    )
+    return score if math.isfinite(score) else None
 
 
 def _run(

@@ -44,6 +44,40 @@ def supports(call: Call) -> str | None:
     return None
 
 
+def numbers(
+    data_range: float, k1: float, k2: float, count: int, sample_covariance: bool
+) -> tuple[float, float, float, float]:
+    unbiased = count / (count - 1) if sample_covariance and count > 1 else 1.0
+    return (k1 * data_range) ** 2, (k2 * data_range) ** 2, data_range, unbiased
+
+
+def one_image(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    data_range: float,
+    taps: tuple[float, ...],
+    k1: float,
+    k2: float,
+    border: str,
+    sample_covariance: bool,
+    precision: str,
+) -> float:
+    """The score of a plain pair (`_checks.is_plain`) of one channel."""
+    h, w = x.shape[-2:]
+    return _native.module().ssim_flat(
+        x.data_ptr(),
+        y.data_ptr(),
+        h,
+        w,
+        _native.DTYPE_CODES[x.dtype],
+        taps,
+        (border == "reflect", precision == "float64" or x.dtype == torch.float64),
+        numbers(data_range, k1, k2, len(taps) ** 2, sample_covariance),
+        torch.get_num_threads(),
+    )
+
+
 def ssim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -65,18 +99,12 @@ def ssim(
 
     clamp_variance: variances never come out negative here, so there is nothing to switch.
     """
-    count = len(taps) ** 2
     setup = _Setup(
         taps,
         border == "reflect",
         # float64 moments: on request, for float64 images, and where speed is not the point
         precision == "float64" or x.dtype == torch.float64 or valid is not None or want_components,
-        (
-            (k1 * data_range) ** 2,
-            (k2 * data_range) ** 2,
-            data_range,
-            count / (count - 1) if sample_covariance and count > 1 else 1.0,
-        ),
+        numbers(data_range, k1, k2, len(taps) ** 2, sample_covariance),
         want_map,
         want_components,
         isa,

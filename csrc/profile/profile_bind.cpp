@@ -1,0 +1,25 @@
+// Binding only: addresses, strides and sizes in, no logic.
+#include "../bind.hpp"
+#include "profile_cpu.hpp"
+
+namespace semnr {
+namespace {
+
+void scores(const ImageArgument& x, const ImageArgument& y, const MaskArgument& signal, const MaskArgument& background,
+            int dtype, const ShapeArgument& shape, const std::vector<double>& taps, const std::array<bool, 2>& flags,
+            const std::array<double, 4>& numbers, int threads, std::int64_t out) {
+  const SsimOptions options{taps.data(), int(taps.size()), flags[0],   flags[1], numbers[0],
+                            numbers[1],  numbers[2],       numbers[3], threads};
+  const Mask regions[kProfileRegions] = {mask(signal), mask(background)};
+  py::gil_scoped_release unlocked;
+  profile_scores(image(x), image(y), regions, Dtype(dtype), sizes(shape), options, pointer<double>(out));
+}
+
+}  // namespace
+}  // namespace semnr
+
+void bind_profile(py::module_& m) {
+  m.def("profile_scores", &semnr::scores,
+        "N x 10 float64: MSE, MAE, SSIM, pixels in both regions, then pixels, mean and variance of each.");
+  m.attr("PROFILE_ROW") = semnr::kProfileRow;
+}

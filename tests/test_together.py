@@ -1,0 +1,111 @@
+"""The short ways: one plain image scored at once, three metrics from one read. Judges: the ops one by one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import semnr
+from semnr_kernels import _native, _registry, pixel
+from semnr_kernels.cnr import native as cnr_native
+from semnr_kernels.profile import together
+from semnr_kernels.ssim import ssim
+
+pytestmark = pytest.mark.skipif(_native.probe() is not None, reason=f"no native module: {_native.probe()}")
+
+SCALE = {torch.uint8: 255.0, torch.uint16: 60000.0, torch.float32: 1.0, torch.float64: 1.0}
+
+
+def case(dtype: torch.dtype, *shape: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.rand(shape, generator=generator)
+    x = (y + 0.1 * torch.randn(shape, generator=generator)).clamp(0, 1)
+    scale = SCALE[dtype]
+    return (x * scale).to(dtype), (y * scale).to(dtype), y > 0.6, y < 0.4
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 64, 64), (3, 1, 141, 301), (1, 1, 11, 523)], ids=str)
+@pytest.mark.parametrize("dtype", list(SCALE), ids=str)
+def test_three_metrics_from_one_read_are_the_metrics_one_by_one(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x, y, signal, background = case(dtype, *shape)
+    found = together(x, y, signal, background, data_range=SCALE[dtype])
+    assert found is not None
+    assert torch.allclose(found.mse, pixel.mse(x, y, reduction="none"), rtol=1e-12, atol=0)
+    assert torch.allclose(found.mae, pixel.mae(x, y, reduction="none"), rtol=1e-12, atol=0)
+    assert torch.equal(found.ssim, ssim(x, y, data_range=SCALE[dtype], reduction="none"))
+    for got, wanted in zip((found.signal, found.background), cnr_native.of_regions(x, signal, background), strict=True):
+        for name, a, b in zip(got._fields, got, wanted, strict=True):
+            assert torch.allclose(a, b[:, 0], rtol=1e-11, atol=0), name
+
+
+def test_a_constant_region_has_no_variance_and_a_pedestal_leaves_no_trace() -> None:
+    x, y, signal, background = case(torch.float32, 1, 1, 200, 300)
+    x, y = x * 20 + 40000, y * 20 + 40000
+    x[signal] = 0.3
+    found = together(x, y, signal, background, data_range=400.0)
+    assert found is not None
+    assert found.signal.variance.item() == 0
+    exact = x[background].double().var(correction=0).item()
+    assert found.background.variance.item() == pytest.approx(exact, rel=1e-9)
+
+
+def test_pixels_outside_the_regions_never_reach_their_moments() -> None:
+    x, y, signal, background = case(torch.float32, 1, 1, 64, 64)
+    wanted = together(x, y, signal, background, data_range=1.0)
+    spoiled = torch.where(signal | background, x, 1e6)
+    found = together(spoiled, y, signal, background, data_range=1.0)
+    assert found is not None
+    assert wanted is not None
+    assert all(torch.equal(a, b) for a, b in zip(found.signal, wanted.signal, strict=True))
+
+
+def test_what_cannot_be_scored_together_is_left_to_the_ops() -> None:
+    x, y, signal, background = case(torch.float32, 1, 1, 64, 64)
+    bad = x.clone()
+    bad[..., 3, 3] = math.nan
+    nothing = torch.zeros_like(signal)
+    assert together(bad, y, signal, background, data_range=1.0) is None
+    assert together(x, y, nothing, background, data_range=1.0) is None
+    assert together(x, y, signal, signal, data_range=1.0) is None
+    assert together(x, y, signal, background, data_range=1.0, backend="reference") is None
+    assert together(x.half(), y.half(), signal, background, data_range=1.0) is None
+    assert together(x.mT, y.mT, signal, background, data_range=1.0) is None
+    assert together(x[..., :10], y[..., :10], signal[..., :10], background[..., :10], data_range=1.0) is None
+    assert together(x.clone().requires_grad_(), y, signal, background, data_range=1.0) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_a_profile_is_the_same_from_one_read_and_from_the_reference(dtype: torch.dtype) -> None:
+    x, y, signal, background = case(dtype, 2, 1, 80, 90)
+    options = {"data_range": SCALE[dtype], "metrics": ("psnr", "ssim", "cnr"), "masks": (signal, background)}
+    with _registry.recording() as used:
+        fast = semnr.profile(x, y, **options)
+    assert {used[op] for op in ("pixel", "ssim", "cnr")} == {"native"}
+    slow = semnr.profile(x, y, backend="reference", **options)
+    assert fast.settings == slow.settings
+    assert fast.flags == slow.flags
+    assert list(fast.columns) == list(slow.columns)
+    for name in slow.columns:
+        assert fast.column(name) == pytest.approx(slow.column(name), abs=1e-6), name
+
+
+@pytest.mark.parametrize("dtype", list(SCALE), ids=str)
+@pytest.mark.parametrize("shape", [(40, 50), (1, 40, 50), (1, 1, 40, 50), (1, 3, 40, 50), (2, 1, 40, 50)], ids=str)
+def test_the_usual_call_gives_what_the_general_one_gives(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x, y, _, _ = case(dtype, *shape)
+    for metric in (semnr.mse, semnr.mae, semnr.psnr, semnr.ssim):
+        usual = metric(x, y, data_range=SCALE[dtype])
+        general = metric(x, y, data_range=SCALE[dtype], nan="propagate")
+        assert usual.dtype == general.dtype
+        assert usual.shape == general.shape
+        assert usual.item() == pytest.approx(general.item(), rel=1e-14), metric
+
+
+def test_the_usual_call_heeds_a_backend_named_around_it() -> None:
+    x, y, _, _ = case(torch.float32, 1, 1, 32, 32)
+    with semnr.use_backend("reference"), _registry.recording() as used:
+        semnr.psnr(x, y, data_range=1.0)
+        semnr.ssim(x, y, data_range=1.0)
+    assert used == {"pixel": "reference", "ssim": "reference"}

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+import backends
 import tolerances
-from semnr_kernels import _native
+from semnr_kernels import _native, _registry
 from semnr_kernels._errors import BackendUnavailable
 from semnr_kernels._registry import Call
 from semnr_kernels.cnr import cnr, native, reference
@@ -238,3 +239,17 @@ def test_an_image_that_wants_a_gradient_is_left_to_the_reference() -> None:
     x = image((1, 1, 8, 8), torch.float32).requires_grad_()
     assert native.supports(Call.of("cnr", x)) == "has no gradient"
     assert native.supports(Call.of("cnr", x.detach())) is None
+
+
+@pytest.mark.parametrize("backend", [b for b in _registry.implementations("histogram") if b != "reference"])
+@pytest.mark.parametrize("bins", [2, 7, 256])
+def test_the_otsu_histogram_is_the_one_that_a_search_finds(backend: str, bins: int) -> None:
+    backends.require("histogram", backend)
+    rng = np.random.default_rng(bins)
+    values = torch.from_numpy(np.concatenate([rng.normal(40_000, 20, 300_001), rng.normal(40_090, 7, 1000)]))
+    edges = torch.linspace(float(values.min()), float(values.max()), bins + 1, dtype=torch.float64)
+    values = torch.cat([values, edges])  # every edge itself, where a rounded guess goes astray
+    table = _registry._implementations["histogram"]
+    counts = table[backend].run(values, edges)
+    assert counts.tolist() == table["reference"].run(values, edges).tolist()
+    assert int(counts.sum()) == values.numel()

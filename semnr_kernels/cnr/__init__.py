@@ -26,6 +26,8 @@ KINDS = reference.KINDS
 for _op in ("cnr", "cnr_map"):
     _registry.register(_op, "reference", reference.of_regions)
     _registry.register_native(_op, native.of_regions, native.supports)
+_registry.register("histogram", "reference", reference.histogram)
+_registry.register_native("histogram", native.histogram, native.supports_histogram)
 
 NO_NOISE = "undefined: kind='fixed_noise' without noise="
 ZERO_NOISE = "infinite: no noise"

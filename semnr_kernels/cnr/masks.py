@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .. import _checks
+from .. import _checks, _registry
 
 # √2 Δμ / √(σ1² + σ2²) of the two classes. Splitting a Gaussian gives 2.65 and a uniform density, which is what a plain
 # brightness ramp has, 2√3 = 3.46: a split that separates no better than that has not found two populations.
@@ -148,8 +148,7 @@ def otsu_threshold(values: torch.Tensor, bins: int) -> float:
     edges = torch.linspace(
         float(values.min()), float(values.max()), bins + 1, dtype=torch.float64, device=values.device
     )
-    at = (torch.searchsorted(edges, values, right=True) - 1).clamp(0, bins - 1)
-    counts = torch.bincount(at, minlength=bins).double()
+    counts = _registry.choose(_registry.Call.of("histogram", values)).run(values, edges).double()
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = counts.cumsum(0), counts.flip(0).cumsum(0).flip(0)
     mean_below = (counts * centres).cumsum(0) / below

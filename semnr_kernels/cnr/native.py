@@ -13,6 +13,25 @@ from .._registry import Call
 from .reference import Moments
 
 
+def histogram(values: torch.Tensor, edges: torch.Tensor, *, isa: str | None = None) -> torch.Tensor:
+    """As `reference.histogram`, for CPU tensors."""
+    values, edges = values.contiguous(), edges.contiguous()
+    counts = torch.empty(edges.numel() - 1, dtype=torch.int64)
+    _native.module(isa).histogram(
+        values.data_ptr(),
+        values.numel(),
+        edges.data_ptr(),
+        counts.numel(),
+        torch.get_num_threads(),
+        counts.data_ptr(),
+    )
+    return counts
+
+
+def supports_histogram(call: Call) -> str | None:
+    return None if call.dtype == torch.float64 else "counts float64 values"
+
+
 def supports(call: Call) -> str | None:
     """Every dtype and layout; gradients are the reference's."""
     if call.dtype not in _native.DTYPE_CODES:

@@ -83,3 +83,10 @@ def retention(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Δμ(candidate) / Δμ(reference), signed; NaN where the reference has no contrast."""
     flat = reference == 0
     return torch.where(flat, torch.nan, candidate / torch.where(flat, 1.0, reference))
+
+
+def histogram(values: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+    """How many values lie in edges[i] <= v < edges[i + 1], int64; those beyond the ends count in the end bins."""
+    bins = edges.numel() - 1
+    at = (torch.searchsorted(edges, values, right=True) - 1).clamp(0, bins - 1)
+    return torch.bincount(at.flatten(), minlength=bins)

@@ -6,7 +6,7 @@ Every message names the argument, what it was and what is accepted.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -26,7 +26,6 @@ class Pair:
     nan: str
     clipped_fraction: float
     lead: tuple[int, ...]  # the leading dimensions that the caller passed: (), (C,) or (N, C)
-    flags: tuple[str, ...] = field(default=())
 
     @property
     def batched(self) -> bool:

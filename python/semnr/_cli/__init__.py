@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from .. import __version__
 
 # exit codes, as documented
-PASS, FAILED, USAGE, INCOMPLETE = 0, 1, 2, 3
+PASS, USAGE, INCOMPLETE = 0, 2, 3  # 1, a guardrail failed, is the verdict's own
 
 COMMANDS = {
     "demo": "make a small wafer, denoise it in three ways, score, guard and report",

@@ -198,20 +198,28 @@ def register_native(
         register(op, name, functools.partial(run, isa=isa), supports)
 
 
-def register_triton(op: str, run: str) -> None:
-    """Register `run` and `supports` of the op's triton_kernel.py as "triton" and as the test-only "triton-interpret".
+def register_triton(op: str, run: str, supports: str = "supports", folder: str | None = None) -> None:
+    """Register functions of `folder`/triton_kernel.py as "triton" and as the test-only "triton-interpret".
 
-    The module, and triton with it, is imported when the backend is first chosen.
+    `folder` is that of the op unless given. The module, and triton with it, is imported when the backend is first
+    chosen.
     """
+    module = f"semnr_kernels.{folder or op}.triton_kernel"
 
     def later(name: str) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
-            return getattr(importlib.import_module(f"semnr_kernels.{op}.triton_kernel"), name)(*args, **options)
+            return getattr(importlib.import_module(module), name)(*args, **options)
 
         return call
 
     for backend in ("triton", "triton-interpret"):
-        register(op, backend, later(run), later("supports"))
+        register(op, backend, later(run), later(supports))
+
+
+def register_cuda(op: str, run: Callable[..., Any], supports: Callable[[Call], str | None]) -> None:
+    """Register `run(..., emulated=False)` as "cuda" and, on the host, as the test-only "cuda-emulated"."""
+    register(op, "cuda", run, supports)
+    register(op, "cuda-emulated", functools.partial(run, emulated=True), supports)
 
 
 def ops() -> tuple[str, ...]:

@@ -28,7 +28,7 @@ __all__ = [
 _PLANS = ("plan.csv", "plan.parquet")
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 _ACCEPTED = (
-    "a Zarr (tile stack, OME-Zarr, array), a TIFF, a folder of images, a plan (.csv, .parquet), a .npy file, "
+    "a Zarr (tile stack, OME-Zarr, array), a TIFF, a folder of images, a plan (.csv, .parquet), KLARF, a .npy file, "
     f"an image ({', '.join(PILLOW_SUFFIXES)}), an array, a tensor, or an iterable of arrays or (id, array[, meta])"
 )
 
@@ -55,6 +55,7 @@ def open_tiles(
           have the names of roles; else every image below it, sorted.
         - "plan.csv" or "plan.parquet": column `path` and optionally `tile`, `reference`, `noisy`, `candidate`,
           `noisy_2` and any others, which become `TileKey.meta`.
+        - "lot.klarf", "lot.001": KLARF 1.0 to 1.2 or 1.8; each image of each defect is a tile with its coordinates.
         - "tiles.npy" (memory-mapped), an ndarray or a torch tensor: (H, W) is cut, (T, H, W) is a stack.
         - a list, or any iterable read once: arrays, (id, array) or (id, array, meta).
     root
@@ -124,7 +125,13 @@ def _open_path(
         raise FileNotFoundError(f"source is {text!r}: no such file or folder; accepted: {_ACCEPTED}")
     if path.is_dir():
         return _open_folder(path, root)
+    from ._klarf import is_klarf
+
     suffix = path.suffix.lower()
+    if is_klarf(path):
+        from ._klarf import KlarfSource
+
+        return KlarfSource(path, root)
     if suffix in (".csv", ".parquet", ".pq"):
         return _open_plan(path, root)
     if suffix in TIFF_SUFFIXES:

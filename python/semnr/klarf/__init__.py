@@ -1,0 +1,55 @@
+"""KLARF, the defect list that inspection and review tools exchange: read 1.0 to 1.2 and 1.8, write 1.2 and 1.8."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ._model import Defect, ImageRef, InspectedWafer, Klarf, KlarfError
+from ._write import VERSIONS, write_klarf
+
+__all__ = ["VERSIONS", "Defect", "ImageRef", "InspectedWafer", "Klarf", "KlarfError", "parse_klarf", "read_klarf"]
+__all__ += ["write_klarf"]
+
+_VERSION_1 = re.compile(r"FileVersion\s+1\s+(\d+)")
+_VERSION_18 = re.compile(r'Record\s+FileRecord\s+"([^"]*)"')
+_LARGEST = 2**30  # bytes; a million defects take about 100 MB
+
+
+def read_klarf(path: str | Path) -> Klarf:
+    """Read a KLARF file.
+
+    Returns
+    -------
+    Klarf
+        Lengths in micrometres whatever the version. What is damaged or missing is told in `.problems` (line and
+        reason) and left out; everything else is read.
+
+    Raises
+    ------
+    KlarfError
+        No KLARF (no FileVersion, no FileRecord), a version that is not known, or more than 1 GiB.
+    OSError
+        The file cannot be read.
+    """
+    path = Path(path)
+    if path.stat().st_size > _LARGEST:
+        raise KlarfError(f"{path} has {path.stat().st_size} bytes; accepted: a KLARF file of at most {_LARGEST}")
+    return parse_klarf(path.read_bytes().decode("utf-8", errors="replace"), str(path))
+
+
+def parse_klarf(text: str, name: str = "text") -> Klarf:
+    """As `read_klarf`, of text at hand; `name` is what an error calls it."""
+    from ._read1 import Reader1
+    from ._read18 import Reader18
+
+    head = text[: 2**16]
+    if found := _VERSION_1.search(head):
+        if int(found[1]) <= 2:
+            return Reader1(text, f"1.{found[1]}").read()
+        raise KlarfError(f"{name} is KLARF 1.{found[1]}; accepted: 1.0 to 1.2, and 1.8")
+    if found := _VERSION_18.search(head):
+        if found[1] == "1.8":
+            return Reader18(text, "1.8").read()
+        raise KlarfError(f"{name} is KLARF {found[1]}; accepted: 1.0 to 1.2, and 1.8")
+    raise KlarfError(f'{name} is no KLARF file; accepted: one with "FileVersion 1 2;" or Record FileRecord "1.8"')

@@ -1,0 +1,68 @@
+"""KLARF text to tokens: words, quoted strings, and the marks that end statements. Tolerates CRLF and odd spacing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_TOKEN = re.compile(r'"([^"]*)"|([{};,])|([^\s{};,"]+)|(")')
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word, a quoted string, or one of the marks ; { } ,"""
+
+    text: str
+    line: int
+    quoted: bool = False
+
+    def is_mark(self, mark: str) -> bool:
+        return not self.quoted and self.text == mark
+
+    @property
+    def is_word(self) -> bool:
+        """A name, as keywords are: no mark, no string, no number."""
+        return not self.quoted and (self.text[:1].isalpha() or self.text[:1] == "_")
+
+
+def tokens(text: str) -> Iterator[Token]:
+    """Tokens of KLARF text. A string that its line does not close is taken to the line's end."""
+    # form feeds, NULs and lone carriage returns come from tools and from file transfers
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", " ").removeprefix("\ufeff")
+    for number, line in enumerate(text.split("\n"), start=1):
+        start = 0
+        while found := _TOKEN.search(line, start):
+            string, mark, word, loose = found.groups()
+            start = found.end()
+            if loose is not None:
+                yield Token(line[start:].strip(), number, quoted=True)
+                break
+            if string is not None:
+                yield Token(string, number, quoted=True)
+            else:
+                yield Token(mark or word, number)
+
+
+def number(token: Token | None) -> int | float | None:
+    """The token as a number; None where it is none (N, NA, -), or not a finite one."""
+    if token is None:
+        return None
+    try:
+        return int(token.text)
+    except ValueError:
+        pass
+    try:
+        value = float(token.text)
+    except ValueError:
+        return None
+    return value if value - value == 0 else None
+
+
+def value(token: Token) -> Any:
+    """A string as it is, a number as a number, any other word as text."""
+    if token.quoted:
+        return token.text
+    as_number = number(token)
+    return token.text if as_number is None else as_number

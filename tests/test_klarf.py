@@ -1,0 +1,349 @@
+"""KLARF 1.x and 1.8: read, write, and survive what tools and file transfers do to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import random
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import semnr
+from semnr.klarf import Defect, ImageRef, InspectedWafer, Klarf, KlarfError, parse_klarf, read_klarf, write_klarf
+from semnr.wafers import Wafer
+
+ONE = """FileVersion 1 2;
+FileTimestamp 11-22-26 01:02:03;
+InspectionStationID "MAKER" "MODEL" "TOOL7";
+SampleType WAFER;
+LotID "LOT;7";
+SampleSize 1 300;
+DeviceID "DEV";
+SetupID "RECIPE" 11-22-26 01:00:00;
+StepID "M1 etch";
+SampleOrientationMarkType NOTCH;
+OrientationMarkLocation LEFT;
+DiePitch 8.0000000000e+003 6.5000000000e+003;
+DieOrigin 0.0 0.0;
+WaferID "W03";
+Slot 3;
+SampleCenterLocation 4.1e+003 3.0e+003;
+ClassLookup 2
+ 0 "Unclassified"
+ 7 "Bridge, open";
+InspectionTest 1;
+SampleTestPlan 3
+ 0 0
+ -1 0
+ 2 -3;
+AreaPerTest 1.56e+008;
+DefectRecordSpec 12 DEFECTID XREL YREL XINDEX YINDEX XSIZE YSIZE DEFECTAREA CLASSNUMBER TEST IMAGECOUNT IMAGELIST ;
+TiffFileName frames.tif;
+DefectList
+ 1 125.5 40.25 -2 3 0.5 0.25 0.125 7 1 2
+ 1 0 2 0
+ 2 10 20 0 0 1 1 1 0 1 0 0
+ 3 11 21 0 0 1 1 1 0 1 0;
+SummarySpec 5 TESTNO NDEFECT DEFDENSITY NDIE NDEFDIE;
+SummaryList
+ 1 3 0.1 3 2;
+EndOfFile;
+"""
+
+EIGHT = """Record FileRecord "1.8"
+{
+  Record LotRecord "LOT7"
+  {
+    Field DeviceID 1 {"DEV"}
+    Field DiePitch 2 {8000000, 6500000}
+    Field OrientationMarkLocation 1 {90}
+    Field SampleSize 2 {300000000, 0}
+    Record WaferRecord "W03"
+    {
+      Field SampleCenterLocation 2 {4100000, 3000000}
+      Field SlotNumber 1 {3}
+      List DefectList
+      {
+        Columns 9 { int32 DEFECTID, int32 XREL, int32 YREL, int32 XINDEX, int32 YINDEX, int32 XSIZE, int32 YSIZE,
+          float DEFECTAREA, ImageList IMAGEINFO }
+        Data 2
+        {
+          1 125500 40250 -2 3 500 250 125000.0 Images 2 { "a b.jpg" "JPG" 1 "Patch", "c.tif" "TIFF" 2 "Ref" };
+          2 10000 20000 0 0
+            1000 1000 1e6 N;
+        }
+      }
+      Record TestRecord "1"
+      {
+        List SampleTestPlanList
+        {
+          Columns 2 { int32 XINDEX, int32 YINDEX }
+          Data 2
+          {
+            0 0 ;
+            -1 0 ;
+          }
+        }
+      }
+    }
+    List ClassLookupList
+    {
+      Columns 3 { int32 CLASSNUMBER, string CLASSNAME, string CLASSCODE }
+      Data 1
+      {
+        7 "Bridge; {open}" "";
+      }
+    }
+  }
+}
+EndOfFile;
+"""
+
+
+def test_version_1_reads_layout_defects_classes_and_images() -> None:
+    klarf = parse_klarf(ONE)
+    (wafer,) = klarf.wafers
+    assert (klarf.version, klarf.lot_id, klarf.step_id, klarf.setup_id) == ("1.2", "LOT;7", "M1 etch", "RECIPE")
+    assert klarf.station == ("MAKER", "MODEL", "TOOL7")
+    assert klarf.classes == {0: "Unclassified", 7: "Bridge, open"}
+    assert (wafer.wafer_id, wafer.slot, wafer.test_plan) == ("W03", 3, ((0, 0), (-1, 0), (2, -3)))
+    assert wafer.layout == Wafer((8000.0, 6500.0), (4100.0, 3000.0), 300_000.0, notch="left")
+    first, second, third = wafer.defects
+    assert (first.id, first.die_x, first.die_y, first.x_um, first.y_um) == (1, -2, 3, 125.5, 40.25)
+    assert (first.size_um, first.area_um2, first.class_number) == ((0.5, 0.25), 0.125, 7)
+    assert first.images == (ImageRef("frames.tif", 1, "0"), ImageRef("frames.tif", 2, "0"))
+    assert (second.id, second.images, third.id, third.images) == (2, (), 3, ())
+    assert klarf.problems == ()
+
+
+def test_absolute_is_index_times_pitch_plus_relative_minus_sample_center() -> None:
+    (wafer,) = parse_klarf(ONE).wafers
+    assert wafer.absolute_um(wafer.defects[0]) == (-2 * 8000 + 125.5 - 4100, 3 * 6500 + 40.25 - 3000)
+
+
+def test_version_1_8_reads_the_same_in_micrometres() -> None:
+    klarf = parse_klarf(EIGHT)
+    (wafer,) = klarf.wafers
+    assert (klarf.version, klarf.lot_id, wafer.wafer_id, wafer.slot) == ("1.8", "LOT7", "W03", 3)
+    assert wafer.layout == Wafer((8000.0, 6500.0), (4100.0, 3000.0), 300_000.0, notch="left")
+    first, second = wafer.defects
+    assert (first.x_um, first.y_um, first.size_um, first.area_um2) == (125.5, 40.25, (0.5, 0.25), 0.125)
+    assert first.images == (ImageRef("a b.jpg", 1, "Patch"), ImageRef("c.tif", 2, "Ref"))
+    assert second.images == ()
+    assert second.area_um2 == 1.0
+    assert klarf.classes == {7: "Bridge; {open}"}
+    assert wafer.test_plan == ((0, 0), (-1, 0))
+    assert klarf.problems == ()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda t: t.replace("\n", "\r\n"),
+        lambda t: t.replace("\n", "\r"),
+        lambda t: t.replace(" ", "\t  "),
+        lambda t: "\ufeff" + t,
+        lambda t: t.replace("\n", "\n\n \n"),
+        lambda t: t + "\n\n\0\0",
+    ],
+    ids=["CRLF", "CR", "tabs", "BOM", "blank lines", "NULs at the end"],
+)
+@pytest.mark.parametrize("text", [ONE, EIGHT], ids=["1.2", "1.8"])
+def test_line_ends_and_spacing_change_nothing(text, spoil) -> None:
+    def essence(klarf):
+        return [dataclasses.replace(d, columns={}) for d in klarf.wafers[0].defects], klarf.wafers[0].layout
+
+    # strings hold single spaces: leave them out of the comparison
+    plain = text.replace('"M1 etch"', '"M1"').replace('"a b.jpg"', '"ab.jpg"').replace("Bridge, open", "Bridge")
+    assert essence(parse_klarf(spoil(plain))) == essence(parse_klarf(plain))
+
+
+def test_rows_that_each_end_in_a_semicolon_and_file_names_between_them_are_read() -> None:
+    """Some review tools write one TiffFileName before each row, without a semicolon."""
+    head = ONE[: ONE.index("TiffFileName")]
+    text = head + (
+        "DefectList\nTiffFileName one.jpg\n 1 1 2 0 0 1 1 1 0 1 1 1 0;\n"
+        "TiffFileName two.jpg\n 2 3 4 0 0 1 1 1 0 1 1 1 0;\nEndOfFile;\n"
+    )
+    (wafer,) = parse_klarf(text).wafers
+    assert [(d.id, d.images[0].file) for d in wafer.defects] == [(1, "one.jpg"), (2, "two.jpg")]
+
+
+def test_two_wafers_in_a_file_keep_their_own_defects() -> None:
+    second = ONE[ONE.index("WaferID") :].replace("W03", "W04").replace("Slot 3", "Slot 4")
+    klarf = parse_klarf(ONE.replace("EndOfFile;\n", "") + second)
+    assert [(w.wafer_id, w.slot, len(w.defects)) for w in klarf.wafers] == [("W03", 3, 3), ("W04", 4, 3)]
+
+
+@pytest.mark.parametrize(
+    ("cut", "what"),
+    [
+        (ONE.replace("DefectRecordSpec 12", "Nothing 12"), "DefectRecordSpec"),
+        (ONE.replace("EndOfFile;", ""), "EndOfFile"),
+        (ONE.replace("DiePitch", "Pitch"), "DiePitch"),
+        (ONE.replace("SampleTestPlan 3", "SampleTestPlan 5"), "SampleTestPlan"),
+        (ONE.replace(" 2 10 20", " 2 here 20"), "line 3"),
+        (EIGHT.replace("Data 2\n        {\n          1", "Data 3\n        {\n          1"), "DefectList"),
+        (EIGHT[: EIGHT.index("Record TestRecord")], "cut off"),
+        (EIGHT.replace("1e6 N;", "N;"), "8 cells"),
+        (EIGHT.replace("Field DiePitch", "Field Pitch"), "DiePitch"),
+    ],
+)
+def test_what_is_damaged_is_told_and_the_rest_is_read(cut, what) -> None:
+    klarf = parse_klarf(cut)
+    assert any(what in problem for problem in klarf.problems)
+    assert klarf.lot_id in ("LOT;7", "LOT7")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "hello", "FileVersion 2 0;", "FileVersion 1 7;", 'Record FileRecord "1.9" {}', "\0" * 100],
+)
+def test_what_is_no_klarf_is_refused_with_what_is_accepted(text) -> None:
+    with pytest.raises(KlarfError, match="accepted"):
+        parse_klarf(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), text=st.sampled_from([ONE, EIGHT]))
+def test_damaged_text_never_raises_anything_but_klarf_error(seed, text) -> None:
+    rng = random.Random(seed)
+    letters = list(text)
+    for _ in range(rng.randrange(1, 40)):
+        kind, at = rng.randrange(4), rng.randrange(len(letters))
+        if kind == 0:
+            del letters[at : at + rng.randrange(1, 60)]
+        elif kind == 1:
+            letters.insert(at, rng.choice('{};,"\n\r\0 9-eNé'))
+        elif kind == 2:
+            letters[at] = rng.choice('{};," 0x')
+        else:
+            piece = letters[at : at + 50]
+            letters[at:at] = piece
+        if not letters:
+            letters = [" "]
+    try:
+        klarf = parse_klarf("".join(letters))
+    except KlarfError:
+        return
+    assert isinstance(klarf, Klarf)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet='{};," \n0123456789.-eRcordFilLstDaTgeN', max_size=400))
+def test_nonsense_after_a_good_head_never_raises(text) -> None:
+    assert isinstance(parse_klarf("FileVersion 1 2;\n" + text), Klarf)
+    assert isinstance(parse_klarf('Record FileRecord "1.8"\n{' + text), Klarf)
+
+
+def test_records_in_records_in_records_do_not_exhaust_the_stack() -> None:
+    deep = 'Record FileRecord "1.8" {' + 'Record A "x" {' * 100_000
+    assert any("records in records" in problem for problem in parse_klarf(deep).problems)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    defects=st.lists(
+        st.tuples(st.integers(-40, 40), st.integers(-40, 40), st.floats(0, 8000), st.floats(0, 6500)), max_size=20
+    ),
+    version=st.sampled_from(["1.2", "1.8"]),
+    notch=st.sampled_from(["down", "left", "up", "right"]),
+    name=st.text(max_size=20),
+)
+def test_what_is_written_is_read_again(tmp_path_factory, defects, version, notch, name) -> None:
+    path = tmp_path_factory.mktemp("klarf") / "x.klarf"
+    found = tuple(
+        Defect(i + 1, die_x, die_y, round(x, 3), round(y, 3), (0.125, 0.25), 0.03125, 7)
+        for i, (die_x, die_y, x, y) in enumerate(defects)
+    )
+    layout = Wafer((8000.0, 6500.0), (4100.0, 3000.0), 200_000.0, notch=notch)
+    klarf = Klarf("1.2", "lot " + name, wafers=(InspectedWafer("w", layout, 5, (), found),), classes={7: "flagged"})
+    write_klarf(path, klarf, version=version)
+    again = read_klarf(path)
+    (wafer,) = again.wafers
+    assert again.problems == ()
+    assert again.version == version
+    assert (wafer.layout, wafer.wafer_id, wafer.slot, again.classes) == (layout, "w", 5, {7: "flagged"})
+    assert [dataclasses.replace(d, columns={}) for d in wafer.defects] == [
+        dataclasses.replace(d, x_um=pytest.approx(d.x_um, abs=5e-4), y_um=pytest.approx(d.y_um, abs=5e-4))
+        for d in found
+    ]
+
+
+def test_text_cannot_break_out_of_its_quotes(tmp_path) -> None:
+    layout = Wafer((8000.0, 6500.0))
+    klarf = Klarf("1.2", 'a";\nEndOfFile;\n"', wafers=(InspectedWafer("w", layout),))
+    for version in ("1.2", "1.8"):
+        write_klarf(tmp_path / "x", klarf, version=version, when=datetime.datetime(2026, 11, 22))
+        again = read_klarf(tmp_path / "x")
+        assert again.lot_id == "a ; EndOfFile;  "
+        assert len(again.wafers) == 1
+
+
+def test_writing_without_a_layout_or_in_an_unknown_version_is_refused(tmp_path) -> None:
+    bare = Klarf("1.2", wafers=(InspectedWafer("w", None),))
+    with pytest.raises(ValueError, match="layout"):
+        write_klarf(tmp_path / "x", bare)
+    with pytest.raises(ValueError, match="version"):
+        write_klarf(tmp_path / "x", bare, version="1.7")
+    assert not list(tmp_path.iterdir())
+
+
+# --- as a source of tiles -------------------------------------------------------------------------------------
+
+
+def frames(count: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 255, (count, 24, 32), dtype=np.uint8)
+
+
+def test_defects_with_pages_of_one_tiff_become_tiles_with_their_coordinates(tmp_path) -> None:
+    pages = frames(3)
+    tifffile.imwrite(tmp_path / "frames.tif", pages, photometric="minisblack")
+    (tmp_path / "lot.001").write_text(ONE, encoding="utf-8")
+    source = semnr.open_tiles(tmp_path / "lot.001")
+    keys = list(source)
+    assert [key.tile for key in keys] == ["W03/d000001", "W03/d000001-2"]
+    assert keys[0].meta["wafer_x_um"] == -2 * 8000 + 125.5 - 4100
+    assert (keys[0].meta["die_x"], keys[0].meta["x_um"], keys[0].meta["lot_id"]) == (-2, 125.5, "LOT;7")
+    for key, page in zip(keys, pages, strict=False):  # pages 1 and 2, counted from 1
+        np.testing.assert_array_equal(source.read(key), page)
+    assert {(p.tile, p.status) for p in source.problems} == {("W03/d000002", "missing"), ("W03/d000003", "missing")}
+
+
+def test_a_page_beyond_the_file_is_that_tile_s_problem(tmp_path) -> None:
+    tifffile.imwrite(tmp_path / "frames.tif", frames(1), photometric="minisblack")
+    (tmp_path / "lot.klarf").write_text(ONE, encoding="utf-8")
+    source = semnr.open_tiles(tmp_path / "lot.klarf")
+    first, second = source
+    assert source.read(first).shape == (24, 32)
+    with pytest.raises(semnr.TileError, match="page 2"):
+        source.read(second)
+
+
+def test_files_of_version_1_8_are_read_beside_the_klarf_file(tmp_path) -> None:
+    pages = frames(3)
+    Image.fromarray(pages[0]).save(tmp_path / "a b.jpg", quality=100)
+    tifffile.imwrite(tmp_path / "c.tif", pages, photometric="minisblack")
+    (tmp_path / "lot.klarf").write_text(EIGHT, encoding="utf-8")
+    source = semnr.open_tiles(tmp_path / "lot.klarf")
+    first, second = source
+    assert source.read(first).shape == (24, 32)
+    np.testing.assert_array_equal(source.read(second), pages[1])
+
+
+@pytest.mark.parametrize("name", ["../frames.tif", "/etc/frames.tif", "C:\\frames.tif"])
+def test_images_outside_the_folder_are_refused_and_the_others_read(tmp_path, name) -> None:
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "frames.tif", frames(3), photometric="minisblack")
+    text = ONE.replace("TiffFileName frames.tif", f"TiffFileName {name}")
+    (tmp_path / "in" / "lot.klarf").write_text(text, encoding="utf-8")
+    source = semnr.open_tiles(tmp_path / "in" / "lot.klarf")
+    assert len(source) == 0
+    assert [p.status for p in source.problems if "d000001" in p.tile] == ["refused", "refused"]
+    if name.startswith(".."):
+        assert len(semnr.open_tiles(tmp_path / "in" / "lot.klarf", root=tmp_path)) == 2

@@ -207,7 +207,7 @@ def test_two_processes_give_the_value_of_one(tmp_path: Path) -> None:
         for metric in (SSIM(1.0), PSNR(1.0)):
             metric.update(x, y)
             print(metric.compute().item(), metric.summary()["images"])
-        dist.destroy_process_group()  # gloo's threads must be joined before the interpreter goes: else SIGABRT, at times
+        dist.destroy_process_group()  # joins gloo's threads: an interpreter that goes before them aborts, at times
         """
     )
     other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

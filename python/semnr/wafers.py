@@ -11,6 +11,7 @@ where the sample centre is the position of the wafer's centre, measured from the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -158,6 +159,19 @@ class Wafer:
         if notch not in NOTCHES:
             raise ValueError(f"notch is {notch!r}; accepted: {', '.join(map(repr, NOTCHES))}")
         return (NOTCHES[notch] - NOTCHES[self.notch]) % 4
+
+    def complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A tile's columns with what follows from the others: absolute from die and offset, or the reverse."""
+        found = dict(row)
+        die = [row.get(name) for name in ("die_x", "die_y", "x_um", "y_um")]
+        place = [row.get(name) for name in ("wafer_x_um", "wafer_y_um")]
+        if None in place and None not in die[:2]:
+            x, y = self.absolute(*die[:2], *(v or 0.0 for v in die[2:]))
+            found["wafer_x_um"], found["wafer_y_um"] = float(x), float(y)
+        elif None not in place and None in die[:2]:
+            die_x, die_y, in_x, in_y = self.locate(*place)
+            found |= {"die_x": int(die_x), "die_y": int(die_y), "x_um": float(in_x), "y_um": float(in_y)}
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """As run.json keeps it; `Wafer(**d)` makes it again."""

@@ -23,6 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nan", choices=("error", "propagate", "omit"), default="error", help="non-finite pixels")
     parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
     parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
+    parser.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
+    parser.add_argument("--scheduler", metavar="ADDR", help="local:N processes here, or tcp://host:8786 of dask")
+    parser.add_argument("--follow", action="store_true", help="print throughput and latency by stage while it runs")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read tiles; default 2")
     parser.add_argument("--memory-budget", default="2GiB", metavar="SIZE", help="bounds the tiles held; default 2GiB")
@@ -48,6 +51,9 @@ def run(args: argparse.Namespace) -> int:
         nan=args.nan,
         rules=args.rules,
         allow_unknown=args.allow_unknown,
+        alarms=args.alarms,
+        scheduler=args.scheduler,
+        follow=args.follow,
         resume=args.resume,
         workers=args.workers,
         memory_budget=args.memory_budget,

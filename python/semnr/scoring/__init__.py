@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,15 @@ from .. import __version__
 from .._files import write_json
 from .._progress import Progress
 from ..tiles import open_tiles
-from ..tiles._source import Problem, TileKey, TileSource
+from ..tiles._source import TileKey, TileSource
 from . import _prepare as prepare
+from . import _summaries as summaries
+from ._ids import TileIds
 from ._prepare import METRICS
-from ._run import Run, machine, summarise
-from ._sink import ParquetSink, read_rows
+from ._run import Run, machine
+from ._sink import ParquetSink, parts
 
 __all__ = ["METRICS", "Run", "score"]
-
-LISTED = 1000  # problems listed in run.json; all of them are rows of the Parquet and counted
-BATCH_BYTES = 2**18  # of candidate pixels, a 512 x 512 tile of 8 bit: several batches are at work, larger gain nothing
 
 
 def score(
@@ -43,15 +41,21 @@ def score(
     nan: str = "error",
     rules: Any = None,
     allow_unknown: Iterable[str] | str = (),
+    alarms: Any = None,
+    wafer: Any = None,
     resume: bool = True,
     workers: int = 2,
-    scheduler: None = None,
+    scheduler: str | None = None,
     memory_budget: int | str = "2GiB",
     root: Any = None,
     backend: str | None = "auto",
+    follow: bool = False,
     quiet: bool = True,
 ) -> Run:
     """Score every tile of `src` against its reference and write `out/tiles/part-*.parquet` and `out/run.json`.
+
+    Memory is set by `memory_budget`, not by the number of tiles. The rows are the same whatever the workers, the
+    batches or the scheduler.
 
     Parameters
     ----------
@@ -75,13 +79,24 @@ def score(
     rules, allow_unknown
         Guard rules (what `semnr.guard` takes) to hold the run against as a single candidate: the verdict is
         `Run.verdict` and verdict.json. Rules that compare with a released denoiser are `unknown` here.
+    alarms
+        Alarm rules on the stream, a TOML file or a mapping: bounds debounced by die, wafer, lot or cluster, and
+        drift of a lot by EWMA. What sounds is appended to `out/alarms.jsonl` at once.
+    wafer : semnr.wafers.Wafer, optional
+        Layout of the wafer: rows get what is missing of die index, in-die and absolute coordinates, and
+        `Run.by_place` gives reticle fields and rings. A KLARF source knows its own.
     resume
         Continue the run in `out` when its settings are the same; ValueError names what differs. False: `out`
         must hold no run.
-    memory_budget
-        Bytes, or "2GiB": bounds the tiles held at once.
+    workers
+        Threads that read tiles, in each process.
     scheduler
-        Kept for runs on many machines; this version runs in one process and accepts None only.
+        None: this process. "local:N": N processes on this machine. "tcp://host:8786": an existing
+        dask.distributed scheduler, whose workers can open the same sources. This process alone writes.
+    memory_budget
+        Bytes, or "2GiB": bounds the tiles held at once, in each process.
+    follow
+        Print throughput and latency by stage (read, decode, compute, write) while the run goes on.
 
     Returns
     -------
@@ -100,17 +115,24 @@ def score(
     prepare.count_of("dists_every", dists_every)
     prepare.count_of("workers", workers)
     budget = prepare.bytes_of(memory_budget)
-    if scheduler is not None:
-        raise ValueError(f"scheduler is {scheduler!r}; accepted by this version: None, one process")
     source = open_tiles(src, root=root)
     inputs = prepare.inputs_of(source, reference, noisy, root)
     scale = prepare.scale_of(data_range) or source.data_range
+    layout = prepare.layout_of(wafer, source)
 
     from semnr_kernels._registry import recording
 
-    from ._engine import Scorer
+    from ._alarms import Alarms, read_alarms
+    from ._cluster import Cluster, Spec, cluster, workers_of
+    from ._engine import Engine
+    from ._scorer import Scorer
 
+    alarm_rules = read_alarms(alarms)
+    if scheduler is not None:
+        workers_of(scheduler)
+        prepare.can_travel(inputs, scheduler)
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend)
+    engine = Engine(inputs, scorer, workers, budget, layout)
     folder = Path(out)
     whence = {s: prepare.whence(s, given, folder) for s, given in ((source, src), *inputs.given(reference, noisy))}
     settings: dict[str, Any] = {
@@ -124,34 +146,50 @@ def score(
         "nan": nan,
     }
     before, done = prepare.begin(folder, settings, resume)
-    sink = ParquetSink(folder)
-    started = time.monotonic()
-    info: dict[str, Any] = {
-        "semnr": __version__,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "label": label or _label(source, src),
-        "state": "running",
-        "source": settings["source"],
-        "reference": settings["reference"],
-        "requested": settings,  # what a resumed run must ask for again
-        "settings": settings,  # what was used, once it is known
-        "machine": machine(),
-    }
-    write_json(folder / "run.json", info)
-    try:
-        with recording() as used:
-            _stream(source, inputs, scorer, sink, done, workers, budget, quiet)
-    finally:
-        sink.flush()  # whatever stopped the run, the rows that are known are kept
-    rows = read_rows(folder)
+    with ExitStack() as stack:
+        used = stack.enter_context(recording())
+        runner: Any = engine
+        if scheduler is not None:
+            client, share = stack.enter_context(cluster(scheduler))
+            engine.decide(key for key in source if key.tile not in done)
+            runner = Cluster(client, Spec(inputs, scorer, workers, budget, share, layout), engine, used)
+        sink = ParquetSink(folder)
+        stack.callback(sink.flush)  # whatever stops the run, the rows that are known are kept
+        watch = Alarms(folder, alarm_rules, resumed=bool(before))
+        watch.replay(parts(folder))
+        started = time.monotonic()
+        info: dict[str, Any] = {
+            "semnr": __version__,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "label": label or _label(source, src),
+            "state": "running",
+            "source": settings["source"],
+            "reference": settings["reference"],
+            "requested": settings,  # what a resumed run must ask for again
+            "settings": settings,  # what was used, once it is known
+            "wafer": None if layout is None else layout.to_dict(),
+            "machine": machine(),
+        }
+        write_json(folder / "run.json", info)
+        total, stages = prepare.length_of(source), engine.stages if follow else None
+        with Progress("score", total, quiet=quiet, stages=stages) as progress:
+            progress.tiles = len(done)
+            for pixels, rows in _rows(source, inputs, runner, done):
+                with engine.stages.stage("write"):
+                    for row in rows:
+                        sink.add(row)
+                        watch.watch(row)
+                progress.advance(len(rows), pixels)
     info.update(
         state="finished",
         settings={**settings, "data_range": scorer.scale_used, "fsim_downsample": scorer.fsim_downsample},
         backends={**before.get("backends", {}), **used},
         weights=scorer.weights or before.get("weights", {}),
-        counts=_counts(rows),
-        problems=_problems(rows),
-        summary=_summary(rows, scorer.scale_used),
+        counts=summaries.counts(folder),
+        problems=summaries.problems(folder),
+        summary=summaries.summary(folder, scorer.scale_used),
+        alarms=len(watch.raised),
+        stages=engine.stages.table(),
         seconds=round(time.monotonic() - started, 3),
     )
     if "dists" in wanted:
@@ -172,74 +210,28 @@ def score(
     return replace(run, verdict=verdict)
 
 
-def _stream(
-    source: TileSource,
-    inputs: Any,
-    scorer: Any,
-    sink: ParquetSink,
-    done: set[str],
-    workers: int,
-    budget: int,
-    quiet: bool,
-) -> None:
-    from ._engine import unscored
-    from ._stream import Batch, batches, in_parallel, prefetch
+def _rows(source: TileSource, inputs: Any, runner: Any, done: TileIds) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """(pixels, rows): the source's own problems, its tiles, then tiles that only the reference has."""
+    from ._engine import problem_row
+    from ._scorer import unscored
 
-    total = _length(source)
-    for problem in source.problems:
-        if problem.tile not in done:
-            sink.add(_problem_row(problem))
-    seen: set[str] = set()
-    dtype = None
+    yield 0, [problem_row(problem) for problem in source.problems if problem.tile not in done]
+    other = inputs.reference[0]
+    seen = TileIds() if other is not source else None
 
     def keys() -> Iterator[TileKey]:
         for key in source:
-            seen.add(key.tile)
+            if seen is not None:
+                seen.add(key.tile)
             if key.tile not in done:
                 yield key
 
-    def work() -> Iterator[tuple[int, Callable[[], list[dict[str, Any]]]]]:
-        """(pixels, job) for each batch or problem; a job returns rows."""
-        nonlocal dtype
-        for item in batches(prefetch(keys(), inputs, workers), tile_bytes):
-            if not isinstance(item, Batch):
-                key, problem = item
-                yield 0, partial(unscored, [key], problem.status, problem.reason)
-                continue
-            x = item.parts["x"]
-            if dtype is None:
-                dtype = x.dtype
-                scorer.begin(x)
-            if x.dtype == dtype:
-                yield x.size, partial(scorer.rows, item.keys, item.parts)
-            else:
-                yield 0, partial(unscored, item.keys, "wrong_dtype", f"tile is {x.dtype}, the run {dtype}")
-
-    # a tile is held as candidate, reference and noisy, in the read-ahead and in the batches at work
-    tile_bytes = max(1, min(BATCH_BYTES, budget // 64))
-    with Progress("score", total, quiet=quiet) as progress:
-        progress.tiles = len(done)
-        for pixels, rows in in_parallel(work()):
-            for row in rows:
-                sink.add(row)
-            progress.advance(len(rows), pixels)
-    other = inputs.reference[0]
-    if other is not source:  # tiles that only the reference has
-        for key in other:
-            if key.tile not in seen and key.tile not in done:
-                reason = f"{source.name} has no tile {key.tile}, {other.name} has"
-                sink.add(unscored([key], "missing", reason)[0])
-
-
-def _problem_row(problem: Problem) -> dict[str, Any]:
-    return {"tile": problem.tile, "path": None, "index": None, "status": problem.status, "reason": problem.reason}
-
-
-def _length(source: TileSource) -> int | None:
-    try:
-        return len(source)
-    except TypeError:
-        return None
+    yield from runner.run(keys())
+    if seen is None:
+        return
+    for key in other:
+        if key.tile not in seen and key.tile not in done:
+            yield 0, unscored([key], "missing", f"{source.name} has no tile {key.tile}, {other.name} has")
 
 
 def _label(source: TileSource, src: Any) -> str:
@@ -248,24 +240,3 @@ def _label(source: TileSource, src: Any) -> str:
 
 def _weights_name(weights: Any) -> str | None:
     return weights if weights is None or isinstance(weights, str) else type(weights).__name__
-
-
-def _counts(rows: Any) -> dict[str, int]:
-    statuses = Counter(rows.column("status").to_pylist())
-    return {"tiles": rows.num_rows, "ok": statuses.pop("ok", 0), **dict(sorted(statuses.items()))}
-
-
-def _problems(rows: Any) -> list[dict[str, str]]:
-    columns = (rows.column(name).to_pylist() for name in ("tile", "status", "reason"))
-    bad = [{"tile": t, "status": s, "reason": r} for t, s, r in zip(*columns, strict=True) if s != "ok"]
-    return bad[:LISTED]
-
-
-def _summary(rows: Any, data_range: float | None) -> dict[str, Any]:
-    summary = summarise(rows)
-    if "mse" in summary and data_range is not None:
-        import math
-
-        mean = summary["mse"]["mean"]
-        summary["psnr_of_mean_mse"] = 10 * math.log10(data_range**2 / mean) if mean > 0 else None
-    return summary

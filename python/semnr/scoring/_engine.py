@@ -1,115 +1,100 @@
-"""One batch of tiles to rows: the profile of each tile, evidence transfer where the noisy input is known."""
+"""The engine: tiles are read ahead, batched, scored in parallel and handed on in order, by threads with backpressure.
+
+One engine serves every run: this process, or each worker of a cluster on its partition of the tiles.
+"""
 
 from __future__ import annotations
 
-import threading
+import contextvars
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import numpy as np
+from .._ordered import in_order, pool
+from .._stages import Stages
+from ..tiles._source import Problem, TileKey
+from ..wafers import Wafer
+from ._scorer import Scorer, unscored
+from ._stream import Batch, Inputs, batches
 
-from semnr_kernels import SemnrError
-from semnr_kernels.fsim import downsampling_factor
-
-from ..profiles import profile
-from ..tiles._source import TileKey
-from ..transfer import evidence
+Rows = list[dict[str, Any]]
+# Of candidate pixels in a batch: a 512 x 512 tile of 8 bit. Several batches are at work, larger ones gain nothing.
+BATCH_BYTES = 2**18
 
 
 @dataclass
-class Scorer:
-    """Settings of a run, applied to batch after batch."""
+class Engine:
+    """Scores tiles of `inputs`. `run(keys)` gives (pixels, rows) in the order of the keys, whatever the workers."""
 
-    metrics: tuple[str, ...]
-    data_range: float | None
-    fsim_downsample: int | str
-    dists_weights: Any
-    dists_resize: str | None
-    dists_every: int
-    nan: str
-    backend: str | None
-    calibrated: bool | None = None
-    scale_used: float | None = None
-    weights: dict[str, Any] = field(default_factory=dict)
-    one_network: threading.Lock = field(default_factory=threading.Lock)  # VGG16's feature maps are large
+    inputs: Inputs
+    scorer: Scorer
+    readers: int
+    budget: int
+    layout: Wafer | None = None
+    stages: Stages = field(default_factory=Stages)
 
-    def begin(self, first: np.ndarray) -> None:
-        """Fix what the first batch (N, C, H, W) decides for the whole run."""
-        if first.dtype.kind == "f" and self.data_range is None:
-            raise ValueError(
-                f"data_range is missing; it is required for {first.dtype} tiles (for example data_range=1.0)"
-            )
-        if self.fsim_downsample == "auto":  # one factor for all tiles, or they would not compare
-            self.fsim_downsample = downsampling_factor(first.shape[2], first.shape[3], "auto")
+    def run(self, keys: Iterable[TileKey]) -> Iterator[tuple[int, Rows]]:
+        with pool(self.readers, "read") as threads:
+            loaded = in_order(threads, self._load, keys, self.readers * 2 + 2)
+            yield from self._in_parallel(self._jobs(loaded))
 
-    def rows(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        """A row a tile. A tile that cannot be scored gets its reason; the others of its batch are scored."""
-        try:
-            return self._batch(keys, parts)
-        except (ValueError, SemnrError) as error:
-            if len(keys) == 1:
-                return unscored(keys, "error", str(error))
-            one = [{name: images[i : i + 1] for name, images in parts.items()} for i in range(len(keys))]
-            return [row for key, part in zip(keys, one, strict=True) for row in self.rows([key], part)]
+    def decide(self, keys: Iterable[TileKey]) -> None:
+        """Let the first tile that can be read decide what it decides for the whole run, before any worker does."""
+        for key in keys:
+            loaded = self.inputs.load(key)
+            if not isinstance(loaded, Problem):
+                self.scorer.begin(loaded["x"] if loaded["x"].ndim == 3 else loaded["x"][None])
+                return
 
-    def _batch(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        x, y, noisy = parts["x"], parts["y"], parts.get("noisy")
-        most = tuple(m for m in self.metrics if m != "dists")  # of every tile; DISTS may run on a sample
-        columns = dict(self._profile(x, y, most, noisy).columns) if most else {}
-        if "dists" in self.metrics:
-            columns["dists"] = self._dists(keys, x, y)
-        if noisy is not None:
-            omit = "omit" if self.nan == "omit" else "error"
-            found = evidence(noisy, x, reference=y, data_range=self.data_range, nan=omit, hints=False)
-            columns["transfer"], columns["transfer_se"] = found.transfer[:, 0], found.se[:, 0]
-            columns["psnr_noisy"] = self._profile(noisy, y, ("psnr",), None).psnr
-        rows = []
-        for i, key in enumerate(keys):
-            numbers = {name: _number(values[i]) for name, values in columns.items()}
-            rows.append({**row_of(key), **numbers, "status": "ok", "reason": None})
-        return rows
+    def _load(self, key: TileKey) -> Any:
+        with self.stages.stage("read"):
+            return self.inputs.load(key)
 
-    def _profile(self, x: np.ndarray, y: np.ndarray, metrics: tuple[str, ...], noise: np.ndarray | None) -> Any:
-        scored = profile(
-            x,
-            y,
-            data_range=self.data_range,
-            metrics=metrics,
-            noise=noise,
-            nan=self.nan,
-            fsim_downsample=self.fsim_downsample,
-            dists_weights=self.dists_weights,
-            dists_resize=self.dists_resize,
-            backend=self.backend,
-        )
-        self.scale_used = scored.data_range
-        return scored
+    def _jobs(self, loaded: Iterator[tuple[TileKey, Any]]) -> Iterator[tuple[int, Callable[[], Rows]]]:
+        """(pixels, job) for each batch or problem; a job returns rows."""
+        # a tile is held as candidate, reference and noisy, in the read-ahead and in the batches at work
+        most = max(1, min(BATCH_BYTES, self.budget // 64))
+        for item in batches(loaded, most):
+            if not isinstance(item, Batch):
+                key, problem = item
+                yield 0, partial(self._placed, unscored([key], problem.status, problem.reason))
+                continue
+            x = item.parts["x"]
+            self.scorer.begin(x)
+            if x.dtype == self.scorer.dtype:
+                yield x.size, partial(self._score, item)
+            else:
+                reason = f"tile is {x.dtype}, the run {self.scorer.dtype}"
+                yield 0, partial(self._placed, unscored(item.keys, "wrong_dtype", reason))
 
-    def _dists(self, keys: list[TileKey], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """DISTS of every `dists_every`-th tile of the source, NaN elsewhere."""
-        values = np.full(len(keys), np.nan)
-        chosen = [i for i, key in enumerate(keys) if key.index % self.dists_every == 0]
-        if chosen:
-            with self.one_network:
-                scored = self._profile(x[chosen], y[chosen], ("dists",), None)
-            values[chosen] = scored.dists
-            settings = scored.settings["dists"]
-            self.calibrated = settings["calibrated"]
-            self.weights = {"dists": {"source": settings["weights"], "sha256": settings["weights_sha256"]}}
-        return values
+    def _score(self, batch: Batch) -> Rows:
+        with self.stages.stage("compute"):
+            rows = self.scorer.rows(batch.keys, batch.parts)
+        return self._placed(rows)
+
+    def _placed(self, rows: Rows) -> Rows:
+        return rows if self.layout is None else [self.layout.complete(row) for row in rows]
+
+    def _in_parallel(self, jobs: Iterable[tuple[int, Callable[[], Rows]]]) -> Iterator[tuple[int, Rows]]:
+        """(pixels, rows) of the jobs in their order, as many at work as torch has threads, each on one of them.
+
+        Many small operations on several tiles at once beat each operation split over all threads, and do not
+        suffer when the machine is busy.
+        """
+        import torch
+
+        count = torch.get_num_threads()
+        # the context carries use_backend and the record of backends into the threads
+        ready = ((pixels, job, contextvars.copy_context()) for pixels, job in jobs)
+        with pool(count, "score", torch.set_num_threads, 1) as threads:
+            try:
+                for (pixels, *_), rows in in_order(threads, lambda item: item[2].run(item[1]), ready, count + 1):
+                    yield pixels, rows
+            finally:
+                torch.set_num_threads(count)
 
 
-def row_of(key: TileKey) -> dict[str, Any]:
-    """What is known of a tile before its pixels are."""
-    return {**key.meta, "tile": key.tile, "path": key.path, "index": key.index}
-
-
-def unscored(keys: list[TileKey], status: str, reason: str) -> list[dict[str, Any]]:
-    """Rows of tiles that were not scored, and why."""
-    return [{**row_of(key), "status": status, "reason": reason} for key in keys]
-
-
-def _number(value: Any) -> float | None:
-    """A float for Parquet; NaN (not evaluated, undefined) as null, infinity kept."""
-    value = float(value)
-    return None if value != value else value
+def problem_row(problem: Problem) -> dict[str, Any]:
+    """The row of a problem that the source itself names."""
+    return {"tile": problem.tile, "path": None, "index": None, "status": problem.status, "reason": problem.reason}

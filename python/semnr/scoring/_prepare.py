@@ -9,6 +9,8 @@ from typing import Any
 
 from ..tiles import open_tiles
 from ..tiles._source import TileSource
+from ..wafers import Wafer
+from ._ids import TileIds
 from ._run import Run
 from ._sink import done_tiles
 from ._stream import Inputs
@@ -71,6 +73,32 @@ def inputs_of(source: TileSource, reference: Any, noisy: Any, root: Any) -> Inpu
     return Inputs((source, candidate), where, place(noisy, "noisy"))
 
 
+def layout_of(wafer: Any, source: TileSource) -> Wafer | None:
+    """The wafer's layout as given, or as the source knows it."""
+    if wafer is None:
+        return source.layout
+    if isinstance(wafer, Wafer):
+        return wafer
+    raise TypeError(f"wafer is {type(wafer).__name__}; accepted: semnr.wafers.Wafer, or None")
+
+
+def can_travel(inputs: Inputs, scheduler: str) -> None:
+    """Sources that live in this process's memory cannot be opened by another."""
+    for place in (inputs.candidate, inputs.reference, inputs.noisy):
+        if place is not None and place[0]._recipe is None:
+            raise ValueError(
+                f"{place[0].name} is held in memory; accepted with scheduler={scheduler!r}: sources opened from a path "
+                "or URL that the workers can open too"
+            )
+
+
+def length_of(source: TileSource) -> int | None:
+    try:
+        return len(source)
+    except TypeError:
+        return None
+
+
 def whence(source: TileSource, given: Any, folder: Path) -> str:
     """Where a source lies, as run.json names it: relative to the run, so that both can move together."""
     if isinstance(given, str | os.PathLike) and "://" not in str(given):
@@ -81,12 +109,12 @@ def whence(source: TileSource, given: Any, folder: Path) -> str:
     return str(given) if isinstance(given, str) else source.name
 
 
-def begin(folder: Path, settings: dict[str, Any], resume: bool) -> tuple[dict[str, Any], set[str]]:
+def begin(folder: Path, settings: dict[str, Any], resume: bool) -> tuple[dict[str, Any], TileIds]:
     """What an earlier run in `folder` says of itself and the ids it scored; refuses to mix settings."""
     if not (folder / "run.json").exists():
         if folder.exists() and any(folder.iterdir()):
             raise ValueError(f"out is {folder}, which holds other files; accepted: a new, empty or scored folder")
-        return {}, set()
+        return {}, TileIds()
     if not resume:
         raise ValueError(f"out is {folder}, which holds a run already; accepted: another folder, or resume=True")
     run, done = Run.open(folder), done_tiles(folder)

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ._sink import read_rows
-
-METRICS: tuple[str, ...] = (
-    "mse",
-    "mae",
-    "psnr",
-    "ssim",
-    "fsim",
-    "dists",
-    "cnr_two_roi",
-    "cnr_fixed_noise",
-    "contrast_retention",
-)
-METRICS += ("cnr_fixed_noise_worst", "contrast_retention_worst", "psnr_noisy", "transfer")
 
 
 @dataclass(frozen=True)
@@ -73,29 +57,28 @@ class Run:
         """The rows as a pyarrow Table, one a tile."""
         return read_rows(self.path, columns)
 
+    def by_place(self, wafer: Any = None) -> dict[str, list[dict[str, Any]]]:
+        """Means by `die`, and with the layout of the wafer by `reticle` field and `ring`; see README.
+
+        wafer: `semnr.wafers.Wafer`; default: the run's own.
+        """
+        from ..wafers import Wafer
+        from ._summaries import by_place
+
+        own = self.info.get("wafer")
+        return by_place(self.path, wafer or (Wafer(**own) if own else None))
+
+    @property
+    def alarms(self) -> list[dict[str, Any]]:
+        """What sounded, in order."""
+        path = self.path / "alarms.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
     def profile(self) -> Any:
         """The rows as a `semnr.Profile`."""
         from ..profiles import Profile
 
         return Profile.from_run(self.path)
-
-
-def summarise(table: Any) -> dict[str, Any]:
-    """Mean, median, 5th and 95th percentile of each metric over the tiles that have it."""
-    summary: dict[str, Any] = {}
-    for name in METRICS:
-        if name not in table.column_names:
-            continue
-        values = np.array([math.nan if v is None else v for v in table.column(name).to_pylist()], dtype=np.float64)
-        finite = values[np.isfinite(values)]
-        if finite.size:
-            low, middle, high = np.percentile(finite, [5, 50, 95])
-            mean = float(finite.mean())
-            summary[name] = {"mean": mean, "median": float(middle), "p05": float(low), "p95": float(high)}
-            summary[name]["n"] = int(finite.size)
-        if name == "psnr":
-            summary["infinite_psnr"] = int(np.isposinf(values).sum())
-    return summary
 
 
 def machine() -> dict[str, Any]:

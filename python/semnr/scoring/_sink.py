@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._files import atomic
+from ._ids import TileIds
 
 FOLDER = "tiles"
 
@@ -18,6 +19,8 @@ class ParquetSink:
     def __init__(self, run: Path, *, rows: int = 2000, seconds: float = 5.0) -> None:
         self.folder = run / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(".part-*.tmp"):  # of a run that was killed while it wrote
+            left.unlink(missing_ok=True)
         self.rows, self.seconds = rows, seconds
         self.buffer: list[dict[str, Any]] = []
         self.written = time.monotonic()
@@ -57,14 +60,15 @@ def read_rows(run: Path, columns: list[str] | None = None) -> Any:
     """Every row of a scored run as one pyarrow Table, in the order of the source."""
     import pyarrow as pa
 
-    tables = list(_parts(run, columns))
+    tables = list(parts(run, columns))
     if not tables:
         raise ValueError(f"{run} holds no scored tiles; accepted: a folder that semnr.score wrote")
     table = pa.concat_tables(tables, promote_options="permissive")
     return table.sort_by("index") if "index" in table.column_names else table  # problems of the source come last
 
 
-def _parts(run: Path, columns: list[str] | None) -> Iterator[Any]:
+def parts(run: Path, columns: list[str] | None = None) -> Iterator[Any]:
+    """The parts as pyarrow Tables, one at a time; columns that a part does not have are left out of it."""
     import pyarrow.parquet as pq
 
     for path in sorted((run / FOLDER).glob("part-*.parquet")):
@@ -73,6 +77,6 @@ def _parts(run: Path, columns: list[str] | None) -> Iterator[Any]:
         yield file.read(columns=wanted)
 
 
-def done_tiles(run: Path) -> set[str]:
+def done_tiles(run: Path) -> TileIds:
     """Ids of the tiles that a run already holds."""
-    return {tile for table in _parts(run, ["tile"]) for tile in table.column("tile").to_pylist()}
+    return TileIds(tile for table in parts(run, ["tile"]) for tile in table.column("tile").to_pylist())

@@ -1,9 +1,8 @@
-"""Tiles from sources to batches: read ahead by threads, paired by id, problems set aside, memory bounded."""
+"""Tiles from sources to batches: paired by id, problems set aside, memory bounded."""
 
 from __future__ import annotations
 
-import contextvars
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .._ordered import in_order, pool
 from ..tiles._source import Problem, TileKey, TileSource
 
 Loaded = dict[str, np.ndarray]
@@ -65,31 +63,6 @@ def _size(image: np.ndarray) -> str:
     return "x".join(map(str, image.shape))
 
 
-def prefetch(keys: Iterable[TileKey], inputs: Inputs, workers: int) -> Iterator[tuple[TileKey, Loaded | Problem]]:
-    """(key, pixels or Problem) in the order of `keys`, read ahead by `workers` threads."""
-    with pool(workers, "read") as threads:
-        yield from in_order(threads, inputs.load, keys, 2 * workers + 2)
-
-
-def in_parallel(jobs: Iterable[tuple[int, Callable[[], Any]]]) -> Iterator[tuple[int, Any]]:
-    """(pixels, result) of the jobs in their order, as many at work as torch has threads, each on one of them.
-
-    Many small operations on several tiles at once beat each operation split over all threads, and do not
-    suffer when the machine is busy.
-    """
-    import torch
-
-    count = torch.get_num_threads()
-    # the context carries use_backend and the record of backends into the threads
-    ready = ((pixels, job, contextvars.copy_context()) for pixels, job in jobs)
-    with pool(count, "score", torch.set_num_threads, 1) as threads:
-        try:
-            for (pixels, *_), result in in_order(threads, lambda item: item[2].run(item[1]), ready, count + 1):
-                yield pixels, result
-        finally:
-            torch.set_num_threads(count)
-
-
 @dataclass(frozen=True)
 class Batch:
     """Tiles of one shape and dtype; `parts` holds x, y and maybe noisy, (N, C, H, W)."""
@@ -102,12 +75,14 @@ def batches(tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int) -> Iterator[
     """Runs of tiles of one shape and dtype, bounded in bytes; problems as they come."""
     keys: list[TileKey] = []
     held: list[Loaded] = []
+    size = 0
 
     def stacked() -> Batch:
         parts = {}
         for name in held[0]:
             images = [tile[name] if tile[name].ndim == 3 else tile[name][None] for tile in held]
-            parts[name] = np.stack(images)
+            alone = len(images) == 1 and images[0].flags.writeable  # torch warns of arrays that it may not write
+            parts[name] = images[0][None] if alone else np.stack(images)  # one large tile is not copied
         return Batch(list(keys), parts)
 
     for key, loaded in tiles:
@@ -115,12 +90,13 @@ def batches(tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int) -> Iterator[
             yield key, loaded
             continue
         alike = not held or (held[0]["x"].shape, held[0]["x"].dtype) == (loaded["x"].shape, loaded["x"].dtype)
-        full = bool(held) and sum(tile["x"].nbytes for tile in held) + loaded["x"].nbytes > batch_bytes
-        if held and (full or not alike):
+        if held and (not alike or size + loaded["x"].nbytes > batch_bytes):
             yield stacked()
             keys.clear()
             held.clear()
+            size = 0
         keys.append(key)
         held.append(loaded)
+        size += loaded["x"].nbytes
     if held:
         yield stacked()

@@ -184,6 +184,7 @@ def create_tiles(
     pixel_nm: float | None = None,
     data_range: float | None = None,
     overwrite: bool = False,
+    compress: bool = True,
 ) -> TileWriter:
     """A writer of tiles whose output `open_tiles` reads.
 
@@ -204,6 +205,9 @@ def create_tiles(
         Which of image, reference, noisy, noisy_2, candidate, denoised will be written.
     pixel_nm, data_range
         Kept with the tiles.
+    compress
+        Zarr only. False: chunks are the bare pixels, read fastest; noise hardly compresses. True: Zstandard with a
+        checksum that tells damage from pixels.
     overwrite
         Replace what an earlier writer left at `out`; anything else there is never touched.
 
@@ -231,7 +235,7 @@ def create_tiles(
 
         names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
         prepare(path, names, overwrite, is_stack(path))
-        return ZarrWriter(path, **options)
+        return ZarrWriter(path, compress=compress, **options)
     from ._write_tiff import PLAN, TiffWriter
 
     prepare(path, (PLAN, JOURNAL, *ROLES), overwrite, (path / PLAN).is_file() or (path / JOURNAL).is_file())

@@ -53,6 +53,8 @@ class KlarfSource(TileSource):
         self._first_page = 0 if any(ref.page == 0 for ref in refs) else 1
         named = Counter(ref.file for ref in refs)
         self._shared = {file for file, count in named.items() if count > 1}
+        layouts = [wafer.layout for wafer in klarf.wafers]
+        self.layout = layouts[0] if layouts and all(layout == layouts[0] for layout in layouts) else None
         seen: set[str] = set()
         for wafer in klarf.wafers:
             for defect in wafer.defects:

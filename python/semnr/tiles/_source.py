@@ -6,9 +6,12 @@ import abc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ..wafers import Wafer
 
 ROLES = ("image", "reference", "noisy", "noisy_2", "candidate", "denoised")
 
@@ -40,6 +43,7 @@ class TileSource(abc.ABC):
     problems: tuple[Problem, ...] = ()  # found on opening: duplicates, paths refused
     pixel_nm: float | None = None
     data_range: float | None = None  # where the file says its own (10- or 12-bit data in uint16)
+    layout: Wafer | None = None  # of the wafer, where the source knows it
 
     @abc.abstractmethod
     def __iter__(self) -> Iterator[TileKey]:

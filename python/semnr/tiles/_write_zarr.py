@@ -21,8 +21,9 @@ class ZarrWriter(BaseWriter):
     Every chunk is stored, also one of zeros, so that an absent chunk means a tile that was never written.
     """
 
-    def __init__(self, out: Path, **options: Any) -> None:
+    def __init__(self, out: Path, *, compress: bool = True, **options: Any) -> None:
         super().__init__(out, **options)
+        self._compress = compress
         self._arrays: dict[str, Any] = {}
         entry = {"format": "tile-stack", "version": 1, "pixel_nm": self._pixel_nm, "data_range": self._data_range}
         with explained_full(out, "create"):
@@ -48,7 +49,8 @@ class ZarrWriter(BaseWriter):
             shape=(self._count or 0, *self._shape),
             chunks=(1, *self._shape),
             dtype=dtype,
-            compressors=[ZstdCodec(level=1, checksum=True)],  # the checksum tells damage from pixels
+            # the checksum tells damage from pixels
+            compressors=[ZstdCodec(level=1, checksum=True)] if self._compress else None,
             fill_value=0,
             attributes=dict(ABSENT),
             config={"write_empty_chunks": True},

@@ -16,6 +16,7 @@ from ._pixels import ACCEPTED, as_pixels, known_dtype
 from ._plan import cell
 from ._planes import PlaneSource, default_id
 from ._source import ROLES, TileKey, TileSource
+from ._zarr_direct import direct_reader
 
 # written by our own writer, which stores every chunk: an absent chunk is a tile that was never written
 ABSENT = {"absent_chunk": "missing"}
@@ -107,6 +108,7 @@ class ZarrStack(TileSource):
         self._group, self._where = group, where
         entry = group.attrs.get("semnr", {})
         self.pixel_nm, self.data_range = entry.get("pixel_nm"), entry.get("data_range")
+        self._direct = {role: direct_reader(value) for role, value in self._arrays.items()}
 
     def __len__(self) -> int:
         return int(self._arrays["image"].shape[0])
@@ -157,10 +159,13 @@ class ZarrStack(TileSource):
         if not 0 <= key.index < array.shape[0]:
             raise TileError(key.tile, f"{self.name} has no {role} tile {key.index}", "missing")
         with explained(key.tile, f"{self.name}/{array.basename}"):
-            pixels = np.asarray(array[key.index])
-            # a chunk of zeros is stored; one that is not there reads as zeros
-            if array.attrs.get("absent_chunk") == ABSENT["absent_chunk"] and not pixels.any():
-                self._raise_if_absent(array, key, role)
+            direct = self._direct[role]
+            pixels = None if direct is None else direct(key.index)
+            if pixels is None:
+                pixels = np.asarray(array[key.index])
+                # a chunk of zeros is stored; one that is not there reads as zeros
+                if array.attrs.get("absent_chunk") == ABSENT["absent_chunk"] and not pixels.any():
+                    self._raise_if_absent(array, key, role)
         height, width = (cell(self._columns.get(f"tile_{side}"), key.index) for side in ("height", "width"))
         if height and width:  # the edge of a mosaic, stored in the corner of a whole chunk
             pixels = np.ascontiguousarray(pixels[: int(height), : int(width)])

@@ -1,0 +1,242 @@
+"""The engine of a run: memory, stages, places on the wafer, many processes, and death at any moment."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+import semnr
+from semnr._stages import Stages, stage
+from semnr.scoring._ids import TileIds
+from semnr.tiles import TileKey, create_tiles
+from semnr.wafers import Wafer
+
+LAYOUT = Wafer((1000.0, 1000.0), (500.0, 500.0), 20_000.0, reticle=(2, 2))
+
+
+def stack(folder, count: int = 40, side: int = 32, **options):
+    """A tile stack with reference and candidate; every seventh tile was never written."""
+    rng = np.random.default_rng(11)
+    with create_tiles(folder, count=count, roles=("reference", "denoised"), **options) as tiles:
+        for i in range(count):
+            clean = rng.integers(0, 200, (side, side), dtype=np.uint8)
+            key = TileKey(f"t{i:06d}", i, meta={"die_x": i % 8 - 4, "die_y": i // 8 - 2, "x_um": 10.0, "y_um": 20.0})
+            tiles.write(key, clean, "reference")
+            if i % 7 != 3:
+                tiles.write(key, clean + rng.integers(0, 9, clean.shape, dtype=np.uint8), "denoised")
+    return folder
+
+
+def rows_of(run) -> list[dict]:
+    return sorted(run.table().to_pylist(), key=lambda row: row["index"])
+
+
+def test_bare_chunks_are_read_as_files_with_the_pixels_and_the_faults_that_zarr_sees(tmp_path) -> None:
+    bare = semnr.open_tiles(stack(tmp_path / "bare.zarr", compress=False))
+    packed = semnr.open_tiles(stack(tmp_path / "packed.zarr"))
+    assert all(bare._direct.values())
+    assert not any(packed._direct.values())
+    for one, other in zip(bare, packed, strict=True):
+        np.testing.assert_array_equal(bare.read(one, "reference"), packed.read(other, "reference"))
+    missing = next(key for key in bare if key.index == 3)
+    with pytest.raises(semnr.TileError) as error:
+        bare.read(missing, "denoised")
+    assert error.value.status == "missing"
+    chunk = tmp_path / "bare.zarr/reference/c/5/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:-10])
+    with pytest.raises(semnr.TileError, match="1014 bytes, 1024 are needed"):
+        bare.read(TileKey("t000005", 5), "reference")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_bare_chunks_of_every_dtype(tmp_path, dtype) -> None:
+    pixels = np.arange(12, dtype=dtype).reshape(3, 4)
+    with create_tiles(tmp_path / "x.zarr", compress=False) as tiles:
+        tiles.write(TileKey("t000000", 0), pixels)
+    source = semnr.open_tiles(tmp_path / "x.zarr")
+    assert source._direct["image"] is not None
+    found = source.read(next(iter(source)))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, pixels)
+
+
+def test_ids_are_remembered_in_eight_bytes() -> None:
+    ids = TileIds(f"t{i}" for i in range(50_000))
+    assert all(f"t{i}" in ids for i in range(0, 50_000, 97))
+    assert not any(f"u{i}" in ids for i in range(0, 50_000, 97))
+    assert len(ids) == 50_000
+    assert ids._sorted.nbytes == 8 * 50_000
+
+
+def test_stages_count_their_own_time_without_what_is_inside() -> None:
+    stages = Stages()
+    with stages.stage("read"):
+        time.sleep(0.02)
+        with stage("decode"):
+            time.sleep(0.05)
+    with stage("decode"):  # nobody measures here
+        pass
+    table = stages.table()
+    assert table["decode"]["passes"] == table["read"]["passes"] == 1
+    assert table["decode"]["seconds"] > 0.049
+    assert 0.019 < table["read"]["seconds"] < table["decode"]["seconds"]
+    assert table["read"]["p50_ms"] == pytest.approx(table["read"]["seconds"] * 1e3, rel=0.04)
+
+
+def test_stages_of_other_processes_add_up() -> None:
+    one, other = Stages(), Stages()
+    for seconds in (0.001, 0.002, 0.004):
+        one.add("read", seconds)
+        other.add("read", seconds)
+        other.add("write", seconds)
+    one.merge(other.state())
+    assert one.table()["read"]["passes"] == 6
+    assert one.table()["write"]["seconds"] == pytest.approx(0.007)
+
+
+def test_a_run_tells_where_its_time_went(tmp_path) -> None:
+    run = semnr.score(stack(tmp_path / "w.zarr"), out=tmp_path / "out", metrics=("psnr",))
+    assert {"read", "compute", "write"} <= set(run.info["stages"])
+    assert run.info["stages"]["read"]["passes"] == 40
+
+
+def test_follow_prints_throughput_and_latency_by_stage(tmp_path, capsys) -> None:
+    semnr.score(stack(tmp_path / "w.zarr"), out=tmp_path / "o", metrics=("psnr",), follow=True, quiet=False)
+    text = capsys.readouterr().err
+    assert "score: 40/40 tiles" in text
+    for name in ("read", "compute", "write"):
+        line = next(line for line in text.splitlines() if line.strip().startswith(name))
+        assert "passes/s" in line
+        assert "p99" in line
+
+
+def test_rows_get_their_place_on_the_wafer_and_means_by_die_reticle_and_ring(tmp_path) -> None:
+    run = semnr.score(stack(tmp_path / "w.zarr"), out=tmp_path / "out", metrics=("psnr",), wafer=LAYOUT)
+    row = rows_of(run)[9]
+    assert (row["wafer_x_um"], row["wafer_y_um"]) == (-3 * 1000 + 10 - 500, -1 * 1000 + 20 - 500)
+    places = run.by_place()
+    assert {kind: sum(g["tiles"] for g in groups) for kind, groups in places.items()} == dict.fromkeys(places, 40)
+    assert len(places["die"]) == 40
+    assert [(g["reticle_x"], g["reticle_y"]) for g in places["reticle"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    # a field's mean, by hand
+    field = [r["psnr"] for r in rows_of(run) if r["die_x"] % 2 == 0 and r["die_y"] % 2 == 0 and r["psnr"] is not None]
+    assert places["reticle"][0]["psnr"] == pytest.approx(np.mean(field), rel=1e-12)
+    assert places["reticle"][0]["ok"] == len(field)
+
+
+def test_absolute_places_give_dies_where_those_are_missing() -> None:
+    row = LAYOUT.complete({"tile": "a", "wafer_x_um": 2210.0, "wafer_y_um": -100.0})
+    assert (row["die_x"], row["die_y"], row["x_um"], row["y_um"]) == (2, 0, 710.0, 400.0)
+
+
+# --- many processes -------------------------------------------------------------------------------------------
+
+
+def test_processes_give_the_rows_of_one(tmp_path) -> None:
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    source = stack(tmp_path / "w.zarr", count=150)
+    options = {"metrics": ("psnr", "ssim"), "wafer": LAYOUT}
+    alone = semnr.score(source, out=tmp_path / "one", **options)
+    many = semnr.score(source, out=tmp_path / "many", scheduler="local:2", **options)
+    assert rows_of(many) == rows_of(alone)
+    assert many.counts == alone.counts
+    assert many.summary == alone.summary
+    assert many.info["backends"] == alone.info["backends"]
+    assert many.info["stages"]["compute"]["passes"] > 0
+
+
+def test_a_worker_that_is_killed_loses_and_repeats_nothing(tmp_path) -> None:
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    from distributed import Client, LocalCluster
+
+    source = stack(tmp_path / "w.zarr", count=600, side=48)
+    with LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as local, Client(local) as c:
+        victim = next(iter(c.run(os.getpid).values()))
+        script = f"import os, time, signal; time.sleep(0.7); os.kill({victim}, signal.SIGKILL)"
+        killer = subprocess.Popen([sys.executable, "-c", script])
+        many = semnr.score(
+            source, out=tmp_path / "many", metrics=("psnr", "ssim", "fsim"), scheduler=local.scheduler_address
+        )
+        assert killer.wait(20) == 0
+    alone = semnr.score(source, out=tmp_path / "one", metrics=("psnr", "ssim", "fsim"))
+    assert len(rows_of(many)) == 600
+    assert rows_of(many) == rows_of(alone)
+
+
+def test_tiles_in_memory_cannot_travel_and_the_error_says_what_can(tmp_path) -> None:
+    tiles = [np.zeros((16, 16), np.uint8)]
+    with pytest.raises(
+        ValueError, match="held in memory; accepted with scheduler='local:2': sources opened from a path"
+    ):
+        semnr.score(tiles, reference=tiles, out=tmp_path / "o", scheduler="local:2")
+    assert not (tmp_path / "o").exists()
+
+
+# --- death at any moment --------------------------------------------------------------------------------------
+
+SCORE = textwrap.dedent(
+    """
+    import sys
+    import semnr.scoring as scoring
+    from semnr.scoring import _sink
+    _sink.ParquetSink.__init__.__kwdefaults__.update(rows=4)
+    scoring.score(sys.argv[1], out=sys.argv[2], metrics=("psnr",), alarms={"a": {"metric": "psnr", "above": 1}})
+    """
+)
+
+
+def mark(out) -> int:
+    """Changes when a run begins: it writes run.json first."""
+    return (out / "run.json").stat().st_mtime_ns if (out / "run.json").exists() else 0
+
+
+def started_of(out, child) -> float:
+    """When the run of `child` began; returns after its end."""
+    while mark(out) == 0 and child.poll() is None:
+        time.sleep(0.002)
+    begun = time.monotonic()
+    assert child.wait() == 0
+    return begun
+
+
+def kills(folder, count: int, seed: int) -> None:
+    """Kill a run at `count` random moments, resuming each time; then let it end and compare with a whole one."""
+    source = stack(folder / "w.zarr", count=120, side=24)
+    whole = semnr.score(source, out=folder / "whole", metrics=("psnr",), alarms={"a": {"metric": "psnr", "above": 1}})
+    begun = started_of(folder / "timed", subprocess.Popen([sys.executable, "-c", SCORE, source, folder / "timed"]))
+    length = time.monotonic() - begun
+    rng = random.Random(seed)
+    killed = 0
+    for attempt in range(count):
+        out = folder / f"run{attempt // 5}"  # five deaths of one run, then another
+        before = mark(out)
+        child = subprocess.Popen([sys.executable, "-c", SCORE, source, out])
+        while child.poll() is None and mark(out) == before:
+            time.sleep(0.002)
+        try:
+            child.wait(rng.uniform(0, 0.9) * length)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            killed += 1
+        child.wait()
+        if attempt % 5 == 4 or attempt == count - 1:
+            run = semnr.score(source, out=out, metrics=("psnr",), alarms={"a": {"metric": "psnr", "above": 1}})
+            rows = rows_of(run)
+            assert len({row["tile"] for row in rows}) == len(rows) == 120
+            assert rows == rows_of(whole)
+            assert run.counts == whole.counts
+            assert [a["tiles"] for a in run.alarms] == [a["tiles"] for a in whole.alarms]
+            assert not list((out / "tiles").glob(".*"))
+    assert killed >= count // 3, "most runs ended before they could be killed"
+
+
+def test_a_run_killed_at_random_moments_loses_nothing_and_repeats_nothing(tmp_path) -> None:
+    kills(tmp_path, int(os.environ.get("SEMNR_SOAK_KILLS", "3")), seed=int(os.environ.get("SEMNR_SOAK_SEED", "1")))

@@ -586,13 +586,11 @@ def test_zarr_of_other_dtypes_and_missing_zarr_are_refused(tmp_path):
         open_tiles(tmp_path / "none.zarr")
 
 
-def test_zarr_by_url_is_read_and_other_urls_say_what_is_accepted():
+def test_zarr_by_url_is_read():
     pytest.importorskip("fsspec")
     whole = stack()
     zarr.create_array("memory://semnr-test.zarr", data=whole, chunks=(1, 24, 40))
     assert_stack(open_tiles("memory://semnr-test.zarr"), whole)
-    with pytest.raises(ValueError, match="accepted by URL"):
-        open_tiles("s3://bucket/plan.csv")
 
 
 # --- folders and plans -----------------------------------------------------------------------------------------------

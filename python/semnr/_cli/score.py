@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ._text import add_output_options, number, print_json, table
 
@@ -25,6 +26,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
     parser.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
     parser.add_argument("--scheduler", metavar="ADDR", help="local:N processes here, or tcp://host:8786 of dask")
+    parser.add_argument(
+        "--watch",
+        type=float,
+        metavar="SECONDS",
+        help="SOURCE is a folder that fills while it is scored; end after SECONDS without a change",
+    )
     parser.add_argument("--follow", action="store_true", help="print throughput and latency by stage while it runs")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read tiles; default 2")
@@ -37,8 +44,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..scoring import score
 
+    source = args.source
+    if args.watch is not None:
+        from ..tiles import ROLES, watch_folder
+
+        there = [role for role in ("denoised", "candidate", "image", *ROLES) if (Path(source) / role).is_dir()]
+        source = watch_folder(source, roles=tuple(dict.fromkeys(there)), idle=args.watch)
     scored = score(
-        args.source,
+        source,
         reference=args.reference,
         noisy=args.noisy,
         out=args.out,

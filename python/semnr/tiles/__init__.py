@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from ._decode import PILLOW_SUFFIXES, TIFF_SUFFIXES, decode
 from ._pixels import is_tensor
 from ._source import ROLES, Problem, TileKey, TileSource, TileWriter
 from ._vendor import pixel_size_nm
+from ._watch import watch_folder
+
+if TYPE_CHECKING:
+    from ._places import Place
 
 __all__ = [
     "ROLES",
@@ -23,6 +27,7 @@ __all__ = [
     "decode",
     "open_tiles",
     "pixel_size_nm",
+    "watch_folder",
 ]
 
 _PLANS = ("plan.csv", "plan.parquet")
@@ -65,7 +70,7 @@ def open_tiles(
     tile
         Side of the tiles that a mosaic is cut into, in pixels; edge tiles are smaller. None: planes are not cut.
     storage_options
-        Zarr by URL only: passed on to fsspec.
+        URLs only: passed on to fsspec.
 
     Returns
     -------
@@ -117,23 +122,57 @@ def _open_path(
         from ._zarr import open_zarr
 
         return open_zarr(text.rstrip("/"), text.rstrip("/").rpartition("/")[2], array, tile, options)
-    if url:
-        raise ValueError(f"source is {text!r}; accepted by URL: a Zarr (.zarr); copy other files here first")
     if array is not None:
         raise ValueError(f"array is {array!r}, but {text} is no Zarr; accepted: None")
+    if url:
+        return _open_url(text, tile, options)
     if not path.exists():
         raise FileNotFoundError(f"source is {text!r}: no such file or folder; accepted: {_ACCEPTED}")
+    from ._places import Here
+
     if path.is_dir():
-        return _open_folder(path, root)
-    from ._klarf import is_klarf
+        return _open_folder(path, Here(path, root))
+    return _open_file(path, Here(path.parent, root), tile)
+
+
+def _open_url(url: str, tile: int | None, options: Mapping[str, Any] | None) -> TileSource:
+    """Plans, KLARF and folders fetch each image while it is read; a single file is fetched whole, once."""
+    import tempfile
+    import weakref
+
+    from ._places import There, has, kind_of, parent
+
+    if kind_of(url, options) == "directory":
+        plan = next((name for name in _PLANS if has(url, name, options)), None)
+        if plan is not None:
+            return _open_url(f"{url.rstrip('/')}/{plan}", tile, options)
+        from ._folder import FolderSource
+
+        return FolderSource(There(url, options))
+    folder, name = parent(url)
+    place = There(folder, options)
+    kept = tempfile.TemporaryDirectory(prefix="semnr-")
+    try:
+        with place.file(name) as fetched:
+            local = fetched.rename(Path(kept.name) / name)
+        opened = _open_file(local, place, tile)
+    except BaseException:
+        kept.cleanup()
+        raise
+    weakref.finalize(opened, kept.cleanup)
+    return opened
+
+
+def _open_file(path: Path, place: Place, tile: int | None) -> TileSource:
+    from ._klarf import KlarfSource, is_klarf
 
     suffix = path.suffix.lower()
     if is_klarf(path):
-        from ._klarf import KlarfSource
-
-        return KlarfSource(path, root)
+        return KlarfSource(path, place)
     if suffix in (".csv", ".parquet", ".pq"):
-        return _open_plan(path, root)
+        from ._plan import PlanSource, read_columns
+
+        return PlanSource(read_columns(path), path.name, place)
     if suffix in TIFF_SUFFIXES:
         from ._tiff import TiffSource
 
@@ -146,7 +185,7 @@ def _open_path(
         from ._array import ImageSource
 
         return ImageSource(path, tile)
-    raise ValueError(f"source is {text!r} with suffix {path.suffix!r}; accepted: {_ACCEPTED}")
+    raise ValueError(f"source is {path.name!r} with suffix {path.suffix!r}; accepted: {_ACCEPTED}")
 
 
 def _is_zarr(text: str, path: Path | None) -> bool:
@@ -155,23 +194,17 @@ def _is_zarr(text: str, path: Path | None) -> bool:
     return any(part.lower().endswith(".zarr") for part in text.replace("\\", "/").split("/"))
 
 
-def _open_plan(path: Path, root: Path | None) -> TileSource:
-    from ._plan import PlanSource, read_columns
-
-    return PlanSource(read_columns(path), path, root)
-
-
-def _open_folder(folder: Path, root: Path | None) -> TileSource:
+def _open_folder(folder: Path, place: Place) -> TileSource:
     from ._folder import FolderSource
     from ._plan import PlanSource
     from ._write_tiff import PLAN, journal_columns
 
     for name in _PLANS:
         if (folder / name).is_file():
-            return _open_plan(folder / name, root)
+            return _open_file(folder / name, place, None)
     if (columns := journal_columns(folder)) is not None:  # its writer was interrupted before it wrote the plan
-        return PlanSource(columns, folder / PLAN, root)
-    return FolderSource(folder)
+        return PlanSource(columns, PLAN, place)
+    return FolderSource(place)
 
 
 def create_tiles(

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from semnr_kernels import TileError
 
-from ._decode import IMAGE_SUFFIXES, TIFF_SUFFIXES, decode
+from ._decode import IMAGE_SUFFIXES, decode, explained
+from ._places import Place
 from ._source import ROLES, Problem, TileKey, TileSource
-from ._vendor import pixel_size_nm
 
 _MAIN = ("image", "denoised", "candidate", "noisy")  # the role folder that names the tiles
-
-
-def recorded_pixel_nm(path: Path) -> float | None:
-    """The microscope's pixel size, where the file is there and is a TIFF that has one."""
-    if path.suffix.lower() not in TIFF_SUFFIXES:
-        return None
-    try:
-        return pixel_size_nm(path)
-    except OSError:
-        return None  # reading the tile reports it
-
-
-def images_below(folder: Path) -> list[str]:
-    """Relative posix paths of the images below `folder`, sorted; hidden files and folders are left out."""
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        base = Path(place).relative_to(folder)
-        found += [
-            (base / name).as_posix()
-            for name in files
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(found)
 
 
 def without_suffix(path: str) -> str:
@@ -49,12 +24,12 @@ def without_suffix(path: str) -> str:
 class FolderSource(TileSource):
     """Tile id: the path relative to the folder (to the role's folder), without its suffix."""
 
-    def __init__(self, folder: Path) -> None:
-        self.name = folder.name or str(folder)
-        self._folder = folder
-        paths = images_below(folder)
+    def __init__(self, place: Place) -> None:
+        self.name = place.name
+        self._place = place
+        paths = place.images()
         if not paths:
-            raise ValueError(f"{folder} holds no images; accepted: {', '.join(IMAGE_SUFFIXES)}, or a plan.csv")
+            raise ValueError(f"{place.name} holds no images; accepted: {', '.join(IMAGE_SUFFIXES)}, or a plan.csv")
         tops = {PurePosixPath(path).parts[0] if "/" in path else "" for path in paths}
         main = next((role for role in _MAIN if role in tops), None) if tops <= set(ROLES) else None
         by_role: dict[str, dict[str, str]] = {}
@@ -72,7 +47,7 @@ class FolderSource(TileSource):
         self.problems = tuple(problems)
         self._tiles = list(self._paths["image"])
         self._places: dict[str, int] = {}
-        self.pixel_nm = recorded_pixel_nm(folder / next(iter(self._paths["image"].values())))
+        self.pixel_nm = place.pixel_nm(next(iter(self._paths["image"].values())))
 
     def __len__(self) -> int:
         return len(self._tiles)
@@ -82,7 +57,7 @@ class FolderSource(TileSource):
 
     def _key(self, index: int, tile: str) -> TileKey:
         path = self._paths["image"][tile]
-        pixel_nm = recorded_pixel_nm(self._folder / path)
+        pixel_nm = self._place.pixel_nm(path)
         return TileKey(tile, index, path, {} if pixel_nm is None else {"pixel_nm": pixel_nm})
 
     def find(self, tile: str) -> TileKey | None:
@@ -95,4 +70,5 @@ class FolderSource(TileSource):
         path = self._paths[role].get(key.tile)
         if path is None:
             raise TileError(key.tile, f"{self.name} has no {role} image of this name", "missing")
-        return decode(self._folder / path, key.tile)
+        with explained(key.tile, path), self._place.file(path) as file:
+            return decode(file, key.tile)

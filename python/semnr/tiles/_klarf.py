@@ -14,7 +14,7 @@ import numpy as np
 from ..klarf import Defect, ImageRef, InspectedWafer, KlarfError, read_klarf
 from ._decode import TIFF_SUFFIXES, decode, explained
 from ._pixels import as_pixels
-from ._plan import Fence
+from ._places import Here, Place
 from ._source import Problem, TileKey, TileSource
 
 SUFFIXES = (".klarf", ".klf", ".kla", ".krf")
@@ -40,13 +40,12 @@ class KlarfSource(TileSource):
     from 0 where any defect names page 0, else from 1.
     """
 
-    def __init__(self, path: Path, root: Path | None) -> None:
+    def __init__(self, path: Path, place: Place) -> None:
         try:
             klarf = read_klarf(path)
         except KlarfError as error:
             raise ValueError(str(error)) from error
-        self.name, self._folder = path.name, path.parent
-        self._fence = Fence(path.parent, root)
+        self.name, self._place = path.name, place
         self._sites: list[_Site] = []
         problems = [Problem(path.name, "damaged", text) for text in klarf.problems]
         refs = [ref for wafer in klarf.wafers for defect in wafer.defects for ref in defect.images]
@@ -60,7 +59,8 @@ class KlarfSource(TileSource):
             for defect in wafer.defects:
                 problems += self._add(wafer, defect, klarf.lot_id, seen)
         self.problems = tuple(problems)
-        self._pages = lru_cache(maxsize=_PAGED)(_pages)
+        # a fetched file has another name each time it is read
+        self._pages = lru_cache(maxsize=_PAGED)(_pages) if isinstance(place, Here) else _pages
 
     def _add(self, wafer: InspectedWafer, defect: Defect, lot_id: str | None, seen: set[str]) -> Iterator[Problem]:
         name = f"{wafer.wafer_id or 'wafer'}/d{defect.id:06d}"
@@ -86,7 +86,7 @@ class KlarfSource(TileSource):
                 yield Problem(tile, "duplicate", f"defect {defect.id} is listed twice")
             elif not file:
                 yield Problem(tile, "missing", f"defect {defect.id} names an image but no TiffFileName")
-            elif (reason := self._fence.refusal(file)) is not None:
+            elif (reason := self._place.refusal(file)) is not None:
                 yield Problem(
                     tile, "refused", f"its image {file!r} lies outside the folder ({reason}); accepted: root=DIR"
                 )
@@ -106,20 +106,21 @@ class KlarfSource(TileSource):
         if not 0 <= key.index < len(self):
             raise ValueError(f"key.index is {key.index}; {self.name} has tiles 0 to {len(self) - 1}")
         site = self._sites[key.index]
-        path = self._folder / str(site.key.path)
-        page = site.image.page
-        if path.suffix.lower() not in TIFF_SUFFIXES or page is None:
-            return decode(path, key.tile)
-        with explained(key.tile, path):
-            planes = self._pages(path)
-            index = page - self._first_page
-            if len(planes) == 1 and site.image.file not in self._shared:
-                index = 0  # a file an image: the number then names the image, not a page
-            if not 0 <= index < len(planes):
-                raise ValueError(f"page {page} is asked for, it has {len(planes)}")
-            plane = planes[index]
-            height, width = plane.size
-            return as_pixels(key.tile, plane.window(slice(0, height), slice(0, width)))
+        name = str(site.key.path)
+        with explained(key.tile, name), self._place.file(name) as file:
+            if file.suffix.lower() not in TIFF_SUFFIXES or site.image.page is None:
+                return decode(file, key.tile)
+            return self._page(key.tile, file, site.image)
+
+    def _page(self, tile: str, file: Path, image: ImageRef) -> np.ndarray:
+        planes = self._pages(file)
+        # a file an image: the number then names the image, not a page
+        alone = len(planes) == 1 and image.file not in self._shared
+        index = 0 if alone or image.page is None else image.page - self._first_page
+        if not 0 <= index < len(planes):
+            raise ValueError(f"page {image.page} is asked for, it has {len(planes)}")
+        height, width = planes[index].size
+        return as_pixels(tile, planes[index].window(slice(0, height), slice(0, width)))
 
 
 def _pages(path: Path) -> list[Any]:

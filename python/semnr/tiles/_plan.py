@@ -16,9 +16,10 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from ._decode import decode
-from ._folder import recorded_pixel_nm, without_suffix
+from ._decode import decode, explained
+from ._folder import without_suffix
 from ._journal import plain
+from ._places import Place
 from ._source import ROLES, Problem, TileKey, TileSource
 
 ROLE_COLUMNS = tuple(role for role in ROLES if role != "image")
@@ -156,11 +157,11 @@ def cell(column: Any, row: int) -> Any:
 class PlanSource(TileSource):
     """Tiles in the plan's order; id = column `tile`, or the path without its suffix. "image" is column path."""
 
-    def __init__(self, columns: Columns, path: Path, root: Path | None) -> None:
-        self.name, self._folder, self._columns = path.name, path.parent, columns
+    def __init__(self, columns: Columns, name: str, place: Place) -> None:
+        self.name, self._place, self._columns = name, place, columns
         self.roles = ("image", *(role for role in ROLE_COLUMNS if role in columns))
         self._meta_columns = [name for name in columns if name and name not in (*ROLE_COLUMNS, "path", "tile")]
-        self._refuse_outsiders(path, Fence(self._folder, root))
+        self._refuse_outsiders()
         self._rows: list[int] = []
         self._tiles: list[str] = []
         self._choose_rows()
@@ -168,7 +169,7 @@ class PlanSource(TileSource):
         self.data_range = self._constant("data_range")
         self.pixel_nm = self._constant("pixel_nm")
         if self.pixel_nm is None and self._rows and "pixel_nm" not in columns:
-            self.pixel_nm = recorded_pixel_nm(self._folder / self._cell("path", self._rows[0]))
+            self.pixel_nm = place.pixel_nm(self._cell("path", self._rows[0]))
 
     def _column(self, name: str) -> np.ndarray | list[Any]:
         return self._columns.get(name) or [None] * len(self._columns["path"])
@@ -177,18 +178,18 @@ class PlanSource(TileSource):
         value = cell(self._columns[name], row)
         return _posix(value) or None if name in ("path", *ROLE_COLUMNS) else value
 
-    def _refuse_outsiders(self, path: Path, fence: Fence) -> None:
+    def _refuse_outsiders(self) -> None:
         refused = []
         for name in ("path", *self.roles[1:]):
             for row, value in enumerate(self._column(name)):
-                reason = fence.refusal(_posix(value)) if value else None
+                reason = self._place.refusal(_posix(value)) if value else None
                 if reason is not None:
                     refused.append(f"row {row + 1} {name}={value!r} ({reason})")
         if refused:
             more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
             raise ValueError(
-                f"{path} names files outside its folder: {', '.join(refused[:_SHOWN])}{more}; "
-                f"accepted: relative paths inside {path.parent}, or root=DIR (--root DIR) that contains them"
+                f"{self.name} names files outside its folder: {', '.join(refused[:_SHOWN])}{more}; "
+                f"accepted: relative paths inside {self._place.name}, or root=DIR (--root DIR) that contains them"
             )
 
     def _choose_rows(self) -> None:
@@ -230,7 +231,7 @@ class PlanSource(TileSource):
         row = self._rows[index]
         path = self._cell("path", row)
         meta = {name: self._cell(name, row) for name in self._meta_columns}
-        if meta.get("pixel_nm") is None and (size := recorded_pixel_nm(self._folder / path)) is not None:
+        if meta.get("pixel_nm") is None and (size := self._place.pixel_nm(path)) is not None:
             meta["pixel_nm"] = size
         return TileKey(self._tiles[index], index, path, meta)
 
@@ -246,4 +247,5 @@ class PlanSource(TileSource):
         path = self._cell("path" if role == "image" else role, self._rows[key.index])
         if path is None:
             raise TileError(key.tile, f"{self.name} row {self._rows[key.index] + 1} has no {role}", "missing")
-        return decode(self._folder / path, key.tile)
+        with explained(key.tile, path), self._place.file(path) as file:
+            return decode(file, key.tile)

@@ -12,12 +12,16 @@ import time
 
 import numpy as np
 import pytest
+import zarr
 
 import semnr
+from semnr._cli import main
 from semnr._stages import Stages, stage
+from semnr.klarf import read_klarf
+from semnr.scoring import _maps
 from semnr.scoring._ids import TileIds
 from semnr.tiles import TileKey, create_tiles
-from semnr.wafers import Wafer
+from semnr.wafers import Wafer, read_wafer
 
 LAYOUT = Wafer((1000.0, 1000.0), (500.0, 500.0), 20_000.0, reticle=(2, 2))
 
@@ -240,3 +244,77 @@ def kills(folder, count: int, seed: int) -> None:
 
 def test_a_run_killed_at_random_moments_loses_nothing_and_repeats_nothing(tmp_path) -> None:
     kills(tmp_path, int(os.environ.get("SEMNR_SOAK_KILLS", "3")), seed=int(os.environ.get("SEMNR_SOAK_SEED", "1")))
+
+
+# --- what a run writes beside its rows ------------------------------------------------------------------------
+
+
+def test_maps_are_written_by_tile_and_a_resume_fills_in_the_rest(tmp_path) -> None:
+    source = stack(tmp_path / "w.zarr", count=10)
+    tiles = semnr.open_tiles(source)
+    run = semnr.score(source, out=tmp_path / "out", metrics=("psnr",), maps=("ssim", "cnr"))
+    maps = zarr.open_group(str(run.path / "maps.zarr"), mode="r")
+    assert maps["ssim"].shape == (10, 22, 22)
+    key = tiles.find("t000004")
+    expected = semnr.ssim(tiles.read(key), tiles.read(key, "reference"), return_map=True).map
+    np.testing.assert_allclose(maps["ssim"][4], expected, atol=1e-7)
+    assert np.isnan(maps["ssim"][3]).all()  # never written: not scored
+
+
+def test_maps_of_smaller_tiles_are_padded_and_a_larger_one_makes_room(tmp_path) -> None:
+    sink = _maps.MapSink(tmp_path, ("ssim",))
+    for index, shape in enumerate([(4, 5), (2, 3), (6, 5)]):
+        sink.write("ssim", index, np.full(shape, index, np.float32))
+    sink.trim(3)
+    found = zarr.open_group(str(tmp_path / "maps.zarr"), mode="r")["ssim"]
+    assert found.shape == (3, 6, 5)
+    assert [int(np.isfinite(found[i]).sum()) for i in range(3)] == [20, 6, 30]
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.8"])
+def test_flagged_tiles_go_to_klarf_with_their_place_and_reason(tmp_path, version) -> None:
+    run = semnr.score(
+        stack(tmp_path / "w.zarr"),
+        out=tmp_path / "out",
+        metrics=("psnr",),
+        wafer=LAYOUT,
+        alarms={"bright": {"metric": "psnr", "above": 1.0, "per": "die"}},
+    )
+    flagged = run.flagged()
+    assert flagged["t000003"] == ["missing"]
+    assert flagged["t000004"] == ["bright"]
+    assert run.write_klarf(tmp_path / "x.klarf", version=version) == 0
+    klarf = read_klarf(tmp_path / "x.klarf")
+    (wafer,) = klarf.wafers
+    assert klarf.version == version
+    assert set(klarf.classes.values()) == {"bright", "missing"}
+    assert len(wafer.defects) == 40
+    rows = {(row["die_x"], row["die_y"]): row for row in rows_of(run)}
+    for defect in wafer.defects:
+        row = rows[defect.die_x, defect.die_y]
+        assert klarf.classes[defect.class_number] == ("missing" if row["status"] == "missing" else "bright")
+        assert wafer.absolute_um(defect) == pytest.approx((row["wafer_x_um"], row["wafer_y_um"]), abs=1e-3)
+    assert len(wafer.test_plan) == len(LAYOUT.dies())
+
+
+def test_klarf_without_a_layout_says_what_is_needed(tmp_path) -> None:
+    run = semnr.score(stack(tmp_path / "w.zarr", count=2), out=tmp_path / "out", metrics=("psnr",))
+    with pytest.raises(ValueError, match="wafer is None and the run knows no layout"):
+        run.write_klarf(tmp_path / "x.klarf")
+
+
+def test_the_command_takes_layout_alarms_and_klarf(tmp_path) -> None:
+    (tmp_path / "wafer.toml").write_text("pitch_um = [1000.0, 1000.0]\ncenter_um = [500.0, 500.0]\n")
+    (tmp_path / "alarms.toml").write_text('[alarms.bright]\nmetric = "psnr"\nabove = 1.0\nper = "run"\n')
+    code = main(
+        [
+            *("score", str(stack(tmp_path / "w.zarr", count=3)), "--out", str(tmp_path / "out"), "--metrics", "psnr"),
+            *("--wafer", str(tmp_path / "wafer.toml"), "--alarms", str(tmp_path / "alarms.toml"), "--klarf", "1.8"),
+            *("--maps", "ssim", "-q"),
+        ]
+    )
+    assert code == 0
+    assert [d.id for d in read_klarf(tmp_path / "out" / "flagged.klarf").wafers[0].defects] == [1]
+    (tmp_path / "wafer.toml").write_text("pitch = 3")
+    with pytest.raises(ValueError, match=r"has pitch; accepted: pitch_um"):
+        read_wafer(tmp_path / "wafer.toml")

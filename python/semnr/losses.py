@@ -16,6 +16,10 @@ Other keywords
 
     Raises TypeError or ValueError at construction for a keyword that the metric does not have, or a `data_range`
     that is not a finite number above 0.
+
+Under torch.compile a loss is one node a metric, backward pass included, with nan="omit" of `CharbonnierLoss` as the
+exception; nan="propagate" waits for no GPU (see `semnr.metrics`). Under autocast a loss computes in float32 and wider,
+as without it, and takes a float16 or bfloat16 output against a float32 target: both in the wider dtype.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ import torch
 from torch import nn
 
 import semnr_kernels as kernels
-from semnr_kernels import _checks
+from semnr_kernels import _checks, _library
 
 __all__ = ["CharbonnierLoss", "DISTSLoss", "FSIMLoss", "MSSSIMLoss", "ProfileLoss", "SSIMLoss"]
 
@@ -57,6 +61,7 @@ class _MetricLoss(nn.Module):
         self.options = options
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        x, y = _promoted(x, y)
         value = self.metric(x, y, data_range=self.data_range, mask=mask, reduction="none", **self.options)
         loss = value if self.best is None else self.best - value
         return _as_passed(_reduced(loss, self.reduction), x)
@@ -101,20 +106,25 @@ class DISTSLoss(_MetricLoss):
 class CharbonnierLoss(nn.Module):
     """Mean of √(d² + ε²) over pixels, d = (x − y) / data_range: a smooth absolute error, ε for identical images.
 
-    Charbonnier et al., ICIP 1994. Computed in float32, or float64 for float64 images.
+    Charbonnier et al., ICIP 1994. Computed in float32, or float64 for float64 images. nan: as in `semnr.metrics`.
     """
 
-    def __init__(self, data_range: float, *, epsilon: float = 1e-3, reduction: str = "mean") -> None:
+    def __init__(
+        self, data_range: float, *, epsilon: float = 1e-3, reduction: str = "mean", nan: str = "error"
+    ) -> None:
         super().__init__()
+        _checks.choice("nan", nan, ("error", "propagate", "omit"))
         _checks.choice("reduction", reduction, ("mean", "sum", "none"))
         self.data_range = _checks.as_data_range(torch.float32, data_range)
         self.epsilon = _number("epsilon", epsilon)
         if self.epsilon == 0:
             raise ValueError("epsilon is 0; accepted: a finite number above 0 (it keeps the gradient finite)")
         self.reduction = reduction
+        self.nan = nan
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        checked = _checks.pair(x, y, data_range=self.data_range, mask=mask)
+        x, y = _promoted(x, y)
+        checked = _checks.pair(x, y, data_range=self.data_range, mask=mask, nan=self.nan)
         work = torch.promote_types(torch.float32, x.dtype) if x.is_floating_point() else torch.float64
         d = (checked.x.to(work) - checked.y.to(work)) / self.data_range
         penalty = torch.sqrt(d * d + self.epsilon**2)
@@ -123,8 +133,8 @@ class CharbonnierLoss(nn.Module):
         else:
             count = checked.valid.sum(dim=(1, 2, 3)) * penalty.shape[1]
             rows = torch.where(checked.valid, penalty, 0).sum(dim=(1, 2, 3)) / count
-        if not bool(torch.isfinite(rows.detach()).all()):
-            _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+        if self.nan == "error":
+            rows = _library.require_finite(rows, checked.x, checked.y)
         return _as_passed(_checks.reduce(rows, self.reduction, checked), x)
 
     def extra_repr(self) -> str:
@@ -206,6 +216,16 @@ def _number(name: str, value: float) -> float:
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} is {value}; accepted: a finite number of at least 0")
     return float(value)
+
+
+def _promoted(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Under autocast a network's output is float16 or bfloat16 and its target is not: both in the wider dtype."""
+    if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)) or x.dtype == y.dtype:
+        return x, y
+    if not (x.is_floating_point() and y.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+        return x, y
+    wider = torch.promote_types(x.dtype, y.dtype)
+    return x.to(wider), y.to(wider)
 
 
 def _reduced(rows: torch.Tensor, reduction: str) -> torch.Tensor:

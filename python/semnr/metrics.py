@@ -22,6 +22,18 @@ backend
 
 All raise TypeError or ValueError naming the argument, what it was and what is accepted, and
 `BackendUnavailable` where the named backend cannot run the call.
+
+What waits for a GPU: nan="error" reads the score back, nan="omit" looks at the pixels first, and so do
+overshoot="clip" and "error" and `details`. With nan="propagate" none of mse, mae, psnr, ssim, ms_ssim, fsim and dists
+reads anything back, unless a mask has to be filled in (fsim, dists). psnr, ssim and ms_ssim of the backends "triton"
+and "cuda" can then be captured in a CUDA graph, after one call that compiles them and copies their constants. cnr
+always waits: it looks at its regions.
+
+Under torch.compile and torch.export a call on tensors is one node (`torch.ops.semnr.ssim`, ...), backward pass
+included; pixels are checked and the backend is chosen when the graph runs. `details` and weights that are a state dict
+stay outside the graph, and a `Result` that comes out of one evaluates no flags. The backward node keeps the images
+alone: for every metric but mse, mae and ssim it computes the forward pass again. Second derivatives are taken outside
+torch.compile. Autocast does not change a score: it is computed as it is without.
 """
 
 from __future__ import annotations
@@ -68,12 +80,18 @@ def to_numpy(value: Any) -> Any:
     return value
 
 
-def _call(function: Callable[..., Any], x: Any, y: Any, **arguments: Any) -> Any:
+def _call(function: Callable[..., Any], x: Any, y: Any, options: Mapping[str, Any]) -> Any:
     """Run a kernel on arrays or tensors and give back the kind that came in."""
+    if type(x) is torch.Tensor and type(y) is torch.Tensor:
+        for value in options.values():
+            if isinstance(value, np.ndarray):
+                break
+        else:  # the usual call
+            return function(x, y, **options)
     numpy_in = isinstance(x, np.ndarray)
     if y is not None and isinstance(y, np.ndarray) != numpy_in and isinstance(y, np.ndarray | torch.Tensor):
         raise TypeError(f"x is {type(x).__name__} and y {type(y).__name__}; accepted: both of one kind")
-    tensors = {k: to_tensor(k, v) for k, v in arguments.items()}
+    tensors = {k: to_tensor(k, v) for k, v in options.items()}
     result = function(to_tensor("x", x), to_tensor("y", y), **tensors)
     return to_numpy(result) if numpy_in else result
 
@@ -91,13 +109,13 @@ def _mirrors(kernel: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
 @_mirrors(kernels.pixel.mse)
 def mse(x: Array, y: Array, **options: Any) -> Any:
     """Mean squared error, in squared grey levels, [0, ∞). Exact for integers."""
-    return _call(kernels.pixel.mse, x, y, **options)
+    return _call(kernels.pixel.mse, x, y, options)
 
 
 @_mirrors(kernels.pixel.mae)
 def mae(x: Array, y: Array, **options: Any) -> Any:
     """Mean absolute error, in grey levels, [0, ∞). Exact for integers."""
-    return _call(kernels.pixel.mae, x, y, **options)
+    return _call(kernels.pixel.mae, x, y, options)
 
 
 @_mirrors(kernels.pixel.psnr)
@@ -105,9 +123,9 @@ def psnr(x: Array, y: Array, **options: Any) -> Any:
     """Peak signal-to-noise ratio in dB, 10 log10(data_range² / MSE); identical images give inf.
 
     reduction="mean" is the mean of the images' dB values; "mean_mse" is the PSNR of their mean MSE, the one to
-    quote for a wafer.
+    quote for a wafer. nan="error" waits for a GPU, nan="propagate" does not (see the module's docstring).
     """
-    return _call(kernels.pixel.psnr, x, y, **options)
+    return _call(kernels.pixel.psnr, x, y, options)
 
 
 @_mirrors(kernels.ssim.ssim)
@@ -135,9 +153,10 @@ def ssim(x: Array, y: Array, **options: Any) -> Any:
         "float32" (default) or "float64": what a fast backend computes in. The reference computes in float64.
 
     The mask is exact (normalised convolution over valid pixels); windows whose centre is valid are pooled.
+    nan="error" waits for a GPU to read the score back; nan="propagate" does not, and can be captured in a CUDA graph.
     Also mask, reduction, details, nan, overshoot, backend as in the module's docstring.
     """
-    return _call(kernels.ssim.ssim, x, y, **options)
+    return _call(kernels.ssim.ssim, x, y, options)
 
 
 @_mirrors(kernels.ssim.ms_ssim)
@@ -148,7 +167,7 @@ def ms_ssim(x: Array, y: Array, **options: Any) -> Any:
     convention: "piq" (default: replicates the edge on odd sizes), "pytorch-msssim" (zero-pads), "torchmetrics"
     (drops the odd row); they differ in the third digit at odd sizes. Otherwise as `ssim`.
     """
-    return _call(kernels.ssim.ms_ssim, x, y, **options)
+    return _call(kernels.ssim.ms_ssim, x, y, options)
 
 
 @_mirrors(kernels.fsim.fsim)
@@ -165,10 +184,10 @@ def fsim(x: Array, y: Array, **options: Any) -> Any:
     return_map
         Also the local similarity map.
 
-    The mask is approximate (an FFT sees every pixel) and flagged so. Also mask, reduction, details, nan,
-    overshoot, backend as in the module's docstring.
+    The mask is approximate (an FFT sees every pixel) and flagged so. nan="error" waits for a GPU, nan="propagate"
+    without a mask does not. Also mask, reduction, details, nan, overshoot, backend as in the module's docstring.
     """
-    return _call(kernels.fsim.fsim, x, y, **options)
+    return _call(kernels.fsim.fsim, x, y, options)
 
 
 @_mirrors(kernels.dists.dists)
@@ -185,10 +204,10 @@ def dists(x: Array, y: Array, **options: Any) -> Any:
     dtype
         What the network computes in: float32, float64, bfloat16 or float16.
 
-    One channel is replicated to three. Also mask (approximate, flagged), reduction, details, nan, overshoot,
-    backend as in the module's docstring.
+    One channel is replicated to three. nan="error" waits for a GPU, nan="propagate" without a mask does not. Also
+    mask (approximate, flagged), reduction, details, nan, overshoot, backend as in the module's docstring.
     """
-    return _call(kernels.dists.dists, x, y, **options)
+    return _call(kernels.dists.dists, x, y, options)
 
 
 @_mirrors(kernels.cnr.cnr)
@@ -206,15 +225,16 @@ def cnr(x: Array, y: Array | None = None, signal: Any = None, background: Any = 
     noise
         For "fixed_noise": the σ of the noisy input, `Sigma(map)`, or the noisy image.
 
-    Rows by default (`reduction="none"`). Also mask, data_range, nan, details, backend as in the module's docstring.
+    Rows by default (`reduction="none"`). It waits for a GPU whatever `nan` says. Also mask, data_range, nan, details,
+    backend as in the module's docstring.
     """
-    return _call(kernels.cnr.cnr, x, y, signal=signal, background=background, **options)
+    return _call(kernels.cnr.cnr, x, y, {"signal": signal, "background": background, **options})
 
 
 @_mirrors(kernels.cnr.cnr_map)
 def cnr_map(x: Array, y: Array | None = None, **options: Any) -> Any:
     """CNR in each window of a large image, as a map; NaN where a window lacks a population. See `cnr`."""
-    return _call(kernels.cnr.cnr_map, x, y, **options)
+    return _call(kernels.cnr.cnr_map, x, y, options)
 
 
 def explain(op: str, x: Array, y: Array | None = None, *, backend: str | None = "auto", **options: Any) -> Any:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from semnr_kernels import _checks, _registry, cnr, dists, fsim, pixel, ssim
+from semnr_kernels import _checks, cnr, dists, fsim, pixel, ssim
 from semnr_kernels import profile as kernel
 
-from ._profile import KINDS, METRICS, Profile, default_ids
+from ._profile import FINGERPRINT, KINDS, METRICS, Profile, default_ids
+from ._reference import Reference
 from .metrics import to_tensor
 
 __all__ = ["Profile", "Reference", "profile"]
 
-# A reference's DISTS maps take about 500 bytes a pixel; more than this is computed anew for each candidate.
-_KEEP_BYTES = 2**30
-_DISTS_BYTES_PER_PIXEL = 500
 # What the CPU kernels score from one read of the pixels.
 _TOGETHER = ("psnr", "ssim", "cnr")
 # Windows of the worst-window columns, and the least pixels of each region in one: fewer, and noise picks the worst.
@@ -92,101 +89,48 @@ def profile(
         y, data_range=data_range, metrics=metrics, masks=masks, mask=mask, nan=nan, fsim_downsample=fsim_downsample,
         dists_weights=dists_weights, dists_resize=dists_resize, details=details, backend=backend, keep=False,
     )  # fmt: skip
-    return reference.profile(x, noise=noise, kind=kind, tiles=tiles, label=label)
+    return against(reference, x, noise=noise, kind=kind, tiles=tiles, label=label)
 
 
-class Reference:
-    """A reference that many candidates are scored against: what depends on it alone is computed once.
-
-    Kept: the checked image, the CNR regions, the FSIM features and, up to 1 GiB, the DISTS maps.
-    `Reference(y, ...).profile(x)` gives what `semnr.profile(x, y, ...)` gives; arguments are the same.
-    """
-
-    def __init__(
-        self,
-        y: Any,
-        *,
-        data_range: float | None = None,
-        metrics: Sequence[str] = METRICS,
-        masks: Any = None,
-        mask: Any = None,
-        nan: str = "error",
-        fsim_downsample: int | str = "auto",
-        dists_weights: Any = None,
-        dists_resize: str | None = None,
-        details: bool = False,
-        backend: str | None = "auto",
-        keep: bool = True,
-    ) -> None:
-        metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-        for name in metrics:
-            _checks.choice("metrics", name, METRICS)
-        _checks.choice("nan", nan, ("error", "propagate", "omit"))
-        if not metrics:
-            raise ValueError(f"metrics is empty; accepted: some of {', '.join(map(repr, METRICS))}")
-        self.numpy = isinstance(y, np.ndarray)
-        self.y = to_tensor("y", y)
-        self.y4 = _checks.as_image("y", self.y)
-        self.data_range = _checks.as_data_range(self.y.dtype, data_range)
-        self.metrics, self.nan, self.details, self.backend = metrics, nan, details, backend
-        self.mask = to_tensor("mask", mask)
-        _checks.as_mask(self.mask, self.y4)
-        self.fsim_downsample, self.dists_weights, self.dists_resize = fsim_downsample, dists_weights, dists_resize
-        self._regions = _given_masks(masks)
-        # nan="omit" masks the candidate's pixels too: nothing of the reference alone can be kept
-        self._keep = keep and nan != "omit"
-        self._fsim: Any = None
-        self._dists: Any = None
-
-    def __len__(self) -> int:
-        return len(self.y4)
-
-    def profile(
-        self,
-        x: Any,
-        *,
-        noise: Any = None,
-        kind: str | None = None,
-        tiles: Sequence[str] | None = None,
-        label: str = "",
-    ) -> Profile:
-        """The profile of candidate `x` against this reference; see `semnr.profile`."""
-        if isinstance(x, np.ndarray) != self.numpy and isinstance(x, np.ndarray | torch.Tensor):
-            ours = "ndarray" if self.numpy else "Tensor"
-            raise TypeError(f"x is {type(x).__name__} and y {ours}; accepted: both of one kind")
-        x, noise = to_tensor("x", x), to_tensor("noise", noise)
-        if kind is not None:
-            _checks.choice("kind", kind, KINDS)
-        with torch.no_grad():
-            scored = _Scored(self, x, noise)
-            done = _TOGETHER if scored.together() else ()
-            for name in self.metrics:
-                if name not in done:
-                    getattr(scored, name)()
-            scored.fingerprint()
-            if kind is None:
-                same = isinstance(noise, torch.Tensor) and noise.shape == x.shape and torch.equal(noise, x)
-                kind = "noisy" if same else "denoised"
-        n = len(self.y4)
-        if tiles is not None and len(tiles) != n:
-            raise ValueError(f"tiles has {len(tiles)} ids for {n} images; accepted: one an image")
-        return Profile(
-            tiles=tuple(default_ids(n) if tiles is None else map(str, tiles)),
-            columns=scored.columns,
-            data_range=self.data_range,
-            settings=scored.settings,
-            flags=tuple(dict.fromkeys(scored.flags)),
-            kind=kind,
-            label=label,
-            auto_ids=tiles is None,
-        )
-
-    def regions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Signal and background of CNR, built on the reference the first time."""
-        if self._regions is None:
-            found = cnr.otsu_masks(self.y, mask=self.mask, nan=self.nan)
-            self._regions = (found.signal, found.background)
-        return self._regions
+def against(
+    reference: Reference,
+    x: Any,
+    *,
+    noise: Any = None,
+    kind: str | None = None,
+    tiles: Sequence[str] | None = None,
+    label: str = "",
+) -> Profile:
+    """The profile of candidate `x` against a reference that is at hand; see `profile`."""
+    if isinstance(x, np.ndarray) != reference.numpy and isinstance(x, np.ndarray | torch.Tensor):
+        ours = "ndarray" if reference.numpy else "Tensor"
+        raise TypeError(f"x is {type(x).__name__} and y {ours}; accepted: both of one kind")
+    x, noise = to_tensor("x", x), to_tensor("noise", noise)
+    if kind is not None:
+        _checks.choice("kind", kind, KINDS)
+    with torch.no_grad():
+        scored = _Scored(reference, x, noise)
+        done = _TOGETHER if scored.together() else ()
+        for name in reference.metrics:
+            if name not in done:
+                getattr(scored, name)()
+        scored.fingerprint()
+        if kind is None:
+            same = isinstance(noise, torch.Tensor) and noise.shape == x.shape and torch.equal(noise, x)
+            kind = "noisy" if same else "denoised"
+    n = len(reference)
+    if tiles is not None and len(tiles) != n:
+        raise ValueError(f"tiles has {len(tiles)} ids for {n} images; accepted: one an image")
+    return Profile(
+        tiles=tuple(default_ids(n) if tiles is None else map(str, tiles)),
+        columns=scored.columns,
+        data_range=reference.data_range,
+        settings=scored.settings,
+        flags=tuple(dict.fromkeys(scored.flags)),
+        kind=kind,
+        label=label,
+        auto_ids=tiles is None,
+    )
 
 
 class _Scored:
@@ -264,37 +208,27 @@ class _Scored:
             if ref.fsim_downsample == "authors"
             else fsim.downsampling_factor(ref.y4.shape[2], ref.y4.shape[3], ref.fsim_downsample)
         )
-        options = {"data_range": ref.data_range, "downsample": ref.fsim_downsample, "mask": ref.mask}
-        if ref._keep and self._is_reference("fsim"):
-            if ref._fsim is None:
-                ref._fsim = fsim.features(ref.y, nan=_or_propagate(ref.nan), **options)
-            fx = fsim.features(self.x, reference_image=ref.y, nan=_or_propagate(ref.nan), **options)
-            self._rows("fsim", fsim.similarity(fx, ref._fsim).rows)
+        rows = ref.rows("fsim", self.x, {"downsample": ref.fsim_downsample})
+        if rows is not None:
+            self._rows("fsim", rows)
             if ref.mask is not None:
                 self.flags.append("approximate: masked pixels take the reference's local mean")
             return
-        options["nan"], options["backend"] = ref.nan, ref.backend
-        found = fsim.fsim(self.x, ref.y, reduction="none", details=True, **options)
+        found = fsim.fsim(self.x, ref.y, downsample=ref.fsim_downsample, reduction="none", details=True, **self.common)
         self._rows("fsim", found.value)
         self.flags += found.flags
 
     def dists(self) -> None:
         ref = self.ref
-        options = {
-            "data_range": ref.data_range, "weights": ref.dists_weights, "resize": ref.dists_resize, "mask": ref.mask,
-        }  # fmt: skip
-        small = math.prod(ref.y4[:, 0].shape) * _DISTS_BYTES_PER_PIXEL <= _KEEP_BYTES
-        if ref._keep and small and self._is_reference("dists"):
-            if ref._dists is None:
-                ref._dists = dists.features(ref.y, nan=_or_propagate(ref.nan), **options)
-            fx = dists.features(self.x, reference_image=ref.y, nan=_or_propagate(ref.nan), **options)
-            self._rows("dists", dists.distance(fx, ref._dists).rows)
-            weights = fx.network.weights
+        options = {"weights": ref.dists_weights, "resize": ref.dists_resize}
+        rows = ref.rows("dists", self.x, options)
+        if rows is not None:
+            weights = dists.load(ref.dists_weights)
+            self._rows("dists", rows)
             self.flags += dists._flags(weights, channels=self.checked.x.shape[1], masked=ref.mask is not None)
             source, sha256, calibrated = weights.source, weights.sha256, weights.calibrated
         else:
-            options["nan"], options["backend"] = ref.nan, ref.backend
-            found = dists.dists(self.x, ref.y, reduction="none", details=True, **options)
+            found = dists.dists(self.x, ref.y, reduction="none", details=True, **options, **self.common)
             self._rows("dists", found.value)
             self.flags += found.flags
             source, sha256, calibrated = (found.settings[k] for k in ("weights", "weights_sha256", "calibrated"))
@@ -336,30 +270,5 @@ class _Scored:
 
     def fingerprint(self) -> None:
         """Mean and σ of the reference: enough to notice that two profiles were scored against different ones."""
-        y = self.ref.y4.double().flatten(1)
-        self._rows("reference_mean", y.mean(1))
-        self._rows("reference_std", y.std(1, correction=0))
-
-    def _is_reference(self, op: str) -> bool:
-        """Kept features serve the reference implementation; where another would be chosen, it runs whole."""
-        call = _registry.Call.of(op, self.checked.x, self.checked.y, masked=self.checked.valid is not None)
-        return _registry.choose(call, self.ref.backend).backend == "reference"
-
-
-def _or_propagate(nan: str) -> str:
-    return "error" if nan == "error" else "propagate"
-
-
-def _given_masks(masks: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
-    if masks is None:
-        return None
-    if isinstance(masks, Mapping):
-        unknown = set(masks) - {"signal", "background"}
-        if unknown or len(masks) != 2:
-            raise ValueError(f"masks has the keys {sorted(map(str, masks))}; accepted: 'signal' and 'background'")
-        masks = masks["signal"], masks["background"]
-    elif hasattr(masks, "signal") and hasattr(masks, "background"):
-        masks = masks.signal, masks.background
-    if not isinstance(masks, tuple | list) or len(masks) != 2:
-        raise TypeError(f"masks is {type(masks).__name__}; accepted: (signal, background), both bool images")
-    return to_tensor("masks[0]", masks[0]), to_tensor("masks[1]", masks[1])
+        for name, value in zip(FINGERPRINT, self.ref.fingerprint(), strict=True):
+            self._rows(name, value)

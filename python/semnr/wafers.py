@@ -11,8 +11,10 @@ where the sample centre is the position of the wafer's centre, measured from the
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,6 +186,29 @@ class Wafer:
             "reticle": list(self.reticle),
             "reticle_origin": list(self.reticle_origin),
         }
+
+
+def read_wafer(path: str | Path) -> Wafer:
+    """A layout from a TOML file whose keys are those of `Wafer`, alone or under [wafer].
+
+    Raises
+    ------
+    ValueError
+        Not TOML, an unknown key, or a value that `Wafer` refuses.
+    OSError
+        The file cannot be read.
+    """
+    try:
+        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None
+    found = found.get("wafer", found)
+    known = [f.name for f in fields(Wafer)]
+    if (unknown := sorted(set(found) - set(known))) or "pitch_um" not in found:
+        fault = f"has {', '.join(unknown)}" if unknown else "has no pitch_um"
+        raise ValueError(f"{path} {fault}; accepted: {', '.join(known)}")
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    return Wafer(**given)
 
 
 def _cut(value: np.ndarray, pitch: float) -> Places:

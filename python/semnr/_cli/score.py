@@ -25,6 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
     parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
     parser.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
+    parser.add_argument("--maps", default="", metavar="M", help="ssim, cnr: also write the tiles' maps to maps.zarr")
+    parser.add_argument("--klarf", choices=("1.2", "1.8"), help="also write the flagged tiles to flagged.klarf")
+    parser.add_argument("--wafer", metavar="FILE", help="layout of the wafer (TOML: pitch_um, center_um, ...)")
     parser.add_argument("--scheduler", metavar="ADDR", help="local:N processes here, or tcp://host:8786 of dask")
     parser.add_argument(
         "--watch",
@@ -43,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..scoring import score
+    from ..wafers import read_wafer
 
     source = args.source
     if args.watch is not None:
@@ -65,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         rules=args.rules,
         allow_unknown=args.allow_unknown,
         alarms=args.alarms,
+        maps=[m.strip() for m in args.maps.split(",") if m.strip()],
+        wafer=None if args.wafer is None else read_wafer(args.wafer),
         scheduler=args.scheduler,
         follow=args.follow,
         resume=args.resume,
@@ -74,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         backend=args.backend,
         quiet=args.quiet or args.json,
     )
+    if args.klarf is not None:
+        scored.write_klarf(scored.path / "flagged.klarf", version=args.klarf)
     verdict = scored.verdict
     if args.json:
         print_json({**scored.info, "verdict": None if verdict is None else verdict.to_dict()})

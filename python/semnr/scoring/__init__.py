@@ -18,6 +18,7 @@ from ..tiles._source import TileKey, TileSource
 from . import _prepare as prepare
 from . import _summaries as summaries
 from ._ids import TileIds
+from ._maps import MapSink, maps_of
 from ._prepare import METRICS
 from ._run import Run, machine
 from ._sink import ParquetSink, parts
@@ -43,6 +44,7 @@ def score(
     allow_unknown: Iterable[str] | str = (),
     alarms: Any = None,
     wafer: Any = None,
+    maps: Sequence[str] = (),
     resume: bool = True,
     workers: int = 2,
     scheduler: str | None = None,
@@ -85,6 +87,8 @@ def score(
     wafer : semnr.wafers.Wafer, optional
         Layout of the wafer: rows get what is missing of die index, in-die and absolute coordinates, and
         `Run.by_place` gives reticle fields and rings. A KLARF source knows its own.
+    maps
+        Of "ssim", "cnr": also write the tiles' maps, float32, to `out/maps.zarr`. Not with a scheduler.
     resume
         Continue the run in `out` when its settings are the same; ValueError names what differs. False: `out`
         must hold no run.
@@ -127,8 +131,12 @@ def score(
     from ._engine import Engine
     from ._scorer import Scorer
 
-    alarm_rules = read_alarms(alarms)
+    alarm_rules, map_names = read_alarms(alarms), maps_of(maps)
     if scheduler is not None:
+        if map_names:
+            raise ValueError(
+                f"maps is {list(map_names)} with scheduler={scheduler!r}; accepted: maps in one process only"
+            )
         workers_of(scheduler)
         prepare.can_travel(inputs, scheduler)
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend)
@@ -155,6 +163,8 @@ def score(
             runner = Cluster(client, Spec(inputs, scorer, workers, budget, share, layout), engine, used)
         sink = ParquetSink(folder)
         stack.callback(sink.flush)  # whatever stops the run, the rows that are known are kept
+        if map_names:
+            scorer.maps = MapSink(folder, map_names)
         watch = Alarms(folder, alarm_rules, resumed=bool(before))
         watch.replay(parts(folder))
         started = time.monotonic()
@@ -180,6 +190,8 @@ def score(
                         sink.add(row)
                         watch.watch(row)
                 progress.advance(len(rows), pixels)
+    if scorer.maps is not None:
+        scorer.maps.trim(summaries.last_index(folder) + 1)
     info.update(
         state="finished",
         settings={**settings, "data_range": scorer.scale_used, "fsim_downsample": scorer.fsim_downsample},

@@ -68,6 +68,24 @@ class Run:
         own = self.info.get("wafer")
         return by_place(self.path, wafer or (Wafer(**own) if own else None))
 
+    def flagged(self) -> dict[str, list[str]]:
+        """Tiles that somebody should look at, and why: alarms, rules that fired, tiles that were not scored."""
+        from ._flagged import flagged
+
+        return flagged(self.path)
+
+    def write_klarf(self, path: str | os.PathLike[str], *, version: str = "1.2", wafer: Any = None) -> int:
+        """Write the flagged tiles as KLARF 1.2 or 1.8 with die and in-die coordinates, for a review tool.
+
+        wafer: `semnr.wafers.Wafer`; default: the run's own. Returns how many tiles have no coordinates and are left
+        out; ValueError where no layout is known.
+        """
+        from ..wafers import Wafer
+        from ._flagged import write_flagged
+
+        own = self.info.get("wafer")
+        return write_flagged(self.path, Path(path), version, wafer or (Wafer(**own) if own else None), self.info)
+
     @property
     def alarms(self) -> list[dict[str, Any]]:
         """What sounded, in order."""

@@ -11,9 +11,11 @@ import numpy as np
 from semnr_kernels import SemnrError
 from semnr_kernels.fsim import downsampling_factor
 
+from .. import metrics
 from ..profiles import profile
 from ..tiles._source import TileKey
 from ..transfer import evidence
+from ._maps import MapSink
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Scorer:
     calibrated: bool | None = None
     scale_used: float | None = None
     weights: dict[str, Any] = field(default_factory=dict)
+    maps: MapSink | None = None
     dtype: Any = None  # of the run: that of its first tile
     one_network: threading.Lock = field(default_factory=threading.Lock)  # VGG16's feature maps are large
 
@@ -83,11 +86,24 @@ class Scorer:
             found = evidence(noisy, x, reference=y, data_range=self.data_range, nan=omit, hints=False)
             columns["transfer"], columns["transfer_se"] = found.transfer[:, 0], found.se[:, 0]
             columns["psnr_noisy"] = self._profile(noisy, y, ("psnr",), None).psnr
+        if self.maps is not None:
+            self._write_maps(self.maps, keys, parts)
         rows = []
         for i, key in enumerate(keys):
             numbers = {name: _number(values[i]) for name, values in columns.items()}
             rows.append({**row_of(key), **numbers, "status": "ok", "reason": None})
         return rows
+
+    def _write_maps(self, sink: MapSink, keys: list[TileKey], parts: dict[str, np.ndarray]) -> None:
+        x, y = parts["x"], parts["y"]
+        options: dict[str, Any] = {"data_range": self.data_range, "nan": self.nan, "backend": self.backend}
+        for name in sink.names:
+            if name == "ssim":
+                found = metrics.ssim(x, y, return_map=True, reduction="none", **options).map
+            else:
+                found = metrics.cnr_map(x, y, **options)
+            for key, values in zip(keys, np.asarray(found), strict=True):
+                sink.write(name, key.index, values.mean(axis=0) if values.ndim == 3 else values)
 
     def _profile(self, x: np.ndarray, y: np.ndarray, metrics: tuple[str, ...], noise: np.ndarray | None) -> Any:
         scored = profile(

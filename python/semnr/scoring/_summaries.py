@@ -29,6 +29,14 @@ def counts(run: Path) -> dict[str, int]:
     return {"tiles": found.total(), "ok": found.pop("ok", 0), **dict(sorted(found.items()))}
 
 
+def last_index(run: Path) -> int:
+    """The highest index of a tile; -1 where there is none."""
+    import pyarrow.compute as pc
+
+    found = [pc.max(table.column("index")).as_py() for table in parts(run, ["index"])]
+    return max((index for index in found if index is not None), default=-1)
+
+
 def problems(run: Path) -> list[dict[str, str]]:
     """The first tiles that were not scored, with the reason."""
     import pyarrow.compute as pc

@@ -1,5 +1,5 @@
 # The everyday commands. `make help` lists them.
-.PHONY: help install build test lint format sanitize triton demo bench clean
+.PHONY: help install build test lint format sanitize triton demo bench soak clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 install:         ## editable install with everything that development needs
@@ -22,5 +22,7 @@ demo:            ## the main job on a small wafer
 	semnr demo
 bench:           ## benchmarks, peers side by side
 	pytest benchmarks -q
+soak:            ## a hundred kills at random moments, longer fuzzing of the KLARF reader
+	SEMNR_SOAK_KILLS=100 SEMNR_SOAK_FUZZ=20000 pytest -q tests/test_stream.py tests/test_klarf.py -k "killed or damaged or nonsense"
 clean:           ## remove what was built
 	rm -rf build dist *.egg-info semnr_kernels/*.so .pytest_cache .mypy_cache .ruff_cache

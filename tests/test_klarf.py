@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import random
 
 import numpy as np
@@ -16,6 +17,8 @@ from PIL import Image
 import semnr
 from semnr.klarf import Defect, ImageRef, InspectedWafer, Klarf, KlarfError, parse_klarf, read_klarf, write_klarf
 from semnr.wafers import Wafer
+
+FUZZ = int(os.environ.get("SEMNR_SOAK_FUZZ", "300"))
 
 ONE = """FileVersion 1 2;
 FileTimestamp 11-22-26 01:02:03;
@@ -209,7 +212,7 @@ def test_what_is_no_klarf_is_refused_with_what_is_accepted(text) -> None:
         parse_klarf(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=FUZZ, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), text=st.sampled_from([ONE, EIGHT]))
 def test_damaged_text_never_raises_anything_but_klarf_error(seed, text) -> None:
     rng = random.Random(seed)
@@ -234,7 +237,7 @@ def test_damaged_text_never_raises_anything_but_klarf_error(seed, text) -> None:
     assert isinstance(klarf, Klarf)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=FUZZ, deadline=None)
 @given(st.text(alphabet='{};," \n0123456789.-eRcordFilLstDaTgeN', max_size=400))
 def test_nonsense_after_a_good_head_never_raises(text) -> None:
     assert isinstance(parse_klarf("FileVersion 1 2;\n" + text), Klarf)

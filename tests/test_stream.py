@@ -17,6 +17,7 @@ import zarr
 import semnr
 from semnr._cli import main
 from semnr._stages import Stages, stage
+from semnr.denoising import denoised
 from semnr.klarf import read_klarf
 from semnr.scoring import _maps
 from semnr.scoring._ids import TileIds
@@ -178,7 +179,7 @@ def test_a_worker_that_is_killed_loses_and_repeats_nothing(tmp_path) -> None:
 def test_tiles_in_memory_cannot_travel_and_the_error_says_what_can(tmp_path) -> None:
     tiles = [np.zeros((16, 16), np.uint8)]
     with pytest.raises(
-        ValueError, match="held in memory; accepted with scheduler='local:2': sources opened from a path"
+        ValueError, match="held in this process; accepted with scheduler='local:2': sources opened from a path"
     ):
         semnr.score(tiles, reference=tiles, out=tmp_path / "o", scheduler="local:2")
     assert not (tmp_path / "o").exists()
@@ -259,6 +260,28 @@ def test_maps_are_written_by_tile_and_a_resume_fills_in_the_rest(tmp_path) -> No
     expected = semnr.ssim(tiles.read(key), tiles.read(key, "reference"), return_map=True).map
     np.testing.assert_allclose(maps["ssim"][4], expected, atol=1e-7)
     assert np.isnan(maps["ssim"][3]).all()  # never written: not scored
+
+
+def test_a_stream_is_denoised_and_scored_in_one_pass_and_its_pixels_kept(tmp_path) -> None:
+    rng = np.random.default_rng(4)
+    clean = np.where(np.arange(64) % 16 < 8, 170, 70) + np.zeros((5, 64, 1))
+    noisy = np.clip(clean + 12 * rng.standard_normal(clean.shape), 0, 255).astype(np.uint8)
+    with create_tiles(tmp_path / "w.zarr", count=5, roles=("reference", "noisy")) as tiles:
+        for i in range(5):
+            tiles.write(TileKey(f"t{i:06d}", i), clean[i].astype(np.uint8), "reference")
+            tiles.write(TileKey(f"t{i:06d}", i), noisy[i], "noisy")
+    semnr.denoise(tmp_path / "w.zarr", tmp_path / "two.zarr", model="gaussian", sigma=1.0)
+    two = semnr.score(tmp_path / "two.zarr", reference=tmp_path / "w.zarr", out=tmp_path / "a", metrics=("psnr",))
+    source = denoised(tmp_path / "w.zarr", model="gaussian", sigma=1.0)
+    one = semnr.score(source, out=tmp_path / "b", metrics=("psnr",), maps=("image",))
+    assert [r["psnr"] for r in rows_of(one)] == [r["psnr"] for r in rows_of(two)]
+    assert "denoise" in one.info["stages"]
+    assert rows_of(one)[0]["transfer"] is not None  # its noisy input is known
+    kept = zarr.open_group(str(one.path / "maps.zarr"), mode="r")["image"]
+    written = semnr.open_tiles(tmp_path / "two.zarr")
+    assert kept.dtype == np.uint8
+    for i, key in enumerate(written):
+        np.testing.assert_array_equal(kept[i], written.read(key))
 
 
 def test_maps_of_smaller_tiles_are_padded_and_a_larger_one_makes_room(tmp_path) -> None:

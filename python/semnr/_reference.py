@@ -32,8 +32,9 @@ _OF_THE_SCORE = ("reduction", "nan", "backend", "overshoot", "return_map", "deta
 class Reference:
     """A reference that many candidates are scored against: what depends on it alone is computed once.
 
-    `Reference(y, ...).ssim(x)` is `semnr.ssim(x, y, ...)`, and so for every method: the same number (to 1e-12), the
-    same options, errors and kind of array. A gradient goes to the candidate and none to the reference.
+    `Reference(y, ...).ssim(x)` is `semnr.ssim(x, y, ...)`, and so for every method: the same number (to 1e-12; DISTS
+    in float32 to 1e-6, since the network sees one image at a time), the same options, errors and kind of array. A
+    gradient goes to the candidate and none to the reference.
 
     Parameters
     ----------
@@ -64,10 +65,11 @@ class Reference:
     Notes
     -----
     Kept from the first use on, or from `prepare`: the CNR regions (2 bytes a pixel), mean and σ of each image, the
-    FSIM features (16 bytes a pixel in float64, at the downsampled size) and the DISTS maps (about 500 bytes a pixel in
-    float32); `nbytes` says how much it is. Nothing is kept for PSNR, SSIM and MS-SSIM: of the four sums under a window
-    three hold the candidate, and the reference's own would be read back at twice the bytes of its pixels. Nor for
-    nan="omit", where the candidate's pixels mask the reference's, nor for `details`, `return_map` and `overshoot`.
+    FSIM features (two numbers a pixel at the downsampled size) and the DISTS maps (about 500 bytes a pixel in float32);
+    `nbytes` says how much it is. Nothing is kept for PSNR, SSIM and MS-SSIM: of the four sums under a window three hold
+    the candidate, and the reference's own would come back as two numbers a pixel, more than the pixel itself. Nor for
+    nan="omit", where the candidate's pixels mask the reference's, nor for `details`, `return_map`, `overshoot` and
+    weights that are a state dict.
 
     Any number of threads may score against one reference.
     """
@@ -206,8 +208,12 @@ class Reference:
         return self._once("fingerprint", self._measure)  # type: ignore[no-any-return]
 
     def _measure(self) -> tuple[torch.Tensor, torch.Tensor]:
-        y = self.y4.double().flatten(1)
-        return y.mean(1), y.std(1, correction=0)
+        """From the kernel that CNR takes its moments from: one read of the pixels, no copy of them."""
+        n, _, height, width = self.y4.shape
+        everywhere = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.y4.device).expand(n, 1, height, width)
+        found = _registry.choose(_registry.Call.of("cnr", self.y4, masked=True)).run(self.y4, everywhere)[0]
+        variance = found.variance.mean(1) + found.mean.var(1, correction=0)
+        return found.mean.mean(1), variance.sqrt()
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         with self._lock:

@@ -176,6 +176,8 @@ class _Scored:
         self._rows("psnr", pixel.to_db(found.mse, ref.data_range))
         self._rows("ssim", found.ssim)
         self._rows("cnr_two_roi", ratio)
+        self._rows("reference_mean", found.reference_mean)
+        self._rows("reference_std", found.reference_variance.sqrt())
         self.settings["ssim"] = dict(kernel.SSIM_SETTINGS)
         return True
 
@@ -270,5 +272,7 @@ class _Scored:
 
     def fingerprint(self) -> None:
         """Mean and σ of the reference: enough to notice that two profiles were scored against different ones."""
+        if set(FINGERPRINT) <= set(self.columns):  # from the read that scored it
+            return
         for name, value in zip(FINGERPRINT, self.ref.fingerprint(), strict=True):
             self._rows(name, value)

@@ -24,8 +24,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nan", choices=("error", "propagate", "omit"), default="error", help="non-finite pixels")
     parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
     parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
+    parser.add_argument("--denoise", metavar="MODEL", help="denoise each tile as it is read; see `semnr denoise`")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="with --denoise: sigma=1.5")
     parser.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
-    parser.add_argument("--maps", default="", metavar="M", help="ssim, cnr: also write the tiles' maps to maps.zarr")
+    parser.add_argument("--maps", default="", metavar="M", help="ssim, cnr, image: also write them to maps.zarr")
     parser.add_argument("--klarf", choices=("1.2", "1.8"), help="also write the flagged tiles to flagged.klarf")
     parser.add_argument("--wafer", metavar="FILE", help="layout of the wafer (TOML: pitch_um, center_um, ...)")
     parser.add_argument("--scheduler", metavar="ADDR", help="local:N processes here, or tcp://host:8786 of dask")
@@ -54,6 +56,15 @@ def run(args: argparse.Namespace) -> int:
 
         there = [role for role in ("denoised", "candidate", "image", *ROLES) if (Path(source) / role).is_dir()]
         source = watch_folder(source, roles=tuple(dict.fromkeys(there)), idle=args.watch)
+    if args.denoise is not None:
+        from ..denoising import denoised
+        from .denoise import parameters
+
+        source = denoised(
+            source, model=args.denoise, data_range=args.data_range, root=args.root, **parameters(args.set)
+        )
+    elif args.set:
+        raise ValueError("--set is given without --denoise MODEL; accepted: both")
     scored = score(
         source,
         reference=args.reference,

@@ -17,6 +17,7 @@ from semnr.denoising._tiled import Tile, cut, default_workers
 if TYPE_CHECKING:
     from semnr.tiles import Problem
 
+DEFAULT_TILE = 512  # side of the windows that large images are worked on in
 _DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
 
 
@@ -58,7 +59,7 @@ def denoise(
     data_range: float | None = None,
     vst: str | bool = "auto",
     noise: str | NoiseModel = "run",
-    tile: int = 512,
+    tile: int = DEFAULT_TILE,
     halo: int | None = None,
     workers: int | None = None,
     overwrite: bool = False,

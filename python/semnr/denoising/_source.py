@@ -22,6 +22,7 @@ from semnr.denoising._run import Denoised
 from semnr.denoising._tiled import Tile, cut
 from semnr.tiles import Problem, TileKey, TileSource, create_tiles, open_tiles
 from semnr.tiles._planes import PlaneSource
+from semnr.tiles._source import length_of
 from semnr_kernels._errors import TileError
 
 
@@ -39,18 +40,9 @@ def denoise_source(
     """See `semnr.denoise`."""
     started = time.monotonic()
     source = open_tiles(src, root=root, tile=side)
-    role = "noisy" if "noisy" in source.roles else "image"
-    total = _length(source)
-    if asked.data_range is None and source.data_range is not None:
-        asked = dataclasses.replace(asked, data_range=float(source.data_range))
-    if asked.noise == "image" and _is_cut(source):
-        raise ValueError(
-            f"noise is 'image', but {source.name} is a mosaic that is cut into tiles; accepted: 'run' or a NoiseModel"
-        )
-    keys, windows = _sample(source, role) if asked.looks else (source, [])
-    # with nothing to look at, each tile is on its own: all of them turn out to be problems, or nearly so
-    plan = None if asked.noise == "image" or (asked.looks and not windows) else asked.plan(lambda: windows)
-    work = _Work(source, role, asked, plan, side)
+    role, total = input_role(source), length_of(source)
+    asked, plan, keys = planned(source, asked)
+    work = Work(source, role, asked, plan, side)
     problems: list[Problem] = list(source.problems)
     done = 0
     first: tuple[int, ...] | None = None
@@ -92,8 +84,27 @@ def denoise_source(
     return summary
 
 
+def input_role(source: TileSource) -> str:
+    """What of a source is denoised."""
+    return "noisy" if "noisy" in source.roles else "image"
+
+
+def planned(source: TileSource, asked: Request) -> tuple[Request, Plan | None, Iterable[TileKey]]:
+    """(request, plan, keys): what is estimated once for the whole source; without a plan each tile has its own."""
+    if asked.data_range is None and source.data_range is not None:
+        asked = dataclasses.replace(asked, data_range=float(source.data_range))
+    if asked.noise == "image" and _is_cut(source):
+        raise ValueError(
+            f"noise is 'image', but {source.name} is a mosaic that is cut into tiles; accepted: 'run' or a NoiseModel"
+        )
+    keys, windows = _sample(source, input_role(source)) if asked.looks else (source, [])
+    # with nothing to look at, each tile is on its own: all of them turn out to be problems, or nearly so
+    plan = None if asked.noise == "image" or (asked.looks and not windows) else asked.plan(lambda: windows)
+    return asked, plan, keys
+
+
 @dataclasses.dataclass(frozen=True)
-class _Work:
+class Work:
     """Read and denoise one tile; what stops it is its Problem, and the run goes on."""
 
     source: TileSource
@@ -143,13 +154,6 @@ def _is_cut(source: TileSource) -> bool:
     return isinstance(source, PlaneSource) and source._tile is not None
 
 
-def _length(source: TileSource) -> int | None:
-    try:
-        return len(source)
-    except TypeError:
-        return None
-
-
 def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.ndarray]]:
     """The keys to go through, and windows to estimate from: readable ones, spread over the source."""
     windows: list[np.ndarray] = []
@@ -173,7 +177,7 @@ def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.n
 
         found = sample_windows(source._sizes(), window)
         return source, [pixels for pixels in found if pixels.size and np.isfinite(pixels).all()]
-    total = _length(source)
+    total = length_of(source)
     if total is None:  # a stream is read once: its first tiles stand for it
         keys = iter(source)
         head = list(islice(keys, MAX_WINDOWS))

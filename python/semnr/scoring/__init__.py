@@ -14,7 +14,7 @@ from .. import __version__
 from .._files import write_json
 from .._progress import Progress
 from ..tiles import open_tiles
-from ..tiles._source import TileKey, TileSource
+from ..tiles._source import TileKey, TileSource, length_of
 from . import _prepare as prepare
 from . import _summaries as summaries
 from ._ids import TileIds
@@ -88,7 +88,8 @@ def score(
         Layout of the wafer: rows get what is missing of die index, in-die and absolute coordinates, and
         `Run.by_place` gives reticle fields and rings. A KLARF source knows its own.
     maps
-        Of "ssim", "cnr": also write the tiles' maps, float32, to `out/maps.zarr`. Not with a scheduler.
+        Of "ssim", "cnr" and "image" (the candidate's pixels, for a source that denoises as it is read): also write
+        them to `out/maps.zarr`, an array (tiles, h, w) each. Not with a scheduler.
     resume
         Continue the run in `out` when its settings are the same; ValueError names what differs. False: `out`
         must hold no run.
@@ -181,7 +182,7 @@ def score(
             "machine": machine(),
         }
         write_json(folder / "run.json", info)
-        total, stages = prepare.length_of(source), engine.stages if follow else None
+        total, stages = length_of(source), engine.stages if follow else None
         with Progress("score", total, quiet=quiet, stages=stages) as progress:
             progress.tiles = len(done)
             for pixels, rows in _rows(source, inputs, runner, done):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 NAME = "maps.zarr"
-MAPS = ("ssim", "cnr")
+MAPS = ("ssim", "cnr", "image")
 
 
 def maps_of(given: Sequence[str] | str) -> tuple[str, ...]:
@@ -21,9 +21,9 @@ def maps_of(given: Sequence[str] | str) -> tuple[str, ...]:
 
 
 class MapSink:
-    """Writes float32 maps by tile index, from any thread. A tile that is scored again replaces its map.
+    """Writes maps by tile index, from any thread. A tile that is scored again replaces its map.
 
-    Maps smaller than the largest are padded with NaN.
+    float32, or "image" in the tiles' dtype. Maps smaller than the largest are padded with NaN, integers with 0.
     """
 
     def __init__(self, run: Path, names: Sequence[str]) -> None:
@@ -32,17 +32,19 @@ class MapSink:
         self._arrays: dict[str, Any] = {}
 
     def write(self, name: str, index: int, values: np.ndarray) -> None:
-        array = self._array(name, index, values.shape)
+        values = values if name == "image" else values.astype(np.float32)
+        array = self._array(name, index, values.shape, values.dtype)
         array[index, : values.shape[0], : values.shape[1]] = values
 
-    def _array(self, name: str, index: int, shape: tuple[int, ...]) -> Any:
+    def _array(self, name: str, index: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         import zarr
 
         with self._lock:
             if name not in self._arrays:
                 group = zarr.open_group(str(self._path), mode="a", zarr_format=3)
+                empty: float = np.nan if dtype.kind == "f" else 0
                 self._arrays[name] = group.get(name) or group.create_array(
-                    name, shape=(0, *shape), chunks=(1, *shape), dtype="float32", fill_value=float("nan")
+                    name, shape=(0, *shape), chunks=(1, *shape), dtype=dtype, fill_value=empty
                 )
             array = self._arrays[name]
             # grown ahead, so that a long stream does not rewrite the metadata for each tile

@@ -87,16 +87,9 @@ def can_travel(inputs: Inputs, scheduler: str) -> None:
     for place in (inputs.candidate, inputs.reference, inputs.noisy):
         if place is not None and place[0]._recipe is None:
             raise ValueError(
-                f"{place[0].name} is held in memory; accepted with scheduler={scheduler!r}: sources opened from a path "
-                "or URL that the workers can open too"
+                f"{place[0].name} is held in this process; accepted with scheduler={scheduler!r}: sources opened from "
+                "a path or URL that the workers can open too"
             )
-
-
-def length_of(source: TileSource) -> int | None:
-    try:
-        return len(source)
-    except TypeError:
-        return None
 
 
 def whence(source: TileSource, given: Any, folder: Path) -> str:

@@ -98,7 +98,9 @@ class Scorer:
         x, y = parts["x"], parts["y"]
         options: dict[str, Any] = {"data_range": self.data_range, "nan": self.nan, "backend": self.backend}
         for name in sink.names:
-            if name == "ssim":
+            if name == "image":
+                found = x[:, 0]
+            elif name == "ssim":
                 found = metrics.ssim(x, y, return_map=True, reduction="none", **options).map
             else:
                 found = metrics.cnr_map(x, y, **options)

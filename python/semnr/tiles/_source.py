@@ -89,6 +89,14 @@ class TileSource(abc.ABC):
         """Release files."""
 
 
+def length_of(source: TileSource) -> int | None:
+    """Number of tiles; None where it is not known before the end."""
+    try:
+        return len(source)
+    except TypeError:
+        return None
+
+
 def _reopen(source: Any, options: dict[str, Any]) -> TileSource:
     from . import open_tiles
 

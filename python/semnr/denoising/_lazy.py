@@ -1,0 +1,75 @@
+"""A source whose tiles are denoised when they are read: denoise and score a stream in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semnr._stages import stage
+from semnr.denoising._noise import NoiseModel
+from semnr.denoising._plan import request
+from semnr.denoising._run import DEFAULT_TILE
+from semnr.denoising._source import Work, input_role, planned
+from semnr.tiles import Problem, TileKey, TileSource, open_tiles
+from semnr_kernels._errors import TileError
+
+
+class DenoisedSource(TileSource):
+    """Role "image" is the denoised tile; every other role is that of the source."""
+
+    def __init__(self, source: TileSource, work: Work, keys: Any, model: str) -> None:
+        self.name = f"{source.name} denoised by {model}"
+        self.roles = ("image", *(role for role in source.roles if role not in ("image", "candidate")))
+        self.problems, self.pixel_nm = source.problems, source.pixel_nm
+        self.data_range, self.layout = work.asked.data_range, source.layout
+        self._source, self._work, self._keys = source, work, keys
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[TileKey]:
+        return iter(self._keys)
+
+    def find(self, tile: str) -> TileKey | None:
+        return self._source.find(tile)
+
+    def read(self, key: TileKey, role: str = "image") -> np.ndarray:
+        self._check_role(role)
+        if role != "image":
+            return self._source.read(key, role)
+        with stage("denoise"):
+            found = self._work(key)
+        if isinstance(found, Problem):
+            raise TileError(key.tile, found.reason, found.status)
+        return found
+
+
+def denoised(
+    src: Any,
+    *,
+    model: str = "nlm",
+    data_range: float | None = None,
+    vst: str | bool = "auto",
+    noise: str | NoiseModel = "run",
+    tile: int = DEFAULT_TILE,
+    halo: int | None = None,
+    root: str | Path | None = None,
+    **params: Any,
+) -> TileSource:
+    """The tiles of `src`, each denoised when it is read; for `semnr.score`, which then writes no pixels.
+
+    Arguments, and what is estimated once for the run, are those of `semnr.denoise`. Of several roles `noisy` is
+    denoised, else `image`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `semnr.denoise`; from `read`, TileError for a tile that cannot be read or denoised.
+    """
+    asked = request(model, params, vst, noise, data_range, halo)
+    source = open_tiles(src, root=root, tile=tile)
+    asked, plan, keys = planned(source, asked)
+    return DenoisedSource(source, Work(source, input_role(source), asked, plan, tile), keys, model)

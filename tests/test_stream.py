@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 import semnr
@@ -19,7 +20,7 @@ from semnr._cli import main
 from semnr._stages import Stages, stage
 from semnr.denoising import denoised
 from semnr.klarf import read_klarf
-from semnr.scoring import _maps
+from semnr.scoring import _device, _maps
 from semnr.scoring._ids import TileIds
 from semnr.tiles import TileKey, create_tiles
 from semnr.wafers import Wafer, read_wafer
@@ -245,6 +246,45 @@ def kills(folder, count: int, seed: int) -> None:
 
 def test_a_run_killed_at_random_moments_loses_nothing_and_repeats_nothing(tmp_path) -> None:
     kills(tmp_path, int(os.environ.get("SEMNR_SOAK_KILLS", "3")), seed=int(os.environ.get("SEMNR_SOAK_SEED", "1")))
+
+
+# --- on a device ----------------------------------------------------------------------------------------------
+
+
+def test_batches_travel_through_buffers_in_turn_and_arrive_as_they_were() -> None:
+    upload = _device.Upload(torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    batches = [
+        {
+            "x": rng.integers(0, 9, (n, 1, 5, 7), dtype=np.uint16),
+            "y": rng.random((n, 1, 5, 7)).astype(np.float32)[..., ::-1],
+        }
+        for n in (1, 3, 2)
+    ]
+    arrived = [upload(parts) for parts in batches]
+    for (tensors, event), parts in zip(arrived, batches, strict=True):
+        with upload.arrived(tensors, event):
+            for name, image in parts.items():
+                np.testing.assert_array_equal(tensors[name].numpy(), image)
+    assert len(upload._buffers) == 2
+
+
+def test_rows_do_not_depend_on_the_way_the_pixels_came(tmp_path, monkeypatch) -> None:
+    """A device that is none: the whole path of tensors through the scorer, on the CPU."""
+    source = stack(tmp_path / "w.zarr")
+    plain = semnr.score(source, out=tmp_path / "a", metrics=("psnr", "ssim"))
+    monkeypatch.setattr("semnr.scoring._device.device_of", lambda given: torch.device("cpu"))
+    sent = semnr.score(source, out=tmp_path / "b", metrics=("psnr", "ssim"))
+    for one, other in zip(rows_of(sent), rows_of(plain), strict=True):
+        assert one == {k: pytest.approx(v, rel=1e-9) if isinstance(v, float) else v for k, v in other.items()}
+    assert sent.info["stages"]["upload"]["passes"] > 0
+
+
+def test_a_device_that_is_not_there_is_named_before_anything_is_written(tmp_path) -> None:
+    for device in ("abacus", "cuda:7" if not torch.cuda.is_available() else "xpu"):
+        with pytest.raises(ValueError, match=f"device is '{device}'"):
+            semnr.score(stack(tmp_path / f"{device[:2]}.zarr"), out=tmp_path / "o", device=device)
+    assert not (tmp_path / "o").exists()
 
 
 # --- what a run writes beside its rows ------------------------------------------------------------------------

@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read tiles; default 2")
     parser.add_argument("--memory-budget", default="2GiB", metavar="SIZE", help="bounds the tiles held; default 2GiB")
     parser.add_argument("--root", metavar="DIR", help="folder that a plan's paths may lie in")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N or auto; never ran on a GPU")
     parser.add_argument("--backend", default="auto", help="default auto; see `semnr doctor`")
     add_output_options(parser)
 
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         memory_budget=args.memory_budget,
         root=args.root,
+        device=args.device,
         backend=args.backend,
         quiet=args.quiet or args.json,
     )

@@ -50,6 +50,7 @@ def score(
     scheduler: str | None = None,
     memory_budget: int | str = "2GiB",
     root: Any = None,
+    device: Any = "cpu",
     backend: str | None = "auto",
     follow: bool = False,
     quiet: bool = True,
@@ -100,6 +101,9 @@ def score(
         dask.distributed scheduler, whose workers can open the same sources. This process alone writes.
     memory_budget
         Bytes, or "2GiB": bounds the tiles held at once, in each process.
+    device
+        "cpu", "cuda", "cuda:N" or "auto": where tiles are scored. Batches travel to a GPU through pinned buffers on
+        a stream of their own. *Never ran on a GPU.*
     follow
         Print throughput and latency by stage (read, decode, compute, write) while the run goes on.
 
@@ -129,6 +133,7 @@ def score(
 
     from ._alarms import Alarms, read_alarms
     from ._cluster import Cluster, Spec, cluster, workers_of
+    from ._device import Upload, device_of
     from ._engine import Engine
     from ._scorer import Scorer
 
@@ -141,7 +146,10 @@ def score(
         workers_of(scheduler)
         prepare.can_travel(inputs, scheduler)
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend)
-    engine = Engine(inputs, scorer, workers, budget, layout)
+    if (target := device_of(device)) is not None and scheduler is not None:
+        raise ValueError(f"device is {device!r} with scheduler={scheduler!r}; accepted: 'cpu' with a scheduler")
+    upload = None if target is None else Upload(target)
+    engine = Engine(inputs, scorer, workers, budget, layout, upload)
     folder = Path(out)
     whence = {s: prepare.whence(s, given, folder) for s, given in ((source, src), *inputs.given(reference, noisy))}
     settings: dict[str, Any] = {

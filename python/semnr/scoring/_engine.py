@@ -15,6 +15,8 @@ from .._ordered import in_order, pool
 from .._stages import Stages
 from ..tiles._source import Problem, TileKey
 from ..wafers import Wafer
+from . import _device
+from ._device import Upload
 from ._scorer import Scorer, unscored
 from ._stream import Batch, Inputs, batches
 
@@ -32,6 +34,7 @@ class Engine:
     readers: int
     budget: int
     layout: Wafer | None = None
+    upload: Upload | None = None
     stages: Stages = field(default_factory=Stages)
 
     def run(self, keys: Iterable[TileKey]) -> Iterator[tuple[int, Rows]]:
@@ -54,7 +57,7 @@ class Engine:
     def _jobs(self, loaded: Iterator[tuple[TileKey, Any]]) -> Iterator[tuple[int, Callable[[], Rows]]]:
         """(pixels, job) for each batch or problem; a job returns rows."""
         # a tile is held as candidate, reference and noisy, in the read-ahead and in the batches at work
-        most = max(1, min(BATCH_BYTES, self.budget // 64))
+        most = max(1, min(BATCH_BYTES if self.upload is None else _device.BATCH_BYTES, self.budget // 64))
         for item in batches(loaded, most):
             if not isinstance(item, Batch):
                 key, problem = item
@@ -63,15 +66,24 @@ class Engine:
             x = item.parts["x"]
             self.scorer.begin(x)
             if x.dtype == self.scorer.dtype:
-                yield x.size, partial(self._score, item)
+                yield x.size, partial(self._score, item.keys, *self._sent(item))
             else:
                 reason = f"tile is {x.dtype}, the run {self.scorer.dtype}"
                 yield 0, partial(self._placed, unscored(item.keys, "wrong_dtype", reason))
 
-    def _score(self, batch: Batch) -> Rows:
+    def _sent(self, batch: Batch) -> tuple[dict[str, Any], Any]:
+        """The pixels where they are scored, and the event of their arrival there."""
+        if self.upload is None:
+            return batch.parts, None
+        with self.stages.stage("upload"):
+            return self.upload(batch.parts)
+
+    def _score(self, keys: list[TileKey], parts: dict[str, Any], arrival: Any) -> Rows:
         with self.stages.stage("compute"):
-            rows = self.scorer.rows(batch.keys, batch.parts)
-        return self._placed(rows)
+            if self.upload is None:
+                return self._placed(self.scorer.rows(keys, parts))
+            with self.upload.arrived(parts, arrival):
+                return self._placed(self.scorer.rows(keys, parts))
 
     def _placed(self, rows: Rows) -> Rows:
         return rows if self.layout is None else [self.layout.complete(row) for row in rows]
@@ -84,7 +96,7 @@ class Engine:
         """
         import torch
 
-        count = torch.get_num_threads()
+        count = torch.get_num_threads() if self.upload is None else _device.BUFFERS
         # the context carries use_backend and the record of backends into the threads
         ready = ((pixels, job, contextvars.copy_context()) for pixels, job in jobs)
         with pool(count, "score", torch.set_num_threads, 1) as threads:

@@ -13,6 +13,7 @@ from semnr_kernels.fsim import downsampling_factor
 
 from .. import metrics
 from ..profiles import profile
+from ..tiles._pixels import to_numpy
 from ..tiles._source import TileKey
 from ..transfer import evidence
 from ._maps import MapSink
@@ -104,7 +105,7 @@ class Scorer:
                 found = metrics.ssim(x, y, return_map=True, reduction="none", **options).map
             else:
                 found = metrics.cnr_map(x, y, **options)
-            for key, values in zip(keys, np.asarray(found), strict=True):
+            for key, values in zip(keys, to_numpy(found), strict=True):
                 sink.write(name, key.index, values.mean(axis=0) if values.ndim == 3 else values)
 
     def _profile(self, x: np.ndarray, y: np.ndarray, metrics: tuple[str, ...], noise: np.ndarray | None) -> Any:

@@ -1,0 +1,103 @@
+"""Batches to a GPU: pinned buffers in turn and a stream of their own, so that one travels while another is scored.
+
+Never ran on a GPU: none was at hand. The rotation of the buffers is tested with a device that is none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+BUFFERS = 2
+# A GPU wants more at a time than a core does.
+BATCH_BYTES = 2**26
+
+
+@dataclass
+class _Buffer:
+    """Host memory that a batch travels from; free again when its copy is done."""
+
+    pinned: torch.Tensor
+    copied: Any = None  # event
+
+
+class Upload:
+    """Copies the parts of a batch to `device`; `with upload.arrived(...)` orders the reader behind the copy."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._cuda = device.type == "cuda"
+        self._stream = torch.cuda.Stream(device) if self._cuda else None
+        self._buffers: deque[_Buffer] = deque(
+            _Buffer(torch.empty(0, dtype=torch.uint8, pin_memory=self._cuda)) for _ in range(BUFFERS)
+        )
+
+    def __call__(self, parts: dict[str, np.ndarray]) -> tuple[dict[str, torch.Tensor], Any]:
+        """(tensors on the device, event of their arrival). Waits for the buffer's last copy, not for the device."""
+        buffer = self._buffers[0]
+        self._buffers.rotate(-1)
+        if buffer.copied is not None:
+            buffer.copied.synchronize()
+        total = sum(_aligned(image.nbytes) for image in parts.values())
+        if buffer.pinned.numel() < total:
+            buffer.pinned = torch.empty(total, dtype=torch.uint8, pin_memory=self._cuda)
+        sent, at = {}, 0
+        with self._on_stream():
+            for name, image in parts.items():
+                host = buffer.pinned[at : at + image.nbytes]
+                host.numpy()[:] = np.ascontiguousarray(image).reshape(-1).view(np.uint8)
+                like = torch.from_numpy(np.empty(0, image.dtype)).dtype
+                sent[name] = host.to(self.device, non_blocking=True, copy=True).view(like).reshape(image.shape)
+                at += _aligned(image.nbytes)
+            if self._stream is not None:
+                buffer.copied = torch.cuda.Event()
+                buffer.copied.record(self._stream)
+        return sent, buffer.copied
+
+    @contextmanager
+    def arrived(self, tensors: dict[str, torch.Tensor], event: Any) -> Iterator[None]:
+        """Make the current stream wait for the copy, and the memory live as long as that stream uses it."""
+        if event is None:
+            yield
+            return
+        with torch.cuda.device(self.device):
+            current = torch.cuda.current_stream()
+            current.wait_event(event)
+            for tensor in tensors.values():
+                tensor.record_stream(current)
+            yield
+
+    def _on_stream(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+
+def _aligned(nbytes: int) -> int:
+    """Parts start at 256 bytes, as the kernels' wide loads like it."""
+    return -(-nbytes // 256) * 256
+
+
+def device_of(given: Any) -> torch.device | None:
+    """None for the CPU, else the CUDA device; "auto": one where there is one.
+
+    Raises
+    ------
+    ValueError
+        No such device here.
+    """
+    if given == "auto":
+        given = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(given)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {given!r}: {error}; accepted: 'auto', 'cpu', 'cuda' or 'cuda:N'") from None
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda" or not torch.cuda.is_available():
+        raise ValueError(f"device is {given!r}; accepted here: 'auto' or 'cpu' (torch sees no CUDA device)")
+    return device

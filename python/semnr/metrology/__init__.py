@@ -1,0 +1,20 @@
+"""SEM metrology: edges of lines and holes to a fraction of a pixel, CD, roughness, and what a denoiser did to them."""
+
+from __future__ import annotations
+
+from ._compare import LineComparison, compare_lines
+from ._holes import Hole, measure_holes
+from ._lines import LineEdges, find_edges
+from ._roughness import Roughness, edge_psd, roughness
+
+__all__ = [
+    "Hole",
+    "LineComparison",
+    "LineEdges",
+    "Roughness",
+    "compare_lines",
+    "edge_psd",
+    "find_edges",
+    "measure_holes",
+    "roughness",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import pickle
 import subprocess
@@ -199,10 +200,11 @@ def test_two_processes_give_the_value_of_one(tmp_path: Path) -> None:
     torch.save(halves[1], tmp_path / "half.pt")
     script = textwrap.dedent(
         f"""
-        import torch, torch.distributed as dist
+        import datetime, torch, torch.distributed as dist
         from semnr.torchmetrics import PSNR, SSIM
 
-        dist.init_process_group("gloo", init_method="{store}", rank=1, world_size=2)
+        wait = datetime.timedelta(seconds=60)
+        dist.init_process_group("gloo", init_method="{store}", rank=1, world_size=2, timeout=wait)
         x, y = torch.load("{tmp_path}/half.pt")
         for metric in (SSIM(1.0), PSNR(1.0)):
             metric.update(x, y)
@@ -213,7 +215,8 @@ def test_two_processes_give_the_value_of_one(tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     found = []
     try:
-        torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=2)
+        wait = datetime.timedelta(seconds=60)
+        torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=2, timeout=wait)
         for metric in (SSIM(1.0), PSNR(1.0)):
             fed(metric, halves[:1])
             found.append((metric.compute().item(), metric.summary()["images"]))

@@ -1,8 +1,8 @@
-"""Builds csrc: one CPU module per instruction set, no torch headers.
+"""Builds csrc: one CPU module per instruction set and, where an nvcc is found, one of CUDA kernels; no torch headers.
 
 An install without a C++ compiler still works: the reference backend does the job, slower, and
 `semnr doctor` says what is missing. SEMNR_SANITIZE=1 builds with AddressSanitizer and
-UndefinedBehaviorSanitizer.
+UndefinedBehaviorSanitizer. SEMNR_CUDA=0 leaves the CUDA kernels out, SEMNR_CUDA=1 insists on them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,12 @@ from __future__ import annotations
 import copy
 import os
 import platform
+import re
+import shlex
+import shutil
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -23,6 +28,8 @@ except ImportError:  # an sdist inspected without build isolation
 
 CSRC = Path("csrc")
 MSVC = sys.platform == "win32"
+CUDA = "semnr_kernels._cuda_kernels"
+CHIPS = (80, 90, 100)  # of the CUDA kernels; later ones run them from the last one's PTX
 
 
 class BuildOrExplain(build_ext):
@@ -42,16 +49,19 @@ class BuildOrExplain(build_ext):
         kind = "sanitized" if os.environ.get("SEMNR_SANITIZE") else "plain"
         one.build_temp = str(Path(self.build_temp) / ext.name / kind)
         try:
+            if ext.name == CUDA:
+                ext.extra_objects = compile_cuda(Path(one.build_temp))
             super(BuildOrExplain, one).build_extension(ext)
         except Exception as error:
             self._explain(error, ext.name)
             self.extensions = [other for other in self.extensions if other is not ext]
 
-    def _explain(self, error: Exception, what: str = "the native CPU kernels") -> None:
-        if os.environ.get("SEMNR_SANITIZE"):
-            raise error
+    def _explain(self, error: Exception, what: str | None = None) -> None:
+        name = what or "the native kernels"
+        if os.environ.get("SEMNR_SANITIZE") or (what in (None, CUDA) and os.environ.get("SEMNR_CUDA") == "1"):
+            raise SystemExit(f"{name} not built: {error}") from error  # which no `except Exception` holds back
         print(
-            f"semnr: {what} not built ({error}). semnr works without it, slower: what is left of the "
+            f"semnr: {name} not built ({error}). semnr works without it, slower: what is left of the "
             "native modules, or backend 'reference'. Install a C++17 compiler and reinstall to have it.",
             file=sys.stderr,
         )
@@ -80,17 +90,16 @@ def instruction_sets() -> dict[str, list[str]]:
     return wanted
 
 
-def extensions() -> list:  # type: ignore[type-arg]
-    if Pybind11Extension is None:
-        return []
+def cpu_extensions() -> list:  # type: ignore[type-arg]
     compile_args, link_args = flags()
     sources = ["csrc/module.cpp", "csrc/pool.cpp"]
-    sources += sorted(str(p) for pattern in ("*/*_cpu.cpp", "*/*_bind.cpp") for p in CSRC.glob(pattern))
+    found = (p for pattern in ("*/*_cpu.cpp", "*/*_bind.cpp") for p in CSRC.glob(pattern))
+    sources += sorted(str(p) for p in found if not p.name.endswith("_cuda_bind.cpp") and p.parent.name != "emulation")
     return [
         Pybind11Extension(
             f"semnr_kernels._cpu_{isa}",
             sources,
-            depends=sorted(str(p) for p in CSRC.rglob("*.hpp")),
+            depends=sorted(str(p) for p in CSRC.rglob("*.hpp") if p.parent.name not in ("cuda", "emulation")),
             include_dirs=["csrc"],
             define_macros=[("SEMNR_MODULE", f"_cpu_{isa}"), ("SEMNR_ISA", f'"{isa}"')],
             extra_compile_args=[*compile_args, *isa_args],
@@ -100,5 +109,100 @@ def extensions() -> list:  # type: ignore[type-arg]
     ]
 
 
+# --- CUDA -----------------------------------------------------------------------------------------------------
+
+
+def nvcc() -> str | None:
+    """The CUDA compiler to use, None where CUDA is unwanted or absent."""
+    wanted = os.environ.get("SEMNR_CUDA", "")
+    if wanted not in ("", "0", "1"):
+        raise SystemExit(f"SEMNR_CUDA is {wanted!r}; accepted: 0, 1 or unset")
+    if wanted == "0":
+        return None
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    found = shutil.which("nvcc", path=os.pathsep.join([*(f"{home}/bin" for home in homes), os.environ.get("PATH", "")]))
+    if wanted == "1" and (found is None or MSVC):
+        raise SystemExit("SEMNR_CUDA=1, but no nvcc is on the PATH or in CUDA_HOME/bin (Windows never)")
+    return None if MSVC or os.environ.get("SEMNR_SANITIZE") else found
+
+
+def ask(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def nvcc_version(compiler: str) -> str:
+    found = re.search(r"V([\d.]+)", ask(compiler, "--version"))
+    return found[1] if found else "unknown"
+
+
+def chips(compiler: str) -> list[int]:
+    known = ask(compiler, "--list-gpu-code")
+    return [chip for chip in CHIPS if re.search(rf"\bsm_{chip}\b", known)]
+
+
+def compile_cuda(folder: Path) -> list[str]:
+    """Objects of every *_cuda.cu, several at a time; one that is newer than all sources is kept."""
+    compiler = str(nvcc())
+    sources = sorted(CSRC.glob("*/*_cuda.cu"))
+    targets = chips(compiler)
+    if not targets:
+        raise RuntimeError(f"{compiler} knows none of sm_{', sm_'.join(map(str, CHIPS))}")
+    code = [f"-gencode=arch=compute_{chip},code=sm_{chip}" for chip in targets]
+    code.append(f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}")
+    newest = max(p.stat().st_mtime for pattern in ("*.hpp", "*.cuh", "*.cu") for p in CSRC.rglob(pattern))
+    host = ["-ccbin", os.environ["CXX"].split()[0]] if os.environ.get("CXX") else []
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def compile_one(source: Path) -> str:
+        made = folder / f"{source.stem}.o"
+        command = [compiler, *host, "-std=c++17", "-O3", "-Icsrc", "-Xcompiler=-fPIC,-fvisibility=hidden", *code]
+        command += ["-c", str(source), "-o", str(made)]
+        written = folder / f"{source.stem}.command"
+        fresh = made.is_file() and made.stat().st_mtime > newest
+        if fresh and written.is_file() and written.read_text() == shlex.join(command):
+            return str(made)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{shlex.join(command)}\n{done.stderr.strip()}")
+        written.write_text(shlex.join(command))
+        return str(made)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(compile_one, sources))
+
+
+def cuda_extensions() -> list:  # type: ignore[type-arg]
+    bindings = sorted(CSRC.glob("*/*_cuda_bind.cpp"))
+    compiler = nvcc()
+    if compiler is None or not bindings:
+        return []
+    # nvcc knows where its headers and libraries lie, also where a wrapper script is what is on the PATH
+    plan = ask(compiler, "--dryrun", "plan.cu")
+    listed = {name: re.search(rf"^#\$ {name}=(.*)$", plan, re.M) for name in ("INCLUDES", "LIBRARIES")}
+    search = [word for match in listed.values() if match for word in shlex.split(match[1])]
+    ops = " ".join(f"X({p.name.removesuffix('_cuda_bind.cpp')})" for p in bindings)
+    return [
+        Pybind11Extension(
+            CUDA,
+            ["csrc/cuda/module.cpp", *map(str, bindings)],
+            depends=sorted(str(p) for pattern in ("*.hpp", "*.cuh", "*.cu") for p in CSRC.rglob(pattern)),
+            include_dirs=["csrc", *(word[2:] for word in search if word.startswith("-I"))],
+            define_macros=[
+                ("SEMNR_MODULE", CUDA.rpartition(".")[2]),
+                ("SEMNR_OPS(X)", ops),
+                ("SEMNR_NVCC", f'"{nvcc_version(compiler)}"'),
+                ("SEMNR_ARCHITECTURES", f"std::vector<int>{{{', '.join(map(str, chips(compiler)))}}}"),
+            ],
+            extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden"],
+            extra_link_args=[
+                *(word for word in search if word.startswith("-L")),
+                *("-lcudart_static", "-ldl", "-lrt", "-lpthread"),
+            ],
+        )
+    ]
+
+
 packages = find_packages(include=["semnr_kernels", "semnr_kernels.*"]) + find_packages("python")
-setup(packages=packages, ext_modules=extensions(), cmdclass={"build_ext": BuildOrExplain})
+modules = [] if Pybind11Extension is None else [*cpu_extensions(), *cuda_extensions()]
+setup(packages=packages, ext_modules=modules, cmdclass={"build_ext": BuildOrExplain})

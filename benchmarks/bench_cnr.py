@@ -19,7 +19,7 @@ from peers import alternate, images, median
 from scipy.ndimage import uniform_filter
 
 import semnr
-from semnr_kernels.cnr import native, reference
+from semnr_kernels.cnr import Masks, native, reference
 
 WINDOW, STRIDE = 64, 32
 Sums = list[np.ndarray]  # count, Σ z, Σ z² of a region by windows
@@ -156,6 +156,36 @@ def kernel(side: int, window: int, stride: int) -> dict:
     }
 
 
+def masks(side: int, dtype: torch.dtype) -> dict:
+    """Regions built on an image; the definition, and the same steps by SciPy and scikit-image beside it."""
+    from scipy.ndimage import binary_dilation, gaussian_filter
+    from skimage.filters import threshold_otsu
+
+    x = lines(side, dtype)
+    pixels, square = x.numpy(), np.ones((5, 5), dtype=bool)
+
+    def own() -> Masks:
+        return semnr.otsu_masks(x)
+
+    def definition() -> Masks:
+        with semnr.use_backend("reference"):
+            return semnr.otsu_masks(x)
+
+    def libraries() -> tuple[np.ndarray, np.ndarray]:
+        smooth = gaussian_filter(pixels.astype(np.float64), 1.0)
+        bright = smooth > threshold_otsu(smooth, nbins=256)
+        return bright & ~binary_dilation(~bright, square), ~bright & ~binary_dilation(bright, square)
+
+    found, wanted, theirs = own(), definition(), libraries()
+    for a, b, c in zip((found.signal, found.background), (wanted.signal, wanted.background), theirs, strict=True):
+        assert a.any()
+        assert torch.equal(a, b)
+        assert (a.numpy() == c)[8:-8, 8:-8].mean() > 0.999  # they extend the image over its borders
+    work = f"otsu_masks, {str(dtype)[6:]}, {side}²"
+    calls = {"semnr": own, "the definition in torch": definition, "SciPy and scikit-image": libraries}
+    return {"work": work, "pixels": side * side, **calls}
+
+
 CASES = {
     "map-float32": (one_map, 4096, torch.float32),
     "map-uint8": (one_map, 4096, torch.uint8),
@@ -163,6 +193,9 @@ CASES = {
     "roi-float32": (two_roi, 4096, torch.float32),
     "roi-uint8": (two_roi, 4096, torch.uint8),
     "roi-512-float32": (two_roi, 512, torch.float32),
+    "masks-float32": (masks, 1024, torch.float32),
+    "masks-uint8": (masks, 1024, torch.uint8),
+    "masks-2048-float32": (masks, 2048, torch.float32),
     **{f"moments-{w}-{s}": (kernel, 1024, w, s) for w, s in ((8, 1), (32, 1), (128, 1), (64, 24), (64, 32))},
 }
 

@@ -4,6 +4,8 @@
 #include "cpu_features.hpp"
 
 void bind_cnr(pybind11::module_& m);
+void bind_dists(pybind11::module_& m);
+void bind_fsim(pybind11::module_& m);
 void bind_gradient(pybind11::module_& m);
 void bind_pixel(pybind11::module_& m);
 void bind_profile(pybind11::module_& m);
@@ -14,6 +16,8 @@ PYBIND11_MODULE(SEMNR_MODULE, m) {
   m.attr("ISA") = SEMNR_ISA;
   m.def("cpu_runs", &semnr::cpu_runs, "Whether this CPU (and its system) runs modules built for `isa`.");
   bind_cnr(m);
+  bind_dists(m);
+  bind_fsim(m);
   bind_gradient(m);
   bind_pixel(m);
   bind_profile(m);

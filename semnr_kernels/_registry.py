@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from . import OPS, _native
+from . import OPS, _cuda, _native
 from ._errors import BackendUnavailable
 
 # "auto" tries these in order; everything else (an instruction set, a test vehicle) must be named.
@@ -126,7 +126,7 @@ def _probe_triton() -> str | None:
 
 
 def _probe_cuda() -> str | None:
-    return "no CUDA kernels are built yet"
+    return _cuda.probe()
 
 
 def _probe_interpreter() -> str | None:
@@ -140,7 +140,7 @@ def _probe_interpreter() -> str | None:
 
 
 def _probe_emulated() -> str | None:
-    return "the emulation module is not built"
+    return _cuda.probe_emulated()
 
 
 BACKENDS: dict[str, Backend] = {
@@ -163,9 +163,9 @@ BACKENDS: dict[str, Backend] = {
             for isa in _native.INSTRUCTION_SETS
         ),
         Backend("triton", _probe_triton, "needs an NVIDIA or AMD GPU and triton"),
-        Backend("cuda", _probe_cuda, "build with nvcc on the PATH, run on an NVIDIA GPU"),
+        Backend("cuda", _probe_cuda, "build with nvcc on the PATH, run on an NVIDIA GPU", _cuda.describe),
         Backend("triton-interpret", _probe_interpreter, "tests only: TRITON_INTERPRET=1"),
-        Backend("cuda-emulated", _probe_emulated, "tests only"),
+        Backend("cuda-emulated", _probe_emulated, "tests only: python tests/emulated.py builds it"),
     )
 }
 

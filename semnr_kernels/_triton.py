@@ -5,10 +5,11 @@ Imported only through `_registry.register_triton`, when a Triton backend is chos
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,17 +20,20 @@ import torch
 import triton
 import triton.language as tl
 
+VERSION = tuple(int(n) for n in re.findall(r"\d+", triton.__version__)[:2])
 # Pointer types of a signature, as the just-in-time compiler names them.
 TYPES = {
     torch.bool: "i1",
     torch.uint8: "u8",
     torch.uint16: "u16",
+    torch.int32: "i32",
     torch.int64: "i64",
     torch.float16: "fp16",
     torch.bfloat16: "bf16",
     torch.float32: "fp32",
     torch.float64: "fp64",
 }
+SECOND_AXIS = 65535  # programs that a grid's second axis takes (CUDA)
 # (backend, architecture, lanes of a warp)
 TARGETS = {
     "sm_80": ("cuda", 80, 32),
@@ -55,6 +59,12 @@ def power_of_2(n: int) -> int:
 
 
 # --- launching ------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=256)
+def numbers(device: torch.device, *values: float) -> torch.Tensor:
+    """Float64 arguments by address (by value a kernel takes float32); copied to the device once."""
+    return torch.tensor(values, dtype=torch.float64, device=device)
 
 
 @dataclass(frozen=True)
@@ -142,9 +152,19 @@ class Compiled:
     threads: int
 
 
-def signature(made: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], list[list[Any]]]]:
+def _type(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"*{TYPES[value.dtype]}"
+    return "i32" if -(2**31) <= value < 2**31 else "i64"
+
+
+def _address(value: Any) -> int:
+    return value.data_ptr() if isinstance(value, torch.Tensor) else value
+
+
+def signature(made: Launch) -> tuple[dict[str, Any], dict[str, Any], dict[tuple[int, ...], list[list[Any]]]]:
     """Types, constants and attributes of a launch by the rules of the just-in-time compiler."""
-    types: dict[str, str] = {}
+    types: dict[str, Any] = {}
     constants = dict(made.constants)
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     for index, name in enumerate(made.kernel.arg_names):
@@ -152,21 +172,22 @@ def signature(made: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[
             types[name] = "constexpr"
             continue
         value = made.args[index]
-        if value is None or (isinstance(value, int) and value == 1):
-            types[name], constants[name] = "constexpr", value
-            continue
-        address = value.data_ptr() if isinstance(value, torch.Tensor) else value
-        if isinstance(value, torch.Tensor):
-            types[name] = f"*{TYPES[value.dtype]}"
+        if isinstance(value, tuple):
+            types[name] = tuple(_type(v) for v in value)
+            aligned: list[tuple[int, ...]] = [(index, place) for place, v in enumerate(value) if _address(v) % 16 == 0]
         else:
-            types[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-        if address % 16 == 0:
-            attributes[(index,)] = [["tt.divisibility", 16]]
+            fixed = made.kernel.params[index].do_not_specialize
+            if value is None or (isinstance(value, int) and value == 1 and not fixed):
+                types[name], constants[name] = "constexpr", value
+                continue
+            types[name] = _type(value)
+            aligned = [(index,)] if not fixed and _address(value) % 16 == 0 else []
+        attributes |= {place: [["tt.divisibility", 16]] for place in aligned}
     return types, constants, attributes
 
 
-def compile_for(made: Launch, target: str, name: str) -> Compiled:
-    """Compile a recorded launch for a chip that need not be present.
+def build_for(made: Launch, target: str) -> tuple[Any, int]:
+    """A recorded launch compiled for a chip that need not be present, and the threads of its programs.
 
     Raises
     ------
@@ -182,9 +203,13 @@ def compile_for(made: Launch, target: str, name: str) -> Compiled:
     source = ASTSource(fn=made.kernel, signature=types, constexprs=constants, attrs=attributes)
     chip = GPUTarget(*TARGETS[target])
     warps = max(1, made.threads // chip.warp_size)
-    built = triton.compile(source, target=chip, options={"num_warps": warps})
-    registers, spills = _amd(built.asm["amdgcn"]) if chip.backend == "hip" else _nvidia(built.kernel)
-    return Compiled(name, target, len(built.kernel), registers, spills, built.metadata.shared, warps * chip.warp_size)
+    return triton.compile(source, target=chip, options={"num_warps": warps}), warps * chip.warp_size
+
+
+def describe(name: str, target: str, built: Any, threads: int) -> Compiled:
+    """The figures of what `build_for` returned."""
+    registers, spills = _amd(built.asm["amdgcn"]) if "amdgcn" in built.asm else _nvidia(built.kernel)
+    return Compiled(name, target, len(built.kernel), registers, spills, built.metadata.shared, threads)
 
 
 def tool(name: str) -> Path:
@@ -217,8 +242,3 @@ def versions() -> dict[str, str]:
         text = subprocess.run([tool(name), "--version"], check=True, capture_output=True, text=True).stdout
         found[name] = re.search(r"V([\d.]+)", text).group(1)  # type: ignore[union-attr]
     return found
-
-
-def compile_all(cases: Sequence[tuple[str, Launch]], targets: Sequence[str] = tuple(TARGETS)) -> list[Compiled]:
-    """Every named launch for every chip."""
-    return [compile_for(made, target, name) for name, made in cases for target in targets]

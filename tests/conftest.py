@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import emulated
 import pytest
 import torch
+
+emulated.provide()  # before the suites ask which backends run here
 
 
 @pytest.fixture(autouse=True)

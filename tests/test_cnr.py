@@ -278,6 +278,7 @@ class TestNothingToMeasure:
         assert math.isfinite(result.value.item())
 
 
+@on_every_backend
 class TestOtsuMasks:
     def test_the_threshold_is_that_of_scikit_image(self) -> None:
         from skimage.filters import threshold_otsu
@@ -293,15 +294,19 @@ class TestOtsuMasks:
     def test_smoothing_is_a_renormalised_gaussian(self) -> None:
         from scipy.ndimage import gaussian_filter
 
-        from semnr_kernels.cnr.masks import smooth
+        from semnr_kernels.cnr.masks import _step, gaussian_taps
 
         x, _ = noisy_lines()
         valid = torch.ones_like(x, dtype=torch.bool)
         valid[20:30, 40:70] = False
         w = valid.double().numpy()
         expected = gaussian_filter(x.numpy() * w, 1.7, mode="constant") / gaussian_filter(w, 1.7, mode="constant")
-        ours = smooth(torch.where(valid, x, 0.0)[None, None], valid[None, None], 1.7)[0, 0]
+        smooth = _step("otsu_smooth", x[None, None])
+        found = smooth(x[None, None], valid[None, None], gaussian_taps(1.7))
+        ours = found.values[0, 0] + found.pivot
         torch.testing.assert_close(ours[valid], torch.from_numpy(expected)[valid], rtol=0, atol=1e-12)
+        inside = found.values[0, 0][valid]
+        assert (found.low.item(), found.high.item()) == (inside.min().item(), inside.max().item())
 
     def test_the_guard_band_keeps_its_distance(self) -> None:
         x = torch.zeros(64, 64)
@@ -393,22 +398,6 @@ class TestOtsuMasks:
         assert torch.equal(part.components["signal"][0, 0, 40:], whole.components["signal"][0, 0, 40:])
         assert not part.components["signal"][0, 0, :40].any()
 
-    def test_real_sem_images_split_where_two_populations_are_seen(self) -> None:
-        from PIL import Image
-
-        folder = cases.real_data() / "pairs"
-        found = sorted(folder.glob("*clean*.png"))
-        assert len(found) == 5
-        for path in found:
-            clean = torch.from_numpy(np.array(Image.open(path).convert("L")))
-            noisy = torch.from_numpy(
-                np.array(Image.open(next(folder.glob(path.name[:8] + "_noisy*.png"))).convert("L"))
-            )
-            result = cnr(noisy, clean, details=True)
-            assert result.flags == ()
-            assert 1 < result.value.item() < 20
-            assert 0.8 < result.components["contrast_retention"].item() < 1.2
-
     @pytest.mark.parametrize(
         ("options", "says"),
         [
@@ -424,6 +413,21 @@ class TestOtsuMasks:
     def test_bad_options_are_named(self, options: dict[str, object], says: str) -> None:
         with pytest.raises(ValueError, match=says):
             otsu_masks(torch.rand(16, 16), **options)  # type: ignore[arg-type]
+
+
+def test_real_sem_images_split_where_two_populations_are_seen() -> None:
+    from PIL import Image
+
+    folder = cases.real_data() / "pairs"
+    found = sorted(folder.glob("*clean*.png"))
+    assert len(found) == 5
+    for path in found:
+        clean = torch.from_numpy(np.array(Image.open(path).convert("L")))
+        noisy = torch.from_numpy(np.array(Image.open(next(folder.glob(path.name[:8] + "_noisy*.png"))).convert("L")))
+        result = cnr(noisy, clean, details=True)
+        assert result.flags == ()
+        assert 1 < result.value.item() < 20
+        assert 0.8 < result.components["contrast_retention"].item() < 1.2
 
 
 @on_every_backend

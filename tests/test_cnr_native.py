@@ -1,8 +1,10 @@
-"""The moments in C++ against the definition: instruction sets, layouts, threads, windows without pixels or a number."""
+"""The moments in C++ and CUDA against the definition: instruction sets, layouts, windows without pixels or a number."""
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import hypothesis
 import hypothesis.strategies as st
@@ -15,11 +17,12 @@ import tolerances
 from semnr_kernels import _native, _registry
 from semnr_kernels._errors import BackendUnavailable
 from semnr_kernels._registry import Call
-from semnr_kernels.cnr import cnr, native, reference
+from semnr_kernels.cnr import cnr, cuda, native, reference
 
 pytestmark = pytest.mark.skipif(_native.probe() is not None, reason=f"no native module: {_native.probe()}")
 
 DTYPES = tuple(_native.DTYPE_CODES)
+Kernel = Callable[..., tuple[reference.Moments, ...]]
 GRIDS = [  # shape, window, stride
     ((70, 91), (16, 16), (8, 8)),
     ((70, 91), (13, 7), (5, 3)),
@@ -39,6 +42,22 @@ def isa(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+INTERPRETED = [b for b in backends.params("cnr") if b == "triton-interpret"]
+
+
+@pytest.fixture(params=[*_native.INSTRUCTION_SETS, "cuda-emulated", *INTERPRETED])
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    if request.param == "triton-interpret":
+        backends.require("cnr", request.param)
+        return _registry._implementations["cnr_map"][request.param].run
+    if request.param == "cuda-emulated":
+        backends.require("cnr", request.param)
+        return functools.partial(cuda.of_regions, emulated=True)
+    if (reason := _native.probe(request.param)) is not None:
+        pytest.skip(reason)
+    return functools.partial(native.of_regions, isa=request.param)
+
+
 def image(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
     values = 40 + 200 * np.random.default_rng(seed).random(shape)
     if dtype in (torch.uint8, torch.uint16):
@@ -53,9 +72,9 @@ def region(shape: tuple[int, ...], seed: int = 1, share: float = 0.5) -> torch.T
 
 
 def by_windows(
-    x: torch.Tensor, roi: torch.Tensor, window: tuple[int, int], stride: tuple[int, int], isa: str
+    x: torch.Tensor, roi: torch.Tensor, window: tuple[int, int], stride: tuple[int, int], kernel: Kernel
 ) -> reference.Moments:
-    return native.of_regions(x, roi, window=window, stride=stride, isa=isa)[0]
+    return kernel(x, roi, window=window, stride=stride)[0]
 
 
 def assert_same(got: reference.Moments, wanted: reference.Moments) -> None:
@@ -67,39 +86,41 @@ def assert_same(got: reference.Moments, wanted: reference.Moments) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_windows_are_the_references(isa: str, grid: tuple, dtype: torch.dtype) -> None:
+def test_windows_are_the_references(kernel: Kernel, grid: tuple, dtype: torch.dtype) -> None:
     shape, window, stride = grid
     x, roi = image((2, 2, *shape), dtype), region((2, 1, *shape))
-    got = by_windows(x, roi, window, stride, isa)
+    got = by_windows(x, roi, window, stride, kernel)
     assert_same(got, reference.window_moments(x, roi, window, stride))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_whole_image_is_the_references(isa: str, dtype: torch.dtype) -> None:
+def test_a_whole_image_is_the_references(kernel: Kernel, dtype: torch.dtype) -> None:
     x, roi = image((3, 2, 133, 601), dtype), region((3, 1, 133, 601))
-    assert_same(native.of_regions(x, roi, isa=isa)[0], reference.moments(x, roi))
+    assert_same(kernel(x, roi)[0], reference.moments(x, roi))
 
 
-def test_two_regions_from_one_read_are_each_region_alone(isa: str) -> None:
+def test_two_regions_from_one_read_are_each_region_alone(kernel: Kernel) -> None:
     x, roi = image((2, 1, 90, 77), torch.float32), region((2, 1, 90, 77))
-    both = native.of_regions(x, roi, ~roi, window=(20, 30), stride=(7, 10), isa=isa)
+    both = kernel(x, roi, ~roi, window=(20, 30), stride=(7, 10))
     for found, one in zip(both, (roi, ~roi), strict=True):
-        for a, b in zip(found, by_windows(x, one, (20, 30), (7, 10), isa), strict=True):
+        for a, b in zip(found, by_windows(x, one, (20, 30), (7, 10), kernel), strict=True):
             assert torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
-def test_a_region_may_differ_by_channel(isa: str) -> None:
+def test_a_region_may_differ_by_channel(kernel: Kernel) -> None:
     x, roi = image((2, 3, 40, 50), torch.float32), region((2, 3, 40, 50))
-    assert_same(native.of_regions(x, roi, isa=isa)[0], reference.moments(x, roi))
+    assert_same(kernel(x, roi)[0], reference.moments(x, roi))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_constant_region_has_no_variance_at_all_and_empty_windows_are_undefined(isa: str, dtype: torch.dtype) -> None:
+def test_a_constant_region_has_no_variance_at_all_and_empty_windows_are_undefined(
+    kernel: Kernel, dtype: torch.dtype
+) -> None:
     x = torch.full((1, 1, 60, 60), 1 / 3 if dtype.is_floating_point else 201, dtype=dtype)
     x[..., 30:, :] = 0.7 if dtype.is_floating_point else 3
     roi = region((1, 1, 60, 60))
     roi[..., 30:, :] = False
-    found = by_windows(x, roi, (14, 14), (5, 5), isa)
+    found = by_windows(x, roi, (14, 14), (5, 5), kernel)
     empty = found.pixels == 0
     assert empty.any()
     assert torch.isnan(found.mean[empty]).all()
@@ -108,24 +129,27 @@ def test_a_constant_region_has_no_variance_at_all_and_empty_windows_are_undefine
     assert (found.mean[~empty] - x[0, 0, 0, 0].double()).abs().max() < 1e-15 * 201
 
 
-def test_a_pedestal_costs_no_digit_in_any_window(isa: str) -> None:
+def test_a_pedestal_costs_no_digit_in_any_window(kernel: Kernel) -> None:
     rng = np.random.default_rng(0)
     low = torch.from_numpy(rng.normal(0, 20, (1, 1, 96, 96)).round())
     roi = region((1, 1, 96, 96), share=0.9)
     wanted = reference.window_moments(low, roi, (24, 24), (7, 7)).variance
     for pedestal in (40_000.0, 2.0**30):
-        got = by_windows(low + pedestal, roi, (24, 24), (7, 7), isa).variance
+        got = by_windows(low + pedestal, roi, (24, 24), (7, 7), kernel).variance
         torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0, equal_nan=True)
     counts = (low + 40_000).to(torch.uint16)
-    got = by_windows(counts, roi, (24, 24), (7, 7), isa).variance
+    got = by_windows(counts, roi, (24, 24), (7, 7), kernel).variance
     torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(
     "bad", [[math.nan], [math.inf], [-math.inf], [math.inf, -math.inf], [math.inf, math.nan]], ids=str
 )
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
-def test_non_finite_pixels_do_what_they_do_in_the_reference(isa: str, dtype: torch.dtype, bad: list[float]) -> None:
+def test_non_finite_pixels_do_what_they_do_in_the_reference(
+    kernel: Kernel, dtype: torch.dtype, bad: list[float]
+) -> None:
     x, roi = image((1, 1, 48, 48), dtype), region((1, 1, 48, 48))
     for k, value in enumerate(bad):
         x[0, 0, 30 + 3 * k, 20:24] = value
@@ -133,16 +157,16 @@ def test_non_finite_pixels_do_what_they_do_in_the_reference(isa: str, dtype: tor
     x[0, 0, 2, 2] = math.nan  # outside the region
     x[0, 0, 40:, 40:] = bad[0]  # windows of nothing else
     roi[0, 0, 40:, 40:] = True
-    got = by_windows(x, roi, (8, 8), (4, 4), isa)
+    got = by_windows(x, roi, (8, 8), (4, 4), kernel)
     assert_same(got, reference.window_moments(x, roi, (8, 8), (4, 4)))
     assert torch.isfinite(got.mean).any()
-    assert_same(native.of_regions(x, roi, isa=isa)[0], reference.moments(x, roi))
+    assert_same(kernel(x, roi)[0], reference.moments(x, roi))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_layout_does_not_change_a_bit(isa: str, dtype: torch.dtype) -> None:
+def test_layout_does_not_change_a_bit(kernel: Kernel, dtype: torch.dtype) -> None:
     x, roi = image((2, 2, 50, 64), dtype), region((2, 1, 50, 64))
-    straight = by_windows(x, roi, (9, 9), (4, 4), isa)
+    straight = by_windows(x, roi, (9, 9), (4, 4), kernel)
     wide = torch.stack([x, x], dim=-1).flatten(-2)[..., ::2]
     turned = x.transpose(2, 3).contiguous().transpose(2, 3)
     last = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
@@ -150,9 +174,9 @@ def test_layout_does_not_change_a_bit(isa: str, dtype: torch.dtype) -> None:
     for view in (wide, turned, last):
         assert not view.is_contiguous()
         for r in (roi, rois):
-            for a, b in zip(by_windows(view, r, (9, 9), (4, 4), isa), straight, strict=True):
+            for a, b in zip(by_windows(view, r, (9, 9), (4, 4), kernel), straight, strict=True):
                 assert torch.equal(a.nan_to_num(), b.nan_to_num())
-    expanded = by_windows(x[:1].expand(4, 2, 50, 64), roi[:1], (9, 9), (4, 4), isa)
+    expanded = by_windows(x[:1].expand(4, 2, 50, 64), roi[:1], (9, 9), (4, 4), kernel)
     assert torch.equal(expanded.pixels[3], straight.pixels[0])
 
 
@@ -182,16 +206,16 @@ def test_results_do_not_depend_on_the_number_of_threads(
     found = []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)  # conftest.py sets it back
-        found.append(torch.stack(by_windows(x, roi, window, stride, isa)).nan_to_num())
+        found.append(torch.stack(native.of_regions(x, roi, window=window, stride=stride, isa=isa)[0]).nan_to_num())
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
 
-def test_a_map_computed_in_bands_of_rows_is_the_map_in_one(isa: str) -> None:
+def test_a_map_computed_in_bands_of_rows_is_the_map_in_one(kernel: Kernel) -> None:
     """Beyond 8 MiB of sums the rows are taken in bands: the windows at the seams must not notice."""
     x, roi = image((1, 1, 420, 1200), torch.uint8), region((1, 1, 420, 1200))
-    whole = by_windows(x, roi, (6, 6), (1, 1), isa)  # 12 MB of sums
-    part = by_windows(x[..., 250:, :], roi[..., 250:, :], (6, 6), (1, 1), isa)
+    whole = by_windows(x, roi, (6, 6), (1, 1), kernel)  # 12 MB of sums
+    part = by_windows(x[..., 250:, :], roi[..., 250:, :], (6, 6), (1, 1), kernel)
     assert_same(reference.Moments(*(v[:, :, 250:] for v in whole)), part)
 
 
@@ -209,7 +233,7 @@ def test_a_view_of_more_pixels_than_32_bits_count_is_summed_exactly() -> None:
     max_examples=60, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @hypothesis.given(st.data())
-def test_any_shape_dtype_window_stride_layout_and_region(isa: str, data: st.DataObject) -> None:
+def test_any_shape_dtype_window_stride_layout_and_region(kernel: Kernel, data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from(DTYPES))
     n, c, h, w = (data.draw(st.integers(1, most)) for most in (2, 2, 40, 40))
     window = data.draw(st.integers(1, h)), data.draw(st.integers(1, w))
@@ -220,7 +244,7 @@ def test_any_shape_dtype_window_stride_layout_and_region(isa: str, data: st.Data
         x[data.draw(st.integers(0, n - 1)), 0, data.draw(st.integers(0, h - 1))] = data.draw(
             st.sampled_from((math.nan, math.inf, -math.inf))
         )
-    got = by_windows(x, roi, window, stride, isa)
+    got = by_windows(x, roi, window, stride, kernel)
     assert_same(got, reference.window_moments(x, roi, window, stride))
 
 

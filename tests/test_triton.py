@@ -217,7 +217,8 @@ def test_dists_on_triton_splits_a_batch_like_the_reference(interpreter: str) -> 
     noisy, clean = (torch.from_numpy(v)[None, None].float() for v in cases.noisy_pair(32, 32))
     x, y = noisy.expand(2, -1, -1, -1), clean.expand(2, -1, -1, -1)
     rows = dists(x, y, data_range=1.0, weights="random", reduction="none", backend=interpreter, memory_budget=1)
-    assert rows.tolist() == pytest.approx([dists(noisy, clean, data_range=1.0, weights="random").item()] * 2, abs=1e-7)
+    exact = dists(noisy, clean, data_range=1.0, weights="random", backend="reference").item()
+    assert rows.tolist() == pytest.approx([exact] * 2, abs=1e-7)
 
 
 # --- ahead of time --------------------------------------------------------------------------------------------
@@ -240,8 +241,8 @@ def test_every_kernel_compiles_for_every_chip_without_a_spill(compiler: None) ->
     )
     assert run.returncode == 0, run.stderr[-2000:]
     answer = json.loads(run.stdout.splitlines()[-1])
-    kernels = answer["table"]["kernels"]
+    kernels = [k for k in answer["table"]["kernels"] if not k["kernel"].startswith("cuda ")]
     assert {k["target"] for k in kernels} == {"sm_80", "sm_90", "sm_100", "gfx942"}
-    assert {k["kernel"].split()[0] for k in kernels} == {"pixel", "fold", "ssim", "dists"}
+    assert {k["kernel"].split()[0] for k in kernels} >= {"pixel", "fold", "ssim", "dists"}
     assert all(k["binary"] > 1000 and k["registers"] > 0 for k in kernels)
     assert answer["problems"] == []

@@ -24,10 +24,15 @@ struct Moments {
   }
 };
 
+Moments around(double pivot, double count, double sum, double square) {
+  const double apart = sum / count, deviation = square - sum * apart;
+  return {count, pivot + apart, deviation < 0 ? 0 : deviation};
+}
+
 struct Tally {
   Partial errors;
   double shared = 0;  // pixels in both regions
-  Moments region[kProfileRegions];
+  Moments region[kProfileRegions], reference;
 };
 
 struct Work {
@@ -73,15 +78,19 @@ inline std::int64_t both(const std::uint8_t* a, const std::uint8_t* b, std::int6
 
 // Exact: the sums of the pixel errors, to an image of zeros. At most 2048 pixels, so that every product fits.
 template <class T>
-void add_region(Block<T>& block, int r, std::int64_t n, Moments& into) {
-  const std::uint8_t* in = block.inside[r];
-  const std::int64_t count = both(in, in, n);
+void add_exact(const T* pixels, const Block<T>& block, std::int64_t n, std::int64_t count, Moments& into) {
   if (count == 0) return;
-  for (std::int64_t i = 0; i < n; ++i) block.kept[i] = T(block.x[i] & T(-in[i]));
   Partial sums;
-  add<true>(block.kept, block.zero, n, sums);
+  add<true>(pixels, block.zero, n, sums);
   const std::uint64_t sum = sums.exact_absolute, deviation = std::uint64_t(count) * sums.exact_square - sum * sum;
   into.merge({double(count), double(sum) / double(count), double(deviation) / double(count)});
+}
+
+template <class T>
+void add_region(Block<T>& block, int r, std::int64_t n, Moments& into) {
+  const std::uint8_t* in = block.inside[r];
+  for (std::int64_t i = 0; i < n; ++i) block.kept[i] = T(block.x[i] & T(-in[i]));
+  add_exact(block.kept, block, n, both(in, in, n), into);
 }
 
 // Float64, around a pixel of the region: a constant region has a variance of exactly zero, a pedestal leaves no trace.
@@ -95,15 +104,20 @@ void add_all(const Block<T>& block, std::int64_t n, Tally& tally) {
     count[r] = both(in, in, n);
     if (count[r] != 0) pivot[r] = double(block.x[std::find_if(in, in + n, [](std::uint8_t m) { return m != 0; }) - in]);
   }
-  const Vec<double> from[kProfileRegions] = {splat(pivot[0]), splat(pivot[1])};
+  const double near = double(block.y[0]);
+  const Vec<double> from[kProfileRegions] = {splat(pivot[0]), splat(pivot[1])}, apart_y = splat(near);
+  Vec<double> total_y[2] = {}, square_y[2] = {};
   Vec<double> error[2] = {}, distance[2] = {}, sum[kProfileRegions][2] = {}, square[kProfileRegions][2] = {};
   std::int64_t i = 0;
   for (; i + 2 * L <= n; i += 2 * L) {
 #pragma GCC unroll 2
     for (int k = 0; k < 2; ++k) {
-      const Vec<double> v = widened(block.x + i + k * L), d = v - widened(block.y + i + k * L);
+      const Vec<double> v = widened(block.x + i + k * L), u = widened(block.y + i + k * L), d = v - u;
       error[k] += d * d;
       distance[k] += magnitude(d);
+      const Vec<double> e = u - apart_y;
+      total_y[k] += e;
+      square_y[k] += e * e;
 #pragma GCC unroll 2
       for (int r = 0; r < kProfileRegions; ++r) {
         const Vec<double> z = apart_inside(v, from[r], block.inside[r] + i + k * L);
@@ -115,6 +129,13 @@ void add_all(const Block<T>& block, std::int64_t n, Tally& tally) {
   tally.errors.square += semnr::sum<double>(error[0] + error[1]);
   tally.errors.absolute += semnr::sum<double>(distance[0] + distance[1]);
   add<true>(block.x + i, block.y + i, n - i, tally.errors);
+  double sum_y = semnr::sum<double>(total_y[0] + total_y[1]), squares_y = semnr::sum<double>(square_y[0] + square_y[1]);
+  for (std::int64_t j = i; j < n; ++j) {
+    const double e = double(block.y[j]) - near;
+    sum_y += e;
+    squares_y += e * e;
+  }
+  tally.reference.merge(around(near, double(n), sum_y, squares_y));
   for (int r = 0; r < kProfileRegions; ++r) {
     if (count[r] == 0) continue;
     double total = semnr::sum<double>(sum[r][0] + sum[r][1]), squares = semnr::sum<double>(square[r][0] + square[r][1]);
@@ -123,8 +144,7 @@ void add_all(const Block<T>& block, std::int64_t n, Tally& tally) {
       total += z;
       squares += z * z;
     }
-    const double apart = total / double(count[r]), deviation = squares - total * apart;
-    tally.region[r].merge({double(count[r]), pivot[r] + apart, deviation < 0 ? 0 : deviation});
+    tally.region[r].merge(around(pivot[r], double(count[r]), total, squares));
   }
 }
 
@@ -159,6 +179,7 @@ void tally_tile(void* context, const PixelTile& t) {
     found.shared += double(both(block.inside[0], block.inside[1], n));
     if constexpr (std::is_integral_v<T>) {
       add<true>(block.x, block.y, n, found.errors);
+      add_exact(block.y, block, n, n, found.reference);
       for (int r = 0; r < kProfileRegions; ++r) add_region(block, r, n, found.region[r]);
     } else {
       add_all(block, n, found);
@@ -198,17 +219,20 @@ void profile_scores(const Image& x, const Image& y, const Mask (&regions)[kProfi
       total.errors.absolute += part.errors.absolute;
       total.errors.exact_square += part.errors.exact_square;
       total.errors.exact_absolute += part.errors.exact_absolute;
+      total.reference.merge(part.reference);
       for (int r = 0; r < kProfileRegions; ++r) total.region[r].merge(part.region[r]);
     }
     out[0] = (integer ? double(total.errors.exact_square) : total.errors.square) / count;
     out[1] = (integer ? double(total.errors.exact_absolute) : total.errors.absolute) / count;
     out[2] = score[std::size_t(n)];
     out[3] = total.shared;
+    out[4] = total.reference.mean;
+    out[5] = total.reference.square / total.reference.count;
     for (int r = 0; r < kProfileRegions; ++r) {
       const Moments& m = total.region[r];
-      out[4 + 3 * r] = m.count;
-      out[5 + 3 * r] = m.count > 0 ? m.mean : none;
-      out[6 + 3 * r] = m.count > 0 ? m.square / m.count : none;
+      out[6 + 3 * r] = m.count;
+      out[7 + 3 * r] = m.count > 0 ? m.mean : none;
+      out[8 + 3 * r] = m.count > 0 ? m.square / m.count : none;
     }
   }
 }

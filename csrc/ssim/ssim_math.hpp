@@ -18,6 +18,7 @@ template <class V>
 struct SsimTerms {
   V luminance_top, luminance_bottom;  // luminance = top / bottom
   V structure_top, structure_bottom;  // contrast·structure = top / bottom
+  V luminance_loss, structure_loss;   // bottom - top, with all its digits
 };
 
 // mean_s, mean_d: means of the shifted s and d; offset_s, offset_d: what brings them back to x + y and x - y.
@@ -29,7 +30,8 @@ SEMNR_SSIM_HD inline SsimTerms<V> ssim_terms(V mean_s, V mean_d, V var_s, V var_
   const V square = difference * difference;
   const V bottom = (sum * sum + square) * R(0.5) + c1;
   const V spread_bottom = (var_s + var_d) * spread + c2;
-  return {bottom - square, bottom, spread_bottom - var_d * (spread + spread), spread_bottom};
+  const V apart = var_d * (spread + spread);
+  return {bottom - square, bottom, spread_bottom - apart, spread_bottom, square, apart};
 }
 
 }  // namespace semnr

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semnr_kernels import BackendUnavailable, _checks, _registry, cnr, dists, fsim
+from semnr_kernels import _checks, _registry, cnr, dists, fsim
 
 from . import metrics as functions
 from ._profile import METRICS, Profile
@@ -275,10 +275,16 @@ class Reference:
         backend = _registry.choose(call, options["backend"]).backend
         if (fy := self._features(op, backend, options)) is None:
             return None
-        fx = _features(op, backend, x, options, self.y if self.mask is not None else None)
-        if fx is None:
-            return None
-        rows: torch.Tensor = module.similarity(fx, fy).rows
+        if op == "dists":
+            budget = options.get("memory_budget")
+            rows = dists.against(x, fy, reduction="none", nan="propagate", backend=backend, memory_budget=budget)
+        else:
+            fx = fsim.features(
+                x, reference_image=None if self.mask is None else self.y, nan="propagate", backend=backend,
+                **_of_the_image(options),
+            )  # fmt: skip
+            rows = fsim.similarity(fx, fy, backend=backend).rows
+        rows = rows.reshape(-1)
         if options["nan"] == "error" and not bool(torch.isfinite(rows.detach()).all()):
             _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
         return rows, checked
@@ -295,7 +301,8 @@ class Reference:
             return None  # tensors of the caller's own may change
         if key in self._too_large or not self._fits(op, asked):
             return None
-        return self._once(key, lambda: _features(op, backend, self.y, options))
+        features = {"fsim": fsim, "dists": dists}[op].features  # type: ignore[attr-defined]
+        return self._once(key, lambda: features(self.y, nan="propagate", backend=backend, **asked))
 
     def _fits(self, op: str, asked: Mapping[str, Any]) -> bool:
         if op != "dists":
@@ -315,20 +322,6 @@ class Reference:
 def _of_the_image(options: Mapping[str, Any]) -> dict[str, Any]:
     """What the features of one image depend on."""
     return {k: v for k, v in options.items() if k not in _OF_THE_SCORE}
-
-
-def _features(
-    op: str, backend: str, image: torch.Tensor, options: Mapping[str, Any], filled_by: torch.Tensor | None = None
-) -> Any:
-    """The features of one image on the backend that scores a pair; None where it has none: another's differ."""
-    module: Any = {"fsim": fsim, "dists": dists}[op]
-    named = {"backend": backend} if "backend" in inspect.signature(module.features).parameters else {}
-    if not named and backend != "reference":
-        return None
-    try:
-        return module.features(image, reference_image=filled_by, nan="propagate", **named, **_of_the_image(options))
-    except BackendUnavailable:  # of one image; the pair may run: the function decides
-        return None
 
 
 def _nbytes(kept: Any) -> int:

@@ -183,6 +183,8 @@ def fsim(x: Array, y: Array, **options: Any) -> Any:
         tiles: values at different factors do not compare.
     return_map
         Also the local similarity map.
+    precision
+        "float32" (default) or "float64": what a fast backend computes in. The reference computes in float64.
 
     The mask is approximate (an FFT sees every pixel) and flagged so. nan="error" waits for a GPU, nan="propagate"
     without a mask does not. Also mask, reduction, details, nan, overshoot, backend as in the module's docstring.
@@ -203,6 +205,11 @@ def dists(x: Array, y: Array, **options: Any) -> Any:
         None (default: native), "authors" or "piq".
     dtype
         What the network computes in: float32, float64, bfloat16 or float16.
+    return_map, map_window
+        Also the distance of the window of `map_window` (80) pixels about each pixel.
+    memory_budget
+        Bytes, or "2GiB" (default 1 GiB), for what lies between the images and the score: an image of any size is
+        scored within it.
 
     One channel is replicated to three. nan="error" waits for a GPU, nan="propagate" without a mask does not. Also
     mask (approximate, flagged), reduction, details, nan, overshoot, backend as in the module's docstring.

@@ -171,13 +171,16 @@ class _Scored:
         ratio = cnr.reference.ratio(found.signal.mean - found.background.mean, variance, signed=False)
         if not bool(torch.isfinite(ratio).all()):
             return False
-        self._rows("mse", found.mse)
-        self._rows("mae", found.mae)
-        self._rows("psnr", pixel.to_db(found.mse, ref.data_range))
-        self._rows("ssim", found.ssim)
-        self._rows("cnr_two_roi", ratio)
-        self._rows("reference_mean", found.reference_mean)
-        self._rows("reference_std", found.reference_variance.sqrt())
+        rows = {
+            "mse": found.mse,
+            "mae": found.mae,
+            "psnr": pixel.to_db(found.mse, ref.data_range),
+            "ssim": found.ssim,
+            "cnr_two_roi": ratio,
+            "reference_mean": found.reference_mean,
+            "reference_std": found.reference_variance.sqrt(),
+        }
+        self.columns |= zip(rows, torch.stack(tuple(rows.values())).numpy(), strict=True)
         self.settings["ssim"] = dict(kernel.SSIM_SETTINGS)
         return True
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import torch
 
-from .. import _checks, _registry
+from .. import _checks, _library, _registry
 from .._result import Result
-from . import native, reference
+from . import cuda, native, reference
 from .masks import MIN_SEPARATION, ONE_POPULATION, Masks, otsu_masks
 from .masks import build as _build_masks
 from .noise import Noise, Sigma
@@ -26,8 +26,19 @@ KINDS = reference.KINDS
 for _op in ("cnr", "cnr_map"):
     _registry.register(_op, "reference", reference.of_regions)
     _registry.register_native(_op, native.of_regions, native.supports)
+    _registry.register_cuda(_op, cuda.of_regions, cuda.supports)
+    _registry.register_triton(_op, "of_regions", folder="cnr")
 _registry.register("histogram", "reference", reference.histogram)
 _registry.register_native("histogram", native.histogram, native.supports_histogram)
+_registry.register_triton("histogram", "histogram", "supports_histogram", folder="cnr")
+_registry.register("otsu_smooth", "reference", reference.smoothed)
+_registry.register_native("otsu_smooth", native.smoothed, native.supports_image)
+_registry.register_triton("otsu_smooth", "smoothed", "supports_smoothed", folder="cnr")
+_registry.register("otsu_split", "reference", reference.split)
+_registry.register_native("otsu_split", native.split)
+_registry.register("guard_band", "reference", reference.guard_band)
+_registry.register_native("guard_band", native.guard_band)
+_registry.register_cuda("histogram", cuda.histogram, cuda.supports_histogram)
 
 NO_NOISE = "undefined: kind='fixed_noise' without noise="
 ZERO_NOISE = "infinite: no noise"
@@ -54,6 +65,7 @@ class _Job:
         return tuple(v for v in (self.y, self.noise.value) if v is not None)
 
 
+@_library.node
 def cnr(
     x: torch.Tensor,
     y: torch.Tensor | None = None,
@@ -146,6 +158,7 @@ def cnr(
     )
 
 
+@_library.node
 def cnr_map(
     x: torch.Tensor,
     y: torch.Tensor | None = None,

@@ -6,12 +6,14 @@ Built once on the reference and reused unchanged for every candidate, so that a 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from .. import _checks, _registry
+from .reference import Cores, Smoothed
 
 # √2 Δμ / √(σ1² + σ2²) of the two classes. Splitting a Gaussian gives 2.65 and a uniform density, which is what a plain
 # brightness ramp has, 2√3 = 3.46: a split that separates no better than that has not found two populations.
@@ -108,47 +110,41 @@ def build(
     name: str = "reference",
 ) -> Masks:
     """`otsu_masks` of a checked (N, C, H, W) image and (N, 1, H, W) mask."""
-    v = image.double().mean(dim=1, keepdim=True)
-    finite = torch.isfinite(v)
-    valid = torch.ones_like(finite) if valid is None else valid
-    bad = (valid & ~finite).any(dim=(1, 2, 3))
-    if nan == "error" and bool(bad.any()):
-        _checks.raise_if_nonfinite(**{name: torch.where(valid, v, 0.0)})
-    valid = valid & finite
-    # Around one of its own pixels: a flat image stays exactly flat through the smoothing, a pedestal costs no digits
-    pivot = torch.where(valid, v, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
-    pivot = torch.where(torch.isfinite(pivot), pivot, 0.0)
-    v = smooth(torch.where(valid, v - pivot, 0.0), valid, smoothing)
+    smooth = _step("otsu_smooth", image)
+    found: Smoothed = smooth(image, valid, gaussian_taps(smoothing))
+    lows, highs, bad = torch.stack((found.low, found.high, found.bad.double())).tolist()
+    if nan == "error" and any(bad):
+        mean = image.double().mean(dim=1, keepdim=True)
+        _checks.raise_if_nonfinite(**{name: mean if valid is None else torch.where(valid, mean, 0.0)})
+    v, inside = found.values, found.valid
+    flags, thresholds = [ONE_POPULATION] * len(v), [math.nan] * len(v)
+    for i in range(len(v)):
+        if nan == "propagate" and bad[i]:
+            flags[i] = NON_FINITE
+        elif highs[i] > lows[i]:
+            values = v[i].flatten() if inside is None else v[i][inside[i]]
+            thresholds[i] = otsu_threshold(values, lows[i], highs[i], bins)
 
-    signal, background = torch.zeros_like(valid), torch.zeros_like(valid)
-    thresholds, separations, flags = [], [], []
-    for i in range(v.shape[0]):
-        t, separation, flag = math.nan, math.nan, ONE_POPULATION
-        values = v[i][valid[i]]
-        if nan == "propagate" and bool(bad[i]):
-            flag = NON_FINITE
-        elif values.numel() and bool(values.max() > values.min()):
-            t = otsu_threshold(values, bins)
-            bright, dark = valid[i] & (v[i] > t), valid[i] & (v[i] <= t)
-            separation = class_separation(v[i][bright], v[i][dark])
-            if separation >= min_separation:
-                core = bright & ~dilate(dark, guard), dark & ~dilate(bright, guard)
-                if bool(core[0].any()) and bool(core[1].any()):
-                    signal[i], background[i] = core
-                    flag = ""
-        thresholds.append(t + float(pivot[i]))
-        separations.append(separation)
-        flags.append(flag)
-    rows = torch.tensor([thresholds, separations], dtype=torch.float64, device=v.device)
-    return Masks(signal, background, rows[0], rows[1], tuple(flags))
+    at = torch.tensor(thresholds, dtype=torch.float64)
+    halves = _step("otsu_split", v)(v, inside, at.to(v.device))
+    separations = class_separation(v, *halves)
+    cores: Cores = _step("guard_band", halves[0])(*halves, guard)
+    split = (separations >= min_separation) & (cores.signal_pixels > 0) & (cores.background_pixels > 0)
+    signal, background = cores.signal, cores.background
+    if not bool(split.all()):
+        signal, background = (m & split.reshape(-1, 1, 1, 1) for m in (signal, background))
+    flags = [flag if flag == NON_FINITE or not here else "" for flag, here in zip(flags, split.tolist(), strict=True)]
+    return Masks(signal, background, at.to(v.device) + found.pivot, separations, tuple(flags))
 
 
-def otsu_threshold(values: torch.Tensor, bins: int) -> float:
-    """The bin centre that maximises the variance between the classes `> t` and `<= t`; `values` are not all equal."""
-    edges = torch.linspace(
-        float(values.min()), float(values.max()), bins + 1, dtype=torch.float64, device=values.device
-    )
-    counts = _registry.choose(_registry.Call.of("histogram", values)).run(values, edges).double()
+def otsu_threshold(values: torch.Tensor, low: float, high: float, bins: int) -> float:
+    """The bin centre that maximises the variance between the classes `> t` and `<= t`.
+
+    values: 1-d float64 from `low` to `high`, which are not equal.
+    """
+    # 256 numbers: on the CPU, so that the threshold does not depend on the device
+    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
+    counts = _step("histogram", values, bins=bins)(values, edges.to(values.device)).cpu().double()
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = counts.cumsum(0), counts.flip(0).cumsum(0).flip(0)
     mean_below = (counts * centres).cumsum(0) / below
@@ -157,32 +153,29 @@ def otsu_threshold(values: torch.Tensor, bins: int) -> float:
     return float(centres[between.argmax()])
 
 
-def class_separation(bright: torch.Tensor, dark: torch.Tensor) -> float:
-    """√2 Δμ / √(σ1² + σ2²), the D of Ashman et al. (1994); inf for two exact levels."""
-    spread = (bright.var(correction=0) + dark.var(correction=0)) / 2
-    return float((bright.mean() - dark.mean()) / spread.sqrt())
+def class_separation(v: torch.Tensor, bright: torch.Tensor, dark: torch.Tensor) -> torch.Tensor:
+    """(N,): √2 Δμ / √(σ1² + σ2²), the D of Ashman et al. (1994); inf for two exact levels, NaN without two classes."""
+    high, low = _step("cnr", v, masked=True)(v, bright, dark)
+    return ((high.mean - low.mean) / ((high.variance + low.variance) / 2).sqrt())[:, 0]
 
 
-def smooth(v: torch.Tensor, valid: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Normalised Gaussian convolution over valid pixels; (N, 1, H, W), invalid pixels of `v` being 0."""
-    if sigma == 0:
-        return v
+def gaussian_taps(sigma: float) -> tuple[float, ...]:
+    """The right half of a Gaussian of unit sum, out to 4 σ; one tap where sigma is 0."""
     radius = int(4 * sigma + 0.5)
-    offsets = torch.arange(-radius, radius + 1, dtype=v.dtype, device=v.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    stack = torch.cat([v, valid.to(v.dtype)], dim=1)
-    stack = F.conv2d(stack, kernel.view(1, 1, -1, 1).expand(2, 1, -1, 1), padding=(radius, 0), groups=2)
-    stack = F.conv2d(stack, kernel.view(1, 1, 1, -1).expand(2, 1, 1, -1), padding=(0, radius), groups=2)
-    value, weight = stack[:, :1], stack[:, 1:]
-    return torch.where(valid, value / torch.where(valid, weight, 1.0), 0.0)
+    half = [1.0, *(math.exp(-0.5 * (j / sigma) ** 2) for j in range(1, radius + 1))]
+    total = half[0] + 2 * math.fsum(half[1:])
+    return tuple(v / total for v in half)
 
 
-def dilate(region: torch.Tensor, radius: int) -> torch.Tensor:
-    """Square dilation of a (1, H, W) bool region; nothing enters from outside the image."""
-    if radius == 0:
-        return region
-    return F.max_pool2d(region.float()[None], 2 * radius + 1, stride=1, padding=radius)[0] > 0
+def _step(op: str, x: torch.Tensor, **options: Any) -> Callable[..., Any]:
+    """What runs one step: the backend of `use_backend` where it can, else what "auto" takes.
+
+    A step is no op that a caller knows: no backend need have all of them.
+    """
+    call, (named, _) = _registry.Call.of(op, x, **options), _registry._requested(None)
+    usable = named != "auto" and _registry._why_not(call, named) is None
+    with _registry.use_backend(named if usable else "auto"):
+        return _registry.choose(call).run
 
 
 def _at_least_zero(name: str, value: float) -> float:

@@ -10,7 +10,7 @@ import torch
 
 from .. import _native
 from .._registry import Call
-from .reference import Moments
+from .reference import Cores, Moments, Smoothed
 
 
 def histogram(values: torch.Tensor, edges: torch.Tensor, *, isa: str | None = None) -> torch.Tensor:
@@ -30,6 +30,65 @@ def histogram(values: torch.Tensor, edges: torch.Tensor, *, isa: str | None = No
 
 def supports_histogram(call: Call) -> str | None:
     return None if call.dtype == torch.float64 else "counts float64 values"
+
+
+def smoothed(
+    image: torch.Tensor, valid: torch.Tensor | None, taps: tuple[float, ...], *, isa: str | None = None
+) -> Smoothed:
+    """As `reference.smoothed`, for CPU tensors, to the last bit."""
+    n, _, h, w = image.shape
+    pivot, low, high = torch.empty((3, n), dtype=torch.float64)
+    bad = torch.empty(n, dtype=torch.int64)
+    values = torch.empty((n, 1, h, w), dtype=torch.float64)
+    module, threads = _native.module(isa), torch.get_num_threads()
+    x = (_native.image(image), _native.DTYPE_CODES[image.dtype], image.shape)
+    module.otsu_pixels(*x, _native.mask(valid), threads, pivot.data_ptr(), bad.data_ptr())
+    if bool(bad.any()):
+        finite = torch.isfinite(image).all(dim=1, keepdim=True)
+        valid = finite if valid is None else valid & finite
+    module.otsu_smooth(
+        *x, _native.mask(valid), pivot.data_ptr(), taps, threads, values.data_ptr(), low.data_ptr(), high.data_ptr()
+    )
+    return Smoothed(values, valid, pivot, low, high, bad)
+
+
+def supports_image(call: Call) -> str | None:
+    return None if call.dtype in _native.DTYPE_CODES else f"has no {str(call.dtype).removeprefix('torch.')} loop"
+
+
+def split(
+    v: torch.Tensor, valid: torch.Tensor | None, at: torch.Tensor, *, isa: str | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `reference.split`, for CPU tensors."""
+    v, at = v.contiguous(), at.contiguous()
+    bright, dark = torch.empty((2, *v.shape), dtype=torch.bool)
+    _native.module(isa).otsu_split(
+        v.data_ptr(),
+        _native.mask(valid),
+        v.shape,
+        at.data_ptr(),
+        torch.get_num_threads(),
+        bright.data_ptr(),
+        dark.data_ptr(),
+    )
+    return bright, dark
+
+
+def guard_band(bright: torch.Tensor, dark: torch.Tensor, radius: int, *, isa: str | None = None) -> Cores:
+    """As `reference.guard_band`, for CPU tensors; the cost does not follow the radius."""
+    bright, dark = bright.contiguous(), dark.contiguous()
+    regions = torch.empty((2, *bright.shape), dtype=torch.bool)
+    pixels = torch.empty((2, bright.shape[0]), dtype=torch.int64)
+    _native.module(isa).guard_band(
+        bright.data_ptr(),
+        dark.data_ptr(),
+        bright.shape,
+        radius,
+        torch.get_num_threads(),
+        regions.data_ptr(),
+        pixels.data_ptr(),
+    )
+    return Cores(*regions, *pixels)
 
 
 def supports(call: Call) -> str | None:

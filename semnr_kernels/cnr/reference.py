@@ -1,7 +1,8 @@
 """CNR, as defined: two-pass moments of two regions in float64, then one ratio a name.
 
 Differentiable in the pixels; the regions are fixed. Undefined and infinite entries have a zero gradient,
-so that they never turn the gradient of the others into NaN.
+so that they never turn the gradient of the others into NaN. What the Otsu masks are made of stands here too; its
+arithmetic has one order of operations, so that every backend may give the same masks to the last bit.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 KINDS = ("two_roi", "sum_var", "background", "fixed_noise")
 
@@ -90,3 +92,80 @@ def histogram(values: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
     bins = edges.numel() - 1
     at = (torch.searchsorted(edges, values, right=True) - 1).clamp(0, bins - 1)
     return torch.bincount(at.flatten(), minlength=bins)
+
+
+class Smoothed(NamedTuple):
+    """Images as the Otsu masks see them: channels averaged, a pixel subtracted, a Gaussian over the valid pixels.
+
+    Around one of its own pixels a flat image stays exactly flat through the smoothing, and a pedestal costs no digit.
+    """
+
+    values: torch.Tensor  # (N, 1, H, W) float64, around the pivot; 0 where invalid
+    valid: torch.Tensor | None  # (N, 1, H, W) bool; None: every pixel
+    pivot: torch.Tensor  # (N,) the lowest valid pixel; 0 where there is none
+    low: torch.Tensor  # (N,) the extremes of the valid values; inf and -inf where there is none
+    high: torch.Tensor
+    bad: torch.Tensor  # (N,) int64: pixels that were given as valid and are not finite; `valid` leaves them out
+
+
+def smoothed(image: torch.Tensor, valid: torch.Tensor | None, taps: tuple[float, ...]) -> Smoothed:
+    """Of (N, C, H, W) and (N, 1, H, W); taps[j] weighs the two pixels j away, renormalised at borders and masks."""
+    v = image[:, :1].double()
+    for c in range(1, image.shape[1]):
+        v = v + image[:, c : c + 1]
+    v = v / image.shape[1]
+    finite = torch.isfinite(v)
+    given = torch.ones_like(finite) if valid is None else valid
+    inside = given & finite
+    pivot = torch.where(inside, v, torch.inf).amin(dim=(1, 2, 3))
+    pivot = torch.where(torch.isfinite(pivot), pivot, 0.0)
+    v = torch.where(inside, v - pivot[:, None, None, None], 0.0)
+    value, weight = (_along(_along(p, taps, 2), taps, 3) for p in (v, inside.double()))
+    v = torch.where(inside, value / torch.where(inside, weight, 1.0), 0.0)
+    low, high = torch.where(inside, v, torch.inf).amin((1, 2, 3)), torch.where(inside, v, -torch.inf).amax((1, 2, 3))
+    bad = (given & ~finite).sum(dim=(1, 2, 3))
+    return Smoothed(v, None if valid is None and not bool(bad.any()) else inside, pivot, low, high, bad)
+
+
+def _along(v: torch.Tensor, taps: tuple[float, ...], dim: int) -> torch.Tensor:
+    """Σ over taps, the nearest first; each weighs the sum of its two pixels, those outside being 0."""
+    size, total = v.shape[dim], v * taps[0]
+    for j in range(1, min(len(taps), size)):
+        pair = torch.zeros_like(v)
+        pair.narrow(dim, j, size - j).add_(v.narrow(dim, 0, size - j))
+        pair.narrow(dim, 0, size - j).add_(v.narrow(dim, j, size - j))
+        total += pair * taps[j]
+    return total
+
+
+def split(v: torch.Tensor, valid: torch.Tensor | None, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The valid pixels of (N, 1, H, W) above `at`, (N,), and those that are not; of a NaN neither."""
+    at = at.reshape(-1, 1, 1, 1)
+    bright, dark = v > at, v <= at
+    return (bright, dark) if valid is None else (bright & valid, dark & valid)
+
+
+class Cores(NamedTuple):
+    """Two regions that keep their distance, (N, 1, H, W) bool, and the pixels of each, (N,) int64."""
+
+    signal: torch.Tensor
+    background: torch.Tensor
+    signal_pixels: torch.Tensor
+    background_pixels: torch.Tensor
+
+
+def guard_band(bright: torch.Tensor, dark: torch.Tensor, radius: int) -> Cores:
+    """Each region without its pixels within `radius`, in a square, of the other."""
+    cores = bright & ~_dilated(dark, radius), dark & ~_dilated(bright, radius)
+    return Cores(*cores, *(m.sum(dim=(1, 2, 3)) for m in cores))
+
+
+def _dilated(region: torch.Tensor, radius: int) -> torch.Tensor:
+    """Square dilation; nothing enters from outside the image."""
+    v = region.float()
+    for dim, size in ((0, region.shape[2]), (1, region.shape[3])):
+        r = min(radius, size - 1)
+        window, padding = [1, 1], [0, 0]
+        window[dim], padding[dim] = 2 * r + 1, r
+        v = F.max_pool2d(v, window, stride=1, padding=padding)
+    return v > 0

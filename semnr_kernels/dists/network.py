@@ -47,8 +47,7 @@ class Network:
         image: (N, 3, H, W) on the 0-1 scale, dtype `work`. Maps have dtype `dtype`.
         """
         yield image
-        mean, std = (image.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-        h = ((image - mean) / std).to(self.dtype)
+        h = normalised(image).to(self.dtype)
         for number, stage in enumerate(self.stages):
             if number:
                 h = l2_pool(h, self.work)
@@ -57,17 +56,23 @@ class Network:
             yield h
 
 
+def normalised(image: torch.Tensor) -> torch.Tensor:
+    """(N, 1 or 3, H, W) on the 0-1 scale as the network takes it, (N, 3, H, W)."""
+    mean, std = (image.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (image - mean) / std
+
+
 def l2_pool(h: torch.Tensor, work: torch.dtype) -> torch.Tensor:
     """√(Hann-weighted mean of squares), every second pixel, zeros beyond the border (Hénaff and Simoncelli 2016)."""
     wide = h.to(work)
     return (hann_mean(wide * wide) + POOL_EPS).sqrt().to(h.dtype)
 
 
-def hann_mean(planes: torch.Tensor) -> torch.Tensor:
+def hann_mean(planes: torch.Tensor, padding: int = 1) -> torch.Tensor:
     """3 × 3 Hann window (½, 1, ½)² / 4 at stride 2."""
     window = planes.new_tensor((0.5, 1.0, 0.5))
     kernel = (window[:, None] * window[None, :] / 4).expand(planes.shape[1], 1, 3, 3)
-    return F.conv2d(planes, kernel, stride=2, padding=1, groups=planes.shape[1])
+    return F.conv2d(planes, kernel, stride=2, padding=padding, groups=planes.shape[1])
 
 
 _networks: OrderedDict[tuple[object, torch.dtype, torch.device], Network] = OrderedDict()

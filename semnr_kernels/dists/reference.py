@@ -2,62 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 
-from .._fill import fill_masked
-from .network import Network, hann_mean
+from . import score
+from .engine import Torch
+from .local import local_map, upsampled
+from .network import Network
+from .score import Distance, Features, resized
+from .sums import C1, C2
 from .weights import CHANNELS, alpha_beta
 
-C1 = C2 = 1e-6  # Ding 2020, eq. 6 and 7
-RESIZED_SIDE = 256
+__all__ = ["Distance", "Features", "compare", "dists", "features", "pairs_per_call", "resized"]
+
 # What one image needs beside the weights, in maps of 64 channels at full size (measured: 3 to 5): input and output of
 # the second convolution, and the copies and products of the statistics.
 _FULL_MAPS = 5
 _FULL_MAPS_FLOAT64 = 13  # float64 convolution unrolls its input: nine more
 
 
-@dataclass(frozen=True)
-class Features:
-    """The maps of one batch and, where a mask was given, the share of valid pixels under each position."""
-
-    maps: tuple[torch.Tensor, ...]  # (N, C, h, w) each: the image and five stages
-    shares: tuple[torch.Tensor, ...] | None  # (N, 1, h, w) each
-    network: Network
-    resize: str | None
-
-
-@dataclass(frozen=True)
-class Distance:
-    """Rows (N,) and what each of the six maps adds to them through its means and through its variances, (N, 6)."""
-
-    rows: torch.Tensor
-    structure: torch.Tensor
-    texture: torch.Tensor
-
-
 def dists(
     x: torch.Tensor,
-    y: torch.Tensor,
+    y: torch.Tensor | Features,
     data_range: float,
     valid: torch.Tensor | None,
     network: Network,
     resize: str | None,
     memory_budget: int,
+    window: int | None = None,
 ) -> Distance:
-    """Compare candidate `x` with reference `y`, (N, C, H, W) of any dtype, C 1 or 3; valid: (N, 1, H, W) or None."""
+    """Compare candidate `x` with reference `y`, (N, C, H, W) of any dtype, C 1 or 3; valid: (N, 1, H, W) or None.
+
+    A pair that exceeds the budget is scored by `stream`, to the same sums; under autograd it runs whole all the same.
+    """
+    if isinstance(y, Features):
+        return compare(features(*score.candidate(x, y), None, network, resize, memory_budget), y, window)
     group = pairs_per_call(x.shape, network, resize, memory_budget)
+    if group == 0 and not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
+        return score.dists(Torch(), x, y, data_range, valid, network, resize, memory_budget, window)
     parts = []
-    for start in range(0, x.shape[0], group):
-        some = slice(start, start + group)
-        ready = _pair_on_1(x[some], y[some], data_range, None if valid is None else valid[some], network, resize)
-        count = ready[0].shape[0]
-        both = network.maps(torch.cat(ready[:2]))  # one call of the network for both images
-        parts.append(_pool(((m[:count], m[count:]) for m in both), _shares(ready[2])))
-    return Distance(*(torch.cat([getattr(p, name) for p in parts]) for name in ("rows", "structure", "texture")))
+    for start in range(0, x.shape[0], max(1, group)):
+        some = slice(start, start + max(1, group))
+        masks = None if valid is None else valid[some]
+        x1, y1, share = score.pair_on_1(x[some], y[some], data_range, masks, network, resize)
+        both = network.maps(torch.cat((x1, y1)).expand(-1, 3, -1, -1))  # one call of the network for both images
+        shares = None if share is None else score.carried(share)
+        parts.append(_pool(((m[: len(x1)], m[len(x1) :]) for m in both), shares, window))
+    return score.joined(parts, x.shape[-2:])
 
 
 def features(
@@ -67,102 +60,63 @@ def features(
     reference: torch.Tensor | None,
     network: Network,
     resize: str | None,
+    memory_budget: int,
+    store: torch.dtype | None = None,
 ) -> Features:
     """Maps of one batch; masked pixels take the local mean of `reference`, or of the image itself."""
-    other = image if reference is None else reference
-    ready, _, share = _pair_on_1(image, other, data_range, valid, network, resize)
-    shares = _shares(share)
-    return Features(tuple(network.maps(ready)), None if shares is None else tuple(shares), network, resize)
+    if not (torch.is_grad_enabled() and image.requires_grad):
+        return score.features(Torch(), image, data_range, valid, reference, network, resize, memory_budget, store)
+    frame = score.unfilled(image, data_range, valid, reference, network, resize)
+    first, *maps = network.maps(frame.maps[0])
+    return replace(frame, maps=(first, *(m.to(store or network.dtype) for m in maps)))
 
 
-def compare(fx: Features, fy: Features) -> Distance:
-    return _pool(zip(fx.maps, fy.maps, strict=True), fy.shares if fy.shares is not None else fx.shares)
+def compare(fx: Features, fy: Features, window: int | None = None) -> Distance:
+    """Compare the maps of candidates with those of references."""
+    shares = fy.shares if fy.shares is not None else fx.shares
+    return score.joined([_pool(zip(fx.maps, fy.maps, strict=True), shares, window)], fx.size)
 
 
 def pairs_per_call(shape: Iterable[int], network: Network, resize: str | None, memory_budget: int) -> int:
-    """How many pairs go through the network at once; at least one, even where that exceeds the budget."""
+    """How many pairs fit into the budget as whole maps."""
     _, _, height, width = shape
     height, width = resized(height, width, resize)
     full_maps = _FULL_MAPS_FLOAT64 if network.dtype == torch.float64 else _FULL_MAPS
     one_image = full_maps * CHANNELS[1] * height * width * network.work.itemsize
-    return max(1, memory_budget // (2 * one_image))
+    return memory_budget // (2 * one_image)
 
 
-def resized(height: int, width: int, resize: str | None) -> tuple[int, int]:
-    """The size at which the network sees the image."""
-    short = min(height, width)
-    if resize is None or short <= RESIZED_SIDE:
-        return height, width
-    if resize == "piq":
-        scale = RESIZED_SIDE / short
-        return int(height * scale), int(width * scale)
-    return tuple(RESIZED_SIDE if side == short else int(RESIZED_SIDE * side / short) for side in (height, width))  # type: ignore[return-value]
-
-
-def _pair_on_1(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    data_range: float,
-    valid: torch.Tensor | None,
-    network: Network,
-    resize: str | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Both images as the network takes them, (N, 3, h, w) on the 0-1 scale, and the share of valid pixels."""
-    x, y = (v.to(network.work) / data_range for v in (x, y))
-    x, y = fill_masked(x, y, valid)
-    share = None if valid is None else _resize(valid.to(network.work), resize)
-    x, y = (_resize(v, resize).expand(-1, 3, -1, -1) for v in (x, y))
-    return x, y, share
-
-
-def _resize(image: torch.Tensor, resize: str | None) -> torch.Tensor:
-    height, width = image.shape[-2:]
-    short = min(height, width)
-    if resize is None or short <= RESIZED_SIDE:
-        return image
-    if resize == "piq":  # sampled at the stated scale, not at the ratio of the rounded sizes
-        scale = RESIZED_SIDE / short
-        return F.interpolate(image, scale_factor=scale, recompute_scale_factor=False, mode="bilinear")
-    return F.interpolate(image, size=resized(height, width, resize), mode="bilinear", antialias=True)
-
-
-def _shares(share: torch.Tensor | None) -> Iterator[torch.Tensor] | None:
-    """Share of valid pixels at the size of each map: the image's, then through the network's own pooling windows."""
-    if share is None:
-        return None
-
-    def each(share: torch.Tensor) -> Iterator[torch.Tensor]:
-        yield share
-        for stage in range(5):
-            if stage:
-                share = hann_mean(share) / hann_mean(torch.ones_like(share))
-            yield share
-
-    return each(share)
-
-
-def _pool(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], shares: Iterable[torch.Tensor] | None) -> Distance:
+def _pool(
+    pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], shares: Iterable[torch.Tensor] | None, window: int | None
+) -> Distance:
     """1 − Σ (α l + β s) over the channels of all maps (Ding 2020, eq. 8)."""
     alpha, beta = (v.split(CHANNELS) for v in alpha_beta())
     waiting = None if shares is None else iter(shares)
-    structure, texture = [], []
+    structure, texture, places = [], [], []
     for number, (x, y) in enumerate(pairs):
-        lum, tex = _similarities(x, y, None if waiting is None else next(waiting))
-        structure.append(((1 - lum) * alpha[number].to(lum.device)).sum(1))
-        texture.append(((1 - tex) * beta[number].to(tex.device)).sum(1))
+        share = None if waiting is None else next(waiting)
+        a, b = alpha[number].to(x.device), beta[number].to(x.device)
+        lum, tex = _similarities(x, y, share)
+        structure.append(((1 - lum) * a).sum(1))
+        texture.append(((1 - tex) * b).sum(1))
+        if window is not None:
+            places.append(local_map(number, x, y, share, a, b, window))
+        if number == 0:
+            size = tuple(x.shape[-2:])
     s, t = torch.stack(structure, dim=1), torch.stack(texture, dim=1)
-    return Distance(s.sum(1) + t.sum(1), s, t)
+    return Distance(s.sum(1) + t.sum(1), s, t, upsampled(torch.stack(places).sum(0), *size) if places else None)
 
 
 def _similarities(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Similarity of the means and of the variances, (N, C) float64 each."""
+    work = torch.float64 if x.dtype == torch.float64 else torch.float32
+    weight = None if share is None else share.to(work)
 
     def mean(v: torch.Tensor) -> torch.Tensor:
-        if share is None:
+        if weight is None:
             return v.mean(dim=(2, 3))
-        return (v * share).sum(dim=(2, 3)) / share.sum(dim=(2, 3))
+        return (v * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
 
-    work = torch.float64 if x.dtype == torch.float64 else torch.float32
     x, y = x.to(work), y.to(work)
     # Moments about a point near the mean: a small variance on a large mean keeps its digits.
     near_x, near_y = mean(x).detach(), mean(y).detach()

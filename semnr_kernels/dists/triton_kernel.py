@@ -15,9 +15,12 @@ import triton.language as tl
 
 from .. import _triton
 from .._registry import Call
-from . import reference
-from .network import IMAGENET_MEAN, IMAGENET_STD, POOL_EPS, Network
-from .reference import C1, C2, Distance
+from . import reference, score
+from .engine import Torch
+from .network import POOL_EPS, Network, normalised
+from .score import Distance, Features
+from .stream import Rectangle
+from .sums import C1, C2, Into
 from .weights import CHANNELS, alpha_beta
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of maps
@@ -34,12 +37,16 @@ def supports(call: Call) -> str | None:
 
 @triton.jit
 def _moments(
-    x, y, share, partial, positions, count, channels, steps,
+    x, y, share, partial, positions, count, channels, steps, programs,
     SHARED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """partial[map, program] = Σ w a, Σ w b, Σ w a², Σ w b², Σ w a b, Σ w; a, b about the channel's first values."""
-    program, programs = tl.program_id(0), tl.num_programs(0)
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)  # a channel of an image
+    """partial[map, program] = Σ w a, Σ w b, Σ w a², Σ w b², Σ w a b, and with shares Σ w.
+
+    a, b about the channel's first values; w: a position's share, or 1.
+    """
+    # all on one axis of the grid: the second holds 65,535 programs
+    program = tl.program_id(0) % programs
+    row = (tl.program_id(0) // programs) * ROWS + tl.arange(0, ROWS)  # a channel of an image
     real = row < count
     base = row.to(tl.int64) * positions
     # one value of a flat channel removes all of its mean, of any other enough for float64 sums
@@ -51,26 +58,27 @@ def _moments(
         at = (step * programs + program) * COLUMNS + tl.arange(0, COLUMNS)
         live = real[:, None] & (at < positions)[None, :]
         place = base[:, None] + at[None, :]
-        w = live.to(tl.float64)
+        a = tl.where(live, tl.load(x + place, mask=live, other=0).to(tl.float64) - near_x, zero)
+        b = tl.where(live, tl.load(y + place, mask=live, other=0).to(tl.float64) - near_y, zero)
+        wa, wb = a, b
         if SHARED:
             image = (row // channels).to(tl.int64) * positions
             w = tl.load(share + image[:, None] + at[None, :], mask=live, other=0).to(tl.float64)
-        a = tl.where(live, tl.load(x + place, mask=live, other=0).to(tl.float64) - near_x, zero)
-        b = tl.where(live, tl.load(y + place, mask=live, other=0).to(tl.float64) - near_y, zero)
-        wa, wb = w * a, w * b
+            wa, wb = w * a, w * b
+            sw += w
         sa += wa
         sb += wb
         saa += wa * a
         sbb += wb * b
         sab += wa * b
-        sw += w
-    to = partial + (row * programs + program) * 6
+    to = partial + (row.to(tl.int64) * programs + program) * (5 + SHARED)
     tl.store(to, tl.sum(sa, axis=1), mask=real)
     tl.store(to + 1, tl.sum(sb, axis=1), mask=real)
     tl.store(to + 2, tl.sum(saa, axis=1), mask=real)
     tl.store(to + 3, tl.sum(sbb, axis=1), mask=real)
     tl.store(to + 4, tl.sum(sab, axis=1), mask=real)
-    tl.store(to + 5, tl.sum(sw, axis=1), mask=real)
+    if SHARED:
+        tl.store(to + 5, tl.sum(sw, axis=1), mask=real)
 
 
 @triton.jit
@@ -79,8 +87,9 @@ def _moments_gradient(
     SHARED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """gx = w (p0 + p1 (x − x̄) + p2 (y − ȳ)), gy = w (p3 + p4 (y − ȳ) + p2 (x − x̄)); slopes: p0 to p4, x̄, ȳ."""
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    at = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    blocks = (positions + COLUMNS - 1) // COLUMNS
+    row = (tl.program_id(0) // blocks) * ROWS + tl.arange(0, ROWS)
+    at = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
     live = (row < count)[:, None] & (at < positions)[None, :]
     place = row.to(tl.int64)[:, None] * positions + at[None, :]
     of = slopes + row * 7
@@ -121,15 +130,16 @@ def statistics(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None = No
 def _statistics(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """The five numbers and the sum of weights."""
     n, c, h, w = x.shape
-    rows, columns = _block(n * c, h * w, 1024)
-    # four blocks a program, by the map's size alone
-    programs = triton.cdiv(h * w, columns * 4)
-    partial = torch.empty((n * c, programs, 6), dtype=torch.float64, device=x.device)
+    rows, columns = _block(n * c, h * w, 512)
+    # eight blocks a program, by the map's size alone
+    programs = triton.cdiv(h * w, columns * 8)
+    partial = torch.empty((n * c, programs, 5 + (share is not None)), dtype=torch.float64, device=x.device)
     _triton.launch(
-        _moments, (programs, triton.cdiv(n * c, rows)), x, y, share, partial, h * w, n * c, c,
-        triton.cdiv(h * w, columns * programs), SHARED=share is not None, ROWS=rows, COLUMNS=columns,
+        _moments, (programs * triton.cdiv(n * c, rows),), x, y, share, partial, h * w, n * c, c,
+        triton.cdiv(h * w, columns * programs), programs, SHARED=share is not None, ROWS=rows, COLUMNS=columns,
     )  # fmt: skip
-    sa, sb, saa, sbb, sab, weight = _triton.fold(partial).reshape(6, n, c)
+    sa, sb, saa, sbb, sab, *rest = _triton.fold(partial).reshape(-1, n, c)
+    weight = rest[0] if rest else torch.full_like(sa, h * w)
     ma, mb = sa / weight, sb / weight
     found = torch.stack(
         (
@@ -160,7 +170,7 @@ class _Statistics(torch.autograd.Function):
         out = [torch.empty_like(v) if w else None for v, w in zip((x, y), ctx.needs_input_grad[:2], strict=True)]
         rows, columns = _block(n * c, h * w, 1024)
         _triton.launch(
-            _moments_gradient, (triton.cdiv(h * w, columns), triton.cdiv(n * c, rows)),
+            _moments_gradient, (triton.cdiv(h * w, columns) * triton.cdiv(n * c, rows),),
             x, y, share, slopes, *out, h * w, n * c, c, SHARED=share is not None, ROWS=rows, COLUMNS=columns,
         )  # fmt: skip
         return *out, None
@@ -170,58 +180,81 @@ class _Statistics(torch.autograd.Function):
 
 
 @triton.jit
-def _pool_forward(h, out, eps, height, width, down, across, count, WORK: tl.constexpr, BLOCK: tl.constexpr):
-    """√(Hann-weighted mean of squares + eps) about every second pixel, zeros beyond the border."""
-    lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    live = lane < count
-    column, row, plane = lane % across, (lane // across) % down, lane // (across * down)
-    total = tl.zeros([BLOCK], WORK)
-    for i in tl.static_range(-1, 2):
-        for j in tl.static_range(-1, 2):
-            r, c = row * 2 + i, column * 2 + j
-            inside = live & (r >= 0) & (r < height) & (c >= 0) & (c < width)
-            v = tl.load(h + (plane * height + r) * width + c, mask=inside, other=0).to(WORK)
-            total += v * v * ((2 - i * i) * (2 - j * j) / 16)  # (½, 1, ½)² / 4
-    tl.store(out + lane, _triton.narrow(tl.sqrt(total + tl.load(eps)), out.dtype.element_ty), mask=live)
+def _positions(planes, positions, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Planes and positions of a program; the planes run slowest, and all programs lie on one axis of the grid."""
+    blocks = (positions + COLUMNS - 1) // COLUMNS
+    plane = (tl.program_id(0) // blocks) * ROWS + tl.arange(0, ROWS)
+    at = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    return plane.to(tl.int64)[:, None], at, (plane < planes)[:, None] & (at < positions)[None, :]
 
 
 @triton.jit
-def _pool_backward(h, pooled, by, out, height, width, down, across, count, WORK: tl.constexpr, BLOCK: tl.constexpr):
+def _pool_forward(
+    h, out, eps, height, width, down, across, planes, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """√(Hann-weighted mean of squares + eps) about every second pixel, zeros beyond the border."""
+    plane, at, live = _positions(planes, down * across, ROWS, COLUMNS)
+    row, column = at // across, at % across
+    total = tl.zeros([ROWS, COLUMNS], WORK)
+    for i in tl.static_range(-1, 2):
+        for j in tl.static_range(-1, 2):
+            r, c = row * 2 + i, column * 2 + j
+            inside = live & ((r >= 0) & (r < height) & (c >= 0) & (c < width))[None, :]
+            v = tl.load(h + plane * height * width + (r * width + c)[None, :], mask=inside, other=0).to(WORK)
+            total += v * v * ((2 - i * i) * (2 - j * j) / 16)  # (½, 1, ½)² / 4
+    root = tl.sqrt(total + tl.load(eps).to(WORK))
+    tl.store(out + plane * down * across + at[None, :], _triton.narrow(root, out.dtype.element_ty), mask=live)
+
+
+@triton.jit
+def _pool_backward(
+    h, pooled, by, out, height, width, down, across, planes,
+    WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
     """out = h · Σ over the windows that hold a pixel of weight · by / pooled: each pixel gathers, nothing scatters."""
-    lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    live = lane < count
-    column, row, plane = lane % width, (lane // width) % height, lane // (width * height)
-    total = tl.zeros([BLOCK], WORK)
+    plane, at, live = _positions(planes, height * width, ROWS, COLUMNS)
+    row, column = at // width, at % width
+    total = tl.zeros([ROWS, COLUMNS], WORK)
     for i in tl.static_range(2):
         for j in tl.static_range(2):
             r, c = row // 2 + i, column // 2 + j
             away_r, away_c = tl.abs(r * 2 - row), tl.abs(c * 2 - column)
-            inside = live & (r < down) & (c < across) & (away_r < 2) & (away_c < 2)
-            place = (plane * down + r) * across + c
+            inside = live & ((r < down) & (c < across) & (away_r < 2) & (away_c < 2))[None, :]
+            place = plane * down * across + (r * across + c)[None, :]
             g = tl.load(by + place, mask=inside, other=0).to(WORK)
             p = tl.load(pooled + place, mask=inside, other=1).to(WORK)
-            total += tl.where(inside, g / p * ((2 - away_r) * (2 - away_c)).to(WORK) / 16, tl.zeros_like(total))
-    v = tl.load(h + lane, mask=live, other=0).to(WORK)
-    tl.store(out + lane, _triton.narrow(v * total, out.dtype.element_ty), mask=live)
+            weight = ((2 - away_r) * (2 - away_c)).to(WORK)[None, :] / 16
+            total += tl.where(inside, g / p * weight, tl.zeros_like(total))
+    place = plane * height * width + at[None, :]
+    v = tl.load(h + place, mask=live, other=0).to(WORK)
+    tl.store(out + place, _triton.narrow(v * total, out.dtype.element_ty), mask=live)
 
 
 def l2_pool(h: torch.Tensor, work: torch.dtype) -> torch.Tensor:
     """As `network.l2_pool`: (N, C, h, w) to half the size, computed in `work`."""
-    return _L2Pool.apply(h.contiguous(), work)
+    h = h.contiguous()
+    if torch.is_grad_enabled() and h.requires_grad:
+        return _L2Pool.apply(h, work)
+    return _pooled(h, work, h.dtype)
+
+
+def _pooled(h: torch.Tensor, work: torch.dtype, dtype: torch.dtype) -> torch.Tensor:
+    n, c, height, width = h.shape
+    down, across = (height + 1) // 2, (width + 1) // 2
+    pooled = torch.empty((n, c, down, across), dtype=dtype, device=h.device)
+    rows, columns = _block(n * c, down * across, 512)
+    _triton.launch(
+        _pool_forward, (triton.cdiv(n * c, rows) * triton.cdiv(down * across, columns),), h, pooled,
+        _triton.numbers(h.device, POOL_EPS), height, width, down, across, n * c,
+        WORK=_work(work), ROWS=rows, COLUMNS=columns,
+    )  # fmt: skip
+    return pooled
 
 
 class _L2Pool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: torch.Tensor, work: torch.dtype) -> torch.Tensor:  # type: ignore[override]
-        n, c, height, width = h.shape
-        down, across = (height + 1) // 2, (width + 1) // 2
-        pooled = torch.empty((n, c, down, across), dtype=work, device=h.device)
-        block = _triton.block(512, 2**16)
-        eps = torch.full((), POOL_EPS, dtype=work, device=h.device)
-        _triton.launch(
-            _pool_forward, (triton.cdiv(pooled.numel(), block),), h, pooled, eps, height, width, down, across,
-            pooled.numel(), WORK=_work(work), BLOCK=block,
-        )  # fmt: skip
+        pooled = _pooled(h, work, work)
         ctx.save_for_backward(h, pooled)
         return pooled.to(h.dtype)
 
@@ -229,11 +262,12 @@ class _L2Pool(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         h, pooled = ctx.saved_tensors
-        out = torch.empty_like(h)
-        block = _triton.block(512, 2**16)
+        (n, c, height, width), out = h.shape, torch.empty_like(h)
+        rows, columns = _block(n * c, height * width, 512)
         _triton.launch(
-            _pool_backward, (triton.cdiv(h.numel(), block),), h, pooled, by.contiguous(), out, *h.shape[2:],
-            *pooled.shape[2:], h.numel(), WORK=_work(pooled.dtype), BLOCK=block,
+            _pool_backward, (triton.cdiv(n * c, rows) * triton.cdiv(height * width, columns),), h, pooled,
+            by.contiguous(), out, height, width, *pooled.shape[2:], n * c,
+            WORK=_work(pooled.dtype), ROWS=rows, COLUMNS=columns,
         )  # fmt: skip
         return out, None
 
@@ -247,32 +281,79 @@ def _work(dtype: torch.dtype) -> Any:
 
 def dists(
     x: torch.Tensor,
-    y: torch.Tensor,
+    y: torch.Tensor | Features,
     data_range: float,
     valid: torch.Tensor | None,
     network: Network,
     resize: str | None,
     memory_budget: int,
+    window: int | None = None,
 ) -> Distance:
     """As `reference.dists`."""
     group = reference.pairs_per_call(x.shape, network, resize, memory_budget)
+    grad = torch.is_grad_enabled() and (x.requires_grad or (isinstance(y, torch.Tensor) and y.requires_grad))
+    if isinstance(y, Features) or window is not None or (group == 0 and not grad):
+        return score.dists(Engine(), x, y, data_range, valid, network, resize, memory_budget, window)
+    group = max(1, group)
     parts = []
     for start in range(0, x.shape[0], group):
         some = slice(start, start + group)
-        a, b, share = reference._pair_on_1(
-            x[some], y[some], data_range, None if valid is None else valid[some], network, resize
-        )
+        masks = None if valid is None else valid[some]
+        a, b, share = score.pair_on_1(x[some], y[some], data_range, masks, network, resize)
         count = a.shape[0]
-        both = _maps(network, torch.cat((a, b)))
-        parts.append(_pool(((m[:count], m[count:]) for m in both), reference._shares(share)))
-    return Distance(*(torch.cat([getattr(p, name) for p in parts]) for name in ("rows", "structure", "texture")))
+        both = _maps(network, torch.cat((a, b)).expand(-1, 3, -1, -1))
+        shares = None if share is None else score.carried(share)
+        parts.append(_pool(((m[:count], m[count:]) for m in both), shares, network.work))
+    return score.joined(parts, x.shape[-2:])
+
+
+def features(image: torch.Tensor, *arguments: Any) -> Features:
+    """As `reference.features`, pooled here."""
+    if torch.is_grad_enabled() and image.requires_grad:
+        return reference.features(image, *arguments)
+    return score.features(Engine(), image, *arguments)
+
+
+def compare(fx: Features, fy: Features, window: int | None = None) -> Distance:
+    """As `reference.compare`."""
+    if window is not None:
+        return score.compare(Engine(), fx, fy, window)
+    shares = fy.shares if fy.shares is not None else fx.shares
+    return _pool(zip(fx.maps, fy.maps, strict=True), shares, fx.network.work)
+
+
+class Engine(Torch):
+    """See `stream.Engine`: sums and pooling by the kernels above."""
+
+    def pool(self, h: torch.Tensor, at: Rectangle) -> torch.Tensor:
+        # the kernel pools about even positions: a position more in front moves them to those that count
+        shifted = F.pad(h, (at.column, 0, at.row, 0))
+        return l2_pool(shifted, torch.float64 if h.dtype == torch.float64 else torch.float32)[
+            :, :, at.row :, at.column :
+        ]
+
+    def planes(
+        self, x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None, into: Into, scale: float = 1.0
+    ) -> None:
+        if into.cells is not None or not x.is_floating_point() or x.dtype != y.dtype:
+            super().planes(x, y, share, into, scale)
+            return
+        channels = into.totals.shape[-1]
+        x, y = (v.expand(-1, channels, -1, -1).contiguous() for v in (x, y))
+        found, weight = _statistics(x, y, None if share is None else share.contiguous())
+        means = found[:2] * scale
+        if into.fresh:
+            into.near.copy_(means.transpose(0, 1))
+        ma, mb = means - into.near.transpose(0, 1)
+        var_x, var_y, both = found[2:] * scale**2
+        terms = torch.stack((torch.ones_like(ma), ma, mb, var_x + ma * ma, var_y + mb * mb, both + ma * mb), dim=1)
+        into.totals.add_(torch.where(weight[:, None] > 0, terms * weight[:, None], 0))
 
 
 def _maps(network: Network, image: torch.Tensor) -> Iterator[torch.Tensor]:
     """As `network.maps`, pooled here."""
     yield image
-    mean, std = (image.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-    h = ((image - mean) / std).to(network.dtype)
+    h = normalised(image).to(network.dtype)
     for number, stage in enumerate(network.stages):
         if number:
             h = l2_pool(h, network.work)
@@ -281,13 +362,16 @@ def _maps(network: Network, image: torch.Tensor) -> Iterator[torch.Tensor]:
         yield h
 
 
-def _pool(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], shares: Iterable[torch.Tensor] | None) -> Distance:
+def _pool(
+    pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], shares: Iterable[torch.Tensor] | None, work: torch.dtype
+) -> Distance:
     """As `reference._pool`, from the five numbers of each channel."""
     alpha, beta = (v.split(CHANNELS) for v in alpha_beta())
     waiting = None if shares is None else iter(shares)
     structure, texture = [], []
     for number, (x, y) in enumerate(pairs):
-        mean_x, mean_y, var_x, var_y, both = statistics(x, y, None if waiting is None else next(waiting))
+        share = None if waiting is None else next(waiting).to(work)
+        mean_x, mean_y, var_x, var_y, both = statistics(x, y, share)
         luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
         similarity = (2 * both + C2) / (var_x + var_y + C2)
         structure.append(((1 - luminance) * alpha[number].to(x.device)).sum(1))
@@ -300,7 +384,7 @@ def launches() -> Iterator[tuple[str, _triton.Launch]]:
     """What ahead-of-time compilation builds: statistics and pooling in each dtype of maps, a small map, a mask."""
     for dtype in _DTYPES:
         name = str(dtype).removeprefix("torch.")
-        leaf = torch.zeros((1, 64, 64, 64), dtype=dtype, requires_grad=True)
+        leaf = torch.zeros((1, 64, 96, 96), dtype=dtype, requires_grad=True)
         with _triton.recording() as made:
             statistics(leaf, leaf.detach()).sum().backward()
         yield f"dists moments {name}", made[0]

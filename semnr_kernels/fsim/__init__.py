@@ -7,16 +7,27 @@ from typing import Any
 
 import torch
 
-from .. import _checks, _registry
+from .. import _checks, _library, _registry
 from .._result import Result
-from . import reference
+from . import native, reference, tiled
 from .reference import Comparison, Features, Filters, Settings
 
 _registry.register("fsim", "reference", reference.fsim)
+_registry.register("fsim_features", "reference", reference.features)
+_registry.register("fsim_compare", "reference", reference.compare)
+_registry.register("fsim_tiled", "reference", lambda *args, tile, halo, **options: reference.fsim(*args, **options))
+_registry.register_native("fsim_tiled", tiled.fsim, tiled.supports)
+_registry.register_native("fsim", native.fsim, native.supports)
+_registry.register_native("fsim_features", native.features, native.supports)
+_registry.register_native("fsim_compare", native.compare, native.supports)
+_registry.register_triton("fsim", "fsim")
+_registry.register_triton("fsim_features", "features", folder="fsim")
+_registry.register_triton("fsim_compare", "compare", folder="fsim")
 
 __all__ = ["Comparison", "Features", "Filters", "Settings", "downsampling_factor", "features", "fsim", "similarity"]
 
 
+@_library.node
 def fsim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -37,6 +48,9 @@ def fsim(
     details: bool = False,
     nan: str = "error",
     overshoot: str = "keep",
+    precision: str = "float32",
+    tile: int | None = None,
+    halo: int | None = None,
     backend: str | None = "auto",
 ) -> Any:
     """Feature similarity of candidate `x` to reference `y`: phase congruency and gradient, in (0, 1].
@@ -70,6 +84,14 @@ def fsim(
         passed. The score is its mean weighted by the larger phase congruency, `components["weight"]` with `details`.
     details
         A `Result`: `components` holds the maps "weight", "phase_congruency", "gradient" and, for FSIMc, "chroma".
+    precision
+        "float32" (default) or "float64": what a fast backend computes in. The reference computes in float64, and so
+        does every backend where a gradient is asked for.
+    tile, halo
+        Compute in tiles of at most `tile` pixels (after downsampling), in memory that does not grow with the image.
+        Each is transformed with `halo` pixels around it, by default 8/3 of the longest wavelength: 128. The result is
+        close to that of the whole image and flagged so; README.md says how close. Without gradient and mask; the
+        reference computes the whole.
     nan, overshoot, backend
         As in `semnr.metrics`.
 
@@ -81,17 +103,28 @@ def fsim(
     """
     checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
     filters = _filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)
-    settings = _settings(checked.x, chromatic, downsample, filters, "x")
-    call = _registry.Call.of("fsim", checked.x, checked.y, masked=checked.valid is not None)
-    found = _registry.choose(call, backend).run(checked.x, checked.y, checked.data_range, checked.valid, settings)
+    settings = _settings(checked.x, chromatic, downsample, filters, precision, "x")
+    want_maps = return_map or details
+    cut = _tiles(tile, halo, filters)
+    call = _registry.Call.of(
+        "fsim_tiled" if cut else "fsim",
+        checked.x,
+        checked.y,
+        masked=checked.valid is not None,
+        settings=settings,
+        want_maps=want_maps,
+    )
+    found = _registry.choose(call, backend).run(
+        checked.x, checked.y, checked.data_range, checked.valid, settings, want_maps=want_maps, **cut
+    )
     if nan == "error" and not bool(torch.isfinite(found.rows.detach()).all()):
         _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
     value = _checks.reduce(found.rows, reduction, checked)
-    if not (return_map or details):
+    if not want_maps:
         return value
 
     def as_passed(planes: torch.Tensor) -> torch.Tensor:
-        narrow = planes if x.dtype == torch.float64 else planes.float()
+        narrow = planes.double() if x.dtype == torch.float64 else planes.float()
         return narrow.reshape(narrow.shape[4 - len(checked.lead) - 2 :])
 
     parts = {"weight": found.weight, "phase_congruency": found.phase_congruency, "gradient": found.gradient}
@@ -105,11 +138,16 @@ def fsim(
         components={name: as_passed(part) for name, part in parts.items()} if details else None,
         coverage=None if valid is None else valid.double().mean(dim=(1, 2, 3)),
         clipped_fraction=checked.clipped_fraction,
-        flags=() if valid is None else ("approximate: masked pixels take the reference's local mean",),
+        flags=(
+            *(() if valid is None else ("approximate: masked pixels take the reference's local mean",)),
+            *(("approximate: overlapping tiles",) if cut else ()),
+        ),
         settings={
             "chromatic": settings.chromatic,
             "downsample": downsample,
             "factor": settings.factor,
+            "precision": precision,
+            **cut,
             **filters.__dict__,
             "reduction": reduction,
             "nan": nan,
@@ -134,6 +172,8 @@ def features(
     mask: torch.Tensor | None = None,
     reference_image: torch.Tensor | None = None,
     nan: str = "error",
+    precision: str = "float32",
+    backend: str | None = "auto",
 ) -> Features:
     """Everything that FSIM reads from one image, to be computed once for a reference and kept.
 
@@ -149,23 +189,25 @@ def features(
     image4 = _checks.as_image("image", image)
     scale, valid = _checks.as_data_range(image.dtype, data_range), _checks.as_mask(mask, image4)
     filters = _filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)
-    settings = _settings(image4, chromatic, downsample, filters, "image")
+    settings = _settings(image4, chromatic, downsample, filters, precision, "image")
     other = None if reference_image is None else _checks.as_image("reference_image", reference_image)
     if other is not None and other.shape != image4.shape:
         raise ValueError(f"reference_image has shape {tuple(other.shape)}; accepted: {tuple(image4.shape)}, as image")
     if valid is not None and image.dtype in _checks.FLOAT_DTYPES:
         image4 = torch.where(valid, image4, torch.zeros((), dtype=image4.dtype, device=image4.device))
-    found = reference.features(image4, scale, valid, other, settings)
+    others = () if other is None else (other,)
+    call = _registry.Call.of("fsim_features", image4, *others, masked=valid is not None, settings=settings)
+    found = _registry.choose(call, backend).run(image4, scale, valid, other, settings)
     if nan == "error" and not bool(torch.isfinite(found.phase_congruency.detach()).all()):
         _checks.raise_if_nonfinite(image=image4)
     return found
 
 
-def similarity(fx: Features, fy: Features) -> Comparison:
+def similarity(fx: Features, fy: Features, *, maps: bool = False, backend: str | None = "auto") -> Comparison:
     """Compare the features of a candidate with those of a reference: `rows` holds a score an image.
 
     `fsim(x, y)` is the mean of `similarity(features(x), features(y)).rows`. One of the two may hold a single image,
-    which is then compared with each of the other's.
+    which is then compared with each of the other's. maps: also the local similarity, its factors and its weight.
 
     Raises
     ------
@@ -177,7 +219,15 @@ def similarity(fx: Features, fy: Features) -> Comparison:
     sx, sy = tuple(fx.phase_congruency.shape), tuple(fy.phase_congruency.shape)
     if sx[1:] != sy[1:] or (sx[0] != sy[0] and 1 not in (sx[0], sy[0])):
         raise ValueError(f"fx has shape {sx} and fy {sy}; accepted: the same size, and one image or as many")
-    return reference.compare(fx, fy)
+    planes = (fx.phase_congruency, fx.gradient, fy.phase_congruency, fy.gradient)
+    call = _registry.Call.of(
+        "fsim_compare",
+        *planes,
+        masked=not (fx.valid is None and fy.valid is None),
+        settings=fx.settings,
+        want_maps=maps,
+    )
+    return _registry.choose(call, backend).run(fx, fy, want_maps=maps)  # type: ignore[no-any-return]
 
 
 def downsampling_factor(height: int, width: int, rule: int | str = "auto") -> int:
@@ -190,7 +240,7 @@ def downsampling_factor(height: int, width: int, rule: int | str = "auto") -> in
 
 
 def _settings(
-    image: torch.Tensor, chromatic: bool | None, downsample: int | str, filters: Filters, name: str
+    image: torch.Tensor, chromatic: bool | None, downsample: int | str, filters: Filters, precision: str, name: str
 ) -> Settings:
     _, channels, height, width = image.shape
     if channels not in (1, 3):
@@ -207,7 +257,21 @@ def _settings(
             f"{name} is {height} x {width}{at}; accepted: sides of at least {math.ceil(filters.longest)} pixels, the "
             "longest filter's wavelength (min_length · mult^(scales - 1)), or fewer scales"
         )
-    return Settings(factor, authors and factor > 1, channels == 3 and chromatic is not False, filters)
+    _checks.choice("precision", precision, ("float32", "float64"))
+    return Settings(factor, authors and factor > 1, channels == 3 and chromatic is not False, filters, precision)
+
+
+def _tiles(tile: int | None, halo: int | None, filters: Filters) -> dict[str, int]:
+    if tile is None:
+        if halo is not None:
+            raise ValueError(f"halo is {halo} without tile; accepted: a tile size with it, or neither")
+        return {}
+    if _checks.positive_int("tile", tile) < filters.longest:
+        raise ValueError(f"tile is {tile}; accepted: at least {math.ceil(filters.longest)}, the longest wavelength")
+    return {
+        "tile": tile,
+        "halo": math.ceil(8 / 3 * filters.longest) if halo is None else _checks.positive_int("halo", halo),
+    }
 
 
 def _filters(

@@ -49,11 +49,12 @@ class Settings:
     authors: bool = False  # sample as conv2(..., "same") and stride, not as average pooling
     chromatic: bool = False
     filters: Filters = field(default_factory=Filters)
+    precision: str = "float32"  # what a fast backend computes in; here it is float64
 
 
 @dataclass(frozen=True)
 class Features:
-    """All that FSIM reads from one image; float64, at the downsampled size."""
+    """All that FSIM reads from one image, at the downsampled size; float64, or the precision of a fast backend."""
 
     phase_congruency: torch.Tensor  # (N, 1, h, w), in (0, 1]
     gradient: torch.Tensor  # (N, 1, h, w), grey levels a pixel on the 0-255 scale
@@ -64,69 +65,82 @@ class Features:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows (N,), the local similarity and the weight it was pooled with, both (N, 1, h, w)."""
+    """Rows (N,) in float64; with maps, the local similarity, its weight in the mean and its factors, (N, 1, h, w).
+
+    chroma: None also where only the luminance was compared.
+    """
 
     rows: torch.Tensor
-    similarity: torch.Tensor
-    weight: torch.Tensor
-    phase_congruency: torch.Tensor
-    gradient: torch.Tensor
-    chroma: torch.Tensor | None
+    similarity: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
+    phase_congruency: torch.Tensor | None = None
+    gradient: torch.Tensor | None = None
+    chroma: torch.Tensor | None = None
 
 
-def fsim(x: torch.Tensor, y: torch.Tensor, data_range: float, valid: torch.Tensor | None, s: Settings) -> Comparison:
+def fsim(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    data_range: float,
+    valid: torch.Tensor | None,
+    s: Settings,
+    *,
+    want_maps: bool = True,
+) -> Comparison:
     """Compare candidate `x` with reference `y`, (N, C, H, W) of any dtype; valid: (N, 1, H, W) bool or None."""
-    x, y = fill_masked(_on_255(x, data_range), _on_255(y, data_range), valid)
-    return compare(extract(x, valid, s), extract(y, valid, s))
+    x, y = fill_masked(on_255(x, data_range), on_255(y, data_range), valid)
+    return compare(extract(x, valid, s), extract(y, valid, s), want_maps=want_maps)
 
 
 def features(
     image: torch.Tensor, data_range: float, valid: torch.Tensor | None, reference: torch.Tensor | None, s: Settings
 ) -> Features:
     """Features of one batch; masked pixels take the local mean of `reference`, or of the image itself."""
-    scaled = _on_255(image, data_range)
+    scaled = on_255(image, data_range)
     if valid is not None:
-        scaled, _ = fill_masked(scaled, scaled if reference is None else _on_255(reference, data_range), valid)
+        scaled, _ = fill_masked(scaled, scaled if reference is None else on_255(reference, data_range), valid)
     return extract(scaled, valid, s)
 
 
-def _on_255(image: torch.Tensor, data_range: float) -> torch.Tensor:
+def on_255(image: torch.Tensor, data_range: float) -> torch.Tensor:
     return image.double() / data_range * 255
 
 
 def extract(image: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> Features:
     """Features of a float64 batch on the 0-255 scale."""
+    luminance, chroma = planes(image, s)
+    share = None if valid is None else downsample(valid.double(), s)
+    return Features(phase_congruency(luminance, s.filters), gradient_magnitude(luminance), chroma, share, s)
+
+
+def planes(image: torch.Tensor, s: Settings) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Luminance and, where it is compared, chroma (I and Q) of a batch, downsampled."""
     image = downsample(image, s)
-    luminance, chroma = image, None
-    if image.shape[1] == 3:
-        red, green, blue = image.split(1, dim=1)
-        y, i, q = (r * red + g * green + b * blue for r, g, b in YIQ)
-        luminance, chroma = y, torch.cat((i, q), dim=1)
-    return Features(
-        phase_congruency(luminance, s.filters),
-        gradient_magnitude(luminance),
-        chroma if s.chromatic else None,
-        None if valid is None else downsample(valid.double(), s),
-        s,
-    )
+    if image.shape[1] == 1:
+        return image, None
+    red, green, blue = image.split(1, dim=1)
+    y, i, q = (r * red + g * green + b * blue for r, g, b in YIQ)
+    return y, torch.cat((i, q), dim=1) if s.chromatic else None
 
 
-def compare(fx: Features, fy: Features) -> Comparison:
+def compare(fx: Features, fy: Features, *, want_maps: bool = True) -> Comparison:
     """Pool the local similarities, weighted by the larger phase congruency (Zhang 2011, eq. 3 to 9)."""
-    s_pc = _similarity(fx.phase_congruency, fy.phase_congruency, T1)
-    s_g = _similarity(fx.gradient, fy.gradient, T2)
+    pc_x, pc_y = fx.phase_congruency.double(), fy.phase_congruency.double()
+    s_pc = _similarity(pc_x, pc_y, T1)
+    s_g = _similarity(fx.gradient.double(), fy.gradient.double(), T2)
     local, s_c = s_pc * s_g, None
     if fx.chroma is not None and fy.chroma is not None:
-        s_i = _similarity(fx.chroma[:, :1], fy.chroma[:, :1], T3)
-        s_q = _similarity(fx.chroma[:, 1:], fy.chroma[:, 1:], T4)
+        chroma_x, chroma_y = fx.chroma.double(), fy.chroma.double()
+        s_i = _similarity(chroma_x[:, :1], chroma_y[:, :1], T3)
+        s_q = _similarity(chroma_x[:, 1:], chroma_y[:, 1:], T4)
         s_c = _safe_power((s_i * s_q).abs(), LAMBDA)
         local = local * s_c
-    weight = torch.maximum(fx.phase_congruency, fy.phase_congruency)
+    weight = torch.maximum(pc_x, pc_y)
     shares = [valid for valid in (fx.valid, fy.valid) if valid is not None]
     if shares:
         weight = weight * torch.minimum(shares[0], shares[-1])
     rows = (local * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
-    return Comparison(rows, local, weight, s_pc, s_g, s_c)
+    return Comparison(rows, local, weight, s_pc, s_g, s_c) if want_maps else Comparison(rows)
 
 
 def downsample(image: torch.Tensor, s: Settings) -> torch.Tensor:
@@ -233,7 +247,11 @@ def _noise_gain(filters: torch.Tensor, k: float) -> float:
     # The real part of a filter's impulse response is the transform of the filter's even part (Parseval).
     total = filters.sum(0)
     even = (total + total.flip(0, 1).roll((1, 1), (0, 1))) / 2
-    ratio = float(even.square().sum() / filters[0].square().sum())
+    return threshold_gain(float(even.square().sum() / filters[0].square().sum()), k)
+
+
+def threshold_gain(ratio: float, k: float) -> float:
+    """The same from Σ (even Σ_s F_so)² / Σ F_0o²."""
     rayleigh = math.sqrt(math.pi / 2) + k * math.sqrt(2 - math.pi / 2)
     return rayleigh * math.sqrt(ratio / math.log(2)) / NOISE_RESCALE
 

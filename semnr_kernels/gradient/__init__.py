@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from .. import _checks, _registry
+from .. import _checks, _library, _registry
 from ..fsim.reference import T2
 from . import native, reference
 from .reference import GradientSimilarity
@@ -17,6 +17,7 @@ _registry.register_native("gradient", native.similarity, native.supports)
 __all__ = ["GradientSimilarity", "gradient_similarity"]
 
 
+@_library.node
 def gradient_similarity(
     x: torch.Tensor,
     y: torch.Tensor,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
-from .. import _checks, _registry
+from .. import _checks, _library, _registry
 from .._result import Result
-from . import native, reference
+from . import cuda, native, reference
 
 _registry.register("pixel", "reference", reference.errors)
 _registry.register_native("pixel", native.errors, native.supports)
 _registry.register_triton("pixel", "errors")
+_registry.register_cuda("pixel", cuda.errors, cuda.supports)
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -63,7 +65,18 @@ def _plain_error(
     return error if math.isfinite(error) else None
 
 
-def mse(x, y, *, mask=None, reduction="mean", nan="error", overshoot="keep", data_range=None, backend="auto"):  # type: ignore[no-untyped-def]
+@_library.node
+def mse(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    mask: torch.Tensor | None = None,
+    reduction: str = "mean",
+    nan: str = "error",
+    overshoot: str = "keep",
+    data_range: float | None = None,
+    backend: str | None = "auto",
+) -> torch.Tensor:
     """Mean squared error per image; see `semnr.mse`. `data_range` matters to `overshoot` alone."""
     scale = 1.0 if data_range is None and overshoot == "keep" else data_range
     if scale == 1.0 and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
@@ -72,7 +85,18 @@ def mse(x, y, *, mask=None, reduction="mean", nan="error", overshoot="keep", dat
     return _checks.reduce(square, reduction, checked)
 
 
-def mae(x, y, *, mask=None, reduction="mean", nan="error", overshoot="keep", data_range=None, backend="auto"):  # type: ignore[no-untyped-def]
+@_library.node
+def mae(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    mask: torch.Tensor | None = None,
+    reduction: str = "mean",
+    nan: str = "error",
+    overshoot: str = "keep",
+    data_range: float | None = None,
+    backend: str | None = "auto",
+) -> torch.Tensor:
     """Mean absolute error per image; see `semnr.mae`."""
     scale = 1.0 if data_range is None and overshoot == "keep" else data_range
     error = _plain_error(x, y, mask, reduction, nan, overshoot, backend, absolute=True) if scale == 1.0 else None
@@ -82,9 +106,19 @@ def mae(x, y, *, mask=None, reduction="mean", nan="error", overshoot="keep", dat
     return _checks.reduce(absolute, reduction, checked)
 
 
-def psnr(  # type: ignore[no-untyped-def]
-    x, y, *, data_range=None, mask=None, reduction="mean", nan="error", overshoot="keep", details=False, backend="auto"
-):
+@_library.node
+def psnr(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    data_range: float | None = None,
+    mask: torch.Tensor | None = None,
+    reduction: str = "mean",
+    nan: str = "error",
+    overshoot: str = "keep",
+    details: bool = False,
+    backend: str | None = "auto",
+) -> Any:
     """PSNR in dB; see `semnr.psnr`."""
     _checks.choice("reduction", reduction, (*REDUCTIONS, "mean_mse"))
     if not details and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:

@@ -20,10 +20,12 @@ _KINDS = {torch.uint8: "narrow", torch.uint16: "wide"}
 
 
 def supports(call: Call) -> str | None:
-    """Every dtype, layout and mask, up to 2³¹ pixels an image."""
+    """Every dtype, layout and mask, up to 2³¹ pixels an image and 65,535 images."""
     if call.dtype not in _native.DTYPE_CODES:
         return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    _, channels, height, width = call.shape
+    images, channels, height, width = call.shape
+    if images > _triton.SECOND_AXIS:
+        return f"takes at most {_triton.SECOND_AXIS} images a call"
     return None if channels * height * width < _PIXELS else "takes images below 2**31 pixels"
 
 
@@ -192,7 +194,7 @@ class _Errors(torch.autograd.Function):
 def launches() -> Iterator[tuple[str, _triton.Launch]]:
     """What ahead-of-time compilation builds: every dtype, a mask, a layout with gaps, the gradient."""
     for dtype in _native.DTYPE_CODES:
-        x = torch.zeros((1, 1, 64, 64), dtype=dtype)
+        x = torch.zeros((1, 1, 96, 96), dtype=dtype)
         with _triton.recording() as made:
             _errors(x, x, None)
         yield f"pixel sums {str(dtype).removeprefix('torch.')}", made[0]
@@ -200,13 +202,13 @@ def launches() -> Iterator[tuple[str, _triton.Launch]]:
             yield "fold int64", made[1]
         if dtype == torch.float64:
             yield "fold float64", made[1]
-    x = torch.zeros((1, 1, 64, 64), dtype=torch.uint16)
+    x = torch.zeros((1, 1, 96, 96), dtype=torch.uint16)
     with _triton.recording() as made:
-        _errors(x, x, torch.ones((1, 1, 64, 64), dtype=torch.bool))
+        _errors(x, x, torch.ones((1, 1, 96, 96), dtype=torch.bool))
         _errors(x[..., ::2], x[..., ::2], None)
     yield "pixel sums uint16 masked", made[0]
     yield "pixel sums uint16 strided", made[2]
-    leaf = torch.zeros((1, 1, 64, 64), requires_grad=True)
+    leaf = torch.zeros((1, 1, 96, 96), requires_grad=True)
     with _triton.recording() as made:
         errors(leaf, leaf.detach(), None)[0].sum().backward()
     yield "pixel gradient float32", made[-1]

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and two-region CNR from one read of the pixels, where the CPU kernels can; see README.md."""
+"""PSNR, SSIM and two-region CNR from one read of the pixels, where the C++ or CUDA kernels can; see README.md."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import NamedTuple
 import torch
 
 from .. import _native, _registry
+from .._errors import BackendUnavailable
 from ..cnr.reference import Moments
 from ..ssim import CONVENTIONS, window_taps
 from ..ssim.native import numbers
+from . import cuda
 
 _OPS = ("pixel", "ssim", "cnr")
-# 16-bit floats are scored one metric at a time
+# of the C++ kernels: 16-bit floats are scored one metric at a time
 _DTYPES = (torch.uint8, torch.uint16, torch.float32, torch.float64)
 
 
@@ -21,13 +23,17 @@ SSIM_SETTINGS = {"convention": "wang2004", **CONVENTIONS["wang2004"].__dict__, "
 
 
 class Together(NamedTuple):
-    """(N,) float64 rows: errors over the pixels, SSIM as `semnr.ssim` by default, moments of the two regions of x."""
+    """(N,) float64 rows: errors over the pixels, SSIM as `semnr.ssim` by default, moments of the two regions of x
+    and of all of y."""
 
     mse: torch.Tensor
     mae: torch.Tensor
     ssim: torch.Tensor
     signal: Moments
     background: Moments
+    reference_mean: torch.Tensor
+    reference_variance: torch.Tensor
+    windows: tuple[Moments, Moments] | None = None  # (N, rows, columns), of the signal and of the background
 
 
 def together(
@@ -38,25 +44,29 @@ def together(
     *,
     data_range: float,
     backend: str | None = "auto",
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
 ) -> Together | None:
     """The rows of `pixel`, `ssim` and `cnr`'s moments of one call, or None where they must be asked one by one.
 
     x, y: as `_checks.pair` gives them, unmasked; signal, background: (N, 1, H, W) bool. One channel alone. None too
     where a row is not finite, a region empty or the two not disjoint: the op asked next says what is wrong.
+    window, stride: of a map of the moments beside, rows and columns; on CUDA alone.
     """
     n, c, h, w = x.shape
     settings = CONVENTIONS["wang2004"]
+    if c != 1 or (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)) or min(h, w) < settings.window_size:
+        return None
+    taps = window_taps(settings.window, settings.window_size, settings.sigma)
+    terms = numbers(data_range, settings.k1, settings.k2, len(taps) ** 2, settings.sample_covariance)
     if (
-        c != 1
+        not x.is_cpu
         or x.dtype not in _DTYPES
-        or not x.is_cpu
-        or (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad))
-        or min(h, w) < settings.window_size
+        or window is not None
         or any(v.stride(-1) != 1 for v in (x, y, signal, background))
         or not all(_registry.native_by_default(op, backend) for op in _OPS)
     ):
-        return None
-    taps = window_taps(settings.window, settings.window_size, settings.sigma)
+        return _on_cuda(x, y, signal, background, taps, terms, backend, window, stride)
     module = _native.module()
     rows = torch.empty((n, module.PROFILE_ROW), dtype=torch.float64)
     module.profile_scores(
@@ -68,11 +78,46 @@ def together(
         x.shape,
         taps,
         (False, x.dtype == torch.float64),
-        numbers(data_range, settings.k1, settings.k2, len(taps) ** 2, settings.sample_covariance),
+        terms,
         torch.get_num_threads(),
         rows.data_ptr(),
     )
-    mse, mae, ssim, shared, *moments = rows.unbind(dim=1)
+    mse, mae, ssim, shared, mean, variance, *moments = rows.unbind(dim=1)
     if not bool(torch.isfinite(rows).all()) or bool(shared.any()):
         return None
-    return Together(mse, mae, ssim, Moments(*moments[:3]), Moments(*moments[3:]))
+    return Together(mse, mae, ssim, Moments(*moments[:3]), Moments(*moments[3:]), mean, variance)
+
+
+def _on_cuda(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    signal: torch.Tensor,
+    background: torch.Tensor,
+    taps: tuple[float, ...],
+    terms: tuple[float, float, float, float],
+    backend: str | None,
+    window: tuple[int, int] | None,
+    stride: tuple[int, int] | None,
+) -> Together | None:
+    """`together` where each of the three metrics would run on the CUDA kernels, else None."""
+    named, _ = _registry._requested(backend)
+    if named != "cuda-emulated" and (x.is_cpu or named not in ("auto", "cuda")):
+        return None
+    if cuda.why_not(x, y, window, stride) is not None:
+        return None
+    try:
+        calls = [_registry.Call.of(op, x, y, masked=op == "cnr", taps=taps) for op in _OPS]
+        chosen = {_registry.choose(call, backend).backend for call in calls}
+    except BackendUnavailable:
+        return None
+    if chosen not in ({"cuda"}, {"cuda-emulated"}):
+        return None
+    emulated = chosen == {"cuda-emulated"}
+    found = cuda.scores(
+        x, y, signal, background, taps=taps, numbers=terms, window=window, stride=stride, emulated=emulated
+    )
+    rows = torch.stack([found.mse, found.mae, found.ssim, *found.signal, *found.background, *found.reference])
+    if not bool((torch.isfinite(rows).all(dim=0) & (found.shared == 0)).all()):
+        return None
+    _, mean, variance = found.reference
+    return Together(found.mse, found.mae, found.ssim, found.signal, found.background, mean, variance, found.windows)

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .. import _checks, _registry
+from .. import _checks, _library, _registry
 from .._result import Result
-from . import native, reference
+from . import cuda, native, reference
 from .reference import SSIMRows
 
 _registry.register("ssim", "reference", reference.ssim)
 _registry.register_native("ssim", native.ssim, native.supports)
 _registry.register_triton("ssim", "ssim")
+_registry.register_cuda("ssim", cuda.ssim, cuda.supports)
 
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
 
@@ -47,6 +48,7 @@ CONVENTIONS: Mapping[str, Settings] = {
 MS_CONVENTIONS = ("piq", "pytorch-msssim", "torchmetrics")
 
 
+@_library.node
 def ssim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -116,6 +118,7 @@ def ssim(
     )
 
 
+@_library.node
 def ms_ssim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -165,8 +168,8 @@ def ms_ssim(
     stacked = torch.stack(terms)  # (scales, N, C)
     if convention == "torchmetrics":
         stacked = stacked.mean(dim=2, keepdim=True)  # averages the channels before the product
-    exponents = torch.tensor(scale_weights, dtype=torch.float64, device=stacked.device).reshape(-1, 1, 1)
-    per_image = _safe_power(stacked, exponents).prod(dim=0).mean(dim=1)
+    powers = [_safe_power(term, weight) for term, weight in zip(stacked, scale_weights, strict=True)]
+    per_image = torch.stack(powers).prod(dim=0).mean(dim=1)
     _refuse_nonfinite(checked, per_image)
     value = _checks.reduce(per_image, reduction, checked)
     if not details:
@@ -288,8 +291,9 @@ def _refuse_nonfinite(checked: _checks.Pair, per_image: torch.Tensor) -> None:
 
 
 def _flags(per_image: torch.Tensor, checked: _checks.Pair) -> tuple[str, ...]:
-    undefined = int(torch.isnan(per_image.detach()).sum())
-    if undefined and checked.valid is not None:
+    if checked.valid is None:
+        return ()
+    if undefined := int(torch.isnan(per_image.detach()).sum()):
         return (f"{undefined} images without a valid window: undefined (NaN)",)
     return ()
 
@@ -341,7 +345,7 @@ def _halve_mask(valid: torch.Tensor | None, convention: str) -> torch.Tensor | N
     return _pool_mask(valid, 2)
 
 
-def _safe_power(base: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+def _safe_power(base: torch.Tensor, exponent: float) -> torch.Tensor:
     """max(base, 0) ** exponent, with gradient 0 instead of infinity where the base is not positive."""
     positive = base > 0
     return torch.where(

@@ -2,7 +2,7 @@
 """The gradient of SSIM in Triton, second pass: four fields of the windows, spread back over their pixels.
 
 gx(p) = Σ w (Kx + B x(p) + D e(p)), gy(p) = Σ w (Ky + B y(p) − D e(p)), e = x − y, over the windows that hold p.
-The first pass (`triton_kernel._walk`) recomputes the moments and stores Kx, Ky, B, D; all of it is float64.
+The first pass (`triton_windows.walk`) recomputes the moments and stores Kx, Ky, B, D; all of it is float64.
 """
 
 from __future__ import annotations

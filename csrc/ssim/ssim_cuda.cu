@@ -1,0 +1,216 @@
+// Launches of SSIM.
+#include <cmath>
+#include <stdexcept>
+
+#include "ssim_backward_kernel.cuh"
+#include "ssim_general_kernel.cuh"
+#include "ssim_kernel.cuh"
+
+namespace semnr {
+namespace {
+
+// A power of two: scaling is exact.
+double scale_of(const SsimCudaOptions& o) { return std::exp2(-std::ceil(std::log2(o.range))); }
+
+template <int Size>
+SsimJob<Size> job_of(const SsimBatch& batch, const SsimCudaOptions& o) {
+  SsimJob<Size> job{};
+  job.batch = batch;
+  const double scale = scale_of(o), first = o.taps[0], weight = first * first;
+  for (int k = 0; k <= Size / 2; ++k) job.taps.tap[k] = float(o.taps[std::size_t(k)] / first);
+  job.weight = float(weight);
+  job.scale = float(scale);
+  job.c1 = float(o.c1 * scale * scale);
+  job.c2 = float(o.c2 * scale * scale / (o.unbiased * weight));
+  return job;
+}
+
+SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape& shape, const SsimCudaOptions& o,
+                   const SsimPlan& plan) {
+  const int size = int(o.taps.size());
+  SsimBatch batch{};
+  SsimTile& tile = batch.tile;
+  tile.x = std::int64_t(reinterpret_cast<std::uintptr_t>(x.data));
+  tile.y = std::int64_t(reinterpret_cast<std::uintptr_t>(y.data));
+  tile.x_row = x.stride[2] * bytes;
+  tile.x_pixel = x.stride[3] * bytes;
+  tile.y_row = y.stride[2] * bytes;
+  tile.y_pixel = y.stride[3] * bytes;
+  tile.height = shape.h;
+  tile.width = shape.w;
+  tile.strips = plan.strips;
+  tile.segments = plan.segments;
+  tile.rows = plan.rows;
+  batch.x_image = x.stride[0] * bytes;
+  batch.x_channel = x.stride[1] * bytes;
+  batch.y_image = y.stride[0] * bytes;
+  batch.y_channel = y.stride[1] * bytes;
+  batch.planes = int(shape.n * shape.c);
+  batch.channels = int(shape.c);
+  batch.blocks = int(shape.n * shape.c * plan.strips * plan.segments);
+  batch.columns = int(plan.threads);
+  batch.lead = o.reflect ? size / 2 : 0;
+  batch.less = o.reflect ? 0 : size - 1;
+  const std::int64_t unit = bytes == 1 ? 8 : 16;
+  const auto aligned = [&](std::int64_t address, std::int64_t row, std::int64_t image, std::int64_t channel) {
+    return address % unit == 0 && row % unit == 0 && (shape.n == 1 || image % unit == 0) &&
+           (shape.c == 1 || channel % unit == 0);
+  };
+  batch.packed = !o.reflect && shape.w % 8 == 0 && x.stride[3] == 1 && y.stride[3] == 1 &&
+                 aligned(tile.x, tile.x_row, batch.x_image, batch.x_channel) &&
+                 aligned(tile.y, tile.y_row, batch.y_image, batch.y_channel);
+  return batch;
+}
+
+template <class F>
+void with_fast_size(const SsimCudaOptions& o, F&& f) {
+  switch (o.taps.size()) {
+    case 7:
+      return f(std::integral_constant<int, 7>());
+    case 11:
+      return f(std::integral_constant<int, 11>());
+    default:
+      throw std::invalid_argument("ssim: no fast kernel for this window");
+  }
+}
+
+template <int Size>
+void forward(const SsimJob<Size>& job, Dtype dtype, int threads, double* partial, double* out, float* map,
+             Stream stream) {
+  if (threads != kSsimThreads && threads != kSsimThreads / 2) throw std::invalid_argument("ssim_forward: threads");
+  constexpr int kBytes = SsimForwardLayout<Size>::kBytes;
+  with_type(dtype, [&](auto pixel) {
+    using T = decltype(pixel);
+    if constexpr (std::is_same_v<T, double>) {
+      throw std::invalid_argument("ssim_forward: float64 images take the general kernel");
+    } else {
+      if (job.batch.packed) {
+        SEMNR_LAUNCH((ssim_forward<T, Size, true>), job.batch.blocks, threads, kBytes, stream, job, partial, map);
+      } else {
+        SEMNR_LAUNCH((ssim_forward<T, Size, false>), job.batch.blocks, threads, kBytes, stream, job, partial, map);
+      }
+    }
+  });
+  SEMNR_LAUNCH(ssim_fold, job.batch.planes, 32, 0, stream, job.batch, partial, out);
+}
+
+template <class R>
+SsimGeneralJob<R> general_job(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape,
+                              const SsimCudaOptions& o, const SsimPlan& plan) {
+  SsimGeneralJob<R> job{};
+  job.x = x;
+  job.y = y;
+  job.valid = valid;
+  job.dtype = dtype;
+  job.channels = int(shape.c);
+  job.height = int(shape.h);
+  job.width = int(shape.w);
+  job.size = int(o.taps.size());
+  if (job.size > kSsimGeneralSize) throw std::invalid_argument("ssim_general: window");
+  job.lead = o.reflect ? job.size / 2 : 0;
+  job.less = o.reflect ? 0 : job.size - 1;
+  job.strips = int(plan.strips);
+  job.segments = int(plan.segments);
+  job.rows = int(plan.rows);
+  const double scale = scale_of(o);
+  job.scale = R(scale);
+  job.c1 = R(o.c1 * scale * scale);
+  job.c2 = R(o.c2 * scale * scale);
+  job.spread = R(o.unbiased / 2);
+  for (int k = 0; k <= job.size / 2; ++k) job.tap[k] = R(o.taps[std::size_t(k)]);
+  return job;
+}
+
+}  // namespace
+
+bool ssim_has_fast(int size) { return size == 7 || size == 11; }
+
+void ssim_forward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
+                       const SsimPlan& plan, double* partial, double* out, float* map, Stream stream) {
+  const int bytes = with_type(dtype, [](auto pixel) { return int(sizeof(pixel)); });
+  const SsimBatch batch = batch_of(x, y, bytes, shape, options, plan);
+  with_fast_size(options, [&](auto size) {
+    constexpr int kSize = decltype(size)::value;
+    forward<kSize>(job_of<kSize>(batch, options), dtype, int(plan.threads), partial, out, map, stream);
+  });
+}
+
+void ssim_tiles_cuda(const SsimTile* tiles, int count, int blocks, Dtype dtype, bool packed,
+                     const SsimCudaOptions& options, int threads, double* partial, double* out, Stream stream) {
+  const int size = int(options.taps.size());
+  SsimBatch batch{};
+  batch.tiles = tiles;
+  batch.planes = count;
+  batch.channels = 1;
+  batch.blocks = blocks;
+  batch.columns = threads;
+  batch.lead = options.reflect ? size / 2 : 0;
+  batch.less = options.reflect ? 0 : size - 1;
+  batch.packed = packed && !options.reflect;
+  with_fast_size(options, [&](auto window) {
+    constexpr int kSize = decltype(window)::value;
+    forward<kSize>(job_of<kSize>(batch, options), dtype, threads, partial, out, nullptr, stream);
+  });
+}
+
+void ssim_backward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
+                        const SsimPlan& plan, const double* index, const double* structure, const float* map,
+                        void* out_x, void* out_y, Stream stream) {
+  if (options.reflect) throw std::invalid_argument("ssim_backward: pad the images first");
+  if (plan.threads != kSsimBackwardThreads) throw std::invalid_argument("ssim_backward: threads");
+  with_type(dtype, [&](auto pixel) {
+    using T = decltype(pixel);
+    if constexpr (std::is_integral_v<T> || std::is_same_v<T, double>) {
+      throw std::invalid_argument("ssim_backward: 16-bit or 32-bit floats");
+    } else {
+      const SsimBatch batch = batch_of(x, y, int(sizeof(T)), shape, options, plan);
+      const SsimSlopes slopes{index, structure, map, scale_of(options)};
+      with_fast_size(options, [&](auto size) {
+        constexpr int kSize = decltype(size)::value, kBytes = SsimBackwardLayout<kSize>::kBytes;
+        const SsimJob<kSize> job = job_of<kSize>(batch, options);
+        char *const x_to = static_cast<char*>(out_x), *const y_to = static_cast<char*>(out_y);
+        if (batch.packed) {
+          SEMNR_LAUNCH((ssim_backward<T, kSize, true>), batch.blocks, kSsimBackwardThreads, kBytes, stream, job, slopes,
+                       x_to, y_to);
+        } else {
+          SEMNR_LAUNCH((ssim_backward<T, kSize, false>), batch.blocks, kSsimBackwardThreads, kBytes, stream, job,
+                       slopes, x_to, y_to);
+        }
+      });
+    }
+  });
+}
+
+void ssim_general_cuda(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape,
+                       const SsimCudaOptions& options, bool float64, const SsimPlan& plan, const double* slopes,
+                       const double* slopes_map, const SsimGeneralOutputs& out, Stream stream) {
+  const int each = int(plan.strips * plan.segments), blocks = int(shape.n * shape.c) * each;
+  const auto launch = [&](auto real, auto all) {
+    using R = decltype(real);
+    constexpr bool kAll = decltype(all)::value;
+    const auto job = general_job<R>(x, y, valid, dtype, shape, options, plan);
+    const int bytes = GeneralShared < R, kAll ? 3 : 2, kAll ? 6 : 4 > ::bytes(job.size);
+    SEMNR_LAUNCH((ssim_general<R, kAll>), blocks, kGeneralThreads, bytes, stream, job, out.partial,
+                 static_cast<R*>(out.map), slopes, slopes_map, out.fields);
+  };
+  if (out.all) {
+    launch(double(), std::true_type());
+  } else if (float64) {
+    launch(double(), std::false_type());
+  } else {
+    launch(float(), std::false_type());
+  }
+  if (out.out != nullptr) {
+    SEMNR_LAUNCH(ssim_general_fold, unsigned(shape.n * shape.c), 32, 0, stream, out.partial, each, out.out);
+  }
+}
+
+void ssim_spread_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
+                      const SsimPlan& plan, const double* fields, void* out_x, void* out_y, Stream stream) {
+  const auto job = general_job<double>(x, y, Mask{}, dtype, shape, options, plan);
+  const unsigned blocks = unsigned(shape.n * shape.c * plan.strips * plan.segments);
+  SEMNR_LAUNCH(ssim_spread, blocks, kGeneralThreads, (GeneralShared<double, 4, 4>::bytes(job.size)), stream, job,
+               fields, static_cast<char*>(out_x), static_cast<char*>(out_y));
+}
+
+}  // namespace semnr

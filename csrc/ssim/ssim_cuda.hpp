@@ -1,0 +1,88 @@
+// SSIM on CUDA devices: what the launches are told.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "../cuda/stream.hpp"
+#include "../image.hpp"
+
+namespace semnr {
+
+constexpr int kSsimThreads = 256;          // of a forward block at most, or half of them; columns of windows of a strip
+constexpr int kSsimBackwardThreads = 128;  // of a backward block
+constexpr int kSsimGeneralColumns = 32;    // of a strip of the general kernels
+constexpr int kSsimGeneralSize = 47;       // their largest window: 99 KB of shared memory, which every chip has
+constexpr int kSsimGeneralSums = 7;        // float64 that a block of theirs leaves
+
+struct SsimCudaOptions {
+  std::vector<double> taps;  // the symmetric, normalised 1-D window
+  bool reflect;              // windows at every pixel, the image mirrored about its border pixels; else whole windows
+  double c1, c2;             // (K1 L)², (K2 L)²
+  double range;              // L: only the scale on which the arithmetic runs
+  double unbiased;           // n / (n - 1) for the sample covariance, else 1
+};
+
+// How the windows of each plane are dealt to blocks: strips side by side, segments one above the other. Backward:
+// pixels.
+struct SsimPlan {
+  std::int64_t threads, strips, segments, rows;  // of a block; blocks across; blocks down; rows that a block walks down
+};
+
+// A plane of both images, in a table for tiles of different sizes. Steps in bytes, below 2³¹.
+struct SsimTile {
+  std::int64_t x, y;  // addresses of the first pixels
+  std::int64_t x_row, x_pixel, y_row, y_pixel;
+  std::int64_t height, width;
+  std::int64_t strips, segments, rows;
+  std::int64_t first;  // blocks of the tiles before
+};
+
+// Planes of one size (`tile` is the first, the steps lead to the others), or a table of tiles in device memory.
+struct SsimBatch {
+  SsimTile tile;
+  const SsimTile* tiles;
+  std::int64_t x_image, x_channel, y_image, y_channel;  // bytes
+  int planes, channels, blocks;
+  int columns;  // windows of a strip; backward: pixels
+  int lead;     // the first window starts this far outside the image
+  int less;     // an image has this many windows less than pixels, along each axis
+  bool packed;  // pixels side by side, rows and strips aligned to 8 pixels or 16 bytes, whichever is less
+};
+
+// The fast kernels: float32 moments, windows of 7 and 11, no mask; pixels of any type but float64.
+bool ssim_has_fast(int size);
+
+// partial: 2 float64 a block. out: score and contrast·structure, 2 x planes float64. map: (planes, h, w) float32 or
+// null.
+void ssim_forward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
+                       const SsimPlan& plan, double* partial, double* out, float* map, Stream stream);
+
+// Scores of tiles of different sizes. tiles: in device memory; packed: what SsimBatch says holds for each.
+void ssim_tiles_cuda(const SsimTile* tiles, int count, int blocks, Dtype dtype, bool packed,
+                     const SsimCudaOptions& options, int threads, double* partial, double* out, Stream stream);
+
+// index, structure: the loss's derivatives by the scores of `ssim_forward_cuda`, planes float64; map: by the map, or
+// null. Out: contiguous gradients of the pixels' type (16-bit or 32-bit floats), or null.
+void ssim_backward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
+                        const SsimPlan& plan, const double* index, const double* structure, const float* map,
+                        void* out_x, void* out_y, Stream stream);
+
+// The general kernels: every type, any odd window up to kSsimGeneralSize, masks and components, float64 moments.
+struct SsimGeneralOutputs {
+  bool all;         // masks or components: all rows of `out`, else its first two
+  double* partial;  // kSsimGeneralSums a block; or null
+  double* out;      // 6 x planes: l·c·s, c·s, l, c, s, coverage; or null
+  void* map;        // (planes, h, w) of the precision's type, or null
+  double* fields;   // 4 x (planes, h, w), what `ssim_spread_cuda` takes, or null
+};
+
+// float64: precision of the moments; `all` implies it. slopes: 2 x planes; slopes_map: (planes, h, w); or null.
+void ssim_general_cuda(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape,
+                       const SsimCudaOptions& options, bool float64, const SsimPlan& plan, const double* slopes,
+                       const double* slopes_map, const SsimGeneralOutputs& out, Stream stream);
+
+// Gradients from the fields of all windows inside the image, for any type of floats.
+void ssim_spread_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
+                      const SsimPlan& plan, const double* fields, void* out_x, void* out_y, Stream stream);
+
+}  // namespace semnr

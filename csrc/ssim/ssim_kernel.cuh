@@ -1,0 +1,192 @@
+// SSIM of whole images: both read once, a pair of partial sums a block, folded in a fixed order. No atomics.
+#pragma once
+#include "ssim_strip.cuh"
+
+namespace semnr {
+
+template <int Size>
+struct SsimForwardLayout : StripLayout<Size> {
+  static constexpr int kPixels = sizeof(Strip);
+  static constexpr int kMoments = kPixels + kBatch * StripLayout<Size>::kPixelPitch * 8;
+  static constexpr int kBytes = kMoments + kBatch * StripLayout<Size>::kMomentPitch * 16;
+};
+
+// 1 - l·c·s and 1 - c·s, both exactly 0 for identical windows.
+struct Losses {
+  float index, structure;
+};
+
+template <int Size>
+__device__ __forceinline__ Losses losses(const SsimJob<Size>& job, const Sums& m, float offset_s, float offset_d) {
+  const float mean_s = m.low[0] * job.weight, mean_d = m.low[1] * job.weight;
+  // over `weight`; NaN is lost in max, but the luminance keeps it
+  const float var_s = max(fmaf(-mean_s, m.low[0], m.high[0]), 0.0f);
+  const float var_d = max(fmaf(-mean_d, m.low[1], m.high[1]), 0.0f);
+  const SsimTerms<float> t = ssim_terms(mean_s, mean_d, var_s, var_d, offset_s, offset_d, 0.5f, job.c1, job.c2);
+  const float both = __fdividef(1.0f, t.luminance_bottom * t.structure_bottom);
+  const float luminance = t.luminance_loss * (t.structure_bottom * both);
+  const float structure = t.structure_loss * (t.luminance_bottom * both);
+  return {fmaf(-luminance, structure, structure) + luminance, structure};
+}
+
+// Sums of one thread's column.
+struct ColumnSums {
+  double index = 0, structure = 0;
+};
+
+// Eight rows of moments down one column, each of which completes a window.
+template <int Size>
+__device__ __forceinline__ void down_column(const SsimJob<Size>& job, const Strip& strip, const unsigned char* moments,
+                                            Ring<Size>& ring, ColumnSums& sums) {
+  const float s = strip.s, d = strip.d;
+  float index[kBatch], structure[kBatch];
+#pragma unroll
+  for (int r = 0; r < kBatch; ++r) {
+    const Sums done = ring.add(job.taps, sums_at(moments + r * SsimForwardLayout<Size>::kMomentPitch * 16));
+    const Losses found = losses(job, done, s, d);
+    index[r] = found.index;
+    structure[r] = found.structure;
+  }
+#pragma unroll
+  for (int by = kBatch / 2; by > 0; by /= 2) {
+#pragma unroll
+    for (int r = 0; r < by; ++r) {
+      index[r] += index[r + by];
+      structure[r] += structure[r + by];
+    }
+  }
+  sums.index += double(index[0]);
+  sums.structure += double(structure[0]);
+}
+
+// The same where some rows complete no window, or a map is wanted. first: the first row's window.
+template <int Size>
+__device__ __forceinline__ void down_column(const SsimJob<Size>& job, const Strip& strip, const unsigned char* moments,
+                                            int first, float* map, Ring<Size>& ring, ColumnSums& sums) {
+  const int across = strip.width - job.batch.less, down = strip.height - job.batch.less;
+  std::int64_t at = (std::int64_t(strip.plane) * down + strip.top + job.batch.lead + first) * across + strip.left +
+                    job.batch.lead + int(threadIdx.x);
+#pragma unroll 1
+  for (int r = 0; r < kBatch; ++r) {
+    const Sums done = ring.add(job.taps, sums_at(moments + r * SsimForwardLayout<Size>::kMomentPitch * 16));
+    if (first + r >= 0 && first + r < strip.rows) {
+      const Losses found = losses(job, done, strip.s, strip.d);
+      sums.index += double(found.index);
+      sums.structure += double(found.structure);
+      if (map != nullptr && int(threadIdx.x) < strip.columns) map[at] = 1.0f - found.index;
+    }
+    at += across;
+  }
+}
+
+// The strip of this block, but for its mean.
+template <int Size>
+__device__ __forceinline__ Strip strip_of(const SsimBatch& batch, bool map) {
+  Strip s;
+  int part = int(blockIdx.x);
+  const SsimTile tile = tile_of(batch, part, s);
+  const int strips = int(tile.strips), segment = part / strips, strip = part - segment * strips;
+  const int row = segment * int(tile.rows), column = strip * batch.columns;
+  s.rows = min(int(tile.rows), s.height - batch.less - row);
+  s.columns = min(batch.columns, s.width - batch.less - column);
+  s.top = row - batch.lead;
+  s.left = column - batch.lead;
+  s.last = s.rows + Size - 1;
+  s.last_whole = map ? -1 : s.last - kBatch;
+  return s;
+}
+
+// partial[block] = sums over the windows of a strip of 1 - l·c·s and of 1 - c·s. map: (planes, h, w) or null.
+template <class T, int Size, bool Packed>
+__global__ void __launch_bounds__(kSsimThreads, 2) ssim_forward(const SsimJob<Size> job, double* partial, float* map) {
+  using Layout = SsimForwardLayout<Size>;
+  SEMNR_SHARED(shared);
+  Strip& strip = *reinterpret_cast<Strip*>(shared);
+  if (threadIdx.x == 0) strip = strip_of<Size>(job.batch, map != nullptr);
+  __syncthreads();
+  Reader<T, Size, Packed, true> reader(strip);
+  unsigned char* const from =
+      shared + Layout::kPixels + (reader.row() * Layout::kPixelPitch + pixel_place(8 * reader.group())) * 8;
+  unsigned char* const to =
+      shared + Layout::kMoments + (reader.row() * Layout::kMomentPitch + moment_place(8 * reader.group())) * 16;
+  const unsigned char* const column = shared + Layout::kMoments + moment_place(int(threadIdx.x)) * 16;
+  Ring<Size> ring;
+  ring.clear();
+  ColumnSums sums;
+  reader.ask(0);
+  centre<T>(strip, strip.rows + Size - 1, strip.columns + Size - 1, job.scale);
+  __syncthreads();
+  // Whole: each of the eight rows completes a window, and no map is wanted.
+  const auto batch = [&](int first, auto whole) {
+    reader.put(job.scale, shared + Layout::kPixels, Layout::kPixelPitch, from);
+    __syncthreads();
+    if (first + kBatch < strip.last) reader.ask(first + kBatch);
+    Sums row[8];
+    along_row<Size>(job.taps, from, row);
+#pragma unroll
+    for (int o = 0; o < 8; ++o) put_sums(to + o * 16, row[o]);
+    __syncthreads();
+    if constexpr (decltype(whole)::value) {
+      down_column<Size>(job, strip, column, ring, sums);
+    } else {
+      down_column<Size>(job, strip, column, first - (Size - 1), map, ring, sums);
+    }
+  };
+  // two loops, so that the one that matters has nothing else in it
+  int first = 0;
+  while (first < strip.last) {
+#pragma unroll 1
+    for (; first >= Size - 1 && first <= strip.last_whole; first += kBatch) batch(first, std::true_type());
+#pragma unroll 1
+    for (; first < strip.last && (first < Size - 1 || first > strip.last_whole); first += kBatch) {
+      batch(first, std::false_type());
+    }
+  }
+  const bool live = int(threadIdx.x) < strip.columns;
+  double* const all = reinterpret_cast<double*>(shared + Layout::kPixels);  // which nobody reads any more
+  all[2 * threadIdx.x] = live ? sums.index : 0;
+  all[2 * threadIdx.x + 1] = live ? sums.structure : 0;
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    double a = 0, b = 0;
+    for (int t = int(threadIdx.x); t < int(blockDim.x); t += 32) {
+      a += all[2 * t];
+      b += all[2 * t + 1];
+    }
+#pragma unroll
+    for (int by = 16; by > 0; by /= 2) {
+      a += __shfl_xor_sync(0xffffffffu, a, by);
+      b += __shfl_xor_sync(0xffffffffu, b, by);
+    }
+    if (threadIdx.x == 0) {
+      partial[2 * blockIdx.x] = a;
+      partial[2 * blockIdx.x + 1] = b;
+    }
+  }
+}
+
+// out: two rows of planes, the means of l·c·s and of c·s, from the blocks' sums of what they lack to 1.
+// A warp a plane; the order of the sums is fixed.
+__global__ void __launch_bounds__(32) ssim_fold(const SsimBatch batch, const double* partial, double* out) {
+  const int plane = int(blockIdx.x), lane = int(threadIdx.x);
+  const SsimTile tile = batch.tiles == nullptr ? batch.tile : batch.tiles[plane];
+  const int blocks = int(tile.strips * tile.segments),
+            first = batch.tiles == nullptr ? plane * blocks : int(tile.first);
+  double index = 0, structure = 0;
+  for (int i = first + lane; i < first + blocks; i += 32) {
+    index += partial[2 * std::int64_t(i)];
+    structure += partial[2 * std::int64_t(i) + 1];
+  }
+#pragma unroll
+  for (int by = 16; by > 0; by /= 2) {
+    index += __shfl_xor_sync(0xffffffffu, index, by);
+    structure += __shfl_xor_sync(0xffffffffu, structure, by);
+  }
+  if (lane == 0) {
+    const double windows = double(tile.height - batch.less) * double(tile.width - batch.less);
+    out[plane] = 1 - index / windows;
+    out[batch.planes + plane] = 1 - structure / windows;
+  }
+}
+
+}  // namespace semnr

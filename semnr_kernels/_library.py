@@ -1,0 +1,341 @@
+"""The metrics as torch.library ops: under torch.compile and torch.export a call is one node, `semnr::ssim` and so on.
+
+Outside of them nothing changes: a contract marked with `node` runs as it stands. While tracing, it becomes a call of
+its op, whose schema is read off the contract's signature. The op runs the contract: checks, choice of backend and
+NaN policy happen at run time, on any device. Its gradient is an op too, `semnr::ssim_backward`, which asks the contract
+for the gradient; nothing is kept between the two but the inputs, so that metrics whose gradient needs their value
+compute it again.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+
+from . import _checks
+from ._outputs import COMPONENTS, labels, output, pick
+from ._result import Result
+
+F = TypeVar("F", bound=Callable[..., Any])
+Outputs = list[torch.Tensor]
+
+# How an argument of a contract, by its annotation, travels in a schema.
+_TYPES = {
+    "torch.Tensor": "Tensor",
+    "torch.Tensor | None": "Tensor?",
+    "bool": "bool",
+    "bool | None": "bool?",
+    "int": "int",
+    "int | None": "int?",
+    "float": "float",
+    "float | None": "float?",
+    "str": "str",
+    "str | None": "str?",
+    "int | str": "str",  # schemas have no unions: the number's digits
+    "int | str | None": "str?",
+    "int | tuple[int, int]": "int[]",
+    "tuple[float, ...] | None": "float[]?",
+    "torch.dtype | None": "ScalarType?",
+    "WeightsArgument": "str?",
+}
+_NOISE = "float | torch.Tensor | Sigma | None"  # travels as the image, the map and the number, two of them None
+_READS_DATA = "details=True: its flags are read off the data"
+_NOT_PLAIN = "weights that are neither None nor a path nor a name have no place in a graph"
+COMPILED = "compiled: flags are not evaluated"
+
+# Gradients that do not depend on the value: a kernel may leave its forward pass out (see `gradient_only`).
+_LINEAR = ("mse", "mae", "ssim")
+
+_gradient_only: contextvars.ContextVar[bool] = contextvars.ContextVar("semnr_gradient_only", default=False)
+_library = torch.library.Library("semnr", "DEF")
+# Most calls read their score back to look for NaN, which a CUDA graph cannot hold: torch captures around them.
+_TAGS = tuple(getattr(torch.Tag, name) for name in ("cudagraph_unsafe",) if hasattr(torch.Tag, name))
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A contract and its arguments as its op takes them."""
+
+    name: str
+    contract: Callable[..., Any]
+    defaults: Mapping[str, Any]
+    tensors: Mapping[str, str]  # name to schema type, positional
+    options: Mapping[str, str]  # name to schema type, by keyword
+    numbers: frozenset[str]  # strings that may stand for an integer
+
+
+nodes: dict[str, _Node] = {}  # by name, of the ops that are imported
+
+
+def gradient_only() -> bool:
+    """Whether only the gradient of what runs is wanted: an autograd function may return zeros as its value."""
+    return _gradient_only.get()
+
+
+@contextmanager
+def _only_gradient(only: bool) -> Iterator[None]:
+    token = _gradient_only.set(only)
+    try:
+        yield
+    finally:
+        _gradient_only.reset(token)
+
+
+def node(contract: F) -> F:
+    """Make `contract` one node while torch traces, by its own name; in eager mode it runs as it is."""
+    this = nodes[contract.__name__] = _read(contract)
+    _register(this)
+    positional = tuple(this.defaults)
+
+    @functools.wraps(contract)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            return contract(*args, **kwargs)
+        arguments = {**this.defaults, **dict(zip(positional, args, strict=False)), **kwargs}
+        if (reason := _why_not(this, arguments)) is not None:
+            return torch.compiler.disable(contract, reason=reason)(*args, **kwargs)
+        tensors, options = pack(this, arguments)
+        found = getattr(torch.ops.semnr, this.name)(*tensors, **options)
+        return _as_contract(this.name, found, arguments, options)
+
+    return cast(F, call)
+
+
+def full_precision(function: F) -> F:
+    """Run `function` outside autocast: a score does not depend on it."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _no_autocast(*args, *kwargs.values()):
+            return function(*args, **kwargs)
+
+    return cast(F, call)
+
+
+def require_finite(rows: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """`rows`, or a ValueError that names the image with non-finite pixels, of x and y, that made a row so."""
+    if torch.compiler.is_compiling():
+        return cast(torch.Tensor, torch.ops.semnr.require_finite(rows, x, y))
+    if not bool(torch.isfinite(rows.detach()).all()):
+        _checks.raise_if_nonfinite(x=x, y=y)
+    return rows
+
+
+_library.define("require_finite(Tensor rows, Tensor x, Tensor y) -> Tensor", tags=_TAGS)
+_library.impl("require_finite", lambda *images: require_finite(*images).clone(), "CompositeExplicitAutograd")
+torch.library.register_fake("semnr::require_finite", lambda rows, x, y: torch.empty_like(rows), lib=_library)
+torch.library.register_autograd("semnr::require_finite", lambda ctx, by: (by, None, None), lib=_library)
+
+
+def _no_autocast(*arguments: Any) -> Any:
+    """Autocast switched off for the device of the first tensor."""
+    device = next((a.device.type for a in arguments if isinstance(a, torch.Tensor)), "cpu")
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+def _read(contract: Callable[..., Any]) -> _Node:
+    defaults: dict[str, Any] = {}
+    tensors: dict[str, str] = {}
+    options: dict[str, str] = {}
+    numbers: set[str] = set()
+    for name, parameter in inspect.signature(contract).parameters.items():
+        defaults[name] = None if parameter.default is parameter.empty else parameter.default
+        if name == "details":
+            continue
+        if parameter.annotation == _NOISE:
+            tensors |= {name: "Tensor?", f"{name}_map": "Tensor?"}
+            options[f"{name}_sigma"] = "float?"
+            continue
+        if (kind := _TYPES.get(parameter.annotation)) is None:
+            raise TypeError(
+                f"{contract.__name__}: {name} is annotated {parameter.annotation!r}; accepted: {', '.join(_TYPES)}"
+            )
+        (tensors if kind.startswith("Tensor") else options)[name] = kind
+        if parameter.annotation.startswith("int | str"):
+            numbers.add(name)
+    return _Node(contract.__name__, contract, defaults, tensors, options, frozenset(numbers))
+
+
+def _register(this: _Node) -> None:
+    """Define the op and its gradient, for real and for fake tensors."""
+    name, backward = this.name, f"{this.name}_backward"
+    images = ", ".join(f"{kind} {argument}" for argument, kind in this.tensors.items())
+    options = ", ".join(f"{kind} {argument}" for argument, kind in this.options.items())
+    _library.define(f"{name}({images}, *, {options}) -> Tensor[]", tags=_TAGS)
+    _library.define(f"{backward}(Tensor?[] by, bool[] wanted, {images}, *, {options}) -> Tensor[]", tags=_TAGS)
+
+    def forward(*tensors: Any, **given: Any) -> Outputs:
+        return _run(this, tensors, given)
+
+    def forward_fake(*tensors: Any, **given: Any) -> Outputs:
+        arguments = _unpack(this, tensors, given)
+        return [
+            tensors[0].new_empty(shape, dtype=dtype)
+            for shape, dtype in (output(name, label, arguments) for label in labels(name, arguments))
+        ]
+
+    def gradient(by: Sequence[torch.Tensor | None], wanted: Sequence[bool], *tensors: Any, **given: Any) -> Outputs:
+        return _run_backward(this, by, wanted, tensors, given)
+
+    def gradient_fake(by: Any, wanted: Sequence[bool], *tensors: Any, **given: Any) -> Outputs:
+        return [t.new_empty(t.shape) for t, w in zip(tensors, wanted, strict=True) if w]
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.options = keyword_only_inputs
+
+    def differentiate(ctx: Any, by: list[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+        tensors = ctx.saved_tensors
+        wanted = [bool(w) for w in ctx.needs_input_grad[: len(tensors)]]
+        found = iter(getattr(torch.ops.semnr, backward)(by, wanted, *tensors, **ctx.options))
+        return tuple(next(found) if w else None for w in wanted)
+
+    def refuse(ctx: Any, *by: Any) -> None:
+        raise NotImplementedError(
+            f"{name} has no second derivative inside torch.compile; accepted: to take it outside, where it has one"
+        )
+
+    for op, run, fake in ((name, forward, forward_fake), (backward, gradient, gradient_fake)):
+        _library.impl(op, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"semnr::{op}", fake, lib=_library)
+    torch.library.register_autograd(f"semnr::{name}", differentiate, setup_context=setup, lib=_library)
+    torch.library.register_autograd(f"semnr::{backward}", refuse, lib=_library)
+
+
+def _run(this: _Node, tensors: Sequence[Any], given: Mapping[str, Any]) -> Outputs:
+    arguments = _unpack(this, tensors, given)
+    with _no_autocast(tensors[0]):
+        result = this.contract(**arguments)
+    found = []
+    for label in labels(this.name, arguments):
+        shape, dtype = output(this.name, label, arguments)
+        value = pick(result, label)
+        if value is None:  # the coverage under nan="omit" without a pixel to omit
+            value = tensors[0].new_ones(shape, dtype=dtype)
+        found.append(value.detach().to(dtype).contiguous())
+    return found
+
+
+def _run_backward(
+    this: _Node,
+    by: Sequence[torch.Tensor | None],
+    wanted: Sequence[bool],
+    tensors: Sequence[torch.Tensor | None],
+    given: Mapping[str, Any],
+) -> Outputs:
+    # An op runs below autograd; inference_mode(False) brings autograd back.
+    with torch.inference_mode(False), torch.enable_grad(), _only_gradient(this.name in _LINEAR):
+        leaves = [
+            t if t is None else t.detach().requires_grad_(w)  # type: ignore[no-untyped-call]
+            for t, w in zip(tensors, wanted, strict=True)
+        ]
+        arguments = _unpack(this, leaves, given)
+        with _no_autocast(tensors[0]):
+            result = this.contract(**arguments)
+        names = labels(this.name, arguments)
+        pairs = [
+            (value, g.to(value.dtype))
+            for value, g in ((pick(result, label), g) for label, g in zip(names, by, strict=True))
+            if g is not None and value is not None and value.requires_grad
+        ]
+        inputs = [leaf for leaf, w in zip(leaves, wanted, strict=True) if w and leaf is not None]
+        found: Sequence[torch.Tensor | None] = [None] * len(inputs)
+        if pairs:
+            found = torch.autograd.grad([v for v, _ in pairs], inputs, [g for _, g in pairs], allow_unused=True)
+    return _own([torch.zeros_like(v) if g is None else g for g, v in zip(found, inputs, strict=True)])
+
+
+def _own(gradients: Outputs) -> Outputs:
+    """Contiguous, each in memory of its own, as an op's outputs must be."""
+    seen: set[int] = set()
+    found = []
+    for g in gradients:
+        g = g.contiguous()
+        g = g.clone() if g.untyped_storage().data_ptr() in seen else g
+        seen.add(g.untyped_storage().data_ptr())
+        found.append(g)
+    return found
+
+
+def _why_not(this: _Node, arguments: Mapping[str, Any]) -> str | None:
+    """Why a traced call breaks the graph and runs the contract outside it; None where it becomes a node."""
+    if arguments.get("details"):
+        return _READS_DATA
+    if "weights" in this.options and this.options["weights"] == "str?":
+        weights = arguments["weights"]
+        return None if weights is None or isinstance(weights, str | os.PathLike) else _NOT_PLAIN
+    return None
+
+
+def pack(this: _Node, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of the contract as those of its op."""
+    unknown = [name for name in arguments if name not in this.defaults]
+    if unknown:
+        raise TypeError(f"{this.name} got an unexpected keyword argument {unknown[0]!r}")
+    if "noise" in this.tensors:
+        noise = arguments["noise"]
+        is_image = isinstance(noise, torch.Tensor)
+        is_number = isinstance(noise, int | float)
+        arguments = {**arguments, "noise": noise if is_image else None, "noise_sigma": noise if is_number else None}
+        arguments["noise_map"] = None if is_image or is_number or noise is None else torch.as_tensor(noise.map)
+    options = {name: _encode(kind, arguments[name]) for name, kind in this.options.items()}
+    return [arguments[name] for name in this.tensors], options
+
+
+def _encode(kind: str, value: Any) -> Any:
+    if value is None or kind in ("bool", "bool?", "int", "int?", "ScalarType?"):
+        return value
+    if kind.startswith("str"):
+        return str(value)
+    if kind == "int[]":
+        return list(value) if isinstance(value, tuple) else [value, value]
+    return [float(v) for v in value] if kind == "float[]?" else float(value)
+
+
+def _unpack(this: _Node, tensors: Sequence[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the op as those of the contract."""
+    arguments = dict(zip(this.tensors, tensors, strict=True))
+    for name, value in given.items():
+        if name in this.numbers and value is not None and value.lstrip("-").isdigit():
+            value = int(value)
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+    if "noise_map" in arguments:
+        from .cnr.noise import Sigma
+
+        by_map, number = arguments.pop("noise_map"), arguments.pop("noise_sigma")
+        if by_map is not None:
+            arguments["noise"] = Sigma(by_map)
+        elif number is not None:
+            arguments["noise"] = number
+    return arguments
+
+
+def _as_contract(name: str, found: Outputs, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """What the contract would have returned, from what its op did."""
+    by_label = dict(zip(labels(name, arguments), found, strict=True))
+    if name == "gradient_similarity":
+        from .gradient.reference import GradientSimilarity
+
+        return GradientSimilarity(by_label.get("map"), by_label.get("total"))
+    if not (arguments.get("return_map") or arguments.get("components")):
+        return found[0]
+    components = {k: by_label[k] for k in COMPONENTS} if arguments.get("components") else None
+    return Result(
+        by_label["value"],
+        _checks.as_data_range(arguments["x"].dtype, arguments["data_range"]),
+        map=by_label.get("map"),
+        components=components,
+        coverage=by_label.get("coverage"),
+        clipped_fraction=0.0 if arguments["overshoot"] == "keep" else math.nan,
+        flags=(COMPILED,),
+        settings=dict(options),
+    )

@@ -1,0 +1,174 @@
+"""DISTS on CPU: convolutions by torch (oneDNN), channels last; all that lies between them in one pass of C++."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from .. import _native
+from .._registry import Call
+from . import score
+from .network import POOL_EPS, Network
+from .score import Distance, Features
+from .stream import Rectangle
+from .sums import Into
+
+_NONE = (0, 0, 0, 0, 0)  # no image
+_ONE = (1, 1)
+_VECTOR = 16  # channels that the widest instruction set takes at once
+
+
+def supports(call: Call) -> str | None:
+    """Every dtype, masks, maps; no gradient."""
+    return "has no gradient" if call.needs_grad else None
+
+
+class Native:
+    """See `stream.Engine`."""
+
+    memory_format = torch.channels_last
+
+    def __init__(self, isa: str | None = None) -> None:
+        self.module = _native.module(isa)
+
+    def layer(
+        self, network: Network, stage: int, layer: int, h: torch.Tensor, padding: tuple[int, int]
+    ) -> torch.Tensor:
+        last = layer == len(network.stages[stage]) - 1
+        weight, bias, packed = _weights(network)[stage][layer]
+        if packed:  # one call for a convolution and its ReLU, weights in the order in which it reads them
+            relu = "none" if last else "relu"
+            return torch.ops.mkldnn._convolution_pointwise(h, weight, bias, padding, _ONE, _ONE, 1, relu, [], "")
+        made = F.conv2d(h, weight, bias, padding=padding)
+        return made if last else F.relu_(made)
+
+    def finish(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor | None,
+        at: Rectangle,
+        share: torch.Tensor | None,
+        into: Into | None,
+        pooled: tuple[torch.Tensor | None, torch.Tensor | None],
+        kept: torch.Tensor | None,
+    ) -> None:
+        if into is None and y is not None:  # nothing counts here: two images to pool
+            self.finish(y, None, at, None, None, (pooled[1], None), None)
+            y, pooled = None, (pooled[0], None)
+        x = _side_by_side(x)
+        y = None if y is None else _side_by_side(y)
+        self.module.dists_stage(
+            _native.image(x),
+            _image(y),
+            tuple(_native.DTYPE_CODES[(x if v is None else v).dtype] for v in (x, y, kept)),
+            x.shape,
+            (at.row, at.column, at.rows, at.columns, at.start, at.stop, 0 if into is None else into.cell),
+            _image(share),
+            _totals(into),
+            *(_image(v) for v in (*pooled, kept)),
+            POOL_EPS,
+            torch.get_num_threads(),
+        )
+
+    def planes(
+        self, x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None, into: Into, scale: float = 1.0
+    ) -> None:
+        n, c, h, w = x.shape
+        if scale == 1 and c % _VECTOR == 0 and x.stride(1) == y.stride(1) == 1:
+            self.finish(x, y, Rectangle(0, 0, h, w, 0, w), share, into, (None, None), None)
+            return
+        channels = into.totals.shape[-1]
+        one = channels > 1 and all(v.shape[1] == 1 or v.stride(1) == 0 for v in (x, y))
+        if one:  # equal channels
+            x, y, c = x[:, :1], y[:, :1], 1
+        near, totals = (v.new_zeros((n, k, c)) if one else v for k, v in ((2, into.near), (6, into.totals)))
+        cells = into.cells
+        if one and cells is not None:
+            cells = cells.new_zeros((*cells.shape[:-1], 1))
+        if one and not into.fresh:
+            near.copy_(into.near[..., :1])
+        self.module.dists_planes(
+            _native.image(x),
+            _native.image(y.expand(n, c, h, w)),
+            tuple(_native.DTYPE_CODES[v.dtype] for v in (x, y)),
+            x.shape,
+            _image(share),
+            scale,
+            into.cell,
+            _totals(Into(near, totals, into.fresh, cells, into.cell)),
+            torch.get_num_threads(),
+        )
+        if one:
+            into.near.copy_(near.expand_as(into.near))
+            into.totals.add_(totals)
+            if into.cells is not None and cells is not None:
+                into.cells.add_(cells)
+
+
+def _image(value: torch.Tensor | None) -> tuple[int, ...]:
+    return _NONE if value is None else _native.image(value)
+
+
+def _side_by_side(h: torch.Tensor) -> torch.Tensor:
+    return h if h.stride(1) == 1 else h.contiguous(memory_format=torch.channels_last)
+
+
+def _totals(into: Into | None) -> tuple[int, ...]:
+    if into is None:
+        return (0, 0, 0, 0, 0, 0)
+    cells = (0, 0, 0) if into.cells is None else (into.cells.data_ptr(), *into.cells.stride()[:2])
+    return (int(into.fresh), into.near.data_ptr(), into.totals.data_ptr(), *cells)
+
+
+_Layers = tuple[tuple[tuple[torch.Tensor, torch.Tensor, bool], ...], ...]
+_ready: weakref.WeakKeyDictionary[Network, _Layers] = weakref.WeakKeyDictionary()  # gone with their network
+
+
+def _weights(network: Network) -> _Layers:
+    """The network's weights for `layer`: weight, bias, and whether the weight is packed for oneDNN."""
+    if (found := _ready.get(network)) is not None:
+        return found
+    packs = _packs(network.dtype)
+    stages = []
+    with torch.inference_mode(False), torch.no_grad():
+        for number, stage in enumerate(network.stages):
+            layers = []
+            for weight, bias in stage:
+                weight = weight.contiguous(memory_format=torch.channels_last)
+                if packs:
+                    shape = (1, weight.shape[1], 256 >> number, 256 >> number)  # the order hardly depends on the size
+                    weight = torch.ops.mkldnn._reorder_convolution_weight(weight, _ONE, _ONE, _ONE, 1, shape)
+                layers.append((weight, bias, packs))
+            stages.append(tuple(layers))
+    return _ready.setdefault(network, tuple(stages))
+
+
+@functools.cache
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether this torch has oneDNN's convolution with a ReLU, which torch.compile calls, for `dtype` on this CPU."""
+    names = {
+        torch.float32: "_convolution_pointwise",
+        torch.bfloat16: "_is_mkldnn_bf16_supported",
+        torch.float16: "_is_mkldnn_fp16_supported",
+    }
+    ops = torch.ops.mkldnn
+    needed = ("_convolution_pointwise", "_reorder_convolution_weight", names.get(dtype, ""))
+    if dtype not in names or not torch.backends.mkldnn.is_available() or not all(hasattr(ops, n) for n in needed):
+        return False
+    return dtype == torch.float32 or bool(getattr(ops, needed[-1])())
+
+
+def dists(*arguments: Any, isa: str | None = None, **options: Any) -> Distance:
+    return score.dists(Native(isa), *arguments, **options)
+
+
+def features(*arguments: Any, isa: str | None = None, **options: Any) -> Features:
+    return score.features(Native(isa), *arguments, **options)
+
+
+def compare(*arguments: Any, isa: str | None = None, **options: Any) -> Distance:
+    return score.compare(Native(isa), *arguments, **options)

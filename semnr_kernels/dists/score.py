@@ -1,0 +1,246 @@
+"""From two images, or an image and what is kept of another, to the distance: common to every backend with an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from .._fill import fill_masked
+from .local import LocalMap, cell_of, upsampled
+from .network import Network, hann_mean
+from .stream import Engine, Job, plan, run
+from .sums import CELL, Sums
+from .weights import CHANNELS, alpha_beta
+
+RESIZED_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Features:
+    """The maps of one batch, kept for comparisons."""
+
+    maps: tuple[torch.Tensor, ...]  # (N, C, h, w) each: the image on the 0-1 scale and the five stages
+    shares: tuple[torch.Tensor, ...] | None  # with a mask: of valid pixels under each position, (N, 1, h, w) float64
+    network: Network
+    resize: str | None
+    data_range: float
+    size: tuple[int, int]  # of the image that was passed
+    filled: tuple[torch.Tensor, torch.Tensor] | None = None  # with a mask: that image filled, on 0-1; valid pixels
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the maps take."""
+        return sum(m.untyped_storage().nbytes() for m in self.maps)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Rows (N,), what each of the six maps adds to them through its means and through its variances, (N, 6)."""
+
+    rows: torch.Tensor
+    structure: torch.Tensor
+    texture: torch.Tensor
+    map: torch.Tensor | None = None  # (N, 1, H, W)
+
+
+def dists(
+    engine: Engine,
+    x: torch.Tensor,
+    y: torch.Tensor | Features,
+    data_range: float,
+    valid: torch.Tensor | None,
+    network: Network,
+    resize: str | None,
+    memory_budget: int,
+    window: int | None = None,
+) -> Distance:
+    """Compare candidate `x` with reference `y`, (N, C, H, W) of any dtype, C 1 or 3; valid: (N, 1, H, W) or None.
+
+    window: cells of 16 pixels across a window of the map, odd; None: no map.
+    """
+    size = (x.shape[-2], x.shape[-1])
+    if isinstance(y, Features):
+        x, data_range, _ = candidate(x, y)
+        on_1 = resampled(x.to(network.work) / data_range, resize)
+        job = Job(on_1, None, tuple(m.expand(x.shape[0], -1, -1, -1) for m in y.maps), y.shares, 1.0)
+    elif valid is None and resized(*size, resize) == size:
+        job = Job(x, y, None, None, data_range)  # as they are: a band is converted when its turn comes
+    else:
+        x, y, share = pair_on_1(x, y, data_range, valid, network, resize)
+        job = Job(x, y, None, None if share is None else tuple(carried(share)), 1.0)
+    height, width = job.x.shape[-2:]
+    shared = plan(height, width, 2 if job.against is None else 1, network, memory_budget, window is not None)
+    parts = []
+    for start in range(0, x.shape[0], shared.together):
+        part = job.part(slice(start, start + shared.together))
+        sums = tuple(Sums(part.x.shape[0], c, x.device) for c in CHANNELS)
+        local = None if window is None else _local(sums, width, window)
+        run(part, network, engine, shared, sums, local=local)
+        parts.append(_distance(sums, local, height, width))
+    return joined(parts, size)
+
+
+def features(
+    engine: Engine,
+    image: torch.Tensor,
+    data_range: float,
+    valid: torch.Tensor | None,
+    reference: torch.Tensor | None,
+    network: Network,
+    resize: str | None,
+    memory_budget: int,
+    store: torch.dtype | None = None,
+) -> Features:
+    """Maps of one batch; masked pixels take the local mean of `reference`, or of the image itself."""
+    frame = unfilled(image, data_range, valid, reference, network, resize)
+    (first,) = frame.maps
+    count, _, height, width = first.shape
+    kept, (h, w) = [], (height, width)
+    for channels in CHANNELS[1:]:
+        made = torch.empty(
+            (count, channels, h, w),
+            dtype=store or network.dtype,
+            device=first.device,
+            memory_format=engine.memory_format,
+        )
+        kept.append(made)
+        h, w = -(-h // 2), -(-w // 2)
+    shared = plan(height, width, 1, network, memory_budget, panels=False)
+    for start in range(0, count, shared.together):
+        some = slice(start, start + shared.together)
+        job = Job(first[some], None, None, None, 1.0)
+        run(job, network, engine, shared, None, kept=tuple(m[some] for m in kept))
+    return replace(frame, maps=(first, *kept))
+
+
+def unfilled(
+    image: torch.Tensor,
+    data_range: float,
+    valid: torch.Tensor | None,
+    reference: torch.Tensor | None,
+    network: Network,
+    resize: str | None,
+) -> Features:
+    """Features that hold the image alone."""
+    size = (image.shape[-2], image.shape[-1])
+    on_1 = image.to(network.work) / data_range
+    shares, filled = None, None
+    if valid is not None:
+        other = on_1 if reference is None else reference.to(network.work) / data_range
+        on_1, _ = fill_masked(on_1, other, valid)
+        shares, filled = tuple(carried(resampled(valid.double(), resize))), (on_1, valid)
+    first = resampled(on_1, resize).expand(-1, 3, -1, -1)
+    return Features((first,), shares, network, resize, data_range, size, filled)
+
+
+def candidate(x: torch.Tensor, against: Features) -> tuple[torch.Tensor, float, None]:
+    """A candidate with the pixels that the reference's mask covers taken from the reference; its scale."""
+    if against.filled is None:
+        return x, against.data_range, None
+    filled, valid = against.filled
+    return torch.where(valid, x.to(filled.dtype) / against.data_range, filled), 1.0, None
+
+
+def compare(engine: Engine, fx: Features, fy: Features, window: int | None = None) -> Distance:
+    """Compare the maps of candidates with those of references."""
+    count = max(fx.maps[0].shape[0], fy.maps[0].shape[0])
+    height, width = fx.maps[0].shape[-2:]
+    sums = tuple(Sums(count, c, fx.maps[0].device) for c in CHANNELS)
+    local = None if window is None else _local(sums, width, window)
+    shares = fy.shares if fy.shares is not None else fx.shares
+    for number, maps in enumerate(zip(fx.maps, fy.maps, strict=True)):
+        x, y = (m.expand(count, -1, -1, -1) for m in maps)
+        share = None if shares is None else shares[number].expand(count, -1, -1, -1)
+        cells, cell = None, 0
+        if local is not None:
+            cell = local[number].cell
+            cells = local[number].room(0, -(-x.shape[2] // cell))
+        engine.planes(x, y, share, sums[number].of(slice(0, count), cells, cell))
+        if local is not None:
+            local[number].advance(last=True)
+    return joined([_distance(sums, local, height, width)], fx.size)
+
+
+def _local(sums: tuple[Sums, ...], width: int, window: int) -> tuple[LocalMap, ...]:
+    alpha, beta = (v.split(CHANNELS) for v in alpha_beta())
+    across = -(-width // CELL)
+    return tuple(
+        LocalMap(across, cell_of(number), window, s.near, a, b)
+        for number, (s, a, b) in enumerate(zip(sums, alpha, beta, strict=True))
+    )
+
+
+def _distance(sums: tuple[Sums, ...], local: tuple[LocalMap, ...] | None, height: int, width: int) -> Distance:
+    """1 − Σ (α l + β s) over the channels of all maps (Ding 2020, eq. 8)."""
+    alpha, beta = (v.split(CHANNELS) for v in alpha_beta())
+    structure, texture = [], []
+    for a, b, one in zip(alpha, beta, sums, strict=True):
+        luminance, similarity = one.similarities()
+        structure.append(((1 - luminance) * a.to(luminance.device)).sum(1))
+        texture.append(((1 - similarity) * b.to(luminance.device)).sum(1))
+    s, t = torch.stack(structure, dim=1), torch.stack(texture, dim=1)
+    shown = None
+    if local is not None:
+        shown = upsampled(torch.stack([m.values() for m in local]).sum(0), height, width)
+    return Distance(s.sum(1) + t.sum(1), s, t, shown)
+
+
+def pair_on_1(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    data_range: float,
+    valid: torch.Tensor | None,
+    network: Network,
+    resize: str | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Both images as the network takes them, (N, C, h, w) on the 0-1 scale, and the share of valid pixels."""
+    x, y = (v.to(network.work) / data_range for v in (x, y))
+    x, y = fill_masked(x, y, valid)
+    share = None if valid is None else resampled(valid.double(), resize)
+    return resampled(x, resize), resampled(y, resize), share
+
+
+def joined(parts: list[Distance], size: torch.Size | tuple[int, ...]) -> Distance:
+    """The parts of a batch, one after the other; the map at the size of the images."""
+    rows, structure, texture = (
+        torch.cat([getattr(p, name) for p in parts]) for name in ("rows", "structure", "texture")
+    )
+    maps = [p.map for p in parts if p.map is not None]
+    shown = torch.cat(maps) if maps else None
+    if shown is not None and tuple(shown.shape[-2:]) != tuple(size):
+        shown = F.interpolate(shown, size=tuple(size), mode="bilinear")
+    return Distance(rows, structure, texture, shown)
+
+
+def resized(height: int, width: int, resize: str | None) -> tuple[int, int]:
+    """The size at which the network sees the image."""
+    short = min(height, width)
+    if resize is None or short <= RESIZED_SIDE:
+        return height, width
+    if resize == "piq":
+        scale = RESIZED_SIDE / short
+        return int(height * scale), int(width * scale)
+    return tuple(RESIZED_SIDE if side == short else int(RESIZED_SIDE * side / short) for side in (height, width))  # type: ignore[return-value]
+
+
+def resampled(image: torch.Tensor, resize: str | None) -> torch.Tensor:
+    height, width = image.shape[-2:]
+    short = min(height, width)
+    if resize is None or short <= RESIZED_SIDE:
+        return image
+    if resize == "piq":  # sampled at the stated scale, not at the ratio of the rounded sizes
+        scale = RESIZED_SIDE / short
+        return F.interpolate(image, scale_factor=scale, recompute_scale_factor=False, mode="bilinear")
+    return F.interpolate(image, size=resized(height, width, resize), mode="bilinear", antialias=True)
+
+
+def carried(share: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Share of valid pixels at the size of each map: the image's, then through the network's own pooling windows."""
+    yield share
+    for stage in range(len(CHANNELS) - 1):
+        if stage:
+            share = hann_mean(share) / hann_mean(torch.ones_like(share))
+        yield share

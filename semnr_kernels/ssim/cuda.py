@@ -1,0 +1,311 @@
+"""SSIM in CUDA C++: both images read once, the gradient in one launch, nothing of image size kept in between.
+
+Windows of 7 and 11 with float32 moments take the fast kernels; float64 moments, masks, components and other windows the
+general ones, which are simple and slow. The arithmetic and what it costs are in README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from .. import _cuda, _native
+from .._registry import Call
+from . import _autograd
+from ._autograd import Setup
+from .reference import SSIMRows
+
+# csrc/ssim/ssim_cuda.hpp
+_FAST = (7, 11)
+_THREADS = (256, 128)  # of a forward block: columns of windows
+_BACKWARD_THREADS = 128
+_GENERAL_COLUMNS = 32
+_GENERAL_SIZE = 47
+_BATCH = 8  # rows between barriers: a block's rows of pixels are a multiple where they can be
+_ROWS = (56, 256)  # windows that a forward block walks down, at least and at most about
+_BACKWARD_ROWS = (128, 512)  # pixels, a backward block
+_GENERAL_ROWS = 64
+# The fast kernels work with the window over its first weight; beyond this its squares leave float32.
+_FIRST_WEIGHT = 1e-7
+
+
+class Plan(NamedTuple):
+    """How a plane is dealt to blocks, fixed by the image's size alone: results depend on neither batch nor device."""
+
+    threads: int
+    strips: int  # side by side
+    segments: int  # one above the other
+    rows: int  # of a segment
+
+    @property
+    def blocks(self) -> int:
+        return self.strips * self.segments
+
+
+def supports(call: Call) -> str | None:
+    """Any layout and dtype, odd windows up to 47; gradients without masks and components."""
+    if (reason := _autograd.why_not(call)) is not None:
+        return reason
+    if (size := len(call.options.get("taps", ()))) > _GENERAL_SIZE:
+        return f"keeps no window of {size} in shared memory, at most {_GENERAL_SIZE}"
+    if call.shape[2] * call.shape[3] >= 2**31:
+        return "takes images below 2**31 pixels a channel"
+    if call.shape[0] * call.shape[1] * -(-call.shape[2] // 32) * -(-call.shape[3] // 32) >= 2**31:
+        return "takes batches below 2**41 pixels"
+    return None
+
+
+def ssim(x: torch.Tensor, y: torch.Tensor, *, emulated: bool = False, **options: Any) -> SSIMRows:
+    """As `reference.ssim`."""
+    kernels = _autograd.Kernels(
+        lambda a, b, valid, s: _forward(a, b, valid, s, emulated),
+        lambda a, b, s, by_rows, by_map, wanted: _backward(a, b, s, by_rows, by_map, wanted, emulated),
+    )
+    return _autograd.run(kernels, x, y, **options)
+
+
+def tiles(
+    pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    *,
+    data_range: float,
+    taps: tuple[float, ...],
+    k1: float = 0.01,
+    k2: float = 0.03,
+    border: str = "valid",
+    sample_covariance: bool = False,
+    emulated: bool = False,
+) -> torch.Tensor:
+    """Scores and contrast·structure, (2, tiles) float64, of (H, W) pairs of one dtype and any sizes, in two launches.
+
+    Fast windows only. The table of tiles is copied to the device, which a CUDA graph cannot hold.
+    """
+    x, size = pairs[0][0], len(taps)
+    setup = Setup(
+        taps,
+        border == "reflect",
+        False,
+        _autograd.numbers(data_range, k1, k2, size**2, sample_covariance),
+        False,
+        False,
+    )
+    if x.dtype == torch.float64 or not _is_fast(setup):
+        raise ValueError(f"taps are {size} and tiles {x.dtype}; accepted: windows of {_FAST}, no float64")
+    for a, b in pairs:
+        if a.shape != b.shape or min(a.shape) < size or not x.dtype == a.dtype == b.dtype:
+            raise ValueError(
+                f"a pair is {tuple(a.shape)} {a.dtype} and {tuple(b.shape)} {b.dtype}; accepted: one shape, of at "
+                f"least {size}x{size} pixels, and {x.dtype} as the first"
+            )
+    kept = [(_addressable(a), _addressable(b)) for a, b in pairs]
+    # the widest tile decides: one launch has blocks of one size
+    threads = max(forward_plan(*setup.windows(a[None, None]), size).threads for a, _ in kept)
+    table, first, one = [], 0, x.element_size()
+    for a, b in kept:
+        plan = forward_plan(*setup.windows(a[None, None]), size, (threads,))
+        steps = (s * one for s in (*a.stride(), *b.stride()))
+        table.append((a.data_ptr(), b.data_ptr(), *steps, *a.shape, *plan[1:], first))
+        first += plan.blocks
+    packed = all(_is_packed(v) for pair in kept for v in pair)
+    listed = torch.tensor(table, dtype=torch.int64).to(x.device)
+    partial = torch.empty((first, 2), dtype=torch.float64, device=x.device)
+    rows = torch.empty((2, len(kept)), dtype=torch.float64, device=x.device)
+    reads = (*(v for pair in kept for v in pair), listed)
+    with _cuda.launching(emulated, x.device, reads, (partial, rows)) as (module, stream):
+        module.ssim_tiles(
+            listed.data_ptr(),
+            len(kept),
+            first,
+            _native.DTYPE_CODES[x.dtype],
+            packed,
+            taps,
+            setup.reflect,
+            setup.numbers,
+            threads,
+            partial.data_ptr(),
+            rows.data_ptr(),
+            stream,
+        )
+    return rows
+
+
+def forward_plan(down: int, across: int, size: int, threads: Sequence[int] = _THREADS) -> Plan:
+    """Of `down` x `across` windows."""
+    width = min(threads, key=lambda t: -(-across // t) * (t + 2 * size))
+    return Plan(width, -(-across // width), *_segments(down, size - 1, down // 8, _ROWS))
+
+
+def backward_plan(height: int, width: int, size: int) -> Plan:
+    """Of `height` x `width` pixels: what a block writes is narrower than it by the window, rounded up to eight."""
+    columns = _BACKWARD_THREADS - -(-(size - 1) // 8) * 8
+    return Plan(
+        _BACKWARD_THREADS, -(-width // columns), *_segments(height, 2 * (size - 1), height // 8, _BACKWARD_ROWS)
+    )
+
+
+def general_plan(down: int, across: int) -> Plan:
+    return Plan(_GENERAL_COLUMNS, -(-across // _GENERAL_COLUMNS), -(-down // _GENERAL_ROWS), min(down, _GENERAL_ROWS))
+
+
+def _segments(rows: int, more: int, wish: int, limits: tuple[int, int]) -> tuple[int, int]:
+    """Segments and rows of each, about `wish` within the limits, such that with `more` they fill whole batches."""
+    each = -(-rows // -(-rows // min(max(wish, limits[0]), limits[1])))
+    each = -(-(each + more) // _BATCH) * _BATCH - more
+    return -(-rows // each), each
+
+
+def _is_fast(s: Setup) -> bool:
+    return not s.double and len(s.taps) in _FAST and s.taps[0] >= _FIRST_WEIGHT
+
+
+def _is_packed(v: torch.Tensor) -> bool:
+    """As csrc/ssim/ssim_cuda.hpp: SsimBatch says."""
+    unit = 8 if v.element_size() == 1 else 16
+    row = v.stride(0) * v.element_size()
+    return v.shape[1] % 8 == 0 and v.stride(1) == 1 and v.data_ptr() % unit == 0 and row % unit == 0
+
+
+def _addressable(v: torch.Tensor) -> torch.Tensor:
+    """`v`; a copy where a row or the way to the next takes 2 GiB, more than the kernels step."""
+    down, right = v.stride()[-2:]
+    return v if max(down, right * v.shape[-1]) * v.element_size() < 2**31 else v.contiguous()
+
+
+def _forward(
+    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Setup, emulated: bool = False
+) -> SSIMRows:
+    x, y = _addressable(x), _addressable(y)
+    n, c = x.shape[:2]
+    ssim_map = torch.empty((n, c, *s.windows(x)), dtype=s.work, device=x.device) if s.want_map else None
+    if not _is_fast(s):
+        return _general(x, y, valid, s, ssim_map, emulated)
+    plan = forward_plan(*s.windows(x), len(s.taps))
+    partial = torch.empty((n * c * plan.blocks, 2), dtype=torch.float64, device=x.device)
+    rows = torch.empty((2, n, c), dtype=torch.float64, device=x.device)
+    with _cuda.launching(emulated, x.device, (x, y), (partial, rows, ssim_map)) as (module, stream):
+        module.ssim_forward(
+            _native.image(x),
+            _native.image(y),
+            _native.DTYPE_CODES[x.dtype],
+            x.shape,
+            s.taps,
+            s.reflect,
+            s.numbers,
+            plan,
+            partial.data_ptr(),
+            rows.data_ptr(),
+            _address(ssim_map),
+            stream,
+        )
+    return SSIMRows(rows[0], rows[1], None, ssim_map, None)
+
+
+def _general(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    valid: torch.Tensor | None,
+    s: Setup,
+    ssim_map: torch.Tensor | None,
+    emulated: bool,
+) -> SSIMRows:
+    n, c = x.shape[:2]
+    plan = general_plan(*s.windows(x))
+    partial = torch.empty((n * c * plan.blocks, 7), dtype=torch.float64, device=x.device)
+    rows = torch.empty((6, n, c), dtype=torch.float64, device=x.device)
+    with _cuda.launching(emulated, x.device, (x, y, valid), (partial, rows, ssim_map)) as (module, stream):
+        module.ssim_general(
+            _native.image(x),
+            _native.image(y),
+            _native.mask(valid),
+            _native.DTYPE_CODES[x.dtype],
+            x.shape,
+            s.taps,
+            s.reflect,
+            (s.double, valid is not None or s.want_components),
+            s.numbers,
+            plan,
+            (0, 0),
+            (partial.data_ptr(), rows.data_ptr(), _address(ssim_map), 0),
+            stream,
+        )
+    components = dict(zip(_autograd.COMPONENTS, rows[2:5], strict=True)) if s.want_components else None
+    return SSIMRows(rows[0], rows[1], components, ssim_map, None if valid is None else rows[5, :, 0])
+
+
+def _backward(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    s: Setup,
+    by_rows: torch.Tensor,
+    by_map: torch.Tensor | None,
+    wanted: Sequence[bool],
+    emulated: bool = False,
+) -> list[torch.Tensor | None]:
+    x, y = _addressable(x), _addressable(y)
+    out = [torch.empty(x.shape, dtype=x.dtype, device=x.device) if w else None for w in wanted]
+    if not _is_fast(s):
+        return _general_backward(x, y, s, by_rows, by_map, out, emulated)
+    plan = backward_plan(x.shape[2], x.shape[3], len(s.taps))
+    with _cuda.launching(emulated, x.device, (x, y, by_rows, by_map), out) as (module, stream):
+        module.ssim_backward(
+            _native.image(x),
+            _native.image(y),
+            _native.DTYPE_CODES[x.dtype],
+            x.shape,
+            s.taps,
+            s.numbers,
+            plan,
+            by_rows.data_ptr(),
+            _address(by_map),
+            *(_address(g) for g in out),
+            stream,
+        )
+    return out
+
+
+def _general_backward(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    s: Setup,
+    by_rows: torch.Tensor,
+    by_map: torch.Tensor | None,
+    out: list[torch.Tensor | None],
+    emulated: bool,
+) -> list[torch.Tensor | None]:
+    """Two launches in float64: the windows' four fields to device memory, and their sums over each pixel's windows."""
+    fields = torch.empty((4, *x.shape[:2], *s.windows(x)), dtype=torch.float64, device=x.device)
+    upstream = None if by_map is None else by_map.double()
+    images = (_native.image(x), _native.image(y))
+    code, numbers = _native.DTYPE_CODES[x.dtype], s.numbers
+    with _cuda.launching(emulated, x.device, (x, y, by_rows, upstream), (fields, *out)) as (module, stream):
+        module.ssim_general(
+            *images,
+            _native.mask(None),
+            code,
+            x.shape,
+            s.taps,
+            False,
+            (True, False),
+            numbers,
+            general_plan(*s.windows(x)),
+            (by_rows.data_ptr(), _address(upstream)),
+            (0, 0, 0, fields.data_ptr()),
+            stream,
+        )
+        module.ssim_spread(
+            *images,
+            code,
+            x.shape,
+            s.taps,
+            numbers,
+            general_plan(*x.shape[2:]),
+            fields.data_ptr(),
+            *(_address(g) for g in out),
+            stream,
+        )
+    return out
+
+
+def _address(v: torch.Tensor | None) -> int:
+    return 0 if v is None else v.data_ptr()

@@ -1,0 +1,153 @@
+"""CUDA kernels are built where an nvcc is found, are no condition of an install, and load without a driver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import cases
+from semnr_kernels import _cuda, _registry
+
+# Answers the questions that setup.py asks, and compiles nothing.
+BROKEN_NVCC = """#!/bin/sh
+case "$*" in
+  *--list-gpu-code*) echo sm_80 sm_90 ;;
+  *--version*) echo "release 13.0, V13.0.88" ;;
+  *--dryrun*) ;;
+  *) echo "this nvcc is broken" >&2; exit 1 ;;
+esac
+"""
+# Passes setup.py's question whether it compiles C++ at all, and compiles nothing else: modules take minutes.
+LAZY_COMPILER = """#!/bin/sh
+case "$*" in *flagcheck*) exec c++ "$@" ;; esac
+exit 1
+"""
+
+
+def build(folder: Path, nvcc: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """With no other nvcc than this script, and with a C++ compiler that builds no module."""
+    if not (cases.REPOSITORY / "setup.py").is_file():
+        pytest.skip("the source tree is absent")
+    if shutil.which("c++", path="/usr/bin:/bin") is None:
+        pytest.skip("no C++ compiler")
+    tools = folder / "bin"
+    tools.mkdir()
+    for name, text in (("nvcc", nvcc), ("lazy-c++", LAZY_COMPILER)):
+        if text is not None:
+            (tools / name).write_text(text)
+            (tools / name).chmod(stat.S_IRWXU)
+    plain = {k: v for k, v in os.environ.items() if k not in ("CUDA_HOME", "CUDA_PATH", "SEMNR_CUDA")}
+    plain |= {"PATH": f"{tools}:/usr/bin:/bin", "CC": f"{tools}/lazy-c++", "CXX": f"{tools}/lazy-c++"}
+    command = [sys.executable, "setup.py", "-q", "build_ext", f"--build-lib={folder}/lib", f"--build-temp={folder}/tmp"]
+    return subprocess.run(
+        command, cwd=cases.REPOSITORY, env={**plain, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def without_nvcc() -> None:
+    if any(Path(folder, "nvcc").exists() for folder in ("/usr/bin", "/bin")):
+        pytest.skip("an nvcc lies beside the system's tools")
+
+
+@pytest.mark.usefixtures("without_nvcc")
+def test_an_install_without_nvcc_says_nothing_of_cuda(tmp_path: Path) -> None:
+    done = build(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "_cuda_kernels" not in done.stderr
+
+
+@pytest.mark.usefixtures("without_nvcc")
+def test_semnr_cuda_1_without_nvcc_is_an_error(tmp_path: Path) -> None:
+    done = build(tmp_path, SEMNR_CUDA="1")
+    assert done.returncode != 0
+    assert "SEMNR_CUDA=1, but no nvcc" in done.stderr
+
+
+def test_a_failing_nvcc_costs_the_kernels_and_not_the_install(tmp_path: Path) -> None:
+    done = build(tmp_path, BROKEN_NVCC)
+    assert done.returncode == 0, done.stderr
+    assert "semnr_kernels._cuda_kernels not built" in done.stderr
+    assert "this nvcc is broken" in done.stderr
+
+
+def test_a_failing_nvcc_is_an_error_where_the_kernels_are_insisted_on(tmp_path: Path) -> None:
+    done = build(tmp_path, BROKEN_NVCC, SEMNR_CUDA="1")
+    assert done.returncode != 0
+    assert "this nvcc is broken" in done.stderr
+
+
+def test_semnr_cuda_0_does_not_ask_nvcc(tmp_path: Path) -> None:
+    done = build(tmp_path, BROKEN_NVCC, SEMNR_CUDA="0")
+    assert done.returncode == 0, done.stderr
+    assert "_cuda_kernels" not in done.stderr
+
+
+def test_another_value_of_semnr_cuda_is_refused_with_the_accepted_ones(tmp_path: Path) -> None:
+    done = build(tmp_path, SEMNR_CUDA="yes")
+    assert done.returncode != 0
+    assert "SEMNR_CUDA is 'yes'; accepted: 0, 1 or unset" in done.stderr
+
+
+# --- the module -----------------------------------------------------------------------------------------------
+
+
+def test_the_built_module_loads_without_a_driver_and_says_so() -> None:
+    found = _cuda.compiled()
+    if isinstance(found, str):
+        pytest.skip(found)
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is present")
+    assert str(_cuda.probe()).startswith("built, no device (")
+    assert _registry.backends()["cuda"] == _cuda.probe()
+    assert set(found.ARCHITECTURES) <= {80, 90, 100}
+
+
+@pytest.mark.parametrize(
+    ("devices", "capability", "says"),
+    [
+        ((0, 35, "insufficient driver"), 0, "built, no device (no driver, or one older than the kernels' CUDA)"),
+        ((0, 100, "no device"), 0, "built, no device (no device)"),
+        ((0, 0, ""), 0, "built, no device (none is visible)"),
+        ((0, 999, "unknown error"), 0, "built, no device (unknown error)"),
+        ((1, 0, ""), 75, "built for sm_80 and later, the device is sm_75"),
+        ((1, 0, ""), 80, None),
+        ((2, 0, ""), 120, None),
+    ],
+)
+def test_the_probe_says_what_the_runtime_answers(
+    monkeypatch: pytest.MonkeyPatch, devices: tuple, capability: int, says: str | None
+) -> None:
+    module = SimpleNamespace(
+        ARCHITECTURES=[80, 90, 100], devices=lambda: devices, compute_capability=lambda index: capability
+    )
+    monkeypatch.setattr(_cuda, "compiled", lambda: module)
+    assert _cuda.probe() == says
+
+
+def test_the_probe_without_a_module_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cuda, "compiled", lambda: "not built")
+    assert _cuda.probe() == "not built"
+
+
+def test_a_launch_on_a_device_goes_to_that_device_and_torchs_current_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    module = SimpleNamespace(set_device=asked.append)
+    monkeypatch.setattr(_cuda, "compiled", lambda: module)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext(asked.append(device)))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1234))
+    device = torch.device("cuda", 1)
+    with _cuda.launching(False, device, [torch.empty(1)]) as (found, stream):
+        assert found is module
+        assert stream == 1234
+    assert asked == [device, 1]

@@ -1,0 +1,268 @@
+"""What only the CUDA kernels promise: counted memory traffic, no dependence on the number of blocks, far strides.
+
+They run here under the emulation (csrc/emulation), which itself fails a kernel that races, leaves its memory or reads
+what nothing wrote. Values against the definition are the ops' own suites, on "cuda-emulated".
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import backends
+import tolerances
+from semnr_kernels import _cuda, _native
+from semnr_kernels._registry import Call
+from semnr_kernels.cnr import cuda as cnr_cuda
+from semnr_kernels.cnr import reference as cnr_reference
+from semnr_kernels.pixel import cuda as pixel_cuda
+from semnr_kernels.pixel import reference as pixel_reference
+
+DTYPES = tuple(_native.DTYPE_CODES)
+
+
+@pytest.fixture(autouse=True)
+def emulated() -> None:
+    backends.require("pixel", "cuda-emulated")
+
+
+def image(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    values = 40 + 200 * torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (values * (270 if dtype == torch.uint16 else 1)).to(dtype)
+
+
+def region(shape: tuple[int, ...], seed: int = 1, share: float = 0.5) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def totals() -> dict[str, int]:
+    """Of all kernels of the last call: bytes of distinct sectors, shared transactions and the fewest there can be."""
+    kernels = _cuda.counters().values()
+    return {
+        "read": sum(32 * k["sectors_read"] for k in kernels),
+        "written": sum(32 * k["sectors_written"] for k in kernels),
+        "transactions": sum(k["shared_load_transactions"] + k["shared_store_transactions"] for k in kernels),
+        "ideal": sum(k["shared_load_ideal"] + k["shared_store_ideal"] for k in kernels),
+    }
+
+
+def far_apart(rows: torch.Tensor, stride: int) -> torch.Tensor:
+    """The rows of a (1, 1, H, W) image `stride` pixels from each other: memory that is never touched costs nothing."""
+    height, width = rows.shape[2:]
+    memory = torch.empty((height - 1) * stride + width, dtype=rows.dtype)
+    view = memory.as_strided(rows.shape, (stride, stride, stride, 1))
+    view.copy_(rows)
+    return view
+
+
+class TestPixelErrors:
+    @pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_every_pixel_is_read_once_and_no_bank_twice(self, dtype: torch.dtype, masked: bool) -> None:
+        x, y = image((2, 1, 128, 256), dtype), image((2, 1, 128, 256), dtype, 1)
+        mask = region((2, 1, 128, 256)) if masked else None
+        got = pixel_cuda.errors(x, y, mask, emulated=True)
+        for g, e in zip(got, pixel_reference.errors(x, y, mask), strict=True):
+            torch.testing.assert_close(g, e, rtol=tolerances.MSE_FLOAT_RELATIVE, atol=0)
+        parts = 2 * pixel_cuda.plan(x, y, mask).parts
+        sums = _cuda.counters()["pixel_sums"]
+        assert sums["bytes_read"] == 2 * x.numel() * x.element_size() + (x.numel() if masked else 0)
+        assert sums["sectors_read"] * 32 == sums["bytes_read"]
+        assert sums["bytes_written"] == 24 * parts
+        found = totals()
+        assert found["transactions"] == found["ideal"]
+        assert found["read"] + found["written"] <= 1.02 * sums["bytes_read"]
+
+    @pytest.mark.parametrize("blocks", [1, 3, 7])
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+    def test_no_bit_depends_on_the_number_of_blocks(self, dtype: torch.dtype, blocks: int) -> None:
+        x, y = image((3, 1, 99, 104), dtype), image((3, 1, 99, 104), dtype, 1)
+        usual = pixel_cuda.errors(x, y, None, emulated=True)
+        few = pixel_cuda.errors(x, y, None, emulated=True, blocks=blocks)
+        assert all(torch.equal(a, b) for a, b in zip(usual, few, strict=True))
+        assert _cuda.counters()["pixel_sums"]["blocks"] == blocks
+
+    @pytest.mark.parametrize(
+        "shape", [(1, 1, 1, 1), (2, 3, 5, 7), (1, 1, 1, 4099), (1, 2, 61, 47), (5, 1, 300, 1)], ids=str
+    )
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_odd_sizes_and_layouts_are_the_references(self, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        n, c, h, w = shape
+        x, y, mask = image((n, c, h, 2 * w), dtype), image((n, c, w, h), dtype, 1).mT, region((n, 1, h, w))
+        mask[0] = False
+        for a, b, valid in ((x[..., :w], y, None), (x[..., ::2], y, mask), (x[..., w:], y.contiguous(), mask)):
+            got = pixel_cuda.errors(a, b, valid, emulated=True)
+            wanted = pixel_reference.errors(a, b, valid)
+            for g, e in zip(got, wanted, strict=True):
+                torch.testing.assert_close(g, e, rtol=tolerances.MSE_FLOAT_RELATIVE, atol=0, equal_nan=True)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+    @pytest.mark.parametrize("width", [40, 41])
+    def test_neither_layout_nor_batch_changes_a_bit_of_a_float_sum(self, dtype: torch.dtype, width: int) -> None:
+        x, y = image((3, 2, 50, width), dtype), image((3, 2, 50, width), dtype, 1)
+        usual = torch.stack(pixel_cuda.errors(x, y, None, emulated=True))
+        for a, b in ((x.mT.contiguous().mT, y), (torch.stack((x, x), dim=-1)[..., 0], y.mT.contiguous().mT)):
+            assert torch.equal(torch.stack(pixel_cuda.errors(a, b, None, emulated=True)), usual)
+        for i in range(3):
+            alone = torch.stack(pixel_cuda.errors(x[i : i + 1].clone(), y[i : i + 1].clone(), None, emulated=True))
+            assert torch.equal(alone[:, 0], usual[:, i])
+
+    def test_rows_further_apart_than_32_bits_count_are_found(self) -> None:
+        near, y = image((1, 1, 3, 50), torch.uint8), image((1, 1, 3, 50), torch.uint8, 1)
+        far = far_apart(near, 2**31 + 7)
+        got = pixel_cuda.errors(far, y.expand(1, 1, 3, 50), None, emulated=True)
+        assert [v.item() for v in got] == [v.item() for v in pixel_reference.errors(near, y, None)]
+
+    def test_a_mask_that_keeps_nothing_gives_no_number(self) -> None:
+        x = image((2, 1, 32, 32), torch.float32)
+        x[0, 0, 3, 3] = math.nan
+        mask = torch.zeros((1, 1, 1, 1), dtype=torch.bool).expand(2, 1, 32, 32)
+        assert all(bool(v.isnan().all()) for v in pixel_cuda.errors(x, x, mask, emulated=True))
+
+    def test_what_it_does_not_take_it_says(self) -> None:
+        huge = torch.zeros((1,), dtype=torch.uint8).expand(1, 1, 2**17, 2**17)
+        assert pixel_cuda.supports(Call.of("pixel", huge)) == "takes images below 2**34 pixels"
+        assert pixel_cuda.supports(Call.of("pixel", torch.zeros((1, 1, 2, 2), requires_grad=True))) == "has no gradient"
+        assert pixel_cuda.supports(Call.of("pixel", huge[..., 1:])) is None
+
+    def test_plans_have_few_parts_and_threads_that_cannot_overflow(self) -> None:
+        one = torch.zeros((1,), dtype=torch.uint8)
+        for shape in ((1, 1, 1, 1), (1, 1, 512, 512), (1, 3, 4096, 4096), (1, 1, 2**17, 2**17 - 1)):
+            x = one.expand(shape)
+            walk = pixel_cuda.plan(x, x, None)
+            assert walk.parts <= 1024
+            assert walk.packs_a_part * walk.pack <= 256 * 2**16
+
+
+class TestMoments:
+    @pytest.mark.parametrize(
+        ("dtype", "bound"), [(torch.uint8, 1.05), (torch.uint16, 1.04), (torch.float32, 1.03)], ids=str
+    )
+    @pytest.mark.parametrize("grid", [(None, None), ((64, 64), (32, 32))], ids=["whole", "map"])
+    def test_pixels_and_regions_are_read_once(self, dtype: torch.dtype, bound: float, grid: tuple) -> None:
+        x, roi = image((2, 1, 256, 512), dtype), region((2, 1, 256, 512))
+        cnr_cuda.of_regions(x, roi, ~roi, window=grid[0], stride=grid[1], emulated=True)
+        floor = x.numel() * (x.element_size() + 2)
+        assert _cuda.counters()["cnr_cells"]["sectors_read"] * 32 <= 1.002 * floor
+        found = totals()
+        assert found["read"] + found["written"] <= bound * floor
+        assert found["transactions"] == found["ideal"]
+
+    @pytest.mark.parametrize(
+        ("shape", "window", "stride"),
+        [
+            ((70, 91), (16, 16), (8, 8)),
+            ((96, 128), (64, 96), (32, 32)),
+            ((40, 3000), (20, 2900), (7, 50)),  # a stride of several cells
+            ((9, 4500), (3, 1100), (3, 1050)),  # cells wider than a block
+            ((300, 40), (250, 30), (25, 5)),  # cells higher than 32 rows
+            ((64, 72), (41, 33), (2, 1)),  # by runs along rows, then columns
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32], ids=str)
+    def test_windows_of_any_size_are_the_references(
+        self, dtype: torch.dtype, shape: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]
+    ) -> None:
+        x, regions = image((1, 1, *shape), dtype), (region((1, 1, *shape)), region((1, 1, *shape), 2, 0.02))
+        got = cnr_cuda.of_regions(x, *regions, window=window, stride=stride, emulated=True)
+        for found, roi in zip(got, regions, strict=True):
+            wanted = cnr_reference.window_moments(x, roi, window, stride)
+            for a, b in zip(found, wanted, strict=True):
+                torch.testing.assert_close(a, b, rtol=tolerances.PEER_FLOAT64, atol=1e-11, equal_nan=True)
+        few = cnr_cuda.of_regions(x, *regions, window=window, stride=stride, emulated=True, blocks=2)
+        for a, b in zip(got, few, strict=True):
+            assert all(torch.equal(v.nan_to_num(-1), w.nan_to_num(-1)) for v, w in zip(a, b, strict=True))
+
+    def test_merging_all_cells_and_merging_runs_agree(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        x, roi = image((2, 1, 60, 70), torch.uint16), region((2, 1, 60, 70))
+        found = []
+        for overlap in (0, 10**6):
+            monkeypatch.setattr(cnr_cuda, "_OVERLAP", overlap)
+            found.append(cnr_cuda.of_regions(x, roi, window=(20, 24), stride=(4, 3), emulated=True)[0])
+            assert ("cnr_slide" in _cuda.counters()) == (overlap == 0)
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+    def test_bands_of_rows_and_of_planes_are_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        x, roi = image((3, 2, 80, 60), torch.float32), region((3, 1, 80, 60))
+        options = {"window": (9, 9), "stride": (2, 2), "emulated": True}
+        wanted = cnr_cuda.of_regions(x, roi, ~roi, **options)[0]
+        for table in (60_000, 200_000):
+            monkeypatch.setattr(cnr_cuda, "_TABLE", table)
+            got = cnr_cuda.of_regions(x, roi, ~roi, **options)[0]
+            assert _cuda.counters()["cnr_cells"]["launches"] > 1
+            for a, b in zip(got, wanted, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_three_regions_an_empty_one_and_a_constant_image(self, dtype: torch.dtype) -> None:
+        x = torch.full((1, 2, 40, 70), 65535 if dtype == torch.uint16 else 201, dtype=dtype)
+        regions = region((1, 1, 40, 70)), torch.zeros((1, 1, 40, 70), dtype=torch.bool), region((1, 2, 40, 70), 3)
+        some, none, each = cnr_cuda.of_regions(x, *regions, emulated=True)
+        for found, roi in ((some, regions[0]), (each, regions[2])):
+            assert torch.equal(found.pixels, roi.sum(dim=(2, 3)).double().expand(1, 2))
+            assert (found.mean == float(x.flatten()[0])).all()
+            assert (found.variance == 0).all()
+        assert (none.pixels == 0).all()
+        assert none.mean.isnan().all()
+        assert none.variance.isnan().all()
+
+    def test_variances_of_large_integer_regions_lose_no_digit(self) -> None:
+        """Σv² is 1.8·10¹⁶ here, beyond the integers that float64 tells apart."""
+        row = 65536 - torch.randint(1, 4, (1, 1, 1, 1024), generator=torch.Generator().manual_seed(0))
+        x = row.to(torch.uint16).expand(1, 1, 4101, 1024)
+        roi = torch.ones((1, 1, 1, 1024), dtype=torch.bool).expand(x.shape)
+        found = cnr_cuda.of_regions(x, roi, emulated=True)[0]
+        assert found.mean.item() == row.double().mean().item()
+        assert found.variance.item() == pytest.approx((row - 65534).double().var(correction=0).item(), rel=1e-14)
+
+    def test_rows_further_apart_than_32_bits_count_are_found(self) -> None:
+        near, roi = image((1, 1, 3, 48), torch.uint8), region((1, 1, 3, 48))
+        far = far_apart(near, 2**31 + 16)
+        got = cnr_cuda.of_regions(far, roi, window=(2, 16), stride=(1, 16), emulated=True)[0]
+        wanted = cnr_reference.window_moments(near, roi, (2, 16), (1, 16))
+        assert all(torch.allclose(a, b, rtol=1e-12, atol=0) for a, b in zip(got, wanted, strict=True))
+
+    def test_the_work_does_not_grow_with_the_window(self) -> None:
+        x, roi = image((1, 1, 160, 160), torch.uint8), region((1, 1, 160, 160))
+        read = []
+        for window in (33, 65, 97):
+            cnr_cuda.of_regions(x, roi, window=(window, window), stride=(2, 2), emulated=True)
+            windows = ((160 - window) // 2 + 1) ** 2
+            kernels = _cuda.counters()
+            # what threads ask for, not sectors: merging all cells of a window would grow as its area
+            read.append(sum(k["bytes_read"] for k in kernels.values()) / (160 * 160 + 24 * windows))
+        assert max(read) < 2 * min(read)
+
+    def test_what_it_does_not_take_it_says(self) -> None:
+        assert cnr_cuda.supports(Call.of("cnr", torch.zeros((1, 1, 2, 2), requires_grad=True))) == "has no gradient"
+        huge = torch.zeros((1,), dtype=torch.uint8).expand(1, 1, 2**17, 2**17)
+        assert cnr_cuda.supports(Call.of("cnr", huge)) == "takes planes below 2**34 pixels"
+
+
+class TestHistogram:
+    @pytest.mark.parametrize("bins", [1, 2, 33, 1024])
+    def test_counts_are_the_references_for_any_number_of_blocks(self, bins: int) -> None:
+        values = torch.randn(70_001, dtype=torch.float64, generator=torch.Generator().manual_seed(bins))
+        values[:3] = torch.tensor([math.inf, -math.inf, 9.0])
+        edges = torch.linspace(-3, 3, bins + 1, dtype=torch.float64)
+        for blocks in (1, 2112):
+            counts = cnr_cuda.histogram(values, edges, emulated=True, blocks=blocks)
+            assert counts.tolist() == cnr_reference.histogram(values, edges).tolist()
+        found = totals()
+        assert found["transactions"] == found["ideal"]
+
+    def test_edges_that_are_not_quite_even_are_held_against_the_values(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        edges = torch.arange(41, dtype=torch.float64) + 1.9 * torch.rand(41, dtype=torch.float64, generator=generator)
+        values = 42 * torch.rand(5000, dtype=torch.float64, generator=generator)
+        edges = edges.sort().values
+        counts = cnr_cuda.histogram(values, edges, emulated=True)
+        assert counts.tolist() == cnr_reference.histogram(values, edges).tolist()
+
+    def test_more_bins_than_shared_memory_holds_are_left_to_others(self) -> None:
+        values = torch.zeros(4, dtype=torch.float64)
+        assert cnr_cuda.supports_histogram(Call.of("histogram", values, bins=1025)) == "counts up to 1024 bins"
+        assert cnr_cuda.supports_histogram(Call.of("histogram", values.float())) == "counts float64 values"

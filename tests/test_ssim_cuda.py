@@ -1,0 +1,351 @@
+"""The CUDA kernels of SSIM, emulated: what the op's own suite does not ask, and what they cost, counted."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+
+import backends
+import tolerances
+from semnr_kernels import _cuda, _native, _registry
+from semnr_kernels.ssim import _autograd, cuda, reference, window_taps
+
+DTYPES = [torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32]
+GAUSSIAN = window_taps("gaussian", 11, 1.5)
+OPTIONS: dict[str, Any] = {
+    "data_range": 1.0,
+    "taps": GAUSSIAN,
+    "k1": 0.01,
+    "k2": 0.03,
+    "border": "valid",
+    "sample_covariance": False,
+    "clamp_variance": False,
+    "valid": None,
+    "want_map": False,
+    "want_components": False,
+    "precision": "float32",
+}
+
+
+@pytest.fixture(autouse=True)
+def emulated() -> None:
+    backends.require("ssim", "cuda-emulated")
+
+
+def pair(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Smooth noise with structure, on the scale of `scale(dtype)`."""
+    generator = torch.Generator().manual_seed(seed)
+    flat = (1, 1, *shape) if len(shape) == 2 else shape
+    y = torch.nn.functional.avg_pool2d(torch.rand(flat, generator=generator), 3, 1, 1).reshape(shape)
+    x = (y + 0.1 * torch.randn(shape, generator=generator)).clamp(0, 1)
+    if dtype.is_floating_point:
+        return x.to(dtype), y.to(dtype)
+    return tuple((v.double() * scale(dtype)).round().to(torch.int64).to(dtype) for v in (x, y))
+
+
+def scale(dtype: torch.dtype) -> float:
+    return 1.0 if dtype.is_floating_point else float(torch.iinfo(dtype).max)
+
+
+def both(x: torch.Tensor, y: torch.Tensor, **changed: Any) -> tuple[reference.SSIMRows, reference.SSIMRows]:
+    options = {**OPTIONS, "data_range": scale(x.dtype), **changed}
+    return cuda.ssim(x, y, emulated=True, **options), reference.ssim(x, y, **options)
+
+
+def gradients(x: torch.Tensor, y: torch.Tensor, by_map: bool = False, **changed: Any) -> list[list[torch.Tensor]]:
+    """By x and y, of the kernels and of the definition in float64, of a loss that every output enters."""
+    found = []
+    for run, dtype in ((functools.partial(cuda.ssim, emulated=True), x.dtype), (reference.ssim, torch.float64)):
+        a, b = (v.to(dtype).detach().requires_grad_(v.requires_grad) for v in (x, y))
+        rows = run(a, b, **{**OPTIONS, "want_map": by_map, **changed})
+        planes = torch.arange(1, rows.score.numel() + 1).reshape(rows.score.shape)
+        loss = (rows.score * planes).sum() + 0.5 * rows.contrast_structure.sum()
+        if by_map:
+            weights = torch.rand(rows.map.shape, generator=torch.Generator().manual_seed(9))
+            loss = loss + (rows.map * weights).mean()
+        loss.backward()
+        found.append([v.grad.double() for v in (a, b) if v.requires_grad])
+    return found
+
+
+def assert_gradients_agree(found: list[list[torch.Tensor]], bound: float = tolerances.GRADIENT_RELATIVE) -> None:
+    for got, exact in zip(*found, strict=True):
+        assert (got - exact).abs().max() <= bound * exact.abs().max()
+
+
+# --- strips and segments --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "threads", "strips"),
+    [(304, 128, 3), (301, 128, 3), (512, 256, 2), (509, 256, 2)],
+    ids=["packed 128", "unpacked 128", "packed 256", "unpacked 256"],
+)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_an_image_of_many_blocks_scores_as_the_definition(
+    dtype: torch.dtype, width: int, threads: int, strips: int
+) -> None:
+    """Rows of an odd number of pixels start anywhere, so pixels are loaded one by one."""
+    x, y = pair((1, 1, 122, width), dtype)
+    assert cuda.forward_plan(112, width - 10, 11)[:3] == (threads, strips, 2)
+    got, exact = both(x, y)
+    assert abs(got.score - exact.score).item() <= tolerances.SSIM_MEAN
+    assert abs(got.contrast_structure - exact.contrast_structure).item() <= tolerances.SSIM_MEAN
+
+
+@pytest.mark.parametrize("border", ["valid", "reflect"])
+@pytest.mark.parametrize("size", [7, 11])
+def test_strips_join_without_a_seam_in_the_map(size: int, border: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of few rows: the walk starts and ends inside a batch, at each border once."""
+    monkeypatch.setattr(cuda, "_ROWS", (6, 6))
+    x, y = pair((2, 2, 37, 270), torch.uint16)
+    assert cuda.forward_plan(37 - size + 1, 271 - size, size).blocks >= 8
+    got, exact = both(x, y, taps=window_taps("gaussian", size, 1.5), border=border, want_map=True)
+    torch.testing.assert_close(got.map.double(), exact.map, rtol=0, atol=tolerances.SSIM_MAP)
+    torch.testing.assert_close(got.score, exact.score, rtol=0, atol=tolerances.SSIM_MEAN)
+
+
+def test_a_score_has_the_same_bits_alone_and_in_a_batch_and_again() -> None:
+    x, y = pair((3, 2, 70, 140))
+    batch = cuda.ssim(x, y, emulated=True, **OPTIONS)
+    again = cuda.ssim(x, y, emulated=True, **OPTIONS)
+    alone = torch.cat([cuda.ssim(x[i : i + 1], y[i : i + 1], emulated=True, **OPTIONS).score for i in range(3)])
+    assert torch.equal(batch.score, again.score)
+    assert torch.equal(batch.score, alone)
+
+
+def test_views_are_read_where_they_lie() -> None:
+    """Rows apart, pixels apart, one image for the whole batch, an odd start: nothing is copied."""
+    x, y = pair((2, 1, 40, 96))
+    wide = torch.full((2, 1, 40, 128), torch.nan)
+    wide[..., 8:104] = x
+    spaced = torch.full((2, 1, 40, 192), torch.nan)
+    spaced[..., ::2] = y
+    odd = torch.full((2 * 40 * 96 + 1,), torch.nan)[1:].reshape(2, 1, 40, 96).copy_(x)
+    expected = cuda.ssim(x, y, emulated=True, **OPTIONS).score
+    for a, b in ((wide[..., 8:104], y), (x, spaced[..., ::2]), (odd, y)):
+        torch.testing.assert_close(cuda.ssim(a, b, emulated=True, **OPTIONS).score, expected, rtol=0, atol=1e-9)
+    one = cuda.ssim(x, y[:1].expand(2, 1, 40, 96), emulated=True, **OPTIONS).score
+    torch.testing.assert_close(one[0], expected[0], rtol=0, atol=1e-9)
+
+
+def test_one_nan_pixel_spoils_the_windows_that_hold_it_and_no_other() -> None:
+    x, y = pair((1, 1, 80, 304))
+    x[0, 0, 40, 255] = torch.nan
+    got = cuda.ssim(x, y, emulated=True, **{**OPTIONS, "want_map": True}).map[0, 0]
+    spoilt = torch.zeros_like(got, dtype=torch.bool)
+    spoilt[30:41, 245:256] = True
+    assert torch.equal(torch.isnan(got), spoilt)
+    x.requires_grad_()
+    cuda.ssim(x, y, emulated=True, **OPTIONS).score.sum().backward()
+    reached = torch.zeros_like(x, dtype=torch.bool)
+    reached[..., 30:51, 245:266] = True
+    assert torch.equal(torch.isnan(x.grad), reached)
+
+
+def test_values_far_outside_the_range_do_not_overflow() -> None:
+    """The window over its first weight makes sums of 10⁶ times the pixels."""
+    x, y = pair((1, 1, 40, 48))
+    got, exact = both(x * 1e4, y * 1e4)
+    assert abs(got.score - exact.score).item() <= tolerances.SSIM_MEAN_ANY
+
+
+def test_a_window_with_a_tiny_first_weight_takes_the_general_kernel() -> None:
+    taps = window_taps("gaussian", 11, 0.5)
+    assert taps[0] < 1e-20
+    got, exact = both(*pair((1, 1, 40, 48)), taps=taps)
+    assert "ssim_general" in _cuda.counters()
+    assert abs(got.score - exact.score).item() <= tolerances.SSIM_MEAN
+
+
+# --- tiles of different sizes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("border", ["valid", "reflect"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_tiles_of_different_sizes_score_in_one_launch_as_each_alone(dtype: torch.dtype, border: str) -> None:
+    sizes = [(64, 64), (11, 11), (70, 123), (90, 272), (12, 200)]
+    pairs = [pair(size, dtype, seed) for seed, size in enumerate(sizes)]
+    options = {"data_range": scale(dtype), "taps": GAUSSIAN, "border": border, "emulated": True}
+    rows = cuda.tiles(pairs, **options)
+    assert _cuda.counters()["ssim_forward"]["launches"] == 1
+    exact = [both(x[None, None], y[None, None], border=border)[1] for x, y in pairs]
+    expected = torch.stack([torch.stack((r.score, r.contrast_structure)).flatten() for r in exact], dim=1)
+    torch.testing.assert_close(rows, expected, rtol=0, atol=tolerances.SSIM_MEAN)
+    each = torch.cat([cuda.tiles([p], **options) for p in pairs], dim=1)
+    torch.testing.assert_close(rows, each, rtol=0, atol=1e-8)
+
+
+def test_tiles_are_refused_where_only_the_general_kernel_would_do() -> None:
+    with pytest.raises(ValueError, match=r"taps are 9 .* accepted: windows of \(7, 11\), no float64"):
+        cuda.tiles([pair((20, 20))], data_range=1.0, taps=window_taps("uniform", 9, 1.5), emulated=True)
+    with pytest.raises(ValueError, match=r"\(10, 30\) .*; accepted: one shape, of at least 11x11 pixels"):
+        cuda.tiles([pair((20, 20)), pair((10, 30))], data_range=1.0, taps=GAUSSIAN, emulated=True)
+
+
+# --- gradients ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_map", [False, True], ids=["rows", "map"])
+@pytest.mark.parametrize("width", [240, 235], ids=["packed", "unpacked"])
+def test_gradients_of_many_blocks_match_the_definition(
+    width: int, by_map: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "_BACKWARD_ROWS", (20, 20))
+    assert cuda.backward_plan(61, width, 11).blocks == 12
+    x, y = (v.requires_grad_() for v in pair((1, 2, 61, width)))
+    assert_gradients_agree(gradients(x, y, by_map))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_gradients_of_16_bit_floats_are_rounded_once(dtype: torch.dtype) -> None:
+    x, y = (v.requires_grad_() for v in pair((1, 1, 30, 40), dtype))
+    found = gradients(x, y)
+    assert_gradients_agree(found, {torch.float16: 2**-11, torch.bfloat16: 2**-8}[dtype] * 1.01)
+
+
+def test_only_the_gradient_that_is_wanted_is_computed() -> None:
+    x, y = pair((1, 1, 30, 40))
+    assert_gradients_agree(gradients(x.requires_grad_(), y))
+    written = _cuda.counters()["ssim_backward"]["sectors_written"]
+    assert written == 30 * 40 * 4 // 32
+    assert_gradients_agree(gradients(y.detach(), x.detach().requires_grad_()))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"taps": window_taps("uniform", 7, 1.5), "sample_covariance": True},
+        {"taps": window_taps("gaussian", 7, 1.0)},
+        {"taps": window_taps("gaussian", 9, 1.5)},
+        {"border": "reflect"},
+        {"precision": "float64"},
+    ],
+    ids=["uniform 7", "gaussian 7", "gaussian 9", "reflect", "float64"],
+)
+def test_gradients_of_every_window_and_border_match_the_definition(options: dict[str, Any]) -> None:
+    x, y = (v.requires_grad_() for v in pair((2, 1, 33, 46)))
+    assert_gradients_agree(gradients(x, y, by_map=True, **options))
+
+
+def test_a_gradient_allocates_nothing_but_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """frame-analytics keeps maps between its passes."""
+    x, y = pair((1, 1, 64, 96))
+    setup = _autograd.Setup(GAUSSIAN, False, False, (1e-4, 9e-4, 1.0, 1.0), False, False)
+    asked, empty = [], torch.empty
+
+    def noted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        made = empty(*args, **kwargs)
+        asked.append(made.numel() * made.element_size())
+        return made
+
+    monkeypatch.setattr(torch, "empty", noted)
+    cuda._backward(x, y, setup, torch.ones((2, 1, 1), dtype=torch.float64), None, (True, True), emulated=True)
+    assert asked == [64 * 96 * 4] * 2
+    asked.clear()
+    cuda._forward(x, y, None, setup, emulated=True)
+    assert sum(asked) < 1000
+
+
+# --- the general kernels --------------------------------------------------------------------------------------
+
+
+def test_the_largest_window_scores_and_differentiates_as_the_definition() -> None:
+    x, y = pair((1, 1, 50, 80))
+    options = {"taps": window_taps("gaussian", 47, 7.0), "want_components": True, "want_map": True}
+    mask = torch.rand((1, 1, 50, 80), generator=torch.Generator().manual_seed(1)) > 0.2
+    got, exact = both(x, y, valid=mask, **options)
+    assert _cuda.counters()["ssim_general"]["shared_bytes"] <= 99 * 1024
+    torch.testing.assert_close(got.score, exact.score, rtol=0, atol=tolerances.SSIM_MEAN_FLOAT64)
+    torch.testing.assert_close(got.coverage, exact.coverage, rtol=0, atol=1e-12)
+    torch.testing.assert_close(got.map, exact.map, rtol=0, atol=1e-9, equal_nan=True)
+    for name, value in exact.components.items():
+        torch.testing.assert_close(got.components[name], value, rtol=0, atol=1e-9)
+    a, b = (v[..., :52].clone().requires_grad_() for v in (x, y))
+    assert_gradients_agree(gradients(a, b, taps=options["taps"]))
+
+
+def test_what_the_kernels_leave_out_is_said_beforehand() -> None:
+    x, y = pair((1, 1, 60, 60))
+
+    def reason(a: torch.Tensor, **options: Any) -> str | None:
+        return cuda.supports(_registry.Call.of("ssim", a, y, taps=GAUSSIAN, **options))
+
+    assert reason(x) is None
+    assert cuda.supports(_registry.Call.of("ssim", x, y, taps=window_taps("uniform", 49, 1))) == (
+        "keeps no window of 49 in shared memory, at most 47"
+    )
+    assert reason(x.to(torch.int64)) == "has no int64 loop"
+    x.requires_grad_()
+    assert reason(x) is None
+    assert reason(x, valid=True) == "has no gradient of masked images and of components"
+    assert reason(x, want_components=True) == "has no gradient of masked images and of components"
+
+
+# --- what it costs, counted -----------------------------------------------------------------------------------
+
+
+def representatives(count: int) -> dict[int, int]:
+    """First, last and one of those between, with how many blocks each stands for: the same aligned addresses."""
+    if count < 3:
+        return dict.fromkeys(range(count), 1)
+    return {0: 1, 1: count - 2, count - 1: 1}
+
+
+def counted(kernel: str, side: int, dtype: torch.dtype) -> dict[str, float]:
+    """The counters of a launch on one side x side image."""
+    x, y = torch.zeros((2, 1, 1, side, side), dtype=dtype)
+    forward = kernel == "ssim_forward"
+    plan = cuda.forward_plan(side - 10, side - 10, 11) if forward else cuda.backward_plan(side, side, 11)
+    numbers = _autograd.numbers(scale(dtype), 0.01, 0.03, 121, False)
+    images = (_native.image(x), _native.image(y), _native.DTYPE_CODES[dtype], x.shape, GAUSSIAN)
+    # the fold reads the sums of blocks that do not run, too
+    partial, rows = torch.zeros((plan.blocks, 2), dtype=torch.float64), torch.zeros((2, 1, 1), dtype=torch.float64)
+    out = [torch.empty_like(x), torch.empty_like(y)]
+    total: dict[str, float] = {"blocks of an image": plan.blocks}
+    for strip, strips in representatives(plan.strips).items():
+        for segment, segments in representatives(plan.segments).items():
+            reads, scratch = (x, y, rows, partial), (partial, rows, *out)
+            with _cuda.launching(True, x.device, reads, (), scratch) as (module, stream):
+                module.only_blocks([segment * plan.strips + strip])
+                try:
+                    if forward:
+                        to = [partial.data_ptr(), rows.data_ptr(), 0]
+                        module.ssim_forward(*images, False, numbers, plan, *to, stream)
+                    else:
+                        to = [rows.data_ptr(), 0, *(g.data_ptr() for g in out)]
+                        module.ssim_backward(*images, numbers, plan, *to, stream)
+                finally:
+                    module.only_blocks([])
+            for name, value in _cuda.counters()[kernel].items():
+                total[name] = total.get(name, 0) + value * strips * segments
+    return total
+
+
+# 4096² x 4 and 16 x 512²
+@pytest.mark.parametrize(("side", "images"), [(4096, 4), (512, 16)], ids=["4096", "512"])
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "bytes_bar", "shared_bar"),
+    [
+        ("ssim_forward", torch.float32, 1.25, 28),
+        ("ssim_forward", torch.uint8, 1.25, 28),
+        ("ssim_backward", torch.float32, 1.6, 70),
+    ],
+    ids=["forward float32", "forward uint8", "backward float32"],
+)
+def test_traffic_stays_below_the_bars(
+    kernel: str, dtype: torch.dtype, bytes_bar: float, shared_bar: float, side: int, images: int
+) -> None:
+    """Distinct 32-byte sectors of a block summed over blocks, over what must move at least; 4-byte shared accesses."""
+    c = counted(kernel, side, dtype)
+    assert c["blocks of an image"] * images >= 2 * 132
+    size = 4 if dtype == torch.float32 else 1
+    least = (4 if kernel == "ssim_backward" else 2) * side * side * size
+    assert (c["sectors_read"] + c["sectors_written"]) * 32 <= bytes_bar * least
+    pixels = side * side if kernel == "ssim_backward" else (side - 10) ** 2
+    assert c["shared_load_words"] + c["shared_store_words"] <= shared_bar * pixels
+    transactions = c["shared_load_transactions"] + c["shared_store_transactions"]
+    assert transactions <= 1.1 * (c["shared_load_ideal"] + c["shared_store_ideal"])

@@ -209,6 +209,15 @@ class TestMoments:
         assert none.mean.isnan().all()
         assert none.variance.isnan().all()
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_no_pixel_outside_a_region_has_a_say(self, dtype: torch.dtype) -> None:
+        x, roi = 40_000 + image((2, 1, 70, 64), dtype) / 1000, region((2, 1, 70, 64))
+        wanted = cnr_cuda.of_regions(x, roi, window=(20, 16), stride=(10, 8), emulated=True)[0]
+        for spoilt in (1e30, -math.inf, math.nan, 0.0):
+            x[~roi] = spoilt
+            got = cnr_cuda.of_regions(x, roi, window=(20, 16), stride=(10, 8), emulated=True)[0]
+            assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
     def test_variances_of_large_integer_regions_lose_no_digit(self) -> None:
         """Σv² is 1.8·10¹⁶ here, beyond the integers that float64 tells apart."""
         row = 65536 - torch.randint(1, 4, (1, 1, 1, 1024), generator=torch.Generator().manual_seed(0))
@@ -238,8 +247,10 @@ class TestMoments:
 
     def test_what_it_does_not_take_it_says(self) -> None:
         assert cnr_cuda.supports(Call.of("cnr", torch.zeros((1, 1, 2, 2), requires_grad=True))) == "has no gradient"
-        huge = torch.zeros((1,), dtype=torch.uint8).expand(1, 1, 2**17, 2**17)
-        assert cnr_cuda.supports(Call.of("cnr", huge)) == "takes planes below 2**34 pixels"
+        for dtype, side in ((torch.uint8, 2**17), (torch.float32, 2**16)):
+            huge = torch.zeros((1,), dtype=dtype).expand(1, 1, side, side)
+            assert cnr_cuda.supports(Call.of("cnr", huge)) == f"takes planes below {side**2} pixels"
+            assert cnr_cuda.supports(Call.of("cnr", huge[..., 1:])) is None
 
 
 class TestHistogram:

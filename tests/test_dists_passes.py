@@ -5,8 +5,6 @@ Judge: the same in torch, of whole tensors in float64.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -237,17 +235,17 @@ def test_images_of_any_dtype_and_layout_are_summed_as_they_are(engine, dtype, la
 
 def test_what_no_loop_does_is_refused(engine):
     x, y = maps(1, 24, 8, 8, torch.float32)
-    stage = SimpleNamespace(at=Rectangle(0, 0, 8, 8, 0, 8))
+    all_of_it = Rectangle(0, 0, 8, 8, 0, 8)
     if engine.module.ISA == "avx512":  # 16 channels a vector
         with pytest.raises(ValueError, match="channels"):
-            engine.finish(x, y, stage.at, None, into(1, 24), (None, None), None)
+            engine.finish(x, y, all_of_it, None, into(1, 24), (None, None), None)
     x, y = maps(1, 16, 8, 8, torch.float32)
     with pytest.raises(ValueError, match="float64 maps only"):
-        engine.finish(x, y.double(), stage.at, None, into(1, 16), (None, None), None)
+        engine.finish(x, y.double(), all_of_it, None, into(1, 16), (None, None), None)
     with pytest.raises(ValueError, match="channels-last"):
-        engine.finish(x, y, stage.at, None, into(1, 16), (None, None), y.contiguous())
+        engine.finish(x, y, all_of_it, None, into(1, 16), (None, None), y.contiguous())
+    odd = Rectangle(0, 0, 8, 8, 0, 5)
     with pytest.raises(ValueError, match="odd cells or columns"):
-        odd = Rectangle(0, 0, 8, 8, 0, 5)
         engine.finish(x, y, odd, None, into(1, 16), (empty(1, 16, 4, 4, x.dtype), None), None)
     with pytest.raises(ValueError, match="cells of 1, 2, 4, 8 or 16"):
-        engine.finish(x, y, stage.at, None, into(1, 16, (3, 3), 3), (None, None), None)
+        engine.finish(x, y, all_of_it, None, into(1, 16, (3, 3), 3), (None, None), None)

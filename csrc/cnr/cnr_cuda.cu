@@ -15,7 +15,7 @@ int grid(std::int64_t tasks, const CnrPlan& plan) { return int(tasks < plan.bloc
 // table_rows, wide: of the table of cells.
 template <class V>
 void windows(const CnrPlan& plan, const Shape& shape, int regions, std::int64_t table_rows, std::int64_t wide,
-             const std::uint64_t* cells, std::uint64_t* across, const double* origins, double* out, Stream stream) {
+             const std::uint64_t* cells, std::uint64_t* across, double* out, Stream stream) {
   const CnrBand& band = plan.band;
   const std::int64_t map = plan.down.windows * plan.across.windows, all = shape.n * shape.c * map;
   const std::int64_t maps = regions * band.planes;
@@ -35,7 +35,7 @@ void windows(const CnrPlan& plan, const Shape& shape, int regions, std::int64_t 
     job.region_apart = 3 * all;
     const std::int64_t tasks = up(maps * band.rows * plan.across.windows * plan.together, kCnrThreads);
     SEMNR_LAUNCH((cnr_direct<V>), grid(tasks, plan), kCnrThreads, 3 * kCnrThreads * sizeof(V), stream, job, cells,
-                 origins, corner);
+                 corner);
     return;
   }
   const std::int64_t columns = plan.across.windows, rows = cells_of(plan.down, band.rows), reduced = rows * columns;
@@ -73,13 +73,13 @@ void windows(const CnrPlan& plan, const Shape& shape, int regions, std::int64_t 
     return job.maps * job.lines * ((job.windows - 1) * job.step / job.length + 1);
   };
   SEMNR_LAUNCH((cnr_slide<V, false>), grid(up(threads(along), kCnrThreads), plan), kCnrThreads, 0, stream, along, cells,
-               origins, across);
+               across);
   SEMNR_LAUNCH((cnr_slide<V, true>), grid(up(threads(down), kCnrThreads), plan), kCnrThreads, 0, stream, down, across,
-               origins, reinterpret_cast<std::uint64_t*>(corner));
+               reinterpret_cast<std::uint64_t*>(corner));
 }
 
 template <class T, int N, bool Straight>
-void cells_of_pixels(CnrCellsJob job, const CnrPlan& plan, std::uint64_t* cells, double* origins, Stream stream) {
+void cells_of_pixels(CnrCellsJob job, const CnrPlan& plan, std::uint64_t* cells, Stream stream) {
   using V = typename CnrSumsOf<T>::Value;
   job.packs_first = up(plan.across.rest, N);
   job.packs_second = plan.across.step > plan.across.first ? up(plan.across.stride - plan.across.rest, N) : 0;
@@ -88,14 +88,13 @@ void cells_of_pixels(CnrCellsJob job, const CnrPlan& plan, std::uint64_t* cells,
   job.groups = job.periods == 0 ? job.wide : up(up(job.wide, plan.across.step), job.periods);
   const int blocks = grid(job.planes * job.rows * job.groups, plan);
   constexpr std::size_t kShared = kCnrRegions * 3 * kCnrThreads * sizeof(V);
-  SEMNR_LAUNCH((cnr_cells<T, N, Straight>), blocks, kCnrThreads, kShared, stream, job, cells, origins);
+  SEMNR_LAUNCH((cnr_cells<T, N, Straight>), blocks, kCnrThreads, kShared, stream, job, cells);
 }
 
 }  // namespace
 
 void cnr_moments_cuda(const Image& x, Dtype dtype, const Shape& shape, const Image* regions, int count,
-                      const CnrPlan& plan, std::uint64_t* cells, std::uint64_t* across, double* origins, double* out,
-                      Stream stream) {
+                      const CnrPlan& plan, std::uint64_t* cells, std::uint64_t* across, double* out, Stream stream) {
   if (count < 1 || count > kCnrRegions) throw std::invalid_argument("cnr_moments_cuda: one or two regions");
   CnrCellsJob job{};
   job.x = static_cast<const char*>(x.data);
@@ -117,7 +116,7 @@ void cnr_moments_cuda(const Image& x, Dtype dtype, const Shape& shape, const Ima
     using T = decltype(pixel);
     for (int k = 0; k < 4; ++k) job.stride[k] = x.stride[k] * std::int64_t(sizeof(T));
     const auto run = [&](auto pack, auto straight) {
-      cells_of_pixels<T, decltype(pack)::value, decltype(straight)::value>(job, plan, cells, origins, stream);
+      cells_of_pixels<T, decltype(pack)::value, decltype(straight)::value>(job, plan, cells, stream);
     };
     // Integers are summed exactly in any order: what does not lie straight is taken one by one.
     constexpr int kPack = 16 / int(sizeof(T));
@@ -130,16 +129,16 @@ void cnr_moments_cuda(const Image& x, Dtype dtype, const Shape& shape, const Ima
     }
     throw std::invalid_argument("cnr_moments_cuda: no kernel for this pack");
   });
-  cnr_windows_cuda(dtype, shape, count, plan, job.rows, job.wide, cells, across, origins, out, stream);
+  cnr_windows_cuda(dtype, shape, count, plan, job.rows, job.wide, cells, across, out, stream);
 }
 
 void cnr_windows_cuda(Dtype dtype, const Shape& shape, int regions, const CnrPlan& plan, std::int64_t rows,
-                      std::int64_t wide, const std::uint64_t* cells, std::uint64_t* across, const double* origins,
-                      double* out, Stream stream) {
+                      std::int64_t wide, const std::uint64_t* cells, std::uint64_t* across, double* out,
+                      Stream stream) {
   if (dtype == Dtype::u8 || dtype == Dtype::u16) {
-    windows<std::uint64_t>(plan, shape, regions, rows, wide, cells, across, origins, out, stream);
+    windows<std::uint64_t>(plan, shape, regions, rows, wide, cells, across, out, stream);
   } else {
-    windows<double>(plan, shape, regions, rows, wide, cells, across, origins, out, stream);
+    windows<double>(plan, shape, regions, rows, wide, cells, across, out, stream);
   }
 }
 

@@ -26,7 +26,7 @@ constexpr int kCnrRegions = 2;
 // packs: a block's width. direct: windows are merged from their cells, `together` threads (a power of 2) a window; else
 // through rows of windows, where a cell is merged six times however many windows hold it.
 // Scratch: cells, and unless direct `across`, regions × planes × 3 × rows of cells × (cells or windows along a row)
-// numbers of 8 bytes; origins, planes float64. out: regions × 3 × N × C × rows × columns.
+// numbers of 8 bytes. out: regions × 3 × N × C × rows × columns.
 struct CnrPlan {
   CnrAxis down, across;
   CnrBand band;
@@ -37,13 +37,11 @@ struct CnrPlan {
 };
 
 void cnr_moments_cuda(const Image& x, Dtype dtype, const Shape& shape, const Image* regions, int count,
-                      const CnrPlan& plan, std::uint64_t* cells, std::uint64_t* across, double* origins, double* out,
-                      Stream stream);
+                      const CnrPlan& plan, std::uint64_t* cells, std::uint64_t* across, double* out, Stream stream);
 
 // The last stage alone, from a table of rows × wide cells, those of the band first: what `plan` says of loads is not
 // read.
 void cnr_windows_cuda(Dtype dtype, const Shape& shape, int regions, const CnrPlan& plan, std::int64_t rows,
-                      std::int64_t wide, const std::uint64_t* cells, std::uint64_t* across, const double* origins,
-                      double* out, Stream stream);
+                      std::int64_t wide, const std::uint64_t* cells, std::uint64_t* across, double* out, Stream stream);
 
 }  // namespace semnr

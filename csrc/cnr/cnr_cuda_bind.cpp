@@ -12,7 +12,7 @@ CnrAxis axis(const AxisArgument& v) { return {v[0], v[1], v[2], v[3], v[4], v[5]
 
 void moments(const ImageArgument& x, int dtype, const ShapeArgument& shape, const std::vector<ImageArgument>& regions,
              const AxisArgument& down, const AxisArgument& across, const std::array<std::int64_t, 4>& band,
-             const std::array<std::int64_t, 6>& way, const std::array<std::int64_t, 3>& scratch, std::int64_t out,
+             const std::array<std::int64_t, 6>& way, const std::array<std::int64_t, 2>& scratch, std::int64_t out,
              std::int64_t stream) {
   std::vector<Image> of;
   for (const ImageArgument& region : regions) of.push_back(image(region));
@@ -20,20 +20,19 @@ void moments(const ImageArgument& x, int dtype, const ShapeArgument& shape, cons
                      way[0],      way[1],       way[2] != 0,
                      way[3] != 0, int(way[4]),  int(way[5])};
   cnr_moments_cuda(image(x), Dtype(dtype), sizes(shape), of.data(), int(of.size()), plan,
-                   pointer<std::uint64_t>(scratch[0]), pointer<std::uint64_t>(scratch[1]), pointer<double>(scratch[2]),
-                   pointer<double>(out), as_stream(stream));
+                   pointer<std::uint64_t>(scratch[0]), pointer<std::uint64_t>(scratch[1]), pointer<double>(out),
+                   as_stream(stream));
 }
 
 // From a table of cells that is there.
 void merged(int dtype, const ShapeArgument& shape, int regions, const AxisArgument& down, const AxisArgument& across,
             const std::array<std::int64_t, 2>& table, const std::array<std::int64_t, 4>& band,
-            const std::array<std::int64_t, 3>& way, const std::array<std::int64_t, 3>& scratch, std::int64_t out,
+            const std::array<std::int64_t, 3>& way, const std::array<std::int64_t, 2>& scratch, std::int64_t out,
             std::int64_t stream) {
   CnrPlan plan{axis(down),  axis(across), {band[0], band[1], band[2], band[3]}, 1, 1, true, way[0] != 0,
                int(way[1]), int(way[2])};
   cnr_windows_cuda(Dtype(dtype), sizes(shape), regions, plan, table[0], table[1], pointer<std::uint64_t>(scratch[0]),
-                   pointer<std::uint64_t>(scratch[1]), pointer<double>(scratch[2]), pointer<double>(out),
-                   as_stream(stream));
+                   pointer<std::uint64_t>(scratch[1]), pointer<double>(out), as_stream(stream));
 }
 
 void count(std::int64_t values, std::int64_t n, std::int64_t edges, int bins, int blocks, std::int64_t partial,

@@ -1,8 +1,9 @@
 // Moments of regions by windows: pixels to cells in one read, cells to windows by merging. No atomics, a fixed order.
 //
-// Integers: a cell is the exact sums n, Σv, Σv², which add up. Floats: n, mean (from the plane's first pixel) and the
-// sum of squared deviations, merged by Chan's formula, all terms of which are positive: nothing is ever subtracted, so
-// a constant region has variance exactly 0 and a pedestal costs no digit.
+// Integers: a cell is the exact sums n, Σv, Σv², which add up. Floats: n, mean and the sum of squared deviations,
+// merged by Chan's formula, all terms of which are positive: nothing is ever subtracted, so a constant region has
+// variance exactly 0. Means are kept from a pixel of their own cell, so a pedestal costs no digit, and no pixel outside
+// a region has a say.
 #pragma once
 #include <type_traits>
 
@@ -13,10 +14,21 @@ namespace semnr {
 
 // --- cells ----------------------------------------------------------------------------------------------------
 
-// V: 64-bit integers for exact sums, double for moments. A cell without pixels is all zeros.
+// Three numbers of 64 bits in memory, all zeros where there is no pixel. V: 64-bit integers for exact sums, double for
+// moments.
 template <class V>
-struct CnrCell {
-  V n = 0, first = 0, second = 0;
+struct CnrCell;
+
+template <>
+struct CnrCell<std::uint64_t> {
+  std::uint64_t n = 0, sum = 0, square = 0;
+};
+
+template <>
+struct CnrCell<double> {
+  std::uint32_t n = 0;
+  float pivot = 0;              // about a pixel of the cell
+  double mean = 0, square = 0;  // from the pivot; of deviations from the mean
 };
 
 __device__ __forceinline__ bool finite(double v) { return v - v == 0; }
@@ -26,8 +38,8 @@ __device__ __forceinline__ double not_a_number() { return from_bits<double>(0x7f
 
 __device__ __forceinline__ void merge(CnrCell<std::uint64_t>& into, const CnrCell<std::uint64_t>& other) {
   into.n += other.n;
-  into.first += other.first;
-  into.second += other.second;
+  into.sum += other.sum;
+  into.square += other.square;
 }
 
 // A mean that is not finite says what a cell holds besides numbers: -inf only pixels of +inf, +inf those and finite
@@ -38,49 +50,65 @@ __device__ __forceinline__ void merge(CnrCell<double>& into, const CnrCell<doubl
     into = other;
     return;
   }
-  const double total = into.n + other.n, share = other.n / total, apart = other.first - into.first;
+  const double apart = (double(other.pivot) - double(into.pivot)) + (other.mean - into.mean);
   if (finite(apart)) {
-    into.second += other.second + apart * apart * into.n * share;
-    into.first += apart * share;
+    const double share = double(other.n) / (double(into.n) + double(other.n));
+    into.square += other.square + apart * apart * double(into.n) * share;
+    into.mean += apart * share;
   } else {
-    const bool nothing = into.first != into.first || other.first != other.first;
-    const bool alike = into.first == other.first && into.first < 0;
-    into.first = nothing ? not_a_number() : alike ? -infinity() : infinity();
-    into.second = not_a_number();
+    const bool nothing = into.mean != into.mean || other.mean != other.mean;
+    const bool alike = into.mean == other.mean && into.mean < 0;
+    into.mean = nothing ? not_a_number() : alike ? -infinity() : infinity();
+    into.square = not_a_number();
   }
-  into.n = total;
+  into.n += other.n;
 }
 
-// Reads and writes a cell as three planes of 64 bits, `apart` numbers from each other.
+// Reads and writes a cell's numbers, `apart` of them from each other.
 template <class V>
 __device__ __forceinline__ CnrCell<V> get_cell(const std::uint64_t* at, std::int64_t apart) {
-  return {from_bits<V>(at[0]), from_bits<V>(at[apart]), from_bits<V>(at[2 * apart])};
+  CnrCell<V> cell;
+  if constexpr (std::is_integral_v<V>) {
+    cell.n = at[0];
+    cell.sum = at[apart];
+  } else {
+    cell.n = std::uint32_t(at[0]);
+    cell.pivot = __uint_as_float(std::uint32_t(at[0] >> 32));
+    cell.mean = from_bits<double>(at[apart]);
+  }
+  cell.square = from_bits<V>(at[2 * apart]);
+  return cell;
 }
 template <class V>
 __device__ __forceinline__ void put_cell(std::uint64_t* at, std::int64_t apart, const CnrCell<V>& cell) {
-  at[0] = as_bits(cell.n);
-  at[apart] = as_bits(cell.first);
-  at[2 * apart] = as_bits(cell.second);
+  if constexpr (std::is_integral_v<V>) {
+    at[0] = cell.n;
+    at[apart] = cell.sum;
+  } else {
+    at[0] = std::uint64_t(__float_as_uint(cell.pivot)) << 32 | cell.n;
+    at[apart] = as_bits(cell.mean);
+  }
+  at[2 * apart] = as_bits(cell.square);
 }
 
 // Pixels, mean and variance, `apart` numbers from each other.
 //
 // Around the integer nearest to the mean the squares are exact in 64 bits whatever wrapped on the way, and what is left
 // of the mean takes at most a quarter of a pixel from them.
-__device__ __forceinline__ void finish(const CnrCell<std::uint64_t>& of, double, double* out, std::int64_t apart) {
+__device__ __forceinline__ void finish(const CnrCell<std::uint64_t>& of, double* out, std::int64_t apart) {
   const double n = double(of.n);
-  const std::uint64_t near = of.n == 0 ? 0 : (of.first + of.n / 2) / of.n;
-  const double rest = double(std::int64_t(of.first - of.n * near));
-  const double square = double(of.second - 2 * near * of.first + of.n * near * near);
+  const std::uint64_t near = of.n == 0 ? 0 : (of.sum + of.n / 2) / of.n;
+  const double rest = double(std::int64_t(of.sum - of.n * near));
+  const double square = double(of.square - 2 * near * of.sum + of.n * near * near);
   out[0] = n;
   out[apart] = of.n == 0 ? not_a_number() : double(near) + rest / n;
   out[2 * apart] = of.n == 0 ? not_a_number() : (square - rest * rest / n) / n;
 }
-__device__ __forceinline__ void finish(const CnrCell<double>& of, double origin, double* out, std::int64_t apart) {
-  const bool bad = of.n == 0 || !finite(of.first);
-  out[0] = of.n;
-  out[apart] = bad ? (of.first == infinity() ? infinity() : not_a_number()) : origin + of.first;
-  out[2 * apart] = bad ? not_a_number() : of.second / of.n;
+__device__ __forceinline__ void finish(const CnrCell<double>& of, double* out, std::int64_t apart) {
+  const bool bad = of.n == 0 || !finite(of.mean);
+  out[0] = double(of.n);
+  out[apart] = bad ? (of.mean == infinity() ? infinity() : not_a_number()) : double(of.pivot) + of.mean;
+  out[2 * apart] = bad ? not_a_number() : of.square / double(of.n);
 }
 
 // --- the pixels of a thread -----------------------------------------------------------------------------------
@@ -111,7 +139,7 @@ struct CnrSums {
     n += count_inside(mask);
   }
 
-  __device__ __forceinline__ CnrCell<Value> cell(double) const { return {n, sum, square}; }
+  __device__ __forceinline__ CnrCell<Value> cell() const { return {n, sum, square}; }
   __device__ __forceinline__ bool holds_all() const { return true; }
 };
 
@@ -138,10 +166,11 @@ struct CnrRealSums {
     n += more;
   }
 
-  __device__ __forceinline__ CnrCell<Value> cell(double origin) const {
+  __device__ __forceinline__ CnrCell<Value> cell() const {
     if (n == 0) return {};
+    const float near = finite(double(float(pivot))) ? float(pivot) : 0.0f;
     const double apart = sum / double(n), deviation = square - sum * apart;
-    return {double(n), (pivot - origin) + apart, deviation < 0 ? 0.0 : deviation};
+    return {n, near, (pivot - double(near)) + apart, deviation < 0 ? 0.0 : deviation};
   }
   __device__ __forceinline__ bool holds_all() const { return finite(sum) && finite(square); }
 };
@@ -216,8 +245,8 @@ __device__ __forceinline__ CnrCell<double> nonfinite_cell(const char* x, std::in
     }
   }
   if (!infinite && !nothing) return otherwise;  // squares beyond float64
-  otherwise.first = nothing ? not_a_number() : number ? infinity() : -infinity();
-  otherwise.second = not_a_number();
+  otherwise.mean = nothing ? not_a_number() : number ? infinity() : -infinity();
+  otherwise.square = not_a_number();
   return otherwise;
 }
 
@@ -255,10 +284,9 @@ __device__ __forceinline__ void fold_cells(std::uint64_t* found, int regions, co
   }
 }
 
-// cells[region][plane][3][row][column]; origins[plane]: the plane's first pixel.
+// cells[region][plane][3][row][column].
 template <class T, int N, bool Straight>
-__global__ void __launch_bounds__(kCnrThreads, 2)
-    cnr_cells(const CnrCellsJob job, std::uint64_t* cells, double* origins) {
+__global__ void __launch_bounds__(kCnrThreads, 2) cnr_cells(const CnrCellsJob job, std::uint64_t* cells) {
   constexpr int kBytes = N * int(sizeof(T)), kTogether = N == 1 ? 8 : 4;
   constexpr bool kExact = std::is_integral_v<T>;
   using Sums = CnrSumsOf<T>;
@@ -279,9 +307,9 @@ __global__ void __launch_bounds__(kCnrThreads, 2)
                        bottom = cell_stop(job.down, job.first_row + row);
     const int rows = phase < phases && top < bottom ? int((bottom - top + phases - 1) / phases) : 0;
 
-    const char* const plane_x = job.x + image * job.stride[0] + channel * job.stride[1];
     const std::int64_t down = phases * job.stride[2];
-    const char* x = plane_x + top * job.stride[2] + at.column * job.stride[3];
+    const char* x =
+        job.x + image * job.stride[0] + channel * job.stride[1] + top * job.stride[2] + at.column * job.stride[3];
     const char* mask[kCnrRegions];
     std::int64_t mask_down[kCnrRegions];
 #pragma unroll
@@ -290,13 +318,6 @@ __global__ void __launch_bounds__(kCnrThreads, 2)
       mask[r] = job.region[r] + image * by[0] + channel * by[1] + top * by[2] + at.column * by[3];
       mask_down[r] = phases * by[2];
     }
-    double origin = 0;
-    if constexpr (!kExact) {
-      const double first = real_value<T>(load_words<sizeof(T)>(plane_x), 0);
-      origin = finite(first) ? first : 0.0;
-    }
-    if (row == 0 && group == 0 && thread == 0) origins[plane] = origin;
-
     Sums sums[kCnrRegions];
     for (int done = 0; done < rows; done += kTogether) {
       Words<kBytes> pixels[kTogether];
@@ -335,7 +356,7 @@ __global__ void __launch_bounds__(kCnrThreads, 2)
 #pragma unroll
     for (int r = 0; r < kCnrRegions; ++r) {
       if (r >= job.regions) break;
-      CnrCell<V> mine = sums[r].cell(origin);
+      CnrCell<V> mine = sums[r].cell();
       if constexpr (!kExact) {
         if (!sums[r].holds_all()) {
           mine = nonfinite_cell<T, N>(x - rows * down, down, job.stride[3], mask[r] - rows * mask_down[r], mask_down[r],
@@ -376,7 +397,7 @@ struct CnrDirectJob {
 // A window from its cells: `together` threads take every so-many-th of them, then fold in halves.
 template <class V>
 __global__ void __launch_bounds__(kCnrThreads)
-    cnr_direct(const CnrDirectJob job, const std::uint64_t* cells, const double* origins, double* out) {
+    cnr_direct(const CnrDirectJob job, const std::uint64_t* cells, double* out) {
   SEMNR_SHARED(memory);
   std::uint64_t* const found = reinterpret_cast<std::uint64_t*>(memory);  // 3 × kCnrThreads
   const int thread = int(threadIdx.x), lane = thread % job.together;
@@ -407,8 +428,7 @@ __global__ void __launch_bounds__(kCnrThreads)
     }
     if (window < all && lane == 0) {
       const std::int64_t plane = which % job.planes, region = which / job.planes;
-      finish(sum, origins[plane],
-             out + region * job.region_apart + plane * job.plane_apart + row * job.across.windows + column,
+      finish(sum, out + region * job.region_apart + plane * job.plane_apart + row * job.across.windows + column,
              job.quantity_apart);
     }
   }
@@ -426,7 +446,7 @@ struct CnrSlideJob {
 // A thread takes the runs that begin in one block of one line; `out` holds their ends until their starts are merged.
 template <class V, bool Last>
 __global__ void __launch_bounds__(kCnrThreads, 2)
-    cnr_slide(const CnrSlideJob job, const std::uint64_t* in, const double* origins, std::uint64_t* out) {
+    cnr_slide(const CnrSlideJob job, const std::uint64_t* in, std::uint64_t* out) {
   const std::int64_t blocks = (job.windows - 1) * job.step / job.length + 1, all = job.maps * blocks * job.lines;
   for (std::int64_t task = std::int64_t(blockIdx.x) * kCnrThreads + threadIdx.x; task < all;
        task += std::int64_t(gridDim.x) * kCnrThreads) {
@@ -459,7 +479,7 @@ __global__ void __launch_bounds__(kCnrThreads, 2)
       CnrCell<V> run = get_cell<V>(at, job.out_quantity);
       merge(run, sum);
       if constexpr (Last) {
-        finish(run, origins[plane], reinterpret_cast<double*>(at), job.out_quantity);
+        finish(run, reinterpret_cast<double*>(at), job.out_quantity);
       } else {
         put_cell(at, job.out_quantity, run);
       }

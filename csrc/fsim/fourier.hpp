@@ -23,52 +23,58 @@
 
 namespace semnr {
 
-template <class R> constexpr std::int64_t kPoint = 2 * kLanes<R>;
+template <class R>
+constexpr std::int64_t kPoint = 2 * kLanes<R>;
 
-template <class R> struct Complex {
+template <class R>
+struct Complex {
   Vec<R> re, im;
 };
 template <class R>
-inline Complex<R> operator+(const Complex<R> &a, const Complex<R> &b) {
+inline Complex<R> operator+(const Complex<R>& a, const Complex<R>& b) {
   return {a.re + b.re, a.im + b.im};
 }
 template <class R>
-inline Complex<R> operator-(const Complex<R> &a, const Complex<R> &b) {
+inline Complex<R> operator-(const Complex<R>& a, const Complex<R>& b) {
   return {a.re - b.re, a.im - b.im};
 }
-template <class R> inline Complex<R> times(const Complex<R> &a, R re, R im) {
+template <class R>
+inline Complex<R> times(const Complex<R>& a, R re, R im) {
   return {a.re * re - a.im * im, a.re * im + a.im * re};
 }
-template <class R> inline Complex<R> times_minus_i(const Complex<R> &a) {
+template <class R>
+inline Complex<R> times_minus_i(const Complex<R>& a) {
   return {a.im, -a.re};
 }
-template <class R> inline Complex<R> swapped(const Complex<R> &a) {
+template <class R>
+inline Complex<R> swapped(const Complex<R>& a) {
   return {a.im, a.re};
 }
-template <class R> inline Complex<R> load_point(const R *at) {
+template <class R>
+inline Complex<R> load_point(const R* at) {
   return {load(at), load(at + kLanes<R>)};
 }
-template <class R> inline void store_point(R *at, const Complex<R> &v) {
+template <class R>
+inline void store_point(R* at, const Complex<R>& v) {
   store<R>(at, v.re);
   store<R>(at + kLanes<R>, v.im);
 }
 
 // 2, 4 or 8 points, in place, in their order.
-template <int P, class R> inline void small_transform(Complex<R> *a) {
+template <int P, class R>
+inline void small_transform(Complex<R>* a) {
   if constexpr (P == 2) {
     const Complex<R> b = a[1];
     a[1] = a[0] - b;
     a[0] = a[0] + b;
   } else if constexpr (P == 4) {
-    const Complex<R> even = a[0] + a[2], odd = a[1] + a[3], apart = a[0] - a[2],
-                     turned = times_minus_i(a[1] - a[3]);
+    const Complex<R> even = a[0] + a[2], odd = a[1] + a[3], apart = a[0] - a[2], turned = times_minus_i(a[1] - a[3]);
     a[0] = even + odd;
     a[1] = apart + turned;
     a[2] = even - odd;
     a[3] = apart - turned;
   } else if constexpr (P == 8) {
-    Complex<R> even[4] = {a[0], a[2], a[4], a[6]},
-               odd[4] = {a[1], a[3], a[5], a[7]};
+    Complex<R> even[4] = {a[0], a[2], a[4], a[6]}, odd[4] = {a[1], a[3], a[5], a[7]};
     small_transform<4>(even);
     small_transform<4>(odd);
     const R half = R(0.70710678118654752440);
@@ -85,7 +91,7 @@ template <int P, class R> inline void small_transform(Complex<R> *a) {
 // An odd number of points, P or where that is 0 `any`; `wave` holds cos and
 // -sin of 2πk / p. Points k and p - k share their products.
 template <int P, class R>
-inline void odd_transform(Complex<R> *a, int any, const R *wave) {
+inline void odd_transform(Complex<R>* a, int any, const R* wave) {
   constexpr int kMost = P == 0 ? 24 : P / 2 + 1;
   const int p = P == 0 ? any : P;
   Complex<R> sum[kMost], apart[kMost];
@@ -107,8 +113,9 @@ inline void odd_transform(Complex<R> *a, int any, const R *wave) {
   }
 }
 
-template <class R> class Fourier {
-public:
+template <class R>
+class Fourier {
+ public:
   static constexpr std::int64_t kLargestRadix = 43;
 
   explicit Fourier(std::int64_t n) : n_(n) {
@@ -120,12 +127,11 @@ public:
   }
 
   // Values of working memory that `run` needs beside the data.
-  std::int64_t work() const {
-    return smooth_ == nullptr ? 0 : 2 * smooth_->n_ * kPoint<R>;
-  }
+  std::int64_t work() const { return smooth_ == nullptr ? 0 : 2 * smooth_->n_ * kPoint<R>; }
 
   // input(k): point k, a Complex<R>. It must not read `data`.
-  template <class Input> void run(R *data, R *work, Input &&input) const {
+  template <class Input>
+  void run(R* data, R* work, Input&& input) const {
     if (smooth_ == nullptr) {
       run_stages(data, input);
     } else {
@@ -133,26 +139,24 @@ public:
     }
   }
 
-private:
+ private:
   struct Stage {
     int radix;
     std::int64_t stride;
-    std::size_t twiddles, wave; // where they start in factors_
+    std::size_t twiddles, wave;  // where they start in factors_
   };
 
   static std::int64_t largest_prime(std::int64_t n) {
     std::int64_t largest = 1;
     for (std::int64_t p = 2; p * p <= n; ++p) {
-      for (; n % p == 0; n /= p)
-        largest = p;
+      for (; n % p == 0; n /= p) largest = p;
     }
     return std::max(largest, n);
   }
 
   // A power of two times 1, 3, 5, 9 or 15.
   static bool few_odd_factors(std::int64_t n) {
-    while (n % 2 == 0)
-      n /= 2;
+    while (n % 2 == 0) n /= 2;
     return n == 1 || n == 3 || n == 5 || n == 9 || n == 15;
   }
 
@@ -160,22 +164,16 @@ private:
     std::int64_t rest = n_, size = 1;
     while (rest > 1) {
       // 8 · 2 is slower than 4 · 4
-      int radix = rest % 8 == 0 && rest != 16 ? 8
-                  : rest % 4 == 0             ? 4
-                  : rest % 2 == 0             ? 2
-                                              : 3;
-      while (rest % radix != 0)
-        radix += 2;
+      int radix = rest % 8 == 0 && rest != 16 ? 8 : rest % 4 == 0 ? 4 : rest % 2 == 0 ? 2 : 3;
+      while (rest % radix != 0) radix += 2;
       rest /= radix;
       Stage stage{radix, size, factors_.size(), 0};
       size *= radix;
       for (std::int64_t j = 0; j < stage.stride; ++j) {
-        for (int r = 1; r < radix; ++r)
-          push(double(r * j) / double(size));
+        for (int r = 1; r < radix; ++r) push(double(r * j) / double(size));
       }
       stage.wave = factors_.size();
-      for (int k = 0; k < radix; ++k)
-        push(double(k) / radix);
+      for (int k = 0; k < radix; ++k) push(double(k) / radix);
       stages_.push_back(stage);
     }
     // where the first stage's group of points k, k + n / radix, ... lies
@@ -195,33 +193,30 @@ private:
     factors_.push_back(R(-std::sin(2 * kPi * turns)));
   }
 
-  template <class Input> void run_stages(R *data, Input &&input) const {
+  template <class Input>
+  void run_stages(R* data, Input&& input) const {
     if (stages_.empty()) {
       store_point(data, input(0));
       return;
     }
-    with_radix(stages_[0].radix,
-               [&](auto radix) { first_stage<radix>(data, input); });
+    with_radix(stages_[0].radix, [&](auto radix) { first_stage<radix>(data, input); });
     run_depth(data, stages_.size(), n_);
   }
 
   // The stages 2 .. depth, depth first: what fits the first cache is finished
   // there.
-  void run_depth(R *data, std::size_t depth, std::int64_t size) const {
-    if (depth <= 1)
-      return;
-    const Stage &last = stages_[depth - 1];
+  void run_depth(R* data, std::size_t depth, std::int64_t size) const {
+    if (depth <= 1) return;
+    const Stage& last = stages_[depth - 1];
     if (size * kPoint<R> * std::int64_t(sizeof(R)) > 32768) {
-      for (int r = 0; r < last.radix; ++r)
-        run_depth(data + r * last.stride * kPoint<R>, depth - 1, last.stride);
+      for (int r = 0; r < last.radix; ++r) run_depth(data + r * last.stride * kPoint<R>, depth - 1, last.stride);
     } else {
-      for (std::size_t d = 1; d + 1 < depth; ++d)
-        run_stage(stages_[d], data, size);
+      for (std::size_t d = 1; d + 1 < depth; ++d) run_stage(stages_[d], data, size);
     }
     run_stage(last, data, size);
   }
 
-  void run_stage(const Stage &s, R *data, std::int64_t size) const {
+  void run_stage(const Stage& s, R* data, std::int64_t size) const {
     with_radix(s.radix, [&](auto radix) {
       for (std::int64_t base = 0; base < size; base += s.stride * s.radix)
         butterflies<radix>(data + base * kPoint<R>, s);
@@ -229,26 +224,28 @@ private:
   }
 
   // 0: any other odd one
-  template <class F> static void with_radix(int radix, F &&f) {
+  template <class F>
+  static void with_radix(int radix, F&& f) {
     switch (radix) {
-    case 2:
-      return f(std::integral_constant<int, 2>{});
-    case 4:
-      return f(std::integral_constant<int, 4>{});
-    case 8:
-      return f(std::integral_constant<int, 8>{});
-    case 3:
-      return f(std::integral_constant<int, 3>{});
-    case 5:
-      return f(std::integral_constant<int, 5>{});
-    case 7:
-      return f(std::integral_constant<int, 7>{});
-    default:
-      return f(std::integral_constant<int, 0>{});
+      case 2:
+        return f(std::integral_constant<int, 2>{});
+      case 4:
+        return f(std::integral_constant<int, 4>{});
+      case 8:
+        return f(std::integral_constant<int, 8>{});
+      case 3:
+        return f(std::integral_constant<int, 3>{});
+      case 5:
+        return f(std::integral_constant<int, 5>{});
+      case 7:
+        return f(std::integral_constant<int, 7>{});
+      default:
+        return f(std::integral_constant<int, 0>{});
     }
   }
 
-  template <int P> void transform(Complex<R> *a, const Stage &s) const {
+  template <int P>
+  void transform(Complex<R>* a, const Stage& s) const {
     if constexpr (P % 2 != 0 || P == 0) {
       odd_transform<P>(a, s.radix, factors_.data() + s.wave);
     } else {
@@ -256,44 +253,39 @@ private:
     }
   }
 
-  template <int P, class Input> void first_stage(R *data, Input &&input) const {
-    const Stage &s = stages_[0];
+  template <int P, class Input>
+  void first_stage(R* data, Input&& input) const {
+    const Stage& s = stages_[0];
     const int p = P == 0 ? s.radix : P;
     const std::int64_t apart = n_ / p;
     Complex<R> a[P == 0 ? kLargestRadix : P];
     for (std::int64_t k = 0; k < apart; ++k) {
-      for (int r = 0; r < p; ++r)
-        a[r] = input(k + r * apart);
+      for (int r = 0; r < p; ++r) a[r] = input(k + r * apart);
       transform<P>(a, s);
-      R *const at = data + group_[std::size_t(k)] * kPoint<R>;
-      for (int r = 0; r < p; ++r)
-        store_point(at + r * kPoint<R>, a[r]);
+      R* const at = data + group_[std::size_t(k)] * kPoint<R>;
+      for (int r = 0; r < p; ++r) store_point(at + r * kPoint<R>, a[r]);
     }
   }
 
-  template <int P> void butterflies(R *at, const Stage &s) const {
+  template <int P>
+  void butterflies(R* at, const Stage& s) const {
     const int p = P == 0 ? s.radix : P;
-    const R *w = factors_.data() + s.twiddles;
+    const R* w = factors_.data() + s.twiddles;
     const std::int64_t step = s.stride * kPoint<R>;
     Complex<R> a[P == 0 ? kLargestRadix : P];
-    for (std::int64_t j = 0; j < s.stride;
-         ++j, at += kPoint<R>, w += 2 * (p - 1)) {
+    for (std::int64_t j = 0; j < s.stride; ++j, at += kPoint<R>, w += 2 * (p - 1)) {
       a[0] = load_point(at);
-      for (int r = 1; r < p; ++r)
-        a[r] = times(load_point(at + r * step), w[2 * r - 2], w[2 * r - 1]);
+      for (int r = 1; r < p; ++r) a[r] = times(load_point(at + r * step), w[2 * r - 2], w[2 * r - 1]);
       transform<P>(a, s);
-      for (int r = 0; r < p; ++r)
-        store_point(at + r * step, a[r]);
+      for (int r = 0; r < p; ++r) store_point(at + r * step, a[r]);
     }
   }
 
   void make_chirp() {
     std::int64_t m = 2 * n_ - 1;
-    while (!few_odd_factors(m))
-      ++m;
+    while (!few_odd_factors(m)) ++m;
     smooth_ = std::make_unique<Fourier>(m);
-    std::vector<R> chirp(std::size_t(2 * m), R(0)),
-        data(std::size_t(m * kPoint<R>));
+    std::vector<R> chirp(std::size_t(2 * m), R(0)), data(std::size_t(m * kPoint<R>));
     for (std::int64_t k = 0; k < n_; ++k) {
       push(double(k * k % (2 * n_)) / double(2 * n_));
       for (const std::int64_t at : {k, (m - k) % m}) {
@@ -304,38 +296,33 @@ private:
       }
     }
     smooth_->run(data.data(), nullptr, [&](std::int64_t k) {
-      return Complex<R>{splat<R>(chirp[std::size_t(2 * k)]),
-                        splat<R>(chirp[std::size_t(2 * k + 1)])};
+      return Complex<R>{splat<R>(chirp[std::size_t(2 * k)]), splat<R>(chirp[std::size_t(2 * k + 1)])};
     });
-    for (std::int64_t k = 0; k < 2 * m; ++k)
-      spectrum_.push_back(data[std::size_t(k * kLanes<R>)] / R(m));
+    for (std::int64_t k = 0; k < 2 * m; ++k) spectrum_.push_back(data[std::size_t(k * kLanes<R>)] / R(m));
   }
 
-  template <class Input> void run_chirp(R *data, R *work, Input &&input) const {
+  template <class Input>
+  void run_chirp(R* data, R* work, Input&& input) const {
     const std::int64_t m = smooth_->n_;
     R *const one = work, *const other = work + m * kPoint<R>;
     const R *const factor = factors_.data(), *const filter = spectrum_.data();
-    smooth_->run_stages(one, [&](std::int64_t k) {
-      return k < n_ ? times(input(k), factor[2 * k], factor[2 * k + 1])
-                    : Complex<R>{};
-    });
+    smooth_->run_stages(
+        one, [&](std::int64_t k) { return k < n_ ? times(input(k), factor[2 * k], factor[2 * k + 1]) : Complex<R>{}; });
     smooth_->run_stages(other, [&](std::int64_t k) {
-      return swapped(times(load_point(one + k * kPoint<R>), filter[2 * k],
-                           filter[2 * k + 1]));
+      return swapped(times(load_point(one + k * kPoint<R>), filter[2 * k], filter[2 * k + 1]));
     });
     for (std::int64_t k = 0; k < n_; ++k) {
       const Complex<R> point = swapped(load_point(other + k * kPoint<R>));
-      store_point(data + k * kPoint<R>,
-                  times(point, factor[2 * k], factor[2 * k + 1]));
+      store_point(data + k * kPoint<R>, times(point, factor[2 * k], factor[2 * k + 1]));
     }
   }
 
   std::int64_t n_;
   std::vector<Stage> stages_;
   std::vector<std::int64_t> group_;
-  std::vector<R> factors_;  // the stages' twiddles and waves, or the chirp
-  std::vector<R> spectrum_; // of the chirp's conjugate, over its length
-  std::unique_ptr<Fourier> smooth_; // of a smooth length, where n_ is not
+  std::vector<R> factors_;           // the stages' twiddles and waves, or the chirp
+  std::vector<R> spectrum_;          // of the chirp's conjugate, over its length
+  std::unique_ptr<Fourier> smooth_;  // of a smooth length, where n_ is not
 };
 
-} // namespace semnr
+}  // namespace semnr

@@ -14,78 +14,72 @@ namespace semnr {
 struct FilterTables {
   LogGabor kind;
   std::int64_t h, w;
-  bool doubled; // R is float64
-  void *tables; // filter_bytes(...) of them, aligned to 64
+  bool doubled;  // R is float64
+  void* tables;  // filter_bytes(...) of them, aligned to 64
 };
 
-std::int64_t filter_bytes(const LogGabor &kind, std::int64_t h, std::int64_t w,
-                          bool doubled);
+std::int64_t filter_bytes(const LogGabor& kind, std::int64_t h, std::int64_t w, bool doubled);
 
 // Fills the tables for frequencies bin / divisor (rows, columns). Returns Σ
 // (even Σ_s F_so)² / Σ F_0o² of each orientation, on which its noise threshold
 // rests.
-std::vector<double> make_filters(const FilterTables &f,
-                                 const double (&divisor)[2], int threads);
+std::vector<double> make_filters(const FilterTables& f, const double (&divisor)[2], int threads);
 
 // Images of one size and type, (N, C, H, W) each, C = 1 or 3.
 struct FsimImages {
   std::vector<Image> images;
   Dtype dtype;
   Shape shape;
-  double scale;        // to 0-255
-  std::int64_t factor; // averages squares of so many pixels,
-  bool authors; // centred as MATLAB's conv2(..., "same") centres them, zeros
-                // beyond the border
+  double scale;         // to 0-255
+  std::int64_t factor;  // averages squares of so many pixels,
+  bool authors;         // centred as MATLAB's conv2(..., "same") centres them, zeros
+                        // beyond the border
 };
 
 // Planes of all images' n images, one after the other, h x w each.
 struct FsimFeatures {
   void *phase, *gradient;
-  void *chroma;    // two planes: I and Q
-  void *amplitude; // summed over scales and orientations, as the gradient wants
-                   // it
+  void* chroma;     // two planes: I and Q
+  void* amplitude;  // summed over scales and orientations, as the gradient wants
+                    // it
 };
 
 // gains: threshold for a median amplitude of 1, one an orientation. given:
 // thresholds to be used instead, the same for every image, or nullptr.
-void fsim_features(const FsimImages &in, const FilterTables &filters,
-                   const std::vector<double> &gains, const double *given,
-                   int threads, const FsimFeatures &out);
+void fsim_features(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains,
+                   const double* given, int threads, const FsimFeatures& out);
 
 // Derivatives by the images of Σ by_phase · phase + by_gradient · gradient;
 // images of one channel, factor 1. Always in float64: the gradient of a phase
 // grows without bound where the response vanishes.
 struct FsimDerivatives {
   const double *phase, *amplitude, *by_phase, *by_gradient;
-  double *out;
+  double* out;
 };
 
-void fsim_features_backward(const FsimImages &in, const FilterTables &filters,
-                            const std::vector<double> &gains, int threads,
-                            const FsimDerivatives &derivatives);
+void fsim_features_backward(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains,
+                            int threads, const FsimDerivatives& derivatives);
 
 // What two images' features are compared by. Planes of n images, or of one for
 // all; h · w = pixels.
 struct FsimSide {
   const void *phase, *gradient,
-      *chroma; // chroma: nullptr on both sides or on neither
-  bool single; // one image for all
+      *chroma;  // chroma: nullptr on both sides or on neither
+  bool single;  // one image for all
 };
 struct FsimPair {
   FsimSide x, y;
-  const void *share; // of valid pixels, as the planes; nullptr: all are
+  const void* share;  // of valid pixels, as the planes; nullptr: all are
   bool single_share, doubled;
   std::int64_t n, pixels;
 };
 
 // rows: n. maps: similarity, weight and the factors of phase congruency,
 // gradient and chroma, n x pixels, or nullptr.
-void fsim_compare(const FsimPair &pair, int threads, double *rows,
-                  void *const (&maps)[5]);
+void fsim_compare(const FsimPair& pair, int threads, double* rows, void* const (&maps)[5]);
 
 // Derivatives of Σ by · rows by the planes of x and of y (phase, gradient,
 // chroma each), n of them; nullptr: not wanted.
-void fsim_compare_backward(const FsimPair &pair, int threads, const double *by,
-                           void *const (&out)[6]);
+void fsim_compare_backward(const FsimPair& pair, int threads, const double* by, void* const (&out)[6]);
 
-} // namespace semnr
+}  // namespace semnr

@@ -14,33 +14,31 @@
 namespace semnr {
 
 // Large pages where the system has them.
-template <class R> class Memory {
-public:
+template <class R>
+class Memory {
+ public:
   explicit Memory(std::int64_t values) {
-    const std::int64_t wanted = values * std::int64_t(sizeof(R)),
-                       page = wanted > kLarge ? 1 << 21 : 1 << 12;
+    const std::int64_t wanted = values * std::int64_t(sizeof(R)), page = wanted > kLarge ? 1 << 21 : 1 << 12;
     const std::int64_t bytes = (wanted + page - 1) / page * page;
-    data_.reset(static_cast<R *>(
-        std::aligned_alloc(std::size_t(page), std::size_t(bytes))));
-    if (data_ == nullptr)
-      throw std::bad_alloc();
+    data_.reset(static_cast<R*>(std::aligned_alloc(std::size_t(page), std::size_t(bytes))));
+    if (data_ == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-    if (wanted > kLarge)
-      madvise(data_.get(), std::size_t(bytes), MADV_HUGEPAGE);
+    if (wanted > kLarge) madvise(data_.get(), std::size_t(bytes), MADV_HUGEPAGE);
 #endif
   }
-  R *get() const { return data_.get(); }
+  R* get() const { return data_.get(); }
 
-private:
+ private:
   static constexpr std::int64_t kLarge = 1 << 24;
   struct Free {
-    void operator()(R *p) const { std::free(p); }
+    void operator()(R* p) const { std::free(p); }
   };
   std::unique_ptr<R, Free> data_;
 };
 
 // To the next multiple of 64 bytes.
-template <class R> std::int64_t rounded(std::int64_t values) {
+template <class R>
+std::int64_t rounded(std::int64_t values) {
   return (values + 15) / 16 * 16;
 }
 
@@ -49,22 +47,18 @@ template <class R> std::int64_t rounded(std::int64_t values) {
 // stays in its cache; others one after the other, each shared out over the
 // threads.
 template <class R, class F>
-void over_images(std::int64_t count, std::int64_t values, int threads,
-                 F &&one) {
+void over_images(std::int64_t count, std::int64_t values, int threads, F&& one) {
   const bool small = values * std::int64_t(sizeof(R)) <= (1 << 25);
-  const bool together =
-      threads > 1 && small && (count >= 2 * threads || count % threads == 0);
+  const bool together = threads > 1 && small && (count >= 2 * threads || count % threads == 0);
   const Memory<R> memory((together ? threads : 1) * values);
   if (!together) {
-    for (std::int64_t k = 0; k < count; ++k)
-      one(k, memory.get(), threads);
+    for (std::int64_t k = 0; k < count; ++k) one(k, memory.get(), threads);
     return;
   }
   std::atomic<std::int64_t> next{0};
   parallel(threads, threads, [&](std::int64_t slot) {
-    for (std::int64_t k; (k = next.fetch_add(1)) < count;)
-      one(k, memory.get() + slot * values, 1);
+    for (std::int64_t k; (k = next.fetch_add(1)) < count;) one(k, memory.get() + slot * values, 1);
   });
 }
 
-} // namespace semnr
+}  // namespace semnr

@@ -25,13 +25,18 @@
 namespace semnr {
 
 // Sizes and places in the tables and the working memory of one image.
-template <class R> struct Layout {
+template <class R>
+struct Layout {
   static constexpr std::int64_t L = kLanes<R>;
   std::int64_t h, w, half, strips, groups, scales, orientations;
 
-  Layout(const LogGabor &kind, std::int64_t height, std::int64_t width)
-      : h(height), w(width), half(width / 2 + 1), strips((half + L - 1) / L),
-        groups((height + L - 1) / L), scales(kind.scales),
+  Layout(const LogGabor& kind, std::int64_t height, std::int64_t width)
+      : h(height),
+        w(width),
+        half(width / 2 + 1),
+        strips((half + L - 1) / L),
+        groups((height + L - 1) / L),
+        scales(kind.scales),
         orientations(kind.orientations) {}
 
   // radial [scale][strip][0 .. h / 2][L], angular
@@ -39,10 +44,8 @@ template <class R> struct Layout {
   std::int64_t radial(std::int64_t scale, std::int64_t strip) const {
     return (scale * strips + strip) * (h / 2 + 1) * L;
   }
-  std::int64_t angular(std::int64_t orientation, int side,
-                       std::int64_t strip) const {
-    return radial(scales, 0) +
-           ((orientation * 2 + side) * strips + strip) * h * L;
+  std::int64_t angular(std::int64_t orientation, int side, std::int64_t strip) const {
+    return radial(scales, 0) + ((orientation * 2 + side) * strips + strip) * h * L;
   }
   std::int64_t tables() const { return angular(orientations, 0, 0); }
 
@@ -56,11 +59,10 @@ template <class R> struct Layout {
 
   // Columns v .. v + L - 1 of a group of rows, from lane layout (L vectors) to
   // rows of w values.
-  void to_rows(Vec<R> (&block)[L], std::int64_t group, std::int64_t v,
-               R *out) const {
+  void to_rows(Vec<R> (&block)[L], std::int64_t group, std::int64_t v, R* out) const {
     transpose<R>(block);
     for (std::int64_t i = 0; i < std::min(L, h - group * L); ++i) {
-      R *const to = out + (group * L + i) * w + v;
+      R* const to = out + (group * L + i) * w + v;
       if (v + L <= w) {
         store<R>(to, block[i]);
       } else {
@@ -72,12 +74,10 @@ template <class R> struct Layout {
   }
 
   // The way back; 0 beyond the image.
-  void to_lanes(const R *rows, std::int64_t group, std::int64_t v,
-                Vec<R> (&block)[L]) const {
+  void to_lanes(const R* rows, std::int64_t group, std::int64_t v, Vec<R> (&block)[L]) const {
     for (std::int64_t i = 0; i < L; ++i) {
       alignas(kVectorBytes) R lanes[L] = {};
-      if (group * L + i < h)
-        std::copy_n(rows + (group * L + i) * w + v, std::min(L, w - v), lanes);
+      if (group * L + i < h) std::copy_n(rows + (group * L + i) * w + v, std::min(L, w - v), lanes);
       block[i] = load<R>(lanes);
     }
     transpose<R>(block);
@@ -90,98 +90,78 @@ template <class R> struct Layout {
 // The lower median of a plane in lane layout. Rows beyond the image answer with
 // 0, the smallest values there can be: they only move the median's place.
 template <class R>
-R median_square(const Layout<R> &at, const R *squares, R *room, int threads) {
+R median_square(const Layout<R>& at, const R* squares, R* room, int threads) {
   const std::int64_t beyond = (at.groups * Layout<R>::L - at.h) * at.w;
-  return kth_smallest(squares, at.plane(), beyond + (at.h * at.w - 1) / 2, room,
-                      threads);
+  return kth_smallest(squares, at.plane(), beyond + (at.h * at.w - 1) / 2, room, threads);
 }
 
-template <class R> class Phase {
-public:
+template <class R>
+class Phase {
+ public:
   static constexpr std::int64_t L = kLanes<R>;
 
-  explicit Phase(const FilterTables &f)
-      : at(f.kind, f.h, f.w), table_(static_cast<const R *>(f.tables)),
-        rows_(f.w), columns_(f.h) {}
+  explicit Phase(const FilterTables& f)
+      : at(f.kind, f.h, f.w), table_(static_cast<const R*>(f.tables)), rows_(f.w), columns_(f.h) {}
 
   const Layout<R> at;
 
   // Of h rows of w values, `pitch` apart (readable to the next multiple of L),
   // less `mean`.
-  void to_spectrum(const R *image, std::int64_t pitch, R mean, R *out,
-                   int threads) const {
-    parallel(threads, (at.groups + 1) / 2, [&](std::int64_t pair) {
-      two_groups(image, pitch, mean, 2 * pair, out);
-    });
+  void to_spectrum(const R* image, std::int64_t pitch, R mean, R* out, int threads) const {
+    parallel(threads, (at.groups + 1) / 2, [&](std::int64_t pair) { two_groups(image, pitch, mean, 2 * pair, out); });
     parallel(threads, at.strips, [&](std::int64_t strip) {
-      R *const data = static_cast<R *>(
-          scratch((at.strip() + columns_.work()) * std::int64_t(sizeof(R))));
-      R *const to = out + strip * at.strip();
-      columns_.run(data, data + at.strip(), [&](std::int64_t u) {
-        return load_point(to + u * kPoint<R>);
-      });
+      R* const data = static_cast<R*>(scratch((at.strip() + columns_.work()) * std::int64_t(sizeof(R))));
+      R* const to = out + strip * at.strip();
+      columns_.run(data, data + at.strip(), [&](std::int64_t u) { return load_point(to + u * kPoint<R>); });
       std::copy_n(data, at.strip(), to);
     });
   }
 
   // The filtered spectra of one orientation's first `scales` scales,
   // transformed over u.
-  void columns(const R *spectrum, std::int64_t orientation, std::int64_t scales,
-               R *mixed, int threads) const {
+  void columns(const R* spectrum, std::int64_t orientation, std::int64_t scales, R* mixed, int threads) const {
     parallel(threads, scales * at.strips, [&](std::int64_t task) {
       const std::int64_t scale = task % scales, strip = task / scales;
-      R *const data = static_cast<R *>(
-          scratch((at.strip() + columns_.work()) * std::int64_t(sizeof(R))));
+      R* const data = static_cast<R*>(scratch((at.strip() + columns_.work()) * std::int64_t(sizeof(R))));
       for (int side = 0; side < 2; ++side) {
-        if (side == 1 && strip * L > (at.w - 1) / 2)
-          break;
-        const R *const from = spectrum + strip * at.strip();
-        const R *const angular = table_ + at.angular(orientation, side, strip),
-                       *const radial = table_ + at.radial(scale, strip);
+        if (side == 1 && strip * L > (at.w - 1) / 2) break;
+        const R* const from = spectrum + strip * at.strip();
+        const R *const angular = table_ + at.angular(orientation, side, strip), *const radial =
+                                                                                    table_ + at.radial(scale, strip);
         // parts exchanged: what follows is the inverse transform
         columns_.run(data, data + at.strip(), [&](std::int64_t u) {
-          const Vec<R> value =
-              load(angular + u * L) * load(radial + std::min(u, at.h - u) * L);
+          const Vec<R> value = load(angular + u * L) * load(radial + std::min(u, at.h - u) * L);
           const Complex<R> point = load_point(from + u * kPoint<R>);
           return Complex<R>{point.im * value, point.re * value};
         });
-        put_groups(data,
-                   mixed + at.mixed(scale, 0, side) + strip * L * kPoint<R>,
-                   2 * at.side());
+        put_groups(data, mixed + at.mixed(scale, 0, side) + strip * L * kPoint<R>, 2 * at.side());
       }
     });
   }
 
   // Working memory of `responses`.
-  std::int64_t response_values(std::int64_t scales) const {
-    return scales * at.w * kPoint<R> + rows_.work();
-  }
+  std::int64_t response_values(std::int64_t scales) const { return scales * at.w * kPoint<R> + rows_.work(); }
 
   // Of one group of rows, [scale][v][part][L]; part 0 is the odd (imaginary)
   // one, part 1 the even one.
-  void responses(const R *mixed, std::int64_t group, std::int64_t scales,
-                 R *out) const {
+  void responses(const R* mixed, std::int64_t group, std::int64_t scales, R* out) const {
     for (std::int64_t s = 0; s < scales; ++s) {
-      const R *front = mixed + at.mixed(s, group, 0),
-              *back = mixed + at.mixed(s, group, 1);
-      R *const data = out + s * at.w * kPoint<R>;
+      const R *front = mixed + at.mixed(s, group, 0), *back = mixed + at.mixed(s, group, 1);
+      R* const data = out + s * at.w * kPoint<R>;
       rows_.run(data, out + scales * at.w * kPoint<R>, [&](std::int64_t v) {
-        if (v < at.half)
-          return load_point(front + v * kPoint<R>);
+        if (v < at.half) return load_point(front + v * kPoint<R>);
         const Complex<R> other = load_point(back + (at.w - v) * kPoint<R>);
         return Complex<R>{-other.re, other.im};
       });
     }
   }
 
-protected:
+ protected:
   // Two groups of rows are the real and the imaginary part of one transform
   // over v.
-  void two_groups(const R *image, std::int64_t pitch, R mean,
-                  std::int64_t group, R *out) const {
-    R *const lines = static_cast<R *>(scratch(
-        (2 * at.w * kPoint<R> + rows_.work()) * std::int64_t(sizeof(R))));
-    R *const data = lines + at.w * kPoint<R>;
+  void two_groups(const R* image, std::int64_t pitch, R mean, std::int64_t group, R* out) const {
+    R* const lines = static_cast<R*>(scratch((2 * at.w * kPoint<R> + rows_.work()) * std::int64_t(sizeof(R))));
+    R* const data = lines + at.w * kPoint<R>;
     for (std::int64_t v = 0; v < at.w; v += L) {
       for (int part = 0; part < 2; ++part) {
         Vec<R> block[L];
@@ -194,9 +174,7 @@ protected:
           store<R>(lines + (v + i) * kPoint<R> + part * L, block[i]);
       }
     }
-    rows_.run(data, data + at.w * kPoint<R>, [&](std::int64_t v) {
-      return load_point(lines + v * kPoint<R>);
-    });
+    rows_.run(data, data + at.w * kPoint<R>, [&](std::int64_t v) { return load_point(lines + v * kPoint<R>); });
     for (std::int64_t strip = 0; strip < at.strips; ++strip) {
       Vec<R> first_re[L], first_im[L], second_re[L], second_im[L];
       for (std::int64_t i = 0; i < L; ++i) {
@@ -205,15 +183,14 @@ protected:
           first_re[i] = first_im[i] = second_re[i] = second_im[i] = Vec<R>{};
           continue;
         }
-        const Complex<R> a = load_point(data + v * kPoint<R>),
-                         b = load_point(data + (at.w - v) % at.w * kPoint<R>);
+        const Complex<R> a = load_point(data + v * kPoint<R>), b = load_point(data + (at.w - v) % at.w * kPoint<R>);
         const R half = R(0.5);
         first_re[i] = (a.re + b.re) * half;
         first_im[i] = (a.im - b.im) * half;
         second_re[i] = (a.im + b.im) * half;
         second_im[i] = (b.re - a.re) * half;
       }
-      R *const to = out + strip * at.strip();
+      R* const to = out + strip * at.strip();
       put_rows(first_re, group, 0, to);
       put_rows(first_im, group, 1, to);
       put_rows(second_re, group + 1, 0, to);
@@ -221,8 +198,7 @@ protected:
     }
   }
 
-  void put_rows(Vec<R> (&block)[kLanes<R>], std::int64_t group, int part,
-                R *strip) const {
+  void put_rows(Vec<R> (&block)[kLanes<R>], std::int64_t group, int part, R* strip) const {
     transpose<R>(block);
     for (std::int64_t i = 0; i < std::min(L, at.h - group * L); ++i) {
       store<R>(strip + (group * L + i) * kPoint<R> + part * L, block[i]);
@@ -231,25 +207,23 @@ protected:
 
   // A strip of columns, lanes side by side, to blocks whose lanes are rows;
   // missing rows are 0.
-  void put_groups(const R *strip, R *out, std::int64_t group_stride) const {
+  void put_groups(const R* strip, R* out, std::int64_t group_stride) const {
     for (std::int64_t group = 0; group < at.groups; ++group) {
       for (int part = 0; part < 2; ++part) {
         Vec<R> block[L];
         for (std::int64_t i = 0; i < L; ++i) {
           const std::int64_t u = group * L + i;
-          block[i] =
-              u < at.h ? load(strip + u * kPoint<R> + part * L) : Vec<R>{};
+          block[i] = u < at.h ? load(strip + u * kPoint<R> + part * L) : Vec<R>{};
         }
         transpose<R>(block);
-        for (std::int64_t i = 0; i < L; ++i)
-          store<R>(out + i * kPoint<R> + part * L, block[i]);
+        for (std::int64_t i = 0; i < L; ++i) store<R>(out + i * kPoint<R> + part * L, block[i]);
       }
       out += group_stride;
     }
   }
 
-  const R *table_;
-  const Fourier<R> rows_, columns_; // over v: rows of w; over u: columns of h
+  const R* table_;
+  const Fourier<R> rows_, columns_;  // over v: rows of w; over u: columns of h
 };
 
-} // namespace semnr
+}  // namespace semnr

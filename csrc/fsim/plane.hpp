@@ -16,67 +16,58 @@ namespace semnr {
 
 // h rows of w values with a ring of one pixel around them that holds the value
 // of black.
-template <class R> struct Plane {
+template <class R>
+struct Plane {
   std::int64_t h, w, pitch;
-  R *first; // row 0, column 0
+  R* first;  // row 0, column 0
 
-  static std::int64_t pitch_of(std::int64_t w) {
-    return (w + kLanes<R> - 1) / kLanes<R> * kLanes<R> + kLanes<R>;
-  }
-  static std::int64_t values(std::int64_t h, std::int64_t w) {
-    return (h + 2) * pitch_of(w) + kLanes<R>;
-  }
-  Plane(std::int64_t height, std::int64_t width, R *memory)
-      : h(height), w(width), pitch(pitch_of(width)), first(memory + pitch + 1) {
-  }
+  static std::int64_t pitch_of(std::int64_t w) { return (w + kLanes<R> - 1) / kLanes<R> * kLanes<R> + kLanes<R>; }
+  static std::int64_t values(std::int64_t h, std::int64_t w) { return (h + 2) * pitch_of(w) + kLanes<R>; }
+  Plane(std::int64_t height, std::int64_t width, R* memory)
+      : h(height), w(width), pitch(pitch_of(width)), first(memory + pitch + 1) {}
 
-  R *row(std::int64_t u) const { return first + u * pitch; }
+  R* row(std::int64_t u) const { return first + u * pitch; }
 
   void ring(R value) const {
     std::fill_n(row(-1) - 1, w + 2, value);
     std::fill_n(row(h) - 1, w + 2, value);
-    for (std::int64_t u = 0; u < h; ++u)
-      row(u)[-1] = row(u)[w] = value;
+    for (std::int64_t u = 0; u < h; ++u) row(u)[-1] = row(u)[w] = value;
   }
 };
 
-constexpr std::int64_t kPlaneRows = 32; // of a task
+constexpr std::int64_t kPlaneRows = 32;  // of a task
 
-inline std::int64_t pooled_size(std::int64_t size, std::int64_t factor,
-                                bool authors) {
+inline std::int64_t pooled_size(std::int64_t size, std::int64_t factor, bool authors) {
   return authors ? (size + factor - 1) / factor : size / factor;
 }
 
-template <class R> class PlaneReader {
-public:
-  PlaneReader(const FsimImages &in)
-      : in_(in), h(pooled_size(in.shape.h, in.factor, in.authors)),
+template <class R>
+class PlaneReader {
+ public:
+  PlaneReader(const FsimImages& in)
+      : in_(in),
+        h(pooled_size(in.shape.h, in.factor, in.authors)),
         w(pooled_size(in.shape.w, in.factor, in.authors)),
         before_(in.authors ? in.factor - 1 - in.factor / 2 : 0) {}
 
-private:
-  const FsimImages &in_;
+ private:
+  const FsimImages& in_;
 
-public:
+ public:
   const std::int64_t h, w;
 
   // Image k of all (those of in.images[0] first). chroma: I and Q as they are,
   // or nullptr. Returns the plane's mean.
-  double read(std::int64_t k, const Plane<R> &plane, R *chroma,
-              int threads) const {
-    return with_type(in_.dtype, [&](auto pixel) {
-      return read_as<decltype(pixel)>(k, plane, chroma, threads);
-    });
+  double read(std::int64_t k, const Plane<R>& plane, R* chroma, int threads) const {
+    return with_type(in_.dtype, [&](auto pixel) { return read_as<decltype(pixel)>(k, plane, chroma, threads); });
   }
 
-private:
+ private:
   template <class T>
-  double read_as(std::int64_t k, const Plane<R> &plane, R *chroma,
-                 int threads) const {
+  double read_as(std::int64_t k, const Plane<R>& plane, R* chroma, int threads) const {
     using Wide = std::conditional_t<std::is_same_v<T, double>, double, R>;
-    const Image &image = in_.images[std::size_t(k / in_.shape.n)];
-    const T *const from =
-        static_cast<const T *>(image.data) + k % in_.shape.n * image.stride[0];
+    const Image& image = in_.images[std::size_t(k / in_.shape.n)];
+    const T* const from = static_cast<const T*>(image.data) + k % in_.shape.n * image.stride[0];
     const double each = in_.scale / double(in_.factor * in_.factor);
     const std::int64_t channels = in_.shape.c;
     Wide black[3];
@@ -89,18 +80,14 @@ private:
     const std::int64_t tasks = (h + kPlaneRows - 1) / kPlaneRows;
     std::vector<double> sums(std::size_t(tasks), 0.0);
     parallel(threads, tasks, [&](std::int64_t task) {
-      Wide *const line = static_cast<Wide *>(
-          scratch(in_.shape.w * std::int64_t(sizeof(Wide))));
-      for (std::int64_t u = task * kPlaneRows;
-           u < std::min(h, (task + 1) * kPlaneRows); ++u) {
-        R *const row = plane.row(u);
+      Wide* const line = static_cast<Wide*>(scratch(in_.shape.w * std::int64_t(sizeof(Wide))));
+      for (std::int64_t u = task * kPlaneRows; u < std::min(h, (task + 1) * kPlaneRows); ++u) {
+        R* const row = plane.row(u);
         for (std::int64_t c = 0; c < channels; ++c) {
           const std::int64_t top = u * in_.factor - before_;
-          const std::int64_t start = std::max<std::int64_t>(top, 0),
-                             stop = std::min(top + in_.factor, in_.shape.h);
+          const std::int64_t start = std::max<std::int64_t>(top, 0), stop = std::min(top + in_.factor, in_.shape.h);
           for (std::int64_t i = start; i < stop; ++i) {
-            add_line(from + c * image.stride[1] + i * image.stride[2],
-                     image.stride[3], black[c], i == start, line);
+            add_line(from + c * image.stride[1] + i * image.stride[2], image.stride[3], black[c], i == start, line);
           }
           const auto put = [&](std::int64_t v, double value) {
             if (channels == 1) {
@@ -109,54 +96,43 @@ private:
             }
             row[v] = (c == 0 ? R(0) : row[v]) + R(kYiq[0][c] * value);
             for (int q = 0; chroma != nullptr && q < 2; ++q) {
-              R &to = chroma[(q * h + u) * w + v];
-              to = (c == 0 ? R(0) : to) +
-                   R(kYiq[q + 1][c] * (value + double(black[c]) * in_.scale));
+              R& to = chroma[(q * h + u) * w + v];
+              to = (c == 0 ? R(0) : to) + R(kYiq[q + 1][c] * (value + double(black[c]) * in_.scale));
             }
           };
           if (in_.factor == 1 && channels == 1) {
-            for (std::int64_t v = 0; v < w; ++v)
-              row[v] = R(line[v] * Wide(in_.scale));
+            for (std::int64_t v = 0; v < w; ++v) row[v] = R(line[v] * Wide(in_.scale));
             continue;
           }
           for (std::int64_t v = 0; v < w; ++v) {
             const std::int64_t left = v * in_.factor - before_;
-            const std::int64_t first = std::max<std::int64_t>(left, 0),
-                               last = std::min(left + in_.factor, in_.shape.w);
+            const std::int64_t first = std::max<std::int64_t>(left, 0), last = std::min(left + in_.factor, in_.shape.w);
             Wide sum = 0;
-            for (std::int64_t i = first; i < last; ++i)
-              sum += line[i];
-            const std::int64_t beyond =
-                in_.factor * in_.factor - (stop - start) * (last - first);
+            for (std::int64_t i = first; i < last; ++i) sum += line[i];
+            const std::int64_t beyond = in_.factor * in_.factor - (stop - start) * (last - first);
             put(v, (double(sum) - double(beyond) * double(black[c])) * each);
           }
         }
         double sum = 0;
-        for (std::int64_t v = 0; v < w; ++v)
-          sum += double(row[v]);
+        for (std::int64_t v = 0; v < w; ++v) sum += double(row[v]);
         sums[std::size_t(task)] += sum;
       }
     });
     double total = 0;
-    for (const double sum : sums)
-      total += sum;
+    for (const double sum : sums) total += sum;
     return total / (double(h) * double(w));
   }
 
   template <class T, class Wide>
-  void add_line(const T *from, std::int64_t stride, Wide black, bool first,
-                Wide *line) const {
+  void add_line(const T* from, std::int64_t stride, Wide black, bool first, Wide* line) const {
     const std::int64_t count = in_.shape.w;
     if (stride == 1 && first) {
-      for (std::int64_t i = 0; i < count; ++i)
-        line[i] = real<Wide>(from[i]) - black;
+      for (std::int64_t i = 0; i < count; ++i) line[i] = real<Wide>(from[i]) - black;
     } else if (stride == 1) {
-      for (std::int64_t i = 0; i < count; ++i)
-        line[i] += real<Wide>(from[i]) - black;
+      for (std::int64_t i = 0; i < count; ++i) line[i] += real<Wide>(from[i]) - black;
     } else {
       for (std::int64_t i = 0; i < count; ++i)
-        line[i] = (first ? Wide(0) : line[i]) +
-                  (real<Wide>(from[i * stride]) - black);
+        line[i] = (first ? Wide(0) : line[i]) + (real<Wide>(from[i * stride]) - black);
     }
   }
 
@@ -165,35 +141,31 @@ private:
 
 // f(first row, end) for pieces of the plane.
 template <class R, class F>
-void over_rows(const Plane<R> &plane, int threads, F &&f) {
-  parallel(threads, (plane.h + kPlaneRows - 1) / kPlaneRows,
-           [&](std::int64_t task) {
-             for (std::int64_t u = task * kPlaneRows;
-                  u < std::min(plane.h, (task + 1) * kPlaneRows); ++u)
-               f(u);
-           });
+void over_rows(const Plane<R>& plane, int threads, F&& f) {
+  parallel(threads, (plane.h + kPlaneRows - 1) / kPlaneRows, [&](std::int64_t task) {
+    for (std::int64_t u = task * kPlaneRows; u < std::min(plane.h, (task + 1) * kPlaneRows); ++u) f(u);
+  });
 }
 
-template <class R> struct Slope {
+template <class R>
+struct Slope {
   R across, down;
 };
 
 // Scharr's filters at column v.
 template <class R>
-inline Slope<R> scharr_at(const R *above, const R *at, const R *below,
-                          std::int64_t v) {
+inline Slope<R> scharr_at(const R* above, const R* at, const R* below, std::int64_t v) {
   const R side = R(3.0 / 16), middle = R(10.0 / 16);
   const R a = below[v + 1] - above[v - 1], b = above[v + 1] - below[v - 1];
-  return {side * (a + b) + middle * (at[v + 1] - at[v - 1]),
-          side * (a - b) + middle * (below[v] - above[v])};
+  return {side * (a + b) + middle * (at[v + 1] - at[v - 1]), side * (a - b) + middle * (below[v] - above[v])};
 }
 
 // The modulus of the gradient, rows of w values.
-template <class R> void scharr(const Plane<R> &plane, R *out, int threads) {
+template <class R>
+void scharr(const Plane<R>& plane, R* out, int threads) {
   over_rows(plane, threads, [&](std::int64_t u) {
-    const R *const above = plane.row(u - 1), *const at = plane.row(u),
-                   *const below = plane.row(u + 1);
-    R *const to = out + u * plane.w;
+    const R *const above = plane.row(u - 1), *const at = plane.row(u), *const below = plane.row(u + 1);
+    R* const to = out + u * plane.w;
     for (std::int64_t v = 0; v < plane.w; ++v) {
       const Slope<R> g = scharr_at(above, at, below, v);
       to[v] = std::sqrt(g.across * g.across + g.down * g.down);
@@ -204,20 +176,17 @@ template <class R> void scharr(const Plane<R> &plane, R *out, int threads) {
 // Adds the derivative by the plane of Σ by · modulus to `out`; that of a
 // modulus of 0 is 0. Two planes to work in.
 template <class R>
-void add_scharr(const Plane<R> &plane, const Plane<R> &across,
-                const Plane<R> &down, const R *by, R *out, int threads) {
+void add_scharr(const Plane<R>& plane, const Plane<R>& across, const Plane<R>& down, const R* by, R* out, int threads) {
   across.ring(R(0));
   down.ring(R(0));
   over_rows(plane, threads, [&](std::int64_t u) {
-    const R *const above = plane.row(u - 1), *const at = plane.row(u),
-                   *const below = plane.row(u + 1);
-    const R *const from = by + u * plane.w;
+    const R *const above = plane.row(u - 1), *const at = plane.row(u), *const below = plane.row(u + 1);
+    const R* const from = by + u * plane.w;
     R *const to_across = across.row(u), *const to_down = down.row(u);
     for (std::int64_t v = 0; v < plane.w; ++v) {
       const Slope<R> g = scharr_at(above, at, below, v);
       const R modulus = std::sqrt(g.across * g.across + g.down * g.down);
-      const R each =
-          modulus == 0 ? R(0) : from[v] / (modulus == 0 ? R(1) : modulus);
+      const R each = modulus == 0 ? R(0) : from[v] / (modulus == 0 ? R(1) : modulus);
       to_across[v] = each * g.across;
       to_down[v] = each * g.down;
     }
@@ -225,15 +194,13 @@ void add_scharr(const Plane<R> &plane, const Plane<R> &across,
   // the filters turned by 180°: what was a difference to the right comes from
   // the left
   over_rows(plane, threads, [&](std::int64_t u) {
-    R *const to = out + u * plane.w;
+    R* const to = out + u * plane.w;
     for (std::int64_t v = 0; v < plane.w; ++v) {
-      const Slope<R> x =
-          scharr_at(across.row(u - 1), across.row(u), across.row(u + 1), v);
-      const Slope<R> y =
-          scharr_at(down.row(u - 1), down.row(u), down.row(u + 1), v);
+      const Slope<R> x = scharr_at(across.row(u - 1), across.row(u), across.row(u + 1), v);
+      const Slope<R> y = scharr_at(down.row(u - 1), down.row(u), down.row(u + 1), v);
       to[v] -= x.across + y.down;
     }
   });
 }
 
-} // namespace semnr
+}  // namespace semnr

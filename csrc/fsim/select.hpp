@@ -19,7 +19,7 @@ struct Counts {
 // Counts the values below and equal to `low`, writes those of (low, high] to
 // `out` (room for all).
 template <class R>
-Counts sift(const R *values, std::int64_t count, R low, R high, R *out) {
+Counts sift(const R* values, std::int64_t count, R low, R high, R* out) {
   constexpr int L = kLanes<R>;
   Counts found = {0, 0, 0};
   const Vec<R> from = splat<R>(low), to = splat<R>(high);
@@ -29,19 +29,17 @@ Counts sift(const R *values, std::int64_t count, R low, R high, R *out) {
     found.below += __builtin_popcount(lanes_of<R>(v < from));
     found.equal += __builtin_popcount(lanes_of<R>(v == from));
     std::uint32_t inside = lanes_of<R>(v > from) & lanes_of<R>(v <= to);
-    if constexpr (kPacks<R>) { // writes a whole vector, never beyond out + i +
-                               // L
+    if constexpr (kPacks<R>) {  // writes a whole vector, never beyond out + i +
+                                // L
       store<R>(out + found.kept, packed<R>(v, inside));
       found.kept += __builtin_popcount(inside);
       continue;
     }
-    for (; inside != 0; inside &= inside - 1)
-      out[found.kept++] = values[i + __builtin_ctz(inside)];
+    for (; inside != 0; inside &= inside - 1) out[found.kept++] = values[i + __builtin_ctz(inside)];
   }
   for (; i < count; ++i) {
     const R v = values[i];
-    if (v > low && v <= high)
-      out[found.kept++] = v;
+    if (v > low && v <= high) out[found.kept++] = v;
     found.below += v < low;
     found.equal += v == low;
   }
@@ -55,60 +53,49 @@ Counts sift(const R *values, std::int64_t count, R low, R high, R *out) {
 // bracket and keeps what lies in it, and so on with what was kept. Where the
 // bracket missed or kept too much, what there is gets partially sorted.
 template <class R>
-R kth_smallest(const R *values, std::int64_t count, std::int64_t k, R *room,
-               int threads) {
-  constexpr std::int64_t kSample = 256, kMargin = 32, kFew = 1024,
-                         kBlock = 1 << 16;
+R kth_smallest(const R* values, std::int64_t count, std::int64_t k, R* room, int threads) {
+  constexpr std::int64_t kSample = 256, kMargin = 32, kFew = 1024, kBlock = 1 << 16;
   std::uint32_t random = 1;
   std::vector<R> sample;
   while (count > kFew) {
     sample.clear();
     for (std::int64_t i = 0; i < kSample; ++i) {
       random = random * 1664525u + 1013904223u;
-      const R v = values[std::int64_t(
-          (std::uint64_t(random) * std::uint64_t(count)) >> 32)];
-      if (std::isnan(v))
-        return v;
+      const R v = values[std::int64_t((std::uint64_t(random) * std::uint64_t(count)) >> 32)];
+      if (std::isnan(v)) return v;
       sample.push_back(v);
     }
     std::sort(sample.begin(), sample.end());
     const std::int64_t middle = k * kSample / count;
-    const R low =
-        middle < kMargin ? R(0) : sample[std::size_t(middle - kMargin)];
-    const R high = middle + kMargin < kSample
-                       ? sample[std::size_t(middle + kMargin)]
-                       : std::numeric_limits<R>::infinity();
+    const R low = middle < kMargin ? R(0) : sample[std::size_t(middle - kMargin)];
+    const R high =
+        middle + kMargin < kSample ? sample[std::size_t(middle + kMargin)] : std::numeric_limits<R>::infinity();
     const std::int64_t blocks = (count + kBlock - 1) / kBlock;
     std::vector<Counts> found(static_cast<std::size_t>(blocks));
     parallel(threads, blocks, [&](std::int64_t b) {
       found[std::size_t(b)] =
-          sift(values + b * kBlock, std::min(kBlock, count - b * kBlock), low,
-               high, room + b * kBlock);
+          sift(values + b * kBlock, std::min(kBlock, count - b * kBlock), low, high, room + b * kBlock);
     });
     Counts total = {0, 0, 0};
     for (std::int64_t b = 0; b < blocks; ++b) {
-      const Counts &f = found[std::size_t(b)];
+      const Counts& f = found[std::size_t(b)];
       std::copy_n(room + b * kBlock, f.kept, room + total.kept);
-      total = {total.below + f.below, total.equal + f.equal,
-               total.kept + f.kept};
+      total = {total.below + f.below, total.equal + f.equal, total.kept + f.kept};
     }
     const std::int64_t beyond = k - total.below - total.equal;
-    if (k >= total.below && beyond < 0)
-      return low;
-    if (k < total.below || beyond >= total.kept || 2 * total.kept > count)
-      break;
+    if (k >= total.below && beyond < 0) return low;
+    if (k < total.below || beyond >= total.kept || 2 * total.kept > count) break;
     values = room;
     count = total.kept;
     k = beyond;
-    room += count; // twice what is kept fits
+    room += count;  // twice what is kept fits
   }
   sample.assign(values, values + count);
   for (const R v : sample) {
-    if (std::isnan(v))
-      return v;
+    if (std::isnan(v)) return v;
   }
   std::nth_element(sample.begin(), sample.begin() + k, sample.end());
   return sample[std::size_t(k)];
 }
 
-} // namespace semnr
+}  // namespace semnr

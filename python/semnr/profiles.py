@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,11 +166,11 @@ class _Scored:
         x, y = self.checked.x, self.checked.y
         regions = [_checks.as_mask(v, x, n) for v, n in zip(ref.regions(), ("signal", "background"), strict=True)]
         found = kernel.together(x, y, *regions, data_range=ref.data_range, backend=ref.backend)  # type: ignore[arg-type]
-        if found is None or bool((found.mse == 0).any()):
+        if found is None or 0 in found.mse.tolist():
             return False
         variance = cnr.reference.noise_variance("two_roi", found.signal, found.background)
         ratio = cnr.reference.ratio(found.signal.mean - found.background.mean, variance, signed=False)
-        if not bool(torch.isfinite(ratio).all()):
+        if not all(map(math.isfinite, ratio.tolist())):
             return False
         rows = {
             "mse": found.mse,

@@ -18,7 +18,8 @@ from .._registry import Call
 from .reference import Moments
 
 _REGIONS = 2  # a launch reads at most two
-_PIXELS = 2**34  # of a plane: 64 bits hold its sums of squares
+# Of a plane: 64 bits hold the sums of squares of integers, 32 bits count floats.
+_INTEGER_PIXELS, _FLOAT_PIXELS = 2**34, 2**32
 _THREADS = 256  # of a block: csrc/cnr/cnr_cuda.hpp
 _ROWS = 32  # of a cell: 32 bits hold what a thread adds up
 BLOCKS = 2112  # 16 for each of 132 multiprocessors; more tasks than that are taken in turn
@@ -87,11 +88,12 @@ class Plan(NamedTuple):
 
 
 def supports(call: Call) -> str | None:
-    """Every dtype and layout, up to 2³⁴ pixels a plane; gradients are the reference's."""
+    """Every dtype and layout, planes up to 2³⁴ pixels of integers or 2³² of floats; gradients are the reference's."""
     if call.dtype not in _native.DTYPE_CODES:
         return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    if call.shape[-2] * call.shape[-1] >= _PIXELS:
-        return "takes planes below 2**34 pixels"
+    most = _FLOAT_PIXELS if call.dtype in FLOAT_DTYPES else _INTEGER_PIXELS
+    if call.shape[-2] * call.shape[-1] >= most:
+        return f"takes planes below {most} pixels"
     return "has no gradient" if call.needs_grad else None
 
 
@@ -193,9 +195,9 @@ def of_regions(
         return torch.empty(shape, dtype=dtype, device=x.device)
 
     out = empty(len(masks), 3, n, c, down.windows, across.windows)
-    cells, origins = empty(lines * across.cells(across.windows), dtype=torch.int64), empty(planes)
+    cells = empty(lines * across.cells(across.windows), dtype=torch.int64)
     reduced = None if walk.direct else empty(lines * across.windows, dtype=torch.int64)
-    with _cuda.launching(emulated, x.device, (x, *masks), (out,), (cells, reduced, origins)) as (module, stream):
+    with _cuda.launching(emulated, x.device, (x, *masks), (out,), (cells, reduced)) as (module, stream):
         for band in todo:
             module.cnr_moments(
                 _native.image(x),
@@ -206,7 +208,7 @@ def of_regions(
                 across,
                 band,
                 (walk.pack, walk.packs, walk.straight, walk.direct, walk.together, blocks),
-                (cells.data_ptr(), 0 if reduced is None else reduced.data_ptr(), origins.data_ptr()),
+                (cells.data_ptr(), 0 if reduced is None else reduced.data_ptr()),
                 out.data_ptr(),
                 stream,
             )

@@ -74,11 +74,9 @@ def noise_variance(kind: str, signal: Moments, background: Moments) -> torch.Ten
 def ratio(contrast: torch.Tensor, variance: torch.Tensor, *, signed: bool) -> torch.Tensor:
     """contrast / √variance, or its magnitude. Zero noise: ±inf; neither contrast nor noise: NaN."""
     top = contrast if signed else contrast.abs()
-    zero = variance == 0
-    usable = ~zero & ~torch.isnan(variance)
+    usable = variance > 0  # not of a NaN
     value = top / torch.sqrt(torch.where(usable, variance, 1.0))
-    limit = torch.where(top == 0, torch.nan, torch.copysign(torch.full_like(top, torch.inf), top)).detach()
-    return torch.where(zero, limit, torch.where(torch.isnan(variance), torch.nan, value))
+    return torch.where(usable, value, top.detach() / variance.detach())
 
 
 def retention(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

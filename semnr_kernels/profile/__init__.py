@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -82,9 +83,9 @@ def together(
         torch.get_num_threads(),
         rows.data_ptr(),
     )
-    mse, mae, ssim, shared, mean, variance, *moments = rows.unbind(dim=1)
-    if not bool(torch.isfinite(rows).all()) or bool(shared.any()):
+    if not all(row[3] == 0 and all(map(math.isfinite, row)) for row in rows.tolist()):  # row[3]: pixels in both regions
         return None
+    mse, mae, ssim, _, mean, variance, *moments = rows.unbind(dim=1)
     return Together(mse, mae, ssim, Moments(*moments[:3]), Moments(*moments[3:]), mean, variance)
 
 

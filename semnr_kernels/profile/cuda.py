@@ -129,14 +129,14 @@ def scores(
         return torch.empty(shape, dtype=dtype, device=x.device)
 
     partial, errors = empty(n * plan.blocks, 2), empty(n * plan.blocks, 3, dtype=torch.int64)
-    table, origins = empty(_TALLIES, n, 3, *cells, dtype=torch.int64), empty(n)
+    table = empty(_TALLIES, n, 3, *cells, dtype=torch.int64)
     rows, whole = empty(5, n), empty(_TALLIES, 3, n)
     maps = empty(2, 3, n, grids[0].axis.windows, grids[1].axis.windows) if grids else None
     walk = None if maps is None or grids is None else cnr.merging(grids[0].axis, grids[1].axis)
     reduced = None
     if walk is not None and maps is not None and not walk.direct:
         reduced = empty(2, n, 3, walk.down.cells(walk.down.windows), maps.shape[-1], dtype=torch.int64)
-    writes = (partial, errors, table, origins, rows, whole, maps, reduced)
+    writes = (partial, errors, table, rows, whole, maps, reduced)
     code = _native.DTYPE_CODES[x.dtype]
     with _cuda.launching(emulated, x.device, (x, y, signal, background), writes) as (module, stream):
         module.profile_scores(
@@ -152,7 +152,7 @@ def scores(
             cells,
             tuple(g.stride for g in grids) if grids else (0, 0),
             tuple(g.rest for g in grids) if grids else (0, 0),
-            [v.data_ptr() for v in (partial, errors, table, origins)],
+            [v.data_ptr() for v in (partial, errors, table)],
             rows.data_ptr(),
             stream,
         )
@@ -171,7 +171,7 @@ def scores(
                 cells,
                 (0, n, 0, how.down.windows),
                 (how.direct, how.together, cnr.BLOCKS),
-                (table.data_ptr(), 0 if between is None else between.data_ptr(), origins.data_ptr()),
+                (table.data_ptr(), 0 if between is None else between.data_ptr()),
                 out.data_ptr(),
                 stream,
             )

@@ -29,12 +29,12 @@ RESULTS = Path(__file__).parent / "results" / "aot.json"
 WORKERS = 2
 
 
-def build(ops: tuple[str, ...] = OPS) -> dict:
+def build(ops: tuple[str, ...] = OPS, targets: tuple[str, ...] | None = None) -> dict:
     """Every launch that the ops name, for every target, and the CUDA kernels of the compiled module."""
     from semnr_kernels import _triton
 
     cases = [case for op in ops for case in importlib.import_module(f"semnr_kernels.{op}.triton_kernel").launches()]
-    jobs = [(name, made, target) for name, made in cases for target in _triton.TARGETS]
+    jobs = [(name, made, target) for name, made in cases for target in targets or _triton.TARGETS]
     with ThreadPoolExecutor(WORKERS) as pool:  # the compiler holds the interpreter, the tools do not
         kernels = list(pool.map(lambda job: _triton_row(*job), jobs))
     version, cuda = _cuda_rows()

@@ -1,6 +1,6 @@
 """DISTS against the time of its network alone and against piq. `python bench_dists.py` (or through pytest).
 
-`python bench_dists.py large [SIDE] [DTYPE]`: one pair of SIDE x SIDE pixels, time and peak memory, in a process of its own.
+`python bench_dists.py large [SIDE] [DTYPE]`: one pair of SIDE x SIDE pixels, its time and peak memory.
 
 The yardstick is the VGG16 of torchvision, layer for layer, on the 32 images of 16 pairs, in whichever of both memory
 layouts and of three batch sizes is fastest in the same run. Weights are random: time does not depend on them.

@@ -23,6 +23,8 @@ def test_the_demo_catches_the_over_smoothing_candidate(tmp_path) -> None:
     page = made.report.read_text(encoding="utf-8")
     assert "uncalibrated" in page
     assert page.count("data:image/png") >= 4  # the worst tiles' pixels were found
+    assert set(made.metric_seconds) == {"psnr", "ssim", "fsim", "dists", "cnr"}
+    assert all(seconds > 0 for seconds in made.metric_seconds.values())
     for name in ("wavelet", "nlm", "gaussian"):
         info = json.loads((made.folder / "scores" / name / "run.json").read_text())
         assert info["counts"] == {"tiles": 4, "ok": 4}

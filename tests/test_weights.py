@@ -131,6 +131,8 @@ def damage(kind, state, path, tmp_path):
     first = "features.0.weight"
     if kind == "pickled code":
         torch.save({**state, first: Trap(tmp_path / "sprung")}, path)
+    elif kind == "pickled code, old format":
+        torch.save({**state, first: Trap(tmp_path / "sprung")}, path, _use_new_zipfile_serialization=False)
     elif kind == "truncated":
         torch.save(state, path)
         path.write_bytes(path.read_bytes()[:1_000_000])
@@ -148,14 +150,22 @@ def damage(kind, state, path, tmp_path):
         torch.save({**state, first: torch.full((64, 3, 3, 3), float("inf"))}, path)
     elif kind == "a list":
         torch.save([torch.zeros(1)], path)
-    elif kind == "safetensors":
+    elif kind == "no safetensors":
         path.write_bytes(b"\xff" * 100)
+    elif kind == "truncated safetensors":
+        from safetensors.torch import save_file
+
+        save_file(state, path)
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif kind == "a folder":
+        path.mkdir()
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         ("pickled code", "refused: it holds pickled code"),
+        ("pickled code, old format", "refused: it holds pickled code"),
         ("truncated", "cannot be read|refused"),
         ("empty", "cannot be read|refused"),
         ("text", "cannot be read|refused"),
@@ -164,12 +174,14 @@ def damage(kind, state, path, tmp_path):
         ("integers", "torch.int32; accepted: a floating tensor"),
         ("not finite", "non-finite values"),
         ("a list", "holds a list"),
-        ("safetensors", "cannot be read"),
+        ("no safetensors", "cannot be read"),
+        ("truncated safetensors", "cannot be read"),
+        ("a folder", "does not exist or is no file"),
         ("absent", "does not exist"),
     ],
 )
 def test_a_wrong_file_is_an_error_and_never_a_number(kind, message, state, tmp_path):
-    path = tmp_path / ("bad.safetensors" if kind == "safetensors" else "bad.pth")
+    path = tmp_path / ("bad.safetensors" if "safetensors" in kind else "bad.pth")
     damage(kind, state, path, tmp_path)
     with pytest.raises(WeightsUnavailable, match=message):
         score(path)

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ CANDIDATES = (
     ("gaussian", "gaussian", {"sigma": 2.0}, "a candidate that over-smooths on purpose"),
 )
 DISTS_EVERY = 20  # VGG16 is the slow metric (0.3 TFLOP a pair of 512 x 512): a sample, and it says so
+TIMED_TILES = 4
 MARKER = ".semnr-demo"
 
 
@@ -29,7 +31,8 @@ class Demo:
     runs: dict[str, Any]
     verdicts: dict[str, Any]
     report: Path
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # of each step
+    metric_seconds: dict[str, float] = field(default_factory=dict)  # of each metric, a tile
 
 
 def run_demo(
@@ -102,7 +105,29 @@ def run_demo(
         verdict=[v.to_dict() for v in verdicts.values()],
         title="semnr demo: can these denoised images be trusted?",
     )
-    return Demo(folder, runs, verdicts, Path(page), seconds)
+    times = timed("metrics one by one", metric_times, clean, stack)
+    return Demo(folder, runs, verdicts, Path(page), seconds, times)
+
+
+def metric_times(candidate: Path, reference: Path, tiles: int = TIMED_TILES) -> dict[str, float]:
+    """Seconds a tile of each metric on its own, over a few tiles at once; calls made once are not counted."""
+    import numpy as np
+
+    from .profiles import profile
+    from .tiles import open_tiles
+
+    found, true = open_tiles(candidate), open_tiles(reference)
+    keys = list(islice(found, tiles))
+    role = next(r for r in ("image", "denoised", "candidate") if r in found.roles)
+    x = np.stack([found.read(key, role) for key in keys])[:, None]
+    y = np.stack([true.read(key, "reference") for key in keys])[:, None]
+    times = {}
+    for name in ("psnr", "ssim", "fsim", "dists", "cnr"):
+        profile(x[:1, :, :64, :64], y[:1, :, :64, :64], metrics=(name,), dists_weights="random")
+        begun = time.perf_counter()
+        profile(x, y, metrics=(name,), dists_weights="random")
+        times[name] = (time.perf_counter() - begun) / len(keys)
+    return times
 
 
 def _fresh(folder: Path) -> Path:

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
                 "summary": {name: run.summary for name, run in made.runs.items()},
                 "verdicts": {name: v.to_dict() for name, v in made.verdicts.items()},
                 "seconds": made.seconds,
+                "metric_seconds": made.metric_seconds,
             }
         )
         return PASS
@@ -60,6 +61,12 @@ def run(args: argparse.Namespace) -> int:
     print(f"means over {counts['ok']} tiles; * uncalibrated (random VGG16 weights), on a sample of the tiles")
     for name, verdict in made.verdicts.items():
         print(f"\n{name} against {RELEASED[0]}\n{verdict}")
+    times = [
+        (name.upper(), f"{1e3 * seconds:.1f}", f"{1 / seconds:.1f}", f"{args.tile**2 / 1e6 / seconds:.1f}")
+        for name, seconds in made.metric_seconds.items()
+    ]
+    print("\n" + table(("metric", "ms a tile", "tiles/s", "MP/s"), times))
+    print(f"each metric on its own, {args.tile} x {args.tile} px, all cores")
     print("\nTime: " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in made.seconds.items()))
     print(f"Everything is in {made.folder}/; open {made.report} in a browser")
     return PASS

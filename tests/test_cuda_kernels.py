@@ -19,6 +19,8 @@ from semnr_kernels.cnr import cuda as cnr_cuda
 from semnr_kernels.cnr import reference as cnr_reference
 from semnr_kernels.pixel import cuda as pixel_cuda
 from semnr_kernels.pixel import reference as pixel_reference
+from semnr_kernels.profile import cuda as profile_cuda
+from semnr_kernels.ssim import ssim, window_taps
 
 DTYPES = tuple(_native.DTYPE_CODES)
 
@@ -277,3 +279,100 @@ class TestHistogram:
         values = torch.zeros(4, dtype=torch.float64)
         assert cnr_cuda.supports_histogram(Call.of("histogram", values, bins=1025)) == "counts up to 1024 bins"
         assert cnr_cuda.supports_histogram(Call.of("histogram", values.float())) == "counts float64 values"
+
+
+class TestOneRead:
+    """Pixel errors, SSIM and moments from one walk; `together` itself is test_together.py's."""
+
+    @pytest.fixture(autouse=True)
+    def built(self) -> None:
+        if not hasattr(_cuda.module(True), "profile_scores"):
+            pytest.skip("the emulated module was built without profile")
+
+    @staticmethod
+    def scores(x: torch.Tensor, y: torch.Tensor, *regions: torch.Tensor, **options: object) -> profile_cuda.Scores:
+        numbers = ((0.01 * 255) ** 2, (0.03 * 255) ** 2, 255.0, 1.0)
+        taps = window_taps("gaussian", 11, 1.5)
+        return profile_cuda.scores(x, y, *regions, taps=taps, numbers=numbers, emulated=True, **options)
+
+    @pytest.mark.parametrize(("dtype", "words"), [(torch.uint8, 29), (torch.uint16, 31), (torch.float32, 34)], ids=str)
+    def test_images_and_regions_are_read_about_once(self, dtype: torch.dtype, words: int) -> None:
+        x, y, roi = image((1, 1, 512, 512), dtype), image((1, 1, 512, 512), dtype, 1), region((1, 1, 512, 512))
+        self.scores(x, y, roi, ~roi)
+        floor = x.numel() * (2 * x.element_size() + 2)
+        found = totals()
+        assert found["read"] + found["written"] <= 1.17 * floor
+        assert found["transactions"] <= 1.1 * found["ideal"]
+        walk = _cuda.counters()["profile_scores"]
+        assert walk["shared_load_words"] + walk["shared_store_words"] <= words * x.numel()
+
+    @pytest.mark.parametrize(
+        "shape", [(1, 1, 11, 11), (2, 1, 12, 300), (1, 1, 300, 40), (2, 1, 75, 261), (1, 1, 90, 264)], ids=str
+    )
+    @pytest.mark.parametrize("dtype", [d for d in DTYPES if d != torch.float64], ids=str)
+    def test_sizes_layouts_and_strips_give_what_the_ops_give(self, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        n, _, h, w = shape
+        x, y = image((n, 1, h, 2 * w), dtype), image((n, 1, w, h), dtype, 1).mT
+        regions = region((n, 1, w, h)).mT, region((1, 1, h, w), 2, 0.2).expand(n, 1, h, w)
+        for a, b in ((x[..., ::2], y), (x[..., :w].contiguous(), y.contiguous())):
+            found = self.scores(a, b, *regions)
+            wanted = ssim(a, b, data_range=255.0, reduction="none", backend="cuda-emulated")
+            assert torch.equal(found.ssim, wanted)
+            for g, e in zip(found[:2], pixel_reference.errors(a, b, None), strict=True):
+                torch.testing.assert_close(g, e, rtol=tolerances.MSE_FLOAT_RELATIVE, atol=0)
+            both = (regions[0] & regions[1]).sum(dim=(1, 2, 3)).double()
+            assert torch.equal(found.shared, both)
+            moments = cnr_reference.of_regions(a, *regions) + cnr_reference.of_regions(b, torch.ones_like(regions[0]))
+            for got, want in zip((found.signal, found.background, found.reference), moments, strict=True):
+                for g, e in zip(got, want, strict=True):
+                    torch.testing.assert_close(g, e[:, 0], rtol=tolerances.PEER_FLOAT64, atol=1e-11, equal_nan=True)
+
+    @pytest.mark.parametrize(
+        ("shape", "window", "stride"),
+        [
+            ((1, 1, 128, 128), (64, 64), (32, 32)),
+            ((2, 1, 170, 400), (24, 40), (16, 32)),  # cells of two widths and heights
+            ((1, 1, 144, 640), (128, 128), (8, 8)),  # merged by runs
+            ((1, 1, 100, 128), (32, 16), (32, 32)),  # windows apart, a remainder below
+            ((1, 1, 200, 128), (200, 128), (8, 8)),  # one window
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+    def test_a_map_beside_is_the_references(
+        self, dtype: torch.dtype, shape: tuple[int, ...], window: tuple[int, int], stride: tuple[int, int]
+    ) -> None:
+        x, y, roi = image(shape, dtype), image(shape, dtype, 1), region(shape)
+        roi[..., :40, :40] = False
+        assert profile_cuda.why_not(x, y, (roi, ~roi), window, stride) is None
+        found = self.scores(x, y, roi, ~roi, window=window, stride=stride)
+        alone = self.scores(x, y, roi, ~roi)
+        assert found.windows is not None
+        assert (found.ssim - alone.ssim).abs().max() < tolerances.SSIM_MEAN
+        assert torch.equal(found.signal.pixels, alone.signal.pixels)
+        moments = cnr_reference.of_regions(x, roi, ~roi, window=window, stride=stride)
+        for got, want in zip(found.windows, moments, strict=True):
+            for g, e in zip(got, want, strict=True):
+                torch.testing.assert_close(g, e[:, 0], rtol=tolerances.PEER_FLOAT64, atol=1e-11, equal_nan=True)
+
+    def test_what_one_read_does_not_serve_is_said(self) -> None:
+        x, roi = image((1, 1, 64, 128), torch.float32), region((1, 1, 64, 128))
+
+        def reason(v: torch.Tensor, *grid: tuple[int, int], mask: torch.Tensor | None = None) -> str | None:
+            masks = (roi[..., : v.shape[2], : v.shape[3]] if mask is None else mask,) * 2
+            return profile_cuda.why_not(v, v, masks, *grid)
+
+        grid = ((32, 32), (16, 16))
+        assert reason(x) is None
+        assert reason(x, *grid) is None
+        assert reason(x.double()) == "scores float64 one metric at a time"
+        assert reason(x[..., :10]) == "takes images of 11 pixels and more a side"
+        far = torch.empty_strided(x.shape, (1, 1, 2**29, 1), device="meta")
+        assert reason(far) == "takes images below 2**31 pixels, rows less than 2**31 bytes apart"
+        for window, stride in (((32, 32), (16, 12)), ((30, 32), (16, 16)), ((72, 32), (16, 16))):
+            assert "multiples of 8" in str(reason(x, window, stride))
+        assert "divide 128" in str(reason(x, (32, 48), (16, 48)))
+        wide = image((1, 1, 64, 264), torch.float32)
+        assert "last columns" in str(reason(wide, *grid, mask=region(wide.shape)))
+        assert "straight" in str(reason(x[..., :124], *grid))
+        assert "straight" in str(reason(x, *grid, mask=region((1, 1, 128, 64)).mT))

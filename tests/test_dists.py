@@ -438,6 +438,18 @@ def test_nans_are_reported_propagated_or_omitted():
     assert torch.isnan(dists(y[0], y[0], **RANDOM, mask=torch.zeros(32, 32, dtype=torch.bool)))
 
 
+@every_backend
+def test_a_network_that_leaves_the_range_of_its_dtype_is_an_error(backend):
+    backends.require("dists", backend)
+    large = {k: v * (30 if k.endswith("weight") else 1) for k, v in known.random_weights().state.items()}
+    x, y = pair(32, 32)
+    options = {"weights": large, "data_range": 1.0, "backend": backend}
+    with pytest.raises(ValueError, match=r"dtype is torch\.float16, and the network's values leave its range"):
+        dists(x, y, **options, dtype=torch.float16)
+    assert torch.isnan(dists(x, y, **options, dtype=torch.float16, nan="propagate"))
+    assert torch.isfinite(dists(x, y, **options, dtype=torch.bfloat16))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -273,14 +273,14 @@ __device__ __forceinline__ void fold_cells(std::uint64_t* found, int regions, co
   int reach = 1;
   while (reach < seat.phases) reach *= 2;
   for (reach /= 2; reach > 0; reach /= 2) {
-    if (seat.phase < reach && seat.phase + reach < seat.phases) take(reach * seat.across);
     __syncthreads();
+    if (seat.phase < reach && seat.phase + reach < seat.phases) take(reach * seat.across);
   }
   reach = 1;
   while (reach < seat.most) reach *= 2;
   for (reach /= 2; reach > 0; reach /= 2) {
-    if (seat.phase == 0 && seat.pack < reach && seat.pack + reach < seat.packs) take(reach);
     __syncthreads();
+    if (seat.phase == 0 && seat.pack < reach && seat.pack + reach < seat.packs) take(reach);
   }
 }
 
@@ -365,7 +365,6 @@ __global__ void __launch_bounds__(kCnrThreads, 2) cnr_cells(const CnrCellsJob jo
       }
       put_cell(found + r * 3 * kCnrThreads + thread, kCnrThreads, mine);
     }
-    __syncthreads();
 
     const int most = job.periods == 0 ? packs : int(max(job.packs_first, job.packs_second));
     fold_cells<V>(found, job.regions, {thread, phase, phases, packs, at.pack, at.packs, most});

@@ -1,5 +1,4 @@
-// The similarity of two images' features, pooled by the larger phase
-// congruency, and its derivatives.
+// The similarity of two images' features, pooled by the larger phase congruency, and its derivatives.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -21,8 +20,7 @@ inline Vec<double> power(Vec<double> a, double exponent) {
 }
 inline Vec<float> power(Vec<float> a, float exponent) {
   typedef std::int32_t Bits __attribute__((vector_size(kVectorBytes)));
-  // a = 2^whole · part, √½ <= part < √2; log2 part by the series of
-  // artanh((part - 1) / (part + 1))
+  // a = 2^whole · part, √½ <= part < √2; log2 part by the series of artanh((part - 1) / (part + 1))
   const Bits bits = (Bits)a - 0x3f3504f3, whole = bits >> 23;
   const Vec<float> part = (Vec<float>)((bits & 0x7fffff) + 0x3f3504f3);
   const Vec<float> t = (part - 1) / (part + 1), t2 = t * t;
@@ -137,8 +135,7 @@ struct Sums {
   double local = 0, weight = 0;
 };
 
-// f(image, task's first pixel, end) for pieces of every image; the pieces of an
-// image follow each other.
+// f(image, task's first pixel, end) for pieces of every image; the pieces of an image follow each other.
 template <class F>
 void over_pieces(const FsimPair& pair, int threads, F&& f) {
   const std::int64_t pieces = (pair.pixels + kPixels - 1) / kPixels;
@@ -182,8 +179,7 @@ std::vector<Sums> compare(const FsimPair& pair, int threads, void* const (&maps)
   return sums;
 }
 
-// With score = Σ l w / Σ w: ∂/∂l = w / Σ w, ∂/∂w = (l - score) / Σ w. Equal
-// phase congruencies share the weight's.
+// With score = Σ l w / Σ w: ∂/∂l = w / Σ w, ∂/∂w = (l - score) / Σ w. Equal phase congruencies share the weight's.
 template <class R>
 void backward(const FsimPair& pair, int threads, const double* by, void* const (&out)[6]) {
   using V = Vec<R>;
@@ -234,7 +230,11 @@ void backward(const FsimPair& pair, int threads, const double* by, void* const (
 void fsim_compare(const FsimPair& pair, int threads, double* rows, void* const (&maps)[5]) {
   const std::vector<Sums> sums =
       pair.doubled ? compare<double>(pair, threads, maps) : compare<float>(pair, threads, maps);
-  for (std::int64_t n = 0; n < pair.n; ++n) rows[n] = sums[std::size_t(n)].local / sums[std::size_t(n)].weight;
+  for (std::int64_t n = 0; n < pair.n; ++n) {
+    const Sums& found = sums[std::size_t(n)];
+    rows[n] = found.local / found.weight;
+    rows[pair.n + n] = found.weight;
+  }
 }
 
 void fsim_compare_backward(const FsimPair& pair, int threads, const double* by, void* const (&out)[6]) {

@@ -1,15 +1,12 @@
-// Discrete Fourier transforms of as many sequences as a vector has lanes, side
-// by side, of any length.
+// Discrete Fourier transforms of as many sequences as a vector has lanes, side by side, of any length.
 //
-// A point is two vectors, the real parts and the imaginary parts: data[(2 k +
-// part) · lanes + lane]. The caller hands in a function from k to point k,
-// which the first stage calls (decimation in time: no pass that only moves
-// data); points come out in their order. The inverse is the same transform with
-// the two parts exchanged on the way in and out; nothing is scaled.
+// A point is two vectors, the real parts and the imaginary parts: data[(2 k + part) · lanes + lane]. The caller hands
+// in a function from k to point k, which the first stage calls (decimation in time: no pass that only moves data);
+// points come out in their order. The inverse is the same transform with the two parts exchanged on the way in and out;
+// nothing is scaled.
 //
-// Lengths go into radices 8, 4, 2 and odd primes; a length with a prime above
-// kLargestRadix becomes a convolution with a chirp at a smooth length
-// (Bluestein 1970).
+// Lengths go into radices 8, 4, 2 and odd primes; a length with a prime above kLargestRadix becomes a convolution with
+// a chirp at a smooth length (Bluestein 1970).
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -62,7 +59,7 @@ inline void store_point(R* at, const Complex<R>& v) {
 
 // 2, 4 or 8 points, in place, in their order.
 template <int P, class R>
-inline void small_transform(Complex<R>* a) {
+[[gnu::always_inline]] inline void small_transform(Complex<R>* a) {
   if constexpr (P == 2) {
     const Complex<R> b = a[1];
     a[1] = a[0] - b;
@@ -88,10 +85,10 @@ inline void small_transform(Complex<R>* a) {
   }
 }
 
-// An odd number of points, P or where that is 0 `any`; `wave` holds cos and
-// -sin of 2πk / p. Points k and p - k share their products.
+// An odd number of points, P or where that is 0 `any`; `wave` holds cos and -sin of 2πk / p. Points k and p - k share
+// their products.
 template <int P, class R>
-inline void odd_transform(Complex<R>* a, int any, const R* wave) {
+[[gnu::always_inline]] inline void odd_transform(Complex<R>* a, int any, const R* wave) {
   constexpr int kMost = P == 0 ? 24 : P / 2 + 1;
   const int p = P == 0 ? any : P;
   Complex<R> sum[kMost], apart[kMost];
@@ -116,7 +113,7 @@ inline void odd_transform(Complex<R>* a, int any, const R* wave) {
 template <class R>
 class Fourier {
  public:
-  static constexpr std::int64_t kLargestRadix = 43;
+  static constexpr std::int64_t kLargestRadix = 43, kTogether = 64;
 
   explicit Fourier(std::int64_t n) : n_(n) {
     if (largest_prime(n) > kLargestRadix) {
@@ -129,9 +126,9 @@ class Fourier {
   // Values of working memory that `run` needs beside the data.
   std::int64_t work() const { return smooth_ == nullptr ? 0 : 2 * smooth_->n_ * kPoint<R>; }
 
-  // input(k): point k, a Complex<R>. It must not read `data`.
+  // input(k): point k, a Complex<R>; copied, so it captures by value what it reads in a loop. It must not read `data`.
   template <class Input>
-  void run(R* data, R* work, Input&& input) const {
+  void run(R* data, R* work, Input input) const {
     if (smooth_ == nullptr) {
       run_stages(data, input);
     } else {
@@ -194,26 +191,30 @@ class Fourier {
   }
 
   template <class Input>
-  void run_stages(R* data, Input&& input) const {
+  void run_stages(R* data, Input input) const {
     if (stages_.empty()) {
       store_point(data, input(0));
-      return;
+    } else {
+      run_part(data, stages_.size(), n_, 0, 1, input);
     }
-    with_radix(stages_[0].radix, [&](auto radix) { first_stage<radix>(data, input); });
-    run_depth(data, stages_.size(), n_);
   }
 
-  // The stages 2 .. depth, depth first: what fits the first cache is finished
-  // there.
-  void run_depth(R* data, std::size_t depth, std::int64_t size) const {
-    if (depth <= 1) return;
+  // The stages 1 .. depth of `size` points: those that the input's points first, first + step, ... make. Depth first: a
+  // few points go through several stages while they are in the first cache.
+  template <class Input>
+  void run_part(R* data, std::size_t depth, std::int64_t size, std::int64_t first, std::int64_t step,
+                Input input) const {
     const Stage& last = stages_[depth - 1];
-    if (size * kPoint<R> * std::int64_t(sizeof(R)) > 32768) {
-      for (int r = 0; r < last.radix; ++r) run_depth(data + r * last.stride * kPoint<R>, depth - 1, last.stride);
-    } else {
-      for (std::size_t d = 1; d + 1 < depth; ++d) run_stage(stages_[d], data, size);
+    if (depth > 1 && size > kTogether) {
+      R* part = data;
+      for (int r = 0; r < last.radix; ++r, part += last.stride * kPoint<R>) {
+        run_part(part, depth - 1, last.stride, first + r * step, step * last.radix, input);
+      }
+      run_stage(last, data, size);
+      return;
     }
-    run_stage(last, data, size);
+    with_radix(stages_[0].radix, [&](auto radix) { first_stage<radix>(data, size, first, step, input); });
+    for (std::size_t d = 1; d < depth; ++d) run_stage(stages_[d], data, size);
   }
 
   void run_stage(const Stage& s, R* data, std::int64_t size) const {
@@ -245,7 +246,7 @@ class Fourier {
   }
 
   template <int P>
-  void transform(Complex<R>* a, const Stage& s) const {
+  [[gnu::always_inline]] void transform(Complex<R>* a, const Stage& s) const {
     if constexpr (P % 2 != 0 || P == 0) {
       odd_transform<P>(a, s.radix, factors_.data() + s.wave);
     } else {
@@ -254,15 +255,15 @@ class Fourier {
   }
 
   template <int P, class Input>
-  void first_stage(R* data, Input&& input) const {
+  void first_stage(R* data, std::int64_t size, std::int64_t first, std::int64_t step, Input input) const {
     const Stage& s = stages_[0];
     const int p = P == 0 ? s.radix : P;
-    const std::int64_t apart = n_ / p;
+    const std::int64_t apart = n_ / p, origin = group_[std::size_t(first)];
     Complex<R> a[P == 0 ? kLargestRadix : P];
-    for (std::int64_t k = 0; k < apart; ++k) {
+    for (std::int64_t k = first; k < first + size / p * step; k += step) {
       for (int r = 0; r < p; ++r) a[r] = input(k + r * apart);
       transform<P>(a, s);
-      R* const at = data + group_[std::size_t(k)] * kPoint<R>;
+      R* const at = data + (group_[std::size_t(k)] - origin) * kPoint<R>;
       for (int r = 0; r < p; ++r) store_point(at + r * kPoint<R>, a[r]);
     }
   }
@@ -302,13 +303,13 @@ class Fourier {
   }
 
   template <class Input>
-  void run_chirp(R* data, R* work, Input&& input) const {
+  void run_chirp(R* data, R* work, Input input) const {
     const std::int64_t m = smooth_->n_;
     R *const one = work, *const other = work + m * kPoint<R>;
     const R *const factor = factors_.data(), *const filter = spectrum_.data();
     smooth_->run_stages(
         one, [&](std::int64_t k) { return k < n_ ? times(input(k), factor[2 * k], factor[2 * k + 1]) : Complex<R>{}; });
-    smooth_->run_stages(other, [&](std::int64_t k) {
+    smooth_->run_stages(other, [=](std::int64_t k) {
       return swapped(times(load_point(one + k * kPoint<R>), filter[2 * k], filter[2 * k + 1]));
     });
     for (std::int64_t k = 0; k < n_; ++k) {

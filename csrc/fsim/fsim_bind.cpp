@@ -36,6 +36,14 @@ void features(const std::vector<ImageArgument>& images, int dtype, const ShapeAr
                 {pointer<void>(out[0]), pointer<void>(out[1]), pointer<void>(out[2]), pointer<void>(out[3])});
 }
 
+void histogram(const ImageArgument& one, int dtype, const ShapeArgument& shape, double scale, std::int64_t factor,
+               const KindArgument& v, const std::array<std::int64_t, 2>& size, bool doubled, std::int64_t memory,
+               const std::array<std::int64_t, 4>& window, int threads, std::int64_t counts) {
+  py::gil_scoped_release unlocked;
+  fsim_histogram({{image(one)}, Dtype(dtype), sizes(shape), scale, factor, false}, tables(v, size, doubled, memory),
+                 {window[0], window[1], window[2], window[3]}, threads, pointer<std::int64_t>(counts));
+}
+
 void features_backward(const ImageArgument& images, const ShapeArgument& shape, const KindArgument& v,
                        std::int64_t memory, const std::vector<double>& gains, int threads,
                        const std::array<std::int64_t, 5>& d) {
@@ -82,6 +90,9 @@ void bind_fsim(py::module_& m) {
   m.def("fsim_filter_bytes", &semnr::bytes, "Memory that the filter tables of one size take.");
   m.def("fsim_filters", &semnr::filters, "Fills the filter tables; an orientation's share of noise energy each.");
   m.def("fsim_features", &semnr::features, "Phase congruency, gradient and chroma of images of one size.");
+  m.def("fsim_histogram", &semnr::histogram, "Counts the squared amplitudes of a part of an image by their bits.");
+  m.attr("FSIM_BINS") = semnr::kBins;
+  m.attr("FSIM_BIN_SHIFT") = semnr::kBinShift;
   m.def("fsim_features_backward", &semnr::features_backward, "Derivatives by the images from those by the features.");
   m.def("fsim_compare", &semnr::compare,
         "Similarity of features: a score an image, and its maps (address 0: "

@@ -1,6 +1,5 @@
-// FSIM on a CPU: what the binding calls. Outputs are contiguous, in the
-// arithmetic's type R (float32 or float64) unless said otherwise; an address of
-// nullptr: not wanted.
+// FSIM on a CPU: what the binding calls. Outputs are contiguous, in the arithmetic's type R (float32 or float64) unless
+// said otherwise; an address of nullptr: not wanted.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -20,9 +19,8 @@ struct FilterTables {
 
 std::int64_t filter_bytes(const LogGabor& kind, std::int64_t h, std::int64_t w, bool doubled);
 
-// Fills the tables for frequencies bin / divisor (rows, columns). Returns Σ
-// (even Σ_s F_so)² / Σ F_0o² of each orientation, on which its noise threshold
-// rests.
+// Fills the tables for frequencies bin / divisor (rows, columns). Returns Σ (even Σ_s F_so)² / Σ F_0o² of each
+// orientation, on which its noise threshold rests.
 std::vector<double> make_filters(const FilterTables& f, const double (&divisor)[2], int threads);
 
 // Images of one size and type, (N, C, H, W) each, C = 1 or 3.
@@ -36,7 +34,7 @@ struct FsimImages {
                         // beyond the border
 };
 
-// Planes of all images' n images, one after the other, h x w each.
+// Planes of all images' n images, one after the other, h x w each. Without `phase` nothing is transformed.
 struct FsimFeatures {
   void *phase, *gradient;
   void* chroma;     // two planes: I and Q
@@ -44,14 +42,20 @@ struct FsimFeatures {
                     // it
 };
 
-// gains: threshold for a median amplitude of 1, one an orientation. given:
-// thresholds to be used instead, the same for every image, or nullptr.
+// gains: threshold for a median amplitude of 1, one an orientation. given: thresholds to be used instead, the same for
+// every image, or nullptr.
 void fsim_features(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains,
                    const double* given, int threads, const FsimFeatures& out);
 
-// Derivatives by the images of Σ by_phase · phase + by_gradient · gradient;
-// images of one channel, factor 1. Always in float64: the gradient of a phase
-// grows without bound where the response vanishes.
+// Adds to counts [orientation][kBins] how many squared amplitudes at the finest scale have these leading bits as
+// float32, for the pixels of rows window[0] .. window[1] - 1, columns window[2] .. window[3] - 1 of one image.
+constexpr int kBinShift = 12;
+constexpr std::int64_t kBins = std::int64_t(1) << (31 - kBinShift);
+void fsim_histogram(const FsimImages& in, const FilterTables& filters, const std::int64_t (&window)[4], int threads,
+                    std::int64_t* counts);
+
+// Derivatives by the images of Σ by_phase · phase + by_gradient · gradient; images of one channel, factor 1. Always in
+// float64: the gradient of a phase grows without bound where the response vanishes.
 struct FsimDerivatives {
   const double *phase, *amplitude, *by_phase, *by_gradient;
   double* out;
@@ -60,12 +64,11 @@ struct FsimDerivatives {
 void fsim_features_backward(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains,
                             int threads, const FsimDerivatives& derivatives);
 
-// What two images' features are compared by. Planes of n images, or of one for
-// all; h · w = pixels.
+// What two images' features are compared by. Planes of n images, or of one for all; h · w = pixels.
 struct FsimSide {
-  const void *phase, *gradient,
-      *chroma;  // chroma: nullptr on both sides or on neither
-  bool single;  // one image for all
+  const void *phase, *gradient;
+  const void* chroma;  // nullptr on both sides or on neither
+  bool single;         // one image for all
 };
 struct FsimPair {
   FsimSide x, y;
@@ -74,12 +77,12 @@ struct FsimPair {
   std::int64_t n, pixels;
 };
 
-// rows: n. maps: similarity, weight and the factors of phase congruency,
+// rows: n scores, then the n sums of their weights. maps: similarity, weight and the factors of phase congruency,
 // gradient and chroma, n x pixels, or nullptr.
 void fsim_compare(const FsimPair& pair, int threads, double* rows, void* const (&maps)[5]);
 
-// Derivatives of Σ by · rows by the planes of x and of y (phase, gradient,
-// chroma each), n of them; nullptr: not wanted.
+// Derivatives of Σ by · rows by the planes of x and of y (phase, gradient, chroma each), n of them; nullptr: not
+// wanted.
 void fsim_compare_backward(const FsimPair& pair, int threads, const double* by, void* const (&out)[6]);
 
 }  // namespace semnr

@@ -1,5 +1,4 @@
-// FSIM's formulas, in the names and the order of semnr_kernels/fsim/README.md.
-// Written once.
+// FSIM's formulas, in the names and the order of semnr_kernels/fsim/README.md. Written once.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -21,8 +20,7 @@ struct LogGabor {
   int scales, orientations;
   double min_length, mult, sigma_f, delta_theta;
 
-  // Cycles a pixel at a bin of a transform of n. `divisor` is n, or n - 1 on
-  // odd sizes (Kovesi: ±0.5 is reached).
+  // Cycles a pixel at a bin of a transform of n. `divisor` is n, or n - 1 on odd sizes (Kovesi: ±0.5 is reached).
   static double frequency(std::int64_t bin, std::int64_t n, double divisor) {
     return double(bin < (n + 1) / 2 ? bin : bin - n) / divisor;
   }
@@ -39,8 +37,7 @@ struct LogGabor {
   }
 };
 
-// (2ab + T) / (a² + b² + T). The denominator as (a - b)² + the numerator: equal
-// values give 1 exactly.
+// (2ab + T) / (a² + b² + T). The denominator as (a - b)² + the numerator: equal values give 1 exactly.
 template <class V>
 struct Similarity {
   V value, over;  // over: 1 / denominator

@@ -11,8 +11,7 @@
 
 namespace semnr {
 
-// Exchanges the off-diagonal squares of D × D values in the rows a = i and b =
-// i + D of a block.
+// Exchanges the off-diagonal squares of D × D values in the rows a = i and b = i + D of a block.
 template <int D, class R, std::size_t... J>
 inline void swap_squares(Vec<R>& a, Vec<R>& b, std::index_sequence<J...>) {
   constexpr int L = kLanes<R>;

@@ -42,10 +42,8 @@ std::int64_t rounded(std::int64_t values) {
   return (values + 15) / 16 * 16;
 }
 
-// Runs one(k, memory, threads) for images 0 .. count - 1, each in so many
-// values of working memory. Small images go one a thread, each in memory that
-// stays in its cache; others one after the other, each shared out over the
-// threads.
+// Runs one(k, memory, threads) for images 0 .. count - 1, each in so many values of working memory. Small images go one
+// a thread, each in memory that stays in its cache; others one after the other, each shared out over the threads.
 template <class R, class F>
 void over_images(std::int64_t count, std::int64_t values, int threads, F&& one) {
   const bool small = values * std::int64_t(sizeof(R)) <= (1 << 25);

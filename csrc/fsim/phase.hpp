@@ -1,16 +1,13 @@
-// The steps of phase congruency that its value and its gradient share: image to
-// spectrum, spectrum to responses.
+// The steps of phase congruency that its value and its gradient share: image to spectrum, spectrum to responses.
 //
-// Images go through in strips and groups of as many columns or rows as a vector
-// has lanes (L). A real image's spectrum is kept for the columns 0 .. w / 2
-// alone. A filter is real, but not symmetric: column w - v of a filtered
-// spectrum is the conjugate, taken at -u, of what the filter's value at (-u,
-// -v) makes of column v. So each column is filtered and transformed twice, by
-// the values at (u, v), the front, and at (-u, -v), the back.
+// Images go through in strips and groups of as many columns or rows as a vector has lanes (L). A real image's spectrum
+// is kept for the columns 0 .. w / 2 alone. A filter is real, but not symmetric: column w - v of a filtered spectrum is
+// the conjugate, taken at -u, of what the filter's value at (-u, -v) makes of column v. So each column is filtered and
+// transformed twice, by the values at (u, v), the front, and at (-u, -v), the back.
 //
 //   spectrum [strip][u][part][L columns]
-//   mixed    [scale][group][side][column][part][L rows]    transformed over u,
-//   not yet over v planes   [group][v][L rows] energy, amplitude: "lane layout"
+//   mixed    [scale][group][side][column][part][L rows]    transformed over u, not yet over v
+//   planes   [group][v][L rows]                            energy, amplitude: "lane layout"
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -39,8 +36,7 @@ struct Layout {
         scales(kind.scales),
         orientations(kind.orientations) {}
 
-  // radial [scale][strip][0 .. h / 2][L], angular
-  // [orientation][side][strip][u][L]
+  // radial [scale][strip][0 .. h / 2][L], angular [orientation][side][strip][u][L]
   std::int64_t radial(std::int64_t scale, std::int64_t strip) const {
     return (scale * strips + strip) * (h / 2 + 1) * L;
   }
@@ -57,8 +53,7 @@ struct Layout {
   }
   std::int64_t plane() const { return groups * w * L; }
 
-  // Columns v .. v + L - 1 of a group of rows, from lane layout (L vectors) to
-  // rows of w values.
+  // Columns v .. v + L - 1 of a group of rows, from lane layout (L vectors) to rows of w values.
   void to_rows(Vec<R> (&block)[L], std::int64_t group, std::int64_t v, R* out) const {
     transpose<R>(block);
     for (std::int64_t i = 0; i < std::min(L, h - group * L); ++i) {
@@ -87,8 +82,8 @@ struct Layout {
   bool has_back(std::int64_t v) const { return v > 0 && v <= (w - 1) / 2; }
 };
 
-// The lower median of a plane in lane layout. Rows beyond the image answer with
-// 0, the smallest values there can be: they only move the median's place.
+// The lower median of a plane in lane layout. Rows beyond the image answer with 0, the smallest values there can be:
+// they only move the median's place.
 template <class R>
 R median_square(const Layout<R>& at, const R* squares, R* room, int threads) {
   const std::int64_t beyond = (at.groups * Layout<R>::L - at.h) * at.w;
@@ -105,32 +100,29 @@ class Phase {
 
   const Layout<R> at;
 
-  // Of h rows of w values, `pitch` apart (readable to the next multiple of L),
-  // less `mean`.
+  // Of h rows of w values, `pitch` apart (readable to the next multiple of L), less `mean`.
   void to_spectrum(const R* image, std::int64_t pitch, R mean, R* out, int threads) const {
     parallel(threads, (at.groups + 1) / 2, [&](std::int64_t pair) { two_groups(image, pitch, mean, 2 * pair, out); });
     parallel(threads, at.strips, [&](std::int64_t strip) {
       R* const data = static_cast<R*>(scratch((at.strip() + columns_.work()) * std::int64_t(sizeof(R))));
       R* const to = out + strip * at.strip();
-      columns_.run(data, data + at.strip(), [&](std::int64_t u) { return load_point(to + u * kPoint<R>); });
+      columns_.run(data, data + at.strip(), [=](std::int64_t u) { return load_point(to + u * kPoint<R>); });
       std::copy_n(data, at.strip(), to);
     });
   }
 
-  // The filtered spectra of one orientation's first `scales` scales,
-  // transformed over u.
+  // The filtered spectra of one orientation's first `scales` scales, transformed over u.
   void columns(const R* spectrum, std::int64_t orientation, std::int64_t scales, R* mixed, int threads) const {
     parallel(threads, scales * at.strips, [&](std::int64_t task) {
       const std::int64_t scale = task % scales, strip = task / scales;
       R* const data = static_cast<R*>(scratch((at.strip() + columns_.work()) * std::int64_t(sizeof(R))));
       for (int side = 0; side < 2; ++side) {
         if (side == 1 && strip * L > (at.w - 1) / 2) break;
-        const R* const from = spectrum + strip * at.strip();
-        const R *const angular = table_ + at.angular(orientation, side, strip), *const radial =
-                                                                                    table_ + at.radial(scale, strip);
+        const R *from = spectrum + strip * at.strip(), *angular = table_ + at.angular(orientation, side, strip),
+                *radial = table_ + at.radial(scale, strip);
         // parts exchanged: what follows is the inverse transform
-        columns_.run(data, data + at.strip(), [&](std::int64_t u) {
-          const Vec<R> value = load(angular + u * L) * load(radial + std::min(u, at.h - u) * L);
+        columns_.run(data, data + at.strip(), [=, h = at.h](std::int64_t u) {
+          const Vec<R> value = load(angular + u * L) * load(radial + std::min(u, h - u) * L);
           const Complex<R> point = load_point(from + u * kPoint<R>);
           return Complex<R>{point.im * value, point.re * value};
         });
@@ -142,23 +134,21 @@ class Phase {
   // Working memory of `responses`.
   std::int64_t response_values(std::int64_t scales) const { return scales * at.w * kPoint<R> + rows_.work(); }
 
-  // Of one group of rows, [scale][v][part][L]; part 0 is the odd (imaginary)
-  // one, part 1 the even one.
+  // Of one group of rows, [scale][v][part][L]; part 0 is the odd (imaginary) one, part 1 the even one.
   void responses(const R* mixed, std::int64_t group, std::int64_t scales, R* out) const {
     for (std::int64_t s = 0; s < scales; ++s) {
       const R *front = mixed + at.mixed(s, group, 0), *back = mixed + at.mixed(s, group, 1);
       R* const data = out + s * at.w * kPoint<R>;
-      rows_.run(data, out + scales * at.w * kPoint<R>, [&](std::int64_t v) {
-        if (v < at.half) return load_point(front + v * kPoint<R>);
-        const Complex<R> other = load_point(back + (at.w - v) * kPoint<R>);
+      rows_.run(data, out + scales * at.w * kPoint<R>, [=, half = at.half, w = at.w](std::int64_t v) {
+        if (v < half) return load_point(front + v * kPoint<R>);
+        const Complex<R> other = load_point(back + (w - v) * kPoint<R>);
         return Complex<R>{-other.re, other.im};
       });
     }
   }
 
  protected:
-  // Two groups of rows are the real and the imaginary part of one transform
-  // over v.
+  // Two groups of rows are the real and the imaginary part of one transform over v.
   void two_groups(const R* image, std::int64_t pitch, R mean, std::int64_t group, R* out) const {
     R* const lines = static_cast<R*>(scratch((2 * at.w * kPoint<R> + rows_.work()) * std::int64_t(sizeof(R))));
     R* const data = lines + at.w * kPoint<R>;
@@ -174,7 +164,7 @@ class Phase {
           store<R>(lines + (v + i) * kPoint<R> + part * L, block[i]);
       }
     }
-    rows_.run(data, data + at.w * kPoint<R>, [&](std::int64_t v) { return load_point(lines + v * kPoint<R>); });
+    rows_.run(data, data + at.w * kPoint<R>, [=](std::int64_t v) { return load_point(lines + v * kPoint<R>); });
     for (std::int64_t strip = 0; strip < at.strips; ++strip) {
       Vec<R> first_re[L], first_im[L], second_re[L], second_im[L];
       for (std::int64_t i = 0; i < L; ++i) {
@@ -205,10 +195,12 @@ class Phase {
     }
   }
 
-  // A strip of columns, lanes side by side, to blocks whose lanes are rows;
-  // missing rows are 0.
+  // A strip of columns, lanes side by side, to blocks whose lanes are rows; missing rows are 0.
   void put_groups(const R* strip, R* out, std::int64_t group_stride) const {
     for (std::int64_t group = 0; group < at.groups; ++group) {
+      if (group + 1 < at.groups) {  // the next place is out of reach of the processor's own guesses
+        for (std::int64_t i = 0; i < 2 * L; ++i) __builtin_prefetch(out + group_stride + i * L, 1, 2);
+      }
       for (int part = 0; part < 2; ++part) {
         Vec<R> block[L];
         for (std::int64_t i = 0; i < L; ++i) {

@@ -1,8 +1,6 @@
-// The gradient of phase congruency and of the Scharr modulus. Responses are
-// computed again, one orientation at a time; their derivatives go back the way
-// the image came: over v, over u, through the same filters (which are real, so
-// their own adjoints), added up in one spectrum, and through one inverse
-// transform.
+// The gradient of phase congruency and of the Scharr modulus. Responses are computed again, one orientation at a time;
+// their derivatives go back the way the image came: over v, over u, through the same filters (which are real, so their
+// own adjoints), added up in one spectrum, and through one inverse transform.
 #include <cmath>
 
 #include "memory.hpp"
@@ -53,8 +51,7 @@ class Backward : public Phase<R> {
   }
 
  private:
-  // PC = (Σ max(E - t, 0) + ε) / (A + ε): derivatives by the E above their t,
-  // and by A, in lane layout.
+  // PC = (Σ max(E - t, 0) + ε) / (A + ε): derivatives by the E above their t, and by A, in lane layout.
   void upstream(std::int64_t k, R* by_energy, R* by_amplitude, int threads) const {
     const std::int64_t first = k * at.h * at.w;
     parallel(threads, at.groups, [&](std::int64_t group) {
@@ -73,8 +70,7 @@ class Backward : public Phase<R> {
     });
   }
 
-  // From the filtered spectra in `mixed` to the derivatives by the responses,
-  // transformed over v, in the same places.
+  // From the filtered spectra in `mixed` to the derivatives by the responses, transformed over v, in the same places.
   void orientation(std::int64_t o, const R* by_energy, const R* by_amplitude, R* mixed, R* finest, R* room,
                    int threads) const {
     const std::int64_t size = at.scales * at.w * kPoint<R>;
@@ -133,8 +129,7 @@ class Backward : public Phase<R> {
     return {place / (at.w * L), place / L % at.w, place % L, 0, 0};
   }
 
-  // Its derivative, `by` times itself, is one pixel's: added to its row of
-  // `mixed`, which is transformed over v.
+  // Its derivative, `by` times itself, is one pixel's: added to its row of `mixed`, which is transformed over v.
   void add_median(const Median& m, R by, R* mixed) const {
     R *const front = mixed + at.mixed(0, m.group, 0) + m.lane, *const back = mixed + at.mixed(0, m.group, 1) + m.lane;
     const R re = by * m.re, im = by * m.im;
@@ -148,8 +143,8 @@ class Backward : public Phase<R> {
     }
   }
 
-  // At one column of a group: derivatives by the responses, re and im in this
-  // order. Returns the derivative by the energy, summed over the rows.
+  // At one column of a group: derivatives by the responses, re and im in this order. Returns the derivative by the
+  // energy, summed over the rows.
   double column(const R* responses, R threshold, Vec<R> by_energy, Vec<R> by_amplitude, R* out) const {
     const std::int64_t apart = at.w * kPoint<R>;
     const Vec<R> zero = {}, one = splat<R>(1);
@@ -181,9 +176,8 @@ class Backward : public Phase<R> {
     return semnr::sum<double>(widened_sum(by));
   }
 
-  // Transforms `mixed` over u and adds it, filtered, to the derivative by the
-  // spectrum. Columns that stand for two get half of each, the others the front
-  // alone.
+  // Transforms `mixed` over u and adds it, filtered, to the derivative by the spectrum. Columns that stand for two get
+  // half of each, the others the front alone.
   void gather(std::int64_t o, const R* mixed, R* derivative, int threads) const {
     parallel(threads, at.strips, [&](std::int64_t strip) {
       R* const lines = static_cast<R*>(scratch((2 * at.strip() + columns_.work()) * std::int64_t(sizeof(R))));
@@ -213,8 +207,7 @@ class Backward : public Phase<R> {
     });
   }
 
-  // The real image whose spectrum's columns 0 .. w / 2 are given (of columns 0
-  // and w / 2 the part that makes it real).
+  // The real image whose spectrum's columns 0 .. w / 2 are given (of columns 0 and w / 2 the part that makes it real).
   void invert(const R* spectrum, R* mixed, R* out, int threads) const {
     parallel(threads, at.strips, [&](std::int64_t strip) {
       R* const data = static_cast<R*>(scratch((at.strip() + columns_.work()) * std::int64_t(sizeof(R))));

@@ -8,15 +8,15 @@
 namespace semnr {
 namespace {
 
-// At column v of a group of rows: energy before the threshold, sum of
-// amplitudes, squared amplitude at the finest scale.
+// At column v of a group of rows: energy before the threshold, sum of amplitudes, squared amplitude at the finest
+// scale.
 template <class R>
 struct PhaseTerms {
   Vec<R> energy, amplitude, finest;
 };
 
-// `responses` of `count` scales `apart` values from each other. Count: their
-// number where the compiler knows it, else 0.
+// `responses` of `count` scales `apart` values from each other. Count: their number where the compiler knows it, else
+// 0.
 template <int Count, class R>
 inline PhaseTerms<R> phase_terms(const R* responses, std::int64_t apart, std::int64_t count) {
   const std::int64_t scales = Count == 0 ? count : Count;
@@ -67,6 +67,7 @@ class Features {
     R* const chroma = out_.chroma == nullptr ? nullptr : static_cast<R*>(out_.chroma) + 2 * k * pixels;
     const double mean = reader_.read(k, plane, chroma, threads);
     if (out_.gradient != nullptr) scharr(plane, static_cast<R*>(out_.gradient) + k * pixels, threads);
+    if (out_.phase == nullptr) return;
 
     R *const spectrum = take(at_.spectrum()), *const mixed = take(at_.mixed(at_.scales, 0, 0));
     R *const finest = take(at_.plane()), *const amplitude = take(at_.plane()), *const energy = memory;

@@ -1,6 +1,5 @@
-// From images of any type and layout to the plane that FSIM looks at: averaged
-// over squares, luminance on the 0-255 scale, less the image's first pixel (so
-// that float32 keeps the contrast on a pedestal, and a flat image is exact 0).
+// From images of any type and layout to the plane that FSIM looks at: averaged over squares, luminance on the 0-255
+// scale, less the image's first pixel (so that float32 keeps the contrast on a pedestal, and a flat image is exact 0).
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -14,8 +13,7 @@
 
 namespace semnr {
 
-// h rows of w values with a ring of one pixel around them that holds the value
-// of black.
+// h rows of w values with a ring of one pixel around them that holds the value of black.
 template <class R>
 struct Plane {
   std::int64_t h, w, pitch;
@@ -56,8 +54,7 @@ class PlaneReader {
  public:
   const std::int64_t h, w;
 
-  // Image k of all (those of in.images[0] first). chroma: I and Q as they are,
-  // or nullptr. Returns the plane's mean.
+  // Image k of all (those of in.images[0] first). chroma: I and Q as they are, or nullptr. Returns the plane's mean.
   double read(std::int64_t k, const Plane<R>& plane, R* chroma, int threads) const {
     return with_type(in_.dtype, [&](auto pixel) { return read_as<decltype(pixel)>(k, plane, chroma, threads); });
   }
@@ -113,9 +110,11 @@ class PlaneReader {
             put(v, (double(sum) - double(beyond) * double(black[c])) * each);
           }
         }
-        double sum = 0;
-        for (std::int64_t v = 0; v < w; ++v) sum += double(row[v]);
-        sums[std::size_t(task)] += sum;
+        Vec<double> sum = {};
+        std::int64_t v = 0;
+        for (; v + kLanes<R> <= w; v += kLanes<R>) sum = sum + widened_sum(load(row + v));
+        for (; v < w; ++v) sums[std::size_t(task)] += double(row[v]);
+        sums[std::size_t(task)] += semnr::sum<double>(sum);
       }
     });
     double total = 0;
@@ -173,8 +172,7 @@ void scharr(const Plane<R>& plane, R* out, int threads) {
   });
 }
 
-// Adds the derivative by the plane of Σ by · modulus to `out`; that of a
-// modulus of 0 is 0. Two planes to work in.
+// Adds the derivative by the plane of Σ by · modulus to `out`; that of a modulus of 0 is 0. Two planes to work in.
 template <class R>
 void add_scharr(const Plane<R>& plane, const Plane<R>& across, const Plane<R>& down, const R* by, R* out, int threads) {
   across.ring(R(0));
@@ -191,8 +189,7 @@ void add_scharr(const Plane<R>& plane, const Plane<R>& across, const Plane<R>& d
       to_down[v] = each * g.down;
     }
   });
-  // the filters turned by 180°: what was a difference to the right comes from
-  // the left
+  // the filters turned by 180°: what was a difference to the right comes from the left
   over_rows(plane, threads, [&](std::int64_t u) {
     R* const to = out + u * plane.w;
     for (std::int64_t v = 0; v < plane.w; ++v) {

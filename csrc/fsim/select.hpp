@@ -1,5 +1,4 @@
-// The k-th smallest of many values, exactly, in little more than one reading of
-// them.
+// The k-th smallest of many values, exactly, in little more than one reading of them.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -16,8 +15,7 @@ struct Counts {
   std::int64_t below, equal, kept;
 };
 
-// Counts the values below and equal to `low`, writes those of (low, high] to
-// `out` (room for all).
+// Counts the values below and equal to `low`, writes those of (low, high] to `out` (room for all).
 template <class R>
 Counts sift(const R* values, std::int64_t count, R low, R high, R* out) {
   constexpr int L = kLanes<R>;
@@ -46,12 +44,10 @@ Counts sift(const R* values, std::int64_t count, R low, R high, R* out) {
   return found;
 }
 
-// 0 <= k < count, values >= 0; NaN where one of them is. `room` for as many
-// values as there are.
+// 0 <= k < count, values >= 0; NaN where one of them is. `room` for as many values as there are.
 //
-// A sample brackets the value wanted; one reading counts what lies below the
-// bracket and keeps what lies in it, and so on with what was kept. Where the
-// bracket missed or kept too much, what there is gets partially sorted.
+// A sample brackets the value wanted; one reading counts what lies below the bracket and keeps what lies in it, and so
+// on with what was kept. Where the bracket missed or kept too much, what there is gets partially sorted.
 template <class R>
 R kth_smallest(const R* values, std::int64_t count, std::int64_t k, R* room, int threads) {
   constexpr std::int64_t kSample = 256, kMargin = 32, kFew = 1024, kBlock = 1 << 16;
@@ -65,11 +61,13 @@ R kth_smallest(const R* values, std::int64_t count, std::int64_t k, R* room, int
       if (std::isnan(v)) return v;
       sample.push_back(v);
     }
-    std::sort(sample.begin(), sample.end());
     const std::int64_t middle = k * kSample / count;
-    const R low = middle < kMargin ? R(0) : sample[std::size_t(middle - kMargin)];
-    const R high =
-        middle + kMargin < kSample ? sample[std::size_t(middle + kMargin)] : std::numeric_limits<R>::infinity();
+    const auto ranked = [&](std::int64_t rank) {
+      std::nth_element(sample.begin(), sample.begin() + rank, sample.end());
+      return sample[std::size_t(rank)];
+    };
+    const R low = middle < kMargin ? R(0) : ranked(middle - kMargin);
+    const R high = middle + kMargin < kSample ? ranked(middle + kMargin) : std::numeric_limits<R>::infinity();
     const std::int64_t blocks = (count + kBlock - 1) / kBlock;
     std::vector<Counts> found(static_cast<std::size_t>(blocks));
     parallel(threads, blocks, [&](std::int64_t b) {

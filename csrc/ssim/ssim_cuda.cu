@@ -1,66 +1,38 @@
 // Launches of SSIM.
-#include <cmath>
 #include <stdexcept>
 
 #include "ssim_backward_kernel.cuh"
 #include "ssim_general_kernel.cuh"
 #include "ssim_kernel.cuh"
+#include "ssim_launch.cuh"
 
 namespace semnr {
+
+// out: two rows of planes, the means of l·c·s and of c·s, from the blocks' sums of what they lack to 1.
+// A warp a plane; the order of the sums is fixed.
+__global__ void __launch_bounds__(32) ssim_fold(const SsimBatch batch, const double* partial, double* out) {
+  const int plane = int(blockIdx.x), lane = int(threadIdx.x);
+  const SsimTile tile = batch.tiles == nullptr ? batch.tile : batch.tiles[plane];
+  const int blocks = int(tile.strips * tile.segments),
+            first = batch.tiles == nullptr ? plane * blocks : int(tile.first);
+  double index = 0, structure = 0;
+  for (int i = first + lane; i < first + blocks; i += 32) {
+    index += partial[2 * std::int64_t(i)];
+    structure += partial[2 * std::int64_t(i) + 1];
+  }
+#pragma unroll
+  for (int by = 16; by > 0; by /= 2) {
+    index += __shfl_xor_sync(0xffffffffu, index, by);
+    structure += __shfl_xor_sync(0xffffffffu, structure, by);
+  }
+  if (lane == 0) {
+    const double windows = double(tile.height - batch.less) * double(tile.width - batch.less);
+    out[plane] = 1 - index / windows;
+    out[batch.planes + plane] = 1 - structure / windows;
+  }
+}
+
 namespace {
-
-// A power of two: scaling is exact.
-double scale_of(const SsimCudaOptions& o) { return std::exp2(-std::ceil(std::log2(o.range))); }
-
-template <int Size>
-SsimJob<Size> job_of(const SsimBatch& batch, const SsimCudaOptions& o) {
-  SsimJob<Size> job{};
-  job.batch = batch;
-  const double scale = scale_of(o), first = o.taps[0], weight = first * first;
-  for (int k = 0; k <= Size / 2; ++k) job.taps.tap[k] = float(o.taps[std::size_t(k)] / first);
-  job.weight = float(weight);
-  job.scale = float(scale);
-  job.c1 = float(o.c1 * scale * scale);
-  job.c2 = float(o.c2 * scale * scale / (o.unbiased * weight));
-  return job;
-}
-
-SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape& shape, const SsimCudaOptions& o,
-                   const SsimPlan& plan) {
-  const int size = int(o.taps.size());
-  SsimBatch batch{};
-  SsimTile& tile = batch.tile;
-  tile.x = std::int64_t(reinterpret_cast<std::uintptr_t>(x.data));
-  tile.y = std::int64_t(reinterpret_cast<std::uintptr_t>(y.data));
-  tile.x_row = x.stride[2] * bytes;
-  tile.x_pixel = x.stride[3] * bytes;
-  tile.y_row = y.stride[2] * bytes;
-  tile.y_pixel = y.stride[3] * bytes;
-  tile.height = shape.h;
-  tile.width = shape.w;
-  tile.strips = plan.strips;
-  tile.segments = plan.segments;
-  tile.rows = plan.rows;
-  batch.x_image = x.stride[0] * bytes;
-  batch.x_channel = x.stride[1] * bytes;
-  batch.y_image = y.stride[0] * bytes;
-  batch.y_channel = y.stride[1] * bytes;
-  batch.planes = int(shape.n * shape.c);
-  batch.channels = int(shape.c);
-  batch.blocks = int(shape.n * shape.c * plan.strips * plan.segments);
-  batch.columns = int(plan.threads);
-  batch.lead = o.reflect ? size / 2 : 0;
-  batch.less = o.reflect ? 0 : size - 1;
-  const std::int64_t unit = bytes == 1 ? 8 : 16;
-  const auto aligned = [&](std::int64_t address, std::int64_t row, std::int64_t image, std::int64_t channel) {
-    return address % unit == 0 && row % unit == 0 && (shape.n == 1 || image % unit == 0) &&
-           (shape.c == 1 || channel % unit == 0);
-  };
-  batch.packed = !o.reflect && shape.w % 8 == 0 && x.stride[3] == 1 && y.stride[3] == 1 &&
-                 aligned(tile.x, tile.x_row, batch.x_image, batch.x_channel) &&
-                 aligned(tile.y, tile.y_row, batch.y_image, batch.y_channel);
-  return batch;
-}
 
 template <class F>
 void with_fast_size(const SsimCudaOptions& o, F&& f) {
@@ -91,7 +63,7 @@ void forward(const SsimJob<Size>& job, Dtype dtype, int threads, double* partial
       }
     }
   });
-  SEMNR_LAUNCH(ssim_fold, job.batch.planes, 32, 0, stream, job.batch, partial, out);
+  ssim_fold_cuda(job.batch, partial, out, stream);
 }
 
 template <class R>
@@ -122,6 +94,10 @@ SsimGeneralJob<R> general_job(const Image& x, const Image& y, const Mask& valid,
 }
 
 }  // namespace
+
+void ssim_fold_cuda(const SsimBatch& batch, const double* partial, double* out, Stream stream) {
+  SEMNR_LAUNCH(ssim_fold, batch.planes, 32, 0, stream, batch, partial, out);
+}
 
 bool ssim_has_fast(int size) { return size == 7 || size == 11; }
 

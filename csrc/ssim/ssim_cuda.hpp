@@ -57,6 +57,9 @@ bool ssim_has_fast(int size);
 void ssim_forward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
                        const SsimPlan& plan, double* partial, double* out, float* map, Stream stream);
 
+// The last stage: out is 2 x planes, the means of l·c·s and of c·s, from the blocks' sums of what they lack to 1.
+void ssim_fold_cuda(const SsimBatch& batch, const double* partial, double* out, Stream stream);
+
 // Scores of tiles of different sizes. tiles: in device memory; packed: what SsimBatch says holds for each.
 void ssim_tiles_cuda(const SsimTile* tiles, int count, int blocks, Dtype dtype, bool packed,
                      const SsimCudaOptions& options, int threads, double* partial, double* out, Stream stream);

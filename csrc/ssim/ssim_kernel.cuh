@@ -96,11 +96,21 @@ __device__ __forceinline__ Strip strip_of(const SsimBatch& batch, bool map) {
   return s;
 }
 
-// partial[block] = sums over the windows of a strip of 1 - l·c·s and of 1 - c·s. map: (planes, h, w) or null.
-template <class T, int Size, bool Packed>
-__global__ void __launch_bounds__(kSsimThreads, 2) ssim_forward(const SsimJob<Size> job, double* partial, float* map) {
+// What a kernel does beside SSIM with the pixels that a walk reads: here nothing. See csrc/profile.
+struct Alone {
+  static constexpr bool kOneLoop = false;  // batches of whole and of other windows by one piece of code
+  template <class Reader>
+  __device__ __forceinline__ void ask(const Reader&, int) {}  // rows first to first + 7 were asked for
+  template <class Reader>
+  __device__ __forceinline__ void take(const Reader&, int) {}  // they are in the reader's registers
+};
+
+// A block's walk down its strip. partial[block] = sums over its windows of 1 - l·c·s and of 1 - c·s. map: (planes, h,
+// w) or null. make(strip): what goes on beside.
+template <class T, int Size, bool Packed, class Make>
+__device__ __forceinline__ void ssim_walk(const SsimJob<Size>& job, double* partial, float* map, unsigned char* shared,
+                                          Make&& make) {
   using Layout = SsimForwardLayout<Size>;
-  SEMNR_SHARED(shared);
   Strip& strip = *reinterpret_cast<Strip*>(shared);
   if (threadIdx.x == 0) strip = strip_of<Size>(job.batch, map != nullptr);
   __syncthreads();
@@ -113,33 +123,45 @@ __global__ void __launch_bounds__(kSsimThreads, 2) ssim_forward(const SsimJob<Si
   Ring<Size> ring;
   ring.clear();
   ColumnSums sums;
+  auto beside = make(strip);
   reader.ask(0);
+  beside.ask(reader, 0);
   centre<T>(strip, strip.rows + Size - 1, strip.columns + Size - 1, job.scale);
   __syncthreads();
   // Whole: each of the eight rows completes a window, and no map is wanted.
   const auto batch = [&](int first, auto whole) {
     reader.put(job.scale, shared + Layout::kPixels, Layout::kPixelPitch, from);
+    beside.take(reader, first);
     __syncthreads();
-    if (first + kBatch < strip.last) reader.ask(first + kBatch);
+    if (first + kBatch < strip.last) {
+      reader.ask(first + kBatch);
+      beside.ask(reader, first + kBatch);
+    }
     Sums row[8];
     along_row<Size>(job.taps, from, row);
 #pragma unroll
     for (int o = 0; o < 8; ++o) put_sums(to + o * 16, row[o]);
     __syncthreads();
-    if constexpr (decltype(whole)::value) {
+    constexpr int kWhole = decltype(whole)::value;  // 2: not known before
+    if (kWhole == 2 ? first >= Size - 1 && first <= strip.last_whole : kWhole == 1) {
       down_column<Size>(job, strip, column, ring, sums);
     } else {
       down_column<Size>(job, strip, column, first - (Size - 1), map, ring, sums);
     }
   };
-  // two loops, so that the one that matters has nothing else in it
-  int first = 0;
-  while (first < strip.last) {
+  if constexpr (decltype(beside)::kOneLoop) {
 #pragma unroll 1
-    for (; first >= Size - 1 && first <= strip.last_whole; first += kBatch) batch(first, std::true_type());
+    for (int first = 0; first < strip.last; first += kBatch) batch(first, std::integral_constant<int, 2>());
+  } else {
+    // two loops, so that the one that matters has nothing else in it
+    int first = 0;
+    while (first < strip.last) {
 #pragma unroll 1
-    for (; first < strip.last && (first < Size - 1 || first > strip.last_whole); first += kBatch) {
-      batch(first, std::false_type());
+      for (; first >= Size - 1 && first <= strip.last_whole; first += kBatch) batch(first, std::true_type());
+#pragma unroll 1
+      for (; first < strip.last && (first < Size - 1 || first > strip.last_whole); first += kBatch) {
+        batch(first, std::false_type());
+      }
     }
   }
   const bool live = int(threadIdx.x) < strip.columns;
@@ -165,28 +187,11 @@ __global__ void __launch_bounds__(kSsimThreads, 2) ssim_forward(const SsimJob<Si
   }
 }
 
-// out: two rows of planes, the means of l·c·s and of c·s, from the blocks' sums of what they lack to 1.
-// A warp a plane; the order of the sums is fixed.
-__global__ void __launch_bounds__(32) ssim_fold(const SsimBatch batch, const double* partial, double* out) {
-  const int plane = int(blockIdx.x), lane = int(threadIdx.x);
-  const SsimTile tile = batch.tiles == nullptr ? batch.tile : batch.tiles[plane];
-  const int blocks = int(tile.strips * tile.segments),
-            first = batch.tiles == nullptr ? plane * blocks : int(tile.first);
-  double index = 0, structure = 0;
-  for (int i = first + lane; i < first + blocks; i += 32) {
-    index += partial[2 * std::int64_t(i)];
-    structure += partial[2 * std::int64_t(i) + 1];
-  }
-#pragma unroll
-  for (int by = 16; by > 0; by /= 2) {
-    index += __shfl_xor_sync(0xffffffffu, index, by);
-    structure += __shfl_xor_sync(0xffffffffu, structure, by);
-  }
-  if (lane == 0) {
-    const double windows = double(tile.height - batch.less) * double(tile.width - batch.less);
-    out[plane] = 1 - index / windows;
-    out[batch.planes + plane] = 1 - structure / windows;
-  }
+// partial[block] = sums over the windows of a strip of 1 - l·c·s and of 1 - c·s. map: (planes, h, w) or null.
+template <class T, int Size, bool Packed>
+__global__ void __launch_bounds__(kSsimThreads, 2) ssim_forward(const SsimJob<Size> job, double* partial, float* map) {
+  SEMNR_SHARED(shared);
+  ssim_walk<T, Size, Packed>(job, partial, map, shared, [](const Strip&) { return Alone{}; });
 }
 
 }  // namespace semnr

@@ -243,12 +243,18 @@ class Reader {
     }
   }
 
- private:
+  // What was asked for: packed, eight pixels side by side; else a pixel a word, `group` of each eighth of the strip.
+  __device__ __forceinline__ const std::uint32_t* x() const { return x_; }
+  __device__ __forceinline__ const std::uint32_t* y() const { return y_; }
+  __device__ __forceinline__ std::uint32_t tail_x() const { return tail_x_; }
+  __device__ __forceinline__ std::uint32_t tail_y() const { return tail_y_; }
+
   // The pixel beyond the strip's columns that is this thread's: sixteen threads a row, of which Size - 1 have one.
   __device__ __forceinline__ int tail_row() const { return int(threadIdx.x) / 16; }
   __device__ __forceinline__ int tail_column() const { return (8 << strip_.shift) + int(threadIdx.x) % 16; }
   __device__ __forceinline__ bool in_tail() const { return tail_row() < kBatch && int(threadIdx.x) % 16 < kReach; }
 
+ private:
   __device__ __forceinline__ bool inside(int column) const {
     return column < strip_.columns + kReach && (Mirror || strip_.left + column >= 0);
   }

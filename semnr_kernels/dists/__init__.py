@@ -114,8 +114,8 @@ def dists(
     )
     run = _registry.choose(call, backend).run
     found = run(checked.x, checked.y, checked.data_range, checked.valid, net, resize, budget, window)
-    if nan == "error" and not bool(torch.isfinite(found.rows.detach()).all()):
-        _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+    if nan == "error":
+        _require_finite(found, checked.valid, net, x=checked.x, y=checked.y)
     return _result(found, checked, net, resize, reduction, return_map, map_window, details, overshoot)
 
 
@@ -161,10 +161,10 @@ def against(
     )
     run = _registry.choose(call, backend).run
     found = run(checked.x, kept, checked.data_range, None, net, kept.resize, budget, window)
-    if nan == "error" and not bool(torch.isfinite(found.rows.detach()).all()):
-        _checks.raise_if_nonfinite(x=checked.x, kept=kept.maps[0])
     if kept.filled is not None:
         checked = replace(checked, valid=kept.filled[1].expand(checked.x.shape[0], -1, -1, -1))
+    if nan == "error":
+        _require_finite(found, checked.valid, net, x=checked.x, kept=kept.maps[0])
     return _result(found, checked, net, kept.resize, reduction, return_map, map_window, details, overshoot)
 
 
@@ -292,6 +292,20 @@ def _result(
             "overshoot": overshoot,
         },
     )
+
+
+def _require_finite(found: Distance, valid: torch.Tensor | None, net: Network, **images: torch.Tensor) -> None:
+    bad = ~torch.isfinite(found.rows.detach())
+    if not bool(bad.any()):
+        return
+    _checks.raise_if_nonfinite(**images)
+    if valid is not None:  # without a valid pixel there is no distance
+        bad = bad & valid.any(dim=3).any(dim=2).any(dim=1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"dtype is {net.dtype}, and the network's values leave its range; accepted: torch.bfloat16, float32 or "
+            'float64, or nan="propagate"'
+        )
 
 
 def _budget(value: int | str | None) -> int:

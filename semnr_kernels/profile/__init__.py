@@ -104,7 +104,7 @@ def _on_cuda(
     named, _ = _registry._requested(backend)
     if named != "cuda-emulated" and (x.is_cpu or named not in ("auto", "cuda")):
         return None
-    if cuda.why_not(x, y, window, stride) is not None:
+    if cuda.why_not(x, y, (signal, background), window, stride) is not None:
         return None
     try:
         calls = [_registry.Call.of(op, x, y, masked=op == "cnr", taps=taps) for op in _OPS]

@@ -6,6 +6,7 @@ stage of csrc/cnr.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -65,6 +66,7 @@ class _Grid(NamedTuple):
 def why_not(
     x: torch.Tensor,
     y: torch.Tensor,
+    regions: Sequence[torch.Tensor],
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
 ) -> str | None:
@@ -74,26 +76,27 @@ def why_not(
         return f"scores {str(x.dtype).removeprefix('torch.')} one metric at a time"
     if min(height, width) < _SIZE:
         return f"takes images of {_SIZE} pixels and more a side"
-    if max(abs(s) for v in (x, y) for s in v.stride()[-2:]) * x.element_size() >= 2**31 or height * width >= 2**31:
-        return "takes images below 2**31 bytes"
+    if max(s for v in (x, y) for s in v.stride()[-2:]) * x.element_size() >= 2**31 or height * width >= 2**31:
+        return "takes images below 2**31 pixels, rows less than 2**31 bytes apart"
     if window is None or stride is None:
         return None
     down, across = (_Grid(*axis) for axis in zip((height, width), window, stride, strict=True))
     plan = _plan(height, width, down)
     if any(g.stride % _GROUP or g.rest % _GROUP or g.window > g.size for g in (down, across)):
-        return "takes windows and strides that are multiples of 8 pixels"
+        return "takes maps of windows and strides that are multiples of 8 pixels"
     if plan.threads % across.stride:
-        return f"takes strides across that divide {plan.threads} pixels"
+        return f"takes maps of strides across that divide {plan.threads} pixels"
     if width > plan.strips * plan.threads:
         return "takes no map of images whose last columns begin no window of SSIM"
     unit = _GROUP if x.element_size() == 1 else 16
-    straight = all(
-        v.stride(3) == 1
-        and v.data_ptr() % unit == 0
-        and all(s * v.element_size() % unit == 0 for s, n in zip(v.stride()[:3], v.shape[:3], strict=True) if n > 1)
-        for v in (x, y)
-    )
+    straight = all(_lies_straight(v, unit) for v in (x, y)) and all(_lies_straight(v, _GROUP) for v in regions)
     return None if width % _GROUP == 0 and straight else "takes maps of rows that lie straight and aligned"
+
+
+def _lies_straight(v: torch.Tensor, unit: int) -> bool:
+    """Pixels side by side, rows and images at multiples of `unit` bytes."""
+    apart = [s * v.element_size() for s, n in zip(v.stride()[:3], v.shape[:3], strict=True) if n > 1]
+    return v.stride(3) == 1 and not any(step % unit for step in (v.data_ptr(), *apart))
 
 
 def _plan(height: int, width: int, down: _Grid | None) -> ssim.Plan:

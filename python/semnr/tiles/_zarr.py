@@ -119,7 +119,7 @@ class ZarrStack(TileSource):
         columns = _journal_columns(self._where, len(self))
         if columns or "columns" not in self._group:
             return columns
-        for key, value in self._group["columns"].arrays():
+        for key, value in sorted(self._group["columns"].arrays()):  # listed in any order
             with explained(self.name, f"{self.name}/columns/{key}"):
                 values = value[:]
             if values.ndim == 2 and values.dtype == np.uint8:  # text: UTF-8 rows padded with zeros

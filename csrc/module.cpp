@@ -12,7 +12,7 @@ void bind_profile(pybind11::module_& m);
 void bind_ssim(pybind11::module_& m);
 
 PYBIND11_MODULE(SEMNR_MODULE, m) {
-  m.attr("ABI") = 3;  // semnr_kernels/_native.py holds the same number
+  m.attr("ABI") = 4;  // semnr_kernels/_native.py holds the same number
   m.attr("ISA") = SEMNR_ISA;
   m.def("cpu_runs", &semnr::cpu_runs, "Whether this CPU (and its system) runs modules built for `isa`.");
   bind_cnr(m);

@@ -111,11 +111,12 @@ def node(contract: F) -> F:
 
 
 def full_precision(function: F) -> F:
-    """Run `function` outside autocast: a score does not depend on it."""
+    """Run `function` outside autocast, convolutions in the precision of their dtype: a score depends on neither."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with _no_autocast(*args, *kwargs.values()):
+        given = (*args, *kwargs.values())
+        with _no_autocast(*given), _no_tf32(any(isinstance(v, torch.Tensor) and v.is_cuda for v in given)):
             return function(*args, **kwargs)
 
     return cast(F, call)
@@ -140,6 +141,22 @@ def _no_autocast(*arguments: Any) -> Any:
     """Autocast switched off for the device of the first tensor."""
     device = next((a.device.type for a in arguments if isinstance(a, torch.Tensor)), "cpu")
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+@contextmanager
+def _no_tf32(on_gpu: bool) -> Iterator[None]:
+    """cuDNN rounds the operands of float32 convolutions to ten bits unless told otherwise; its switch is global."""
+    convolutions = getattr(torch.backends.cudnn, "conv", None)  # torch 2.9 and later
+    owner, name = (convolutions, "fp32_precision") if convolutions is not None else (torch.backends.cudnn, "allow_tf32")
+    if not on_gpu or getattr(owner, name) in ("ieee", False):
+        yield
+        return
+    before = getattr(owner, name)
+    setattr(owner, name, "ieee" if convolutions is not None else False)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def _read(contract: Callable[..., Any]) -> _Node:

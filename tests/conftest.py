@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import emulated
 import pytest
 import torch
 
+# processes that tests start import the installed packages, not those of the source tree that they start in
+os.environ["PYTHONSAFEPATH"] = "1"
 emulated.provide()  # before the suites ask which backends run here
 
 

@@ -212,6 +212,14 @@ def test_what_is_no_klarf_is_refused_with_what_is_accepted(text) -> None:
         parse_klarf(text)
 
 
+def test_columns_that_are_named_again_after_rows_are_a_problem_and_the_rows_stay() -> None:
+    again = "Columns 2 { int32 XINDEX, int32 YINDEX }"
+    end = EIGHT.index("}", EIGHT.index(";", EIGHT.index("DEFECTID")))
+    klarf = parse_klarf(EIGHT[:end] + "}\n" + again + "\n" + EIGHT[end + 1 :])
+    assert klarf.wafers[0].defects == parse_klarf(EIGHT).wafers[0].defects
+    assert any("names its columns again" in problem for problem in klarf.problems)
+
+
 @settings(max_examples=FUZZ, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), text=st.sampled_from([ONE, EIGHT]))
 def test_damaged_text_never_raises_anything_but_klarf_error(seed, text) -> None:

@@ -493,6 +493,23 @@ def test_a_loss_under_autocast_takes_a_bfloat16_output_and_a_float32_target(name
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())  # type: ignore[arg-type]
 
 
+def test_convolutions_on_a_gpu_keep_the_precision_of_their_dtype_and_the_switch_is_put_back() -> None:
+    switch = torch.backends.cudnn.conv
+    before = switch.fp32_precision
+    try:
+        for given in ("tf32", "ieee"):
+            switch.fp32_precision = given
+            with pytest.raises(RuntimeError, match="within"), _library._no_tf32(True):
+                assert switch.fp32_precision == "ieee"
+                raise RuntimeError("within")
+            assert switch.fp32_precision == given
+        switch.fp32_precision = "tf32"
+        with _library._no_tf32(False):
+            assert switch.fp32_precision == "tf32"
+    finally:
+        switch.fp32_precision = before
+
+
 def test_without_autocast_two_dtypes_are_refused() -> None:
     x, y = pair()
     with pytest.raises(TypeError, match="x has dtype bfloat16 and y float32"):

@@ -165,7 +165,9 @@ def test_the_gradient_goes_to_the_candidate_and_not_to_the_reference(name: str) 
     getattr(semnr, name)(leaves[1], y.detach(), data_range=1.0, **options).backward()
     # FSIM's gradient is float32's, and images by themselves are rounded elsewhere than images in pairs
     scale = float(leaves[1].grad.abs().max())
-    torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-9, atol=(1e-5 if name == "fsim" else 1e-12) * scale)
+    torch.testing.assert_close(
+        leaves[0].grad, leaves[1].grad, rtol=1e-9, atol=(1e-5 if name == "fsim" else 1e-12) * scale
+    )
 
 
 def test_features_that_are_made_in_inference_mode_serve_in_training() -> None:

@@ -28,6 +28,8 @@ def supports(call: Call) -> str | None:
         return reason
     if call.shape[2] * call.shape[3] >= 2**31:
         return "takes images below 2**31 pixels a channel"
+    if call.shape[0] * call.shape[1] > _triton.SECOND_AXIS:
+        return f"takes at most {_triton.SECOND_AXIS} channels of images a call"
     o = call.options
     double = call.needs_grad or _autograd.in_double(
         call.dtype, o.get("precision", "float32"), bool(o.get("valid")), bool(o.get("want_components"))

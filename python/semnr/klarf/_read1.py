@@ -165,6 +165,10 @@ class Reader1:
             return
         images_at = self.columns.index("IMAGELIST") if "IMAGELIST" in self.columns else None
         plain = len(self.columns) if images_at is None else images_at
+        if plain == 0:
+            self.problems.append("DefectRecordSpec begins with IMAGELIST: the rows of its DefectList are not read")
+            self.cursor.statement()
+            return
         while (token := self.cursor.next) is not None:
             if token.is_mark(";"):
                 self.cursor.take()

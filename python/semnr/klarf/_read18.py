@@ -69,7 +69,7 @@ class Reader18:
             setup_id=_text(lot.first("RecipeID")),
             station=tuple(str(v) for v in lot.fields.get("InspectionStationID", ())),
             wafers=tuple(self._wafer(wafer, lot) for wafer in wafers),
-            classes={} if classes is None else {int(r[0]): str(r[1]) for r in classes.rows if _is_number(r[0])},
+            classes={int(r[0]): str(r[1]) for r in _wide(classes) if _is_number(r[0])},
             problems=tuple(self.problems),
         )
 
@@ -146,6 +146,9 @@ class Reader18:
             if token.text == "Columns" and not token.quoted:
                 self._skip_count()
                 parts = self._braced()
+                if table.rows:
+                    self._problem(token, f"{name.text} names its columns again after rows; they are kept as they were")
+                    continue
                 kinds = [part[0].text.lower() for part in parts]
                 table.columns = [part[-1].text.upper() for part in parts]
             elif token.text == "Data" and not token.quoted:
@@ -183,7 +186,7 @@ class Reader18:
     def _wafer(self, record: Record, lot: Record) -> InspectedWafer:
         slot = record.first("SlotNumber")
         plans = [test.lists.get("SampleTestPlanList") for test in record.all("TestRecord")]
-        rows = [row for plan in plans if plan is not None for row in plan.rows]
+        rows = [row for plan in plans for row in _wide(plan)]
         return InspectedWafer(
             wafer_id=record.name,
             layout=self._layout(record, lot),
@@ -229,6 +232,11 @@ def _image(part: list[Token]) -> ImageRef:
         page=None if index is None else int(index),
         kind=part[3].text if len(part) > 3 else (part[1].text if len(part) > 1 else None),
     )
+
+
+def _wide(table: Table | None) -> list[list[Any]]:
+    """Rows of two cells and more."""
+    return [] if table is None else [row for row in table.rows if len(row) > 1]
 
 
 def _is_number(cell: Any) -> bool:

@@ -67,14 +67,21 @@ def read_rows(run: Path, columns: list[str] | None = None) -> Any:
     return table.sort_by("index") if "index" in table.column_names else table  # problems of the source come last
 
 
+def part_files(run: Path) -> list[Path]:
+    """In the order in which they were written."""
+    return sorted((run / FOLDER).glob("part-*.parquet"))
+
+
 def parts(run: Path, columns: list[str] | None = None) -> Iterator[Any]:
     """The parts as pyarrow Tables, one at a time; columns that a part does not have are left out of it."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for path in sorted((run / FOLDER).glob("part-*.parquet")):
+    for path in part_files(run):
         file = pq.ParquetFile(path)
         wanted = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-        yield file.read(columns=wanted)
+        yield file.read(columns=wanted, use_threads=False)  # small parts: threads only hold memory
+    pa.default_memory_pool().release_unused()
 
 
 def done_tiles(run: Path) -> TileIds:

@@ -114,7 +114,7 @@ def guard(
         before=None if before is None else before.label or "before",
         after=after.label or "after",
         tiles=len(after),
-        flowchart=_flowchart.walk(rules, signals, before, after),
+        flowchart=_flowchart.walk(rules, signals, before, after, waived),
     )
 
 

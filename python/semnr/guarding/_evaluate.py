@@ -157,7 +157,7 @@ def ranged(rule: Range, after: Profile) -> Finding:
             continue
         mean, se, _ = _mean(values[seen])
         evidence |= {bound.column: mean, f"{bound.column}_se": se}
-        evidence[f"{bound.column}_furthest"] = float(values[seen][np.abs(values[seen] - _middle(bound)).argmax()])
+        evidence[f"{bound.column}_furthest"] = _furthest(values[seen], bound)
         if seen.sum() > max(1.0, rule.share * n):  # tiles that are each unsure can be sure together
             fired |= mean - rule.z * se > bound.above or mean + rule.z * se < bound.below
         with np.errstate(invalid="ignore"):
@@ -218,13 +218,13 @@ def _beyond(bound: Bound, values: np.ndarray, errors: np.ndarray, z: float) -> n
         return (values - z * errors > min(bound.above, bound.certain)) | (values + z * errors < bound.below)
 
 
-def _middle(bound: Bound) -> float:
-    """The value that the bounds lie around."""
+def _furthest(values: np.ndarray, bound: Bound) -> float:
+    """The value on the bound's side that strays most; between two bounds, from their middle."""
     if math.isinf(bound.below):
-        return -1e300
+        return float(values.max())
     if math.isinf(bound.above):
-        return 1e300
-    return (bound.below + bound.above) / 2
+        return float(values.min())
+    return float(values[np.abs(values - (bound.below + bound.above) / 2).argmax()])
 
 
 def tiles_scored(before: Profile | None, after: Profile) -> Finding | None:

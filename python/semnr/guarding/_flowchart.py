@@ -21,7 +21,7 @@ _ANSWERS = {FIRED: "yes", CLEAR: "no"}
 
 
 def walk(
-    rules: Rules, signals: Sequence[Signal], before: Profile | None, after: Profile
+    rules: Rules, signals: Sequence[Signal], before: Profile | None, after: Profile, waived: Sequence[str] = ()
 ) -> tuple[Mapping[str, Any], ...]:
     """Steps in order: "question", "answer" (yes, no, unknown, not evaluated, not comparable), "numbers", "next" (the
     next question, or the outcome) and "signal" (what a "yes" raises, else None)."""
@@ -37,7 +37,7 @@ def walk(
                 "signal": name if signal.status == FIRED else None,
             }
         )
-    ends = [*(s["question"] for s in steps[1:]), _outcome(signals)]
+    ends = [*(s["question"] for s in steps[1:]), _outcome(signals, waived)]
     return tuple({**step, "next": end} for step, end in zip(steps, ends, strict=True))
 
 
@@ -86,12 +86,16 @@ def _numbers(signal: Signal) -> dict[str, Any]:
     return {k: signal.evidence[k] for k in keys}
 
 
-def _outcome(signals: Sequence[Signal]) -> str:
+def _outcome(signals: Sequence[Signal], waived: Sequence[str]) -> str:
     fired = [s.name.replace("_", " ") for s in signals if s.status == FIRED and s.gate]
     if fired:
         return f"reject: {', '.join(fired)}"
-    lacking = [s.name.replace("_", " ") for s in signals if s.required and s.status in NO_EVIDENCE]
-    return f"hold: no evidence on {', '.join(lacking)}" if lacking else "accept: nothing that PSNR would hide was found"
+    lacking = [s for s in signals if s.required and s.status in NO_EVIDENCE]
+    if missing := [s.name.replace("_", " ") for s in lacking if s.name not in waived]:
+        return f"hold: no evidence on {', '.join(missing)}"
+    if lacking:
+        return f"accept: without evidence, but waived by name: {', '.join(s.name.replace('_', ' ') for s in lacking)}"
+    return "accept: nothing that PSNR would hide was found"
 
 
 def _short(value: Any) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from peers import alternate, images, median
+from peers import images, measure
 from scipy.ndimage import uniform_filter
 
 import semnr
@@ -202,12 +202,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_cnr(case: str, benchmark) -> None:  # type: ignore[no-untyped-def]
-    make, *arguments = CASES[case]
-    calls = make(*arguments)
-    work, _ = calls.pop("work"), calls.pop("pixels")
-    peers = {name: median(times) for name, times in alternate(calls, seconds=1.0).items()}
-    benchmark.extra_info |= {"work": work, "alternating_medians": peers, "threads": torch.get_num_threads()}
-    benchmark(calls["semnr"])
+    measure(CASES[case], benchmark)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from peers import alternate, median, peer
+from peers import alternate, measure, median, peer
 
 from semnr_kernels.fsim import features, fsim, similarity
 
@@ -138,12 +138,7 @@ CASES: dict[str, tuple] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_fsim(case: str, benchmark) -> None:  # type: ignore[no-untyped-def]
-    make, *arguments = CASES[case]
-    calls = make(*arguments)
-    work, _ = calls.pop("work"), calls.pop("pixels")
-    peers = {name: median(times) for name, times in alternate(calls, seconds=1.0).items()}
-    benchmark.extra_info |= {"work": work, "alternating_medians": peers, "threads": torch.get_num_threads()}
-    benchmark(calls["semnr"])
+    measure(CASES[case], benchmark)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from peers import alternate, images, median
+from peers import images, measure
 
 from semnr_kernels.gradient import gradient_similarity
 
@@ -60,12 +60,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_gradient(case: str, benchmark) -> None:  # type: ignore[no-untyped-def]
-    make, *arguments = CASES[case]
-    calls = make(*arguments)
-    work, _ = calls.pop("work"), calls.pop("pixels")
-    peers = {name: median(times) for name, times in alternate(calls, seconds=1.0).items()}
-    benchmark.extra_info |= {"work": work, "alternating_medians": peers, "threads": torch.get_num_threads()}
-    benchmark(calls["semnr"])
+    measure(CASES[case], benchmark)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peers import alternate, images, median, peer
+from peers import images, measure, peer
 
 import semnr
 from semnr_kernels.ssim import ssim
@@ -82,12 +82,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_ssim(case: str, benchmark) -> None:  # type: ignore[no-untyped-def]
-    make, *arguments = CASES[case]
-    calls = make(*arguments)
-    work, _ = calls.pop("work"), calls.pop("pixels")
-    peers = {name: median(times) for name, times in alternate(calls, seconds=1.0).items()}
-    benchmark.extra_info |= {"work": work, "alternating_medians": peers, "threads": torch.get_num_threads()}
-    benchmark(calls["semnr"])
+    measure(CASES[case], benchmark)
 
 
 if __name__ == "__main__":

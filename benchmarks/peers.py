@@ -57,6 +57,16 @@ def alternate(
     return times
 
 
+def measure(case: tuple, benchmark: Any) -> None:
+    """Our call under pytest-benchmark, beside it the medians of all calls in turn. case: (make, *arguments)."""
+    make, *arguments = case
+    calls = make(*arguments)
+    work, _ = calls.pop("work"), calls.pop("pixels")
+    peers = {name: median(times) for name, times in alternate(calls, seconds=1.0).items()}
+    benchmark.extra_info |= {"work": work, "alternating_medians": peers, "threads": torch.get_num_threads()}
+    benchmark(calls["semnr"])
+
+
 def median(times: list[float]) -> float:
     return statistics.median(times)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,14 +18,6 @@ from semnr.tiles import TileKey, create_tiles
 
 RNG = np.random.default_rng
 DETECTOR = Detector(dose=80.0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def blur(stack: np.ndarray, sigma: float) -> np.ndarray:

@@ -18,15 +18,6 @@ from semnr._profile import Profile
 FOUR = ("psnr", "ssim", "fsim", "cnr")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    """Small images: threads only get into each other's way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def stack(count: int = 3, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
     pairs = [cases.noisy_pair(side, side, sigma=0.05 + 0.02 * i, seed=i) for i in range(count)]
     return tuple(np.stack(v)[:, None] for v in zip(*pairs, strict=True))  # type: ignore[return-value]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -24,14 +23,6 @@ RNG = np.random.default_rng
 RHO, SIZES = 0.47, (3.0, 4.2, 6.0, 8.5, 12.0)
 WHITEN = np.array([1, -RHO]) / math.sqrt(1 - RHO**2)
 DETECTOR = Detector(dose=80.0, correlation=RHO)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def line_noise(rng: np.random.Generator, count: int, side: int) -> np.ndarray:

@@ -40,16 +40,14 @@ class Trust:
             found |= self._transfer(parts, data_range, omit)
             if y is None:
                 found |= self._estimates(parts, data_range, omit)
-        images = [None if v is None else to_numpy(v) for v in (noisy, x, y)]
         if noisy is not None and (self.tests or with_map):
             columns, shown = _tests(noisy, x, data_range, omit, self.scan_axis, with_map)
-            second = parts.get("noisy_2")
-            witness = images[2] if y is not None else None if second is None else to_numpy(second)
-            found |= columns | _changes.columns(images[0], images[1], witness, data_range=data_range)
+            witness = _array(parts.get("noisy_2") if y is None else y)
+            found |= columns | _changes.columns(_array(noisy), _array(x), witness, data_range=data_range)
         if self.metrology is not None:
             from ..metrology._columns import columns as measured
 
-            found |= measured(images[0], images[1], images[2], pixel_nm, self.metrology)
+            found |= measured(_array(noisy), _array(x), _array(y), pixel_nm, self.metrology)
         return found, shown
 
     def _transfer(self, parts: dict[str, Any], data_range: float | None, nan: str) -> dict[str, Any]:
@@ -72,6 +70,11 @@ class Trust:
         )
         # two frames prove less than three, and a reader of the table should see which it were
         return {**found.columns(), "frames": np.full(len(found), float(found.frames)), "frames_problem": found.problems}
+
+
+def _array(images: Any) -> np.ndarray | None:
+    """On the host, where it is asked for: a batch on a device is not fetched for nothing."""
+    return None if images is None else to_numpy(images)
 
 
 def _tests(

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "make a small wafer, denoise it in three ways, score, guard and report",
     "score": "score a stream of tiles against its reference",
     "denoise": "denoise a stream of tiles",
+    "train": "train a denoiser on the generator or on your own tiles",
     "guard": "hold a candidate's scores against those of the released denoiser",
     "report": "one self-contained HTML file of scored runs",
     "synth": "write a synthetic SEM wafer with known truth",

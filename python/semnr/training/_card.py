@@ -49,8 +49,9 @@ def write(
         "- Loss: " + ", ".join(f"{name} {weight:g}" for name, weight in recipe.loss.items() if weight),
         f"- Machine: {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "- Choice: largest profile area among candidates with a mean evidence transfer within "
-        f"{recipe.validation.transfer[0]:g} to {recipe.validation.transfer[1]:g} and no fired guardrail",
-        "" if chooser.dists else "- DISTS had no calibrated weights here: the area is that of four axes",
+        f"{recipe.validation.transfer[0]:g} to {recipe.validation.transfer[1]:g}, no fired guardrail against "
+        f"{recipe.validation.baseline} and an area above its own",
+        *([] if chooser.dists else ["- DISTS had no calibrated weights here: the area is that of four axes"]),
         "",
     ]
     if not passed:
@@ -80,7 +81,7 @@ def _rows(recipe: Recipe, network: SemDenoiser, chooser: Chooser) -> dict[str, M
         return {}
     limits = {"transfer": recipe.validation.transfer, "dists": chooser.dists}
     rows = {"noisy": _judge.judge(held_out.noisy, held_out, **limits).figures}
-    if chooser.baseline is not None:
+    if chooser.baseline is not None and recipe.validation.baseline != "noisy":
         rows[recipe.validation.baseline] = chooser.baseline.figures
     rows[recipe.name] = _judge.judge(_judge.run(network, held_out), held_out, **limits).figures
     if recipe.data.mode == "synthetic":

@@ -73,7 +73,8 @@ class Steps:
 @dataclass(frozen=True)
 class Validation:
     """Held-out tiles, every so many steps. A model is chosen by profile area among those whose mean evidence
-    transfer is within `transfer` and on which no guardrail fires against the best so far (at first: `baseline`)."""
+    transfer is within `transfer`, on which no guardrail fires against `baseline` (a classical model, or "noisy" for
+    none), and whose area exceeds the baseline's."""
 
     every: int = 1000
     tiles: int = 24

@@ -61,6 +61,7 @@ def fit(recipe: Recipe, out: Path, *, source: Any, resume: bool, quiet: bool) ->
         # batches are made in the main process on purpose: two processors have their hands full with the network
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own, of a newer torch
         go_on = resume and checkpoint.is_file()
         # the checkpoint is our own: tensors, the optimiser's state and plain data
         trainer.fit(module, ckpt_path=str(checkpoint) if go_on else None, weights_only=True if go_on else None)

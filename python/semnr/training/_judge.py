@@ -109,14 +109,15 @@ def judge(
     denoised: Tensor,
     held_out: HeldOut,
     *,
-    before: Profile | None = None,
+    baseline: Judged | None = None,
     transfer: tuple[float, float] = (0.97, 1.03),
     dists: bool = False,
     label: str = "",
 ) -> Judged:
-    """Profile area, evidence transfer and the guardrails against `before`.
+    """Profile area, evidence transfer and the guardrails against a baseline.
 
-    Eligible is a candidate whose mean transfer lies within `transfer` and on which no rule fires. With a second
+    Eligible is a candidate whose mean transfer lies within `transfer`, on which no rule fires, and whose area exceeds
+    the baseline's: a network that has not begun to denoise passes all evidence too. With a second
     frame in place of a reference the score is minus the error that its noise does not touch, over the noise's
     variance; with neither it is NaN and nothing is eligible on evidence.
     """
@@ -150,9 +151,11 @@ def judge(
     }
     if dists:
         figures["dists"] = float(np.nanmean(profile.dists))
-    verdict = semnr.guard(before, profile, evidence, allow_unknown=())
+    before = None if baseline is None else baseline.profile
+    verdict = semnr.guard(before, profile, evidence)
     fired = tuple(signal.name for signal in verdict.signals if signal.status == "fired")
-    return Judged(figures["area"], within and not fired, fired, figures, profile)
+    above = baseline is None or figures["area"] > baseline.score
+    return Judged(figures["area"], within and above and not fired, fired, figures, profile)
 
 
 def dists_there() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -104,11 +105,18 @@ def _band(v: Tensor, low: float, high: float) -> Tensor:
 
 
 def _gaussian(v: Tensor, sigma: float) -> Tensor:
-    taps = _taps(sigma).to(v)
-    reach = len(taps) // 2
-    v = functional.pad(v, (reach, reach, reach, reach), mode="reflect")
-    v = functional.conv2d(v, taps.reshape(1, 1, 1, -1))
-    return functional.conv2d(v, taps.reshape(1, 1, -1, 1))
+    """Blur as two products with banded matrices: on small patches much faster than convolving one channel."""
+    rows, columns = (_blur(n, sigma).to(v) for n in v.shape[-2:])
+    return rows @ v @ columns.T
+
+
+@functools.lru_cache(maxsize=32)
+def _blur(n: int, sigma: float) -> Tensor:
+    """(n, n): a Gaussian along one axis, normalised at the borders."""
+    at = torch.arange(n, dtype=torch.float32)
+    far = at[:, None] - at
+    weights = torch.exp(-0.5 * (far / sigma) ** 2) * (far.abs() <= math.ceil(3 * sigma))
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def _taps(sigma: float) -> Tensor:

@@ -115,7 +115,6 @@ class Chooser(lightning.Callback):
         self.best: float | None = None
         self.waited = 0
         self.baseline: _judge.Judged | None = None
-        self.incumbent: Any = None  # profile that the guardrails compare with
         self.dists = recipe.validation.dists and _judge.dists_there()
 
     def state_dict(self) -> dict[str, Any]:
@@ -135,13 +134,9 @@ class Chooser(lightning.Callback):
             limit, align = recipe.validation.tiles, recipe.model.align
             self.held_out = _judge.from_tiles(tiles.held_out, recipe.data.mode, align, limit)
         if self.held_out.against == "reference":
-            found = _judge.classical(self.held_out, recipe.validation.baseline)
-            self.baseline = self._judge(found, None, recipe.validation.baseline)
-            self.incumbent = self.baseline.profile
-            best = self.out / "best.safetensors"
-            if self.best is not None and best.is_file():  # a resumed run compares with the model it had
-                network = _weights.load(best).network
-                self.incumbent = self._judge(_judge.run(network, self.held_out), None, "best").profile
+            name = self.recipe.validation.baseline
+            found = self.held_out.noisy if name == "noisy" else _judge.classical(self.held_out, name)
+            self.baseline = self._judge(found, None, name)
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         step = trainer.global_step
@@ -158,7 +153,7 @@ class Chooser(lightning.Callback):
         if self.held_out.against == "none":  # a single frame has no evidence: the newest model is kept
             found = _judge.Judged(-loss, True, (), {}, None)
         else:
-            found = self._judge(_judge.run(network, self.held_out), self.incumbent, f"step {step}")
+            found = self._judge(_judge.run(network, self.held_out), self.baseline, f"step {step}")
         better = found.eligible and (self.best is None or found.score > self.best or self.held_out.against == "none")
         row = {
             "step": step, "minutes": round(module.clock.seconds / 60, 3), "loss": loss, "score": found.score,
@@ -171,7 +166,7 @@ class Chooser(lightning.Callback):
             print(_line(row), file=sys.stderr, flush=True)
         trainer.logger.log_metrics({k: v for k, v in row.items() if isinstance(v, float)}, step)
         if better:
-            self.best, self.waited, self.incumbent = found.score, 0, found.profile or self.incumbent
+            self.best, self.waited = found.score, 0
             self.save(network, "best", step)
         elif self.best is not None:
             self.waited += 1
@@ -192,10 +187,10 @@ class Chooser(lightning.Callback):
                 self._ranges = _judge.ranges(rows)
         return self._ranges
 
-    def _judge(self, denoised: Tensor, before: Any, label: str) -> _judge.Judged:
+    def _judge(self, denoised: Tensor, baseline: _judge.Judged | None, label: str) -> _judge.Judged:
         limits = self.recipe.validation.transfer
         assert self.held_out is not None  # noqa: S101
-        return _judge.judge(denoised, self.held_out, before=before, transfer=limits, dists=self.dists, label=label)
+        return _judge.judge(denoised, self.held_out, baseline=baseline, transfer=limits, dists=self.dists, label=label)
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -72,38 +72,58 @@ def estimate_noise_frames(frames: Any, *, data_range: float | None = None, regis
     )
 
 
-def drift(reference: np.ndarray, frame: np.ndarray, smooth: float = 1.5) -> np.ndarray:
+def drift(reference: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """(rows, columns) by which the content of `frame` lies further down and right than in `reference`, to a fraction
     of a pixel.
 
-    Cross-correlation of the smoothed, windowed frames, its peak refined by a parabola on a grid of a quarter pixel
-    (a plain parabola over whole pixels is biased). Noise that correlates along the line does not lock the peak at 0:
-    it is independent between frames.
+    Generalised cross-correlation (Knapp and Carter, doi 10.1109/TASSP.1976.1162830): each frequency counts by how well
+    its phase is known over the noise, S / (N² + 2 N S). A plain correlation is led by the strongest structure,
+    which along a line says nothing of the shift. The peak is refined on grids of 1/4 and 1/20 px and by a parabola.
+    Where the frames have no structure across an axis, that component means nothing.
     """
-    from scipy import ndimage
+    a, b = (np.asarray(x, np.float64) for x in (reference, frame))
+    first = _drift(a, b)
+    whole = np.rint(first)
+    if not whole.any():
+        return first
+    # once more on what both show: a window that lies on different places of the two pulls towards no drift
+    return whole + _drift(*_overlap(a, b, whole))
 
-    a, b = (ndimage.gaussian_filter(np.asarray(x, np.float64), smooth) for x in (reference, frame))
+
+def _drift(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     window = np.outer(*(np.hanning(n + 2)[1:-1] for n in a.shape))
-    a, b = ((x - (x * window).sum() / window.sum()) * window for x in (a, b))
-    spectrum = np.conj(np.fft.rfft2(a)) * np.fft.rfft2(b)
-    whole = np.fft.irfft2(spectrum, s=a.shape)
-    limit = [n // 4 for n in a.shape]
-    allowed = np.zeros(a.shape, bool)
-    allowed[np.ix_(*[np.r_[0 : k + 1, n - k : n] for k, n in zip(limit, a.shape, strict=True)])] = True
-    peak = np.unravel_index(int(np.where(allowed, whole, -np.inf).argmax()), a.shape)
-    centre = np.array([p - n if p > n // 2 else p for p, n in zip(peak, a.shape, strict=True)], np.float64)
+    shape = a.shape
+    a, b = (np.fft.rfft2((x - (x * window).sum() / window.sum()) * window) for x in (a, b))
+    spectrum = np.conj(a) * b * _phase_weight((np.abs(a) ** 2 + np.abs(b) ** 2) / 2)
+    whole = np.fft.irfft2(spectrum, s=shape)
+    allowed = np.zeros(shape, bool)
+    allowed[np.ix_(*[np.r_[0 : n // 4 + 1, n - n // 4 : n] for n in shape])] = True
+    peak = np.unravel_index(int(np.where(allowed, whole, -np.inf).argmax()), shape)
+    centre = np.array([p - n if p > n // 2 else p for p, n in zip(peak, shape, strict=True)], np.float64)
+    weight = np.full(spectrum.shape[1], 2.0)  # each column of the half spectrum stands for two, but for its ends
+    weight[0] = 1.0
+    if shape[1] % 2 == 0:
+        weight[-1] = 1.0
     for step in (0.25, 0.05):
         offsets = np.arange(-4, 5) * step
-        rows = np.exp(2j * np.pi * np.outer(centre[0] + offsets, np.fft.fftfreq(a.shape[0])))
-        weight = np.full(spectrum.shape[1], 2.0)
-        weight[0] = 1.0
-        if a.shape[1] % 2 == 0:
-            weight[-1] = 1.0
-        columns = np.exp(2j * np.pi * np.outer(np.fft.rfftfreq(a.shape[1]), centre[1] + offsets)) * weight[:, None]
+        rows = np.exp(2j * np.pi * np.outer(centre[0] + offsets, np.fft.fftfreq(shape[0])))
+        columns = np.exp(2j * np.pi * np.outer(np.fft.rfftfreq(shape[1]), centre[1] + offsets)) * weight[:, None]
         near = (rows @ spectrum @ columns).real
         i, j = np.unravel_index(int(near.argmax()), near.shape)
         centre = centre + np.array([_vertex(near[:, j], i), _vertex(near[i], j)]) * step
     return centre
+
+
+def _phase_weight(power: np.ndarray) -> np.ndarray:
+    """Weight of each frequency (rows of fftfreq, columns of rfftfreq) from the frames' mean power."""
+    from scipy import ndimage
+
+    smooth = ndimage.uniform_filter(power, (7, 5), mode=("wrap", "nearest"))
+    # lines are independent: what is at high frequency across them is noise, at each frequency along them
+    high = np.abs(np.fft.fftfreq(power.shape[0])) > 0.3
+    noise = np.median(smooth[high], axis=0) + 1e-12 * float(smooth.max()) + 1e-300
+    signal = np.maximum(smooth - 1.5 * noise, 0.0)  # the spare half: the noise's own power scatters
+    return signal / (noise * (noise + 2 * signal))
 
 
 def _vertex(values: np.ndarray, at: int) -> float:

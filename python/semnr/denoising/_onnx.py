@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,18 @@ def export_onnx(model: str | Path, out: str | Path) -> Path:
     example: tuple[Any, ...] = (torch.zeros(1, 1, side, side), torch.tensor([[0.0, 1.0, 1.0, 0.0, 0.0]]))
     path.parent.mkdir(parents=True, exist_ok=True)
     # the tracing exporter needs no further package, and the network has no branch for it to lose
-    torch.onnx.export(
-        network,
-        example,
-        str(path),
-        input_names=["noisy", "law"],
-        output_names=["denoised"],
-        dynamic_axes={"noisy": {0: "n", 2: "h", 3: "w"}, "law": {0: "n"}, "denoised": {0: "n", 2: "h", 3: "w"}},
-        opset_version=18,
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network,
+            example,
+            str(path),
+            input_names=["noisy", "law"],
+            output_names=["denoised"],
+            dynamic_axes={"noisy": {0: "n", 2: "h", 3: "w"}, "law": {0: "n"}, "denoised": {0: "n", 2: "h", 3: "w"}},
+            opset_version=18,
+            dynamo=False,
+        )
     written = onnx.load(str(path))
     facts = {
         "semnr": json.dumps(

@@ -47,13 +47,17 @@ class Denoising(lightning.LightningModule):
         self.log_dict({f"loss_{name}": value for name, value in terms.items()})
         return total
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        super().optimizer_step(*args, **options)
+        # here, not at the end of the batch: callbacks, which judge and save, come before that
         # a decay of 0.999 from the first step on would keep the start for thousands of steps
         if int(self.average.n_averaged) < 10:
             self.average.module.load_state_dict(self.network.state_dict())
             self.average.n_averaged.fill_(int(self.average.n_averaged) + 1)
         else:
             self.average.update_parameters(self.network)
+
+    def on_train_batch_start(self, *_: Any) -> None:
         if self.clock.over:
             self.trainer.should_stop = True
 

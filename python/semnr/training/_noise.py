@@ -187,7 +187,8 @@ def _low_pass(white: Tensor, correlation: Tensor) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, dtype=white.dtype)
     taps = torch.exp(-0.5 * (offsets / width.reshape(-1, 1)) ** 2)
     taps = taps / torch.sqrt((taps**2).sum(dim=1, keepdim=True))
-    padded = torch.nn.functional.pad(white[:, 0], (radius, radius), mode="reflect")
+    # the ends of a line share noise: mirrored ones would have more of it
+    padded = torch.nn.functional.pad(white[:, 0], (radius, radius), mode="circular")
     # one image a group: each has its own taps
     return torch.nn.functional.conv1d(
         padded.transpose(0, 1), taps.unsqueeze(1), groups=len(white)

@@ -155,7 +155,7 @@ def test_bfloat16_stays_within_its_stated_error(weights: Path) -> None:
     x = noisy().astype(np.float64)
     full, half = (denoise(x, model=str(weights), precision=p) for p in ("float32", "bfloat16"))
     error = np.abs(half - full)
-    assert 0 < error.max()
+    assert error.max() > 0
     assert error.std() < 0.02 * estimate_noise(noisy()).sigma()
 
 
@@ -332,7 +332,9 @@ def test_frames_are_denoised_as_their_mean(weights: Path) -> None:
     assert denoise_frames(frames, model=str(weights)).shape == (96, 96)
 
 
-@pytest.mark.parametrize("frames", [[np.zeros((64, 64))], [np.zeros((64, 64)), np.zeros((64, 65))], np.zeros((2, 8, 8))])
+@pytest.mark.parametrize(
+    "frames", [[np.zeros((64, 64))], [np.zeros((64, 64)), np.zeros((64, 65))], np.zeros((2, 8, 8))]
+)
 def test_what_are_no_frames_of_a_site_is_refused(frames: Any) -> None:
     with pytest.raises(ValueError, match="frames has"):
         fuse(frames)
@@ -405,7 +407,9 @@ def test_each_term_of_the_loss_is_least_at_the_target() -> None:
         assert blurred > at + 3e-4, term
         x = batch["noisy"].clone().requires_grad_()
         loss(x, batch)[0].backward()
-        assert torch.isfinite(x.grad).all() and x.grad.abs().sum() > 0, term
+        assert x.grad is not None
+        assert torch.isfinite(x.grad).all(), term
+        assert x.grad.abs().sum() > 0, term
 
 
 def test_a_wiped_out_defect_costs_and_a_kept_one_does_not() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from semnr.denoising._noise import _LAGS, NoiseModel, _line, _points
-
 
 
 def estimate_noise_frames(frames: Any, *, data_range: float | None = None, register: bool = True) -> NoiseModel:
@@ -29,7 +29,7 @@ def estimate_noise_frames(frames: Any, *, data_range: float | None = None, regis
         data_range = float(np.iinfo(kind).max)
     top = np.inf if data_range is None else data_range
     levels, differences, products, clipped = [], [], np.zeros((_LAGS, 2)), np.zeros(2)
-    for a, b in zip(stack[:-1], stack[1:], strict=True):
+    for a, b in pairwise(stack):
         if register:
             a, b = _overlap(a, b, np.rint(drift(a, b)).astype(int))
         from scipy import ndimage
@@ -47,7 +47,8 @@ def estimate_noise_frames(frames: Any, *, data_range: float | None = None, regis
             p, q = d[:, lag:][both], d[:, :-lag][both]
             products[lag - 1] += ((p * q).sum(), 0.5 * ((p**2).sum() + (q**2).sum()))
     level, difference = np.concatenate(levels), np.concatenate(differences)
-    edges = np.linspace(*np.quantile(level, (0.001, 0.999)), 33)
+    low, high = (float(v) for v in np.quantile(level, (0.001, 0.999)))
+    edges = np.linspace(low, high, 33)
     index = np.clip(np.searchsorted(edges, level, side="right") - 1, 0, 31)
     points = _points(level, difference, index, np.ones(level.size, bool))
     sigma_points = np.sqrt(points[1])
@@ -109,8 +110,8 @@ def _drift(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         rows = np.exp(2j * np.pi * np.outer(centre[0] + offsets, np.fft.fftfreq(shape[0])))
         columns = np.exp(2j * np.pi * np.outer(np.fft.rfftfreq(shape[1]), centre[1] + offsets)) * weight[:, None]
         near = (rows @ spectrum @ columns).real
-        i, j = np.unravel_index(int(near.argmax()), near.shape)
-        centre = centre + np.array([_vertex(near[:, j], i), _vertex(near[i], j)]) * step
+        i, j = divmod(int(near.argmax()), near.shape[1])
+        centre += np.array([_vertex(near[:, j], i), _vertex(near[i], j)]) * step
     return centre
 
 

@@ -35,7 +35,7 @@ def write(
     passed: bool,
 ) -> Path:  # fmt: skip
     held_out = chooser.held_out
-    assert held_out is not None  # noqa: S101
+    assert held_out is not None
     layout = network.layout
     lines = [
         f"# Model card: {recipe.name}",
@@ -76,10 +76,10 @@ def write(
 
 def _rows(recipe: Recipe, network: SemDenoiser, chooser: Chooser) -> dict[str, Mapping[str, float]]:
     held_out = chooser.held_out
-    assert held_out is not None  # noqa: S101
+    assert held_out is not None
     if held_out.against == "none":
         return {}
-    limits = {"transfer": recipe.validation.transfer, "dists": chooser.dists}
+    limits: dict[str, Any] = {"transfer": recipe.validation.transfer, "dists": chooser.dists}
     rows = {"noisy": _judge.judge(held_out.noisy, held_out, **limits).figures}
     if chooser.baseline is not None and recipe.validation.baseline != "noisy":
         rows[recipe.validation.baseline] = chooser.baseline.figures
@@ -118,7 +118,9 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         span = (high - low) or 1.0
         top = gap + k * (height + gap)
 
-        def at(step: float, value: float, top: int = top, low: float = low, span: float = span, last: int = last) -> tuple[float, float]:
+        def at(
+            step: float, value: float, top: int = top, low: float = low, span: float = span, last: int = last
+        ) -> tuple[float, float]:
             return left + (width - left - 20) * step / last, top + height * (1 - (value - low) / span)
 
         line = " ".join("{:.1f},{:.1f}".format(*at(s, v)) for s, v in zip(steps, values, strict=True))

@@ -68,7 +68,7 @@ class Synthetic:
             change, shapes = _scenes.specks(n, side, sigma, rng)
             # what the clipping of the range leaves of a defect is what can be asked of it
             with_specks = (scene + torch.from_numpy(change)[:, None]).clamp(0, 1)
-            kept = ((with_specks - scene).abs().amax(dim=(1, 2, 3)) > 0.9 * torch.from_numpy(np.abs(change).max((1, 2))))
+            kept = (with_specks - scene).abs().amax(dim=(1, 2, 3)) > 0.9 * torch.from_numpy(np.abs(change).max((1, 2)))
             templates = torch.from_numpy(shapes) * kept.reshape(-1, 1, 1, 1) * tools.gain
             scene = with_specks
         noisy = tools.noisy(scene, generator)

@@ -80,7 +80,7 @@ def precision(asked: str, accelerator: str) -> Any:
 
 def _finish(recipe: Recipe, out: Path, trainer: Any, module: Denoising, chooser: Chooser) -> Trained:
     step, minutes = int(trainer.global_step), module.clock.seconds / 60
-    network = module.average.module.eval()
+    network = module.averaged()
     digest = chooser.save(network, "last", step)
     best = out / "best.safetensors"
     rows = tuple(chooser.rows)

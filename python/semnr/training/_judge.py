@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +38,9 @@ class HeldOut:
         return len(self.noisy)
 
 
-def synthetic(recipe: Recipe, *, kernel: str | None = None, tiles: int | None = None, seed: int | None = None) -> HeldOut:
+def synthetic(
+    recipe: Recipe, *, kernel: str | None = None, tiles: int | None = None, seed: int | None = None
+) -> HeldOut:
     """Held-out scenes, recorded by held-out tools, of the recipe's family or of another kernel of correlation.
 
     The noise law is measured on each tile as `semnr.denoise` does it: its errors are part of the figures.
@@ -138,7 +139,14 @@ def judge(
         return Judged(drop / variance, within, () if within else ("transfer",), figures, None)
     metrics = ("psnr", "ssim", "fsim", "cnr", *(("dists",) if dists else ()))
     profile = semnr.profile(
-        denoised, reference, data_range=1.0, metrics=metrics, noise=noisy, fsim_downsample=1, kind="denoised", label=label
+        denoised,
+        reference,
+        data_range=1.0,
+        metrics=metrics,
+        noise=noisy,
+        fsim_downsample=1,
+        kind="denoised",
+        label=label,
     )
     axes = profile.axes()
     figures |= {f"axis_{name}": value for name, value in axes.items()}

@@ -61,6 +61,11 @@ class Denoising(lightning.LightningModule):
         if self.clock.over:
             self.trainer.should_stop = True
 
+    def averaged(self) -> SemDenoiser:
+        network = self.average.module
+        assert isinstance(network, SemDenoiser)
+        return network.eval()
+
     def configure_optimizers(self) -> Any:
         steps = self.recipe.training
         optimiser = torch.optim.AdamW(
@@ -69,7 +74,9 @@ class Denoising(lightning.LightningModule):
 
         def share(step: int) -> float:
             done = max(step / steps.steps, self.clock.share)
-            return min(1.0, (step + 1) / max(1, steps.warm_up)) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+            return min(1.0, (step + 1) / max(1, steps.warm_up)) * (
+                0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+            )
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -151,8 +158,8 @@ class Chooser(lightning.Callback):
             trainer.should_stop = True
 
     def judge(self, trainer: Any, module: Any, step: int) -> None:
-        assert self.held_out is not None  # noqa: S101  (set when training starts)
-        network = module.average.module.eval()
+        assert self.held_out is not None
+        network = module.averaged()
         loss = float(trainer.callback_metrics.get("loss", math.nan))
         if self.held_out.against == "none":  # a single frame has no evidence: the newest model is kept
             found = _judge.Judged(-loss, True, (), {}, None)
@@ -193,7 +200,7 @@ class Chooser(lightning.Callback):
 
     def _judge(self, denoised: Tensor, baseline: _judge.Judged | None, label: str) -> _judge.Judged:
         limits = self.recipe.validation.transfer
-        assert self.held_out is not None  # noqa: S101
+        assert self.held_out is not None
         return _judge.judge(denoised, self.held_out, baseline=baseline, transfer=limits, dists=self.dists, label=label)
 
 
@@ -201,5 +208,5 @@ def _line(row: Mapping[str, Any]) -> str:
     """A judgement for people."""
     shown = [f"{k} {row[k]:.4g}" for k in ("loss", "psnr", "ssim", "fsim", "area", "transfer", "mse_drop") if k in row]
     why = "chosen" if row["chosen"] else f"fired: {', '.join(row['fired'])}" if row["fired"] else ""
-    why = why or ("not better" if row["eligible"] else "evidence transfer outside the limits")
+    why = why or ("not better" if row["eligible"] else "evidence transfer outside the limits, or below the baseline")
     return f"train: step {row['step']}, {row['minutes']:.1f} min, {', '.join(shown)}: {why}"

@@ -83,7 +83,8 @@ class Family:
         unknown = sorted(set(given) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(f"noise has {unknown[0]!r}; accepted: {', '.join(cls.__dataclass_fields__)}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        entries: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        return cls(**entries)
 
 
 @dataclass(frozen=True)

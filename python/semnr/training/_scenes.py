@@ -2,8 +2,8 @@
 
 A network trained on lines alone paints lines. So beside gratings, holes, plugs and wires there are dead leaves
 (occluding discs, ellipses and polygons with the bright rims of secondary electrons: Lee, Mumford and Huang,
-doi 10.1023/A:1011109015675, and Achddou et al., doi 10.1137/21M1414000, for their use in training denoisers), porous and
-fibrous fields, grain, and nothing at all. Everything comes from a seed; no file is read.
+doi 10.1023/A:1011109015675, and Achddou et al., doi 10.1137/21M1414000, for their use in training denoisers), porous
+and fibrous fields, grain, and nothing at all. Everything comes from a seed; no file is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from semnr.synth._check import stream
 
 KINDS = ("lines", "holes", "vias", "metal", "leaves", "porous", "grain", "blank")
 SHARES: Mapping[str, float] = {
-    "lines": 0.2, "holes": 0.1, "vias": 0.08, "metal": 0.14, "leaves": 0.28, "porous": 0.1, "grain": 0.05, "blank": 0.05,
+    "lines": 0.2, "holes": 0.1, "vias": 0.08, "metal": 0.14, "leaves": 0.28, "porous": 0.1, "grain": 0.05,
+    "blank": 0.05,
 }  # fmt: skip
 _PURPOSE = 71  # of the seed: scenes of training have streams of their own
 
@@ -85,7 +86,9 @@ def _leaves(rng: np.random.Generator, side: int) -> np.ndarray:
         stretch = 1.0 if spheres else rng.uniform(0.3, 1.0)
         reach = radius + 3
         y, x = rng.uniform(-reach, side + reach, 2)
-        box = np.s_[max(0, int(y - reach)) : max(0, int(y + reach) + 1), max(0, int(x - reach)) : max(0, int(x + reach) + 1)]
+        box = np.s_[
+            max(0, int(y - reach)) : max(0, int(y + reach) + 1), max(0, int(x - reach)) : max(0, int(x + reach) + 1)
+        ]
         dy, dx = rows[box] - y, columns[box] - x
         if not dy.size:
             continue

@@ -61,11 +61,12 @@ def methods(model: str, bm3d_sigma: float | None) -> dict[str, Method]:
         for sigma in sigmas:
             found[f"bm3d plain, sigma {sigma:.2f}"] = lambda x, s=sigma: plain_bm3d(x, s)
         found["bm3d tuned"] = classical("bm3d")
-    found[model] = classical(model)
-    return found
+    found = {name: method for name, method in found.items() if not (left_out and name.startswith(left_out))}
+    return found | {model: classical(model)}
 
 
 _said: set[str] = set()
+left_out: tuple[str, ...] = ()  # starts of names, from the command line
 
 
 def bm3d_module() -> Any | None:
@@ -146,6 +147,7 @@ def real(model: str, dists: bool) -> dict[str, Any]:
     """Mean over the pairs, on the registered clean image inside a border, gain and offset fitted; raw PSNR listed."""
     folder = Path(os.environ.get("SEMNR_DATA", Path(__file__).parents[2] / "shared" / "data")) / "pairs"
     if not (folder / "REGISTRATION.csv").is_file():
+        print(f"real: no {folder} (set SEMNR_DATA)")
         return {"absent": f"no {folder} (set SEMNR_DATA)"}
     inner = np.s_[BORDER:-BORDER, BORDER:-BORDER]
     table, rows = {}, {}
@@ -439,6 +441,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="semnr-small", help="shipped name, or FILE.safetensors")
     parser.add_argument("--only", default=",".join(PARTS), help="of " + ", ".join(PARTS))
+    parser.add_argument("--without", default="", help="peers to leave out, by the start of their names: bm3d,nlm")
     parser.add_argument("--quick", action="store_true", help="few tiles; writes nothing")
     parser.add_argument("--table", action="store_true", help="print what is there")
     args = parser.parse_args()
@@ -448,6 +451,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*non-commercial.*|outside the training noise family.*")
     from semnr.training._judge import dists_there
 
+    global left_out
+    left_out = tuple(filter(None, args.without.split(",")))
     dists, parts, q = dists_there(), args.only.split(","), args.quick
     if not dists:
         print("DISTS: no calibrated weights (semnr weights fetch vgg16); the area is that of four axes")
@@ -467,7 +472,7 @@ def main() -> None:
     if "speed" in parts:
         found["speed"] = speed(model, 1024 if q else 2048)
     print("\n" + tables(found))
-    if not q and args.only == ",".join(PARTS):
+    if not q and not left_out and args.only == ",".join(PARTS):
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 

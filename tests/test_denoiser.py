@@ -256,6 +256,24 @@ def test_shipped_weights_have_the_published_checksum(weights: Path, monkeypatch:
     np.testing.assert_array_equal(denoise(noisy(), model="semnr-small"), denoise(noisy(), model=str(weights)))
 
 
+def test_weights_are_shipped_with_their_card_and_checksum(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_weights, "FOLDER", tmp_path / "models")
+    monkeypatch.setattr(_weights, "SHIPPED", {})
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(WeightsUnavailable, match="no candidate passed"):
+        _weights.ship(run, "semnr-small")
+    (run / "best.safetensors").write_bytes(weights.read_bytes())
+    (run / "card.md").write_text("card")
+    _weights.ship(run, "semnr-small", "a summary")
+    registry = _weights._registry()
+    assert registry["semnr-small"].sha256 == _weights.load(weights).sha256
+    assert (tmp_path / "models" / "semnr-small.md").read_text() == "card"
+    np.testing.assert_array_equal(denoise(noisy(), model="semnr-small"), denoise(noisy(), model=str(weights)))
+
+
 def test_a_model_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(_weights.SHIPPED, "semnr-small", raising=False)
     with pytest.raises(WeightsUnavailable, match="semnr train denoiser"):

@@ -34,8 +34,12 @@ class Shipped:
         return FOLDER / self.file
 
 
-# name -> weights; `semnr train denoiser ... --ship NAME` prints the line to put here
-SHIPPED: dict[str, Shipped] = {}
+def _registry() -> dict[str, Shipped]:
+    path = FOLDER / "registry.json"
+    return {name: Shipped(**row) for name, row in json.loads(path.read_text()).items()} if path.is_file() else {}
+
+
+SHIPPED: dict[str, Shipped] = _registry()  # name -> weights; written by `ship`
 NAMES = ("semnr-small",)  # also those whose weights are not there yet
 
 
@@ -130,3 +134,29 @@ def save(
     save_file(state, str(part), metadata={"format": FORMAT, "about": json.dumps(facts, sort_keys=True)})
     part.replace(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def ship(run: str | Path, name: str, summary: str = "") -> Path:
+    """Put the chosen weights of a training run and their card into the package under a name; for maintainers.
+
+    Raises
+    ------
+    WeightsUnavailable
+        The run chose no model.
+    """
+    import shutil
+
+    from semnr_kernels._errors import WeightsUnavailable
+
+    best = Path(run) / "best.safetensors"
+    if not best.is_file():
+        raise WeightsUnavailable(f"{run} has no best.safetensors: no candidate passed the guardrails")
+    loaded = load(best)
+    FOLDER.mkdir(exist_ok=True)
+    target = FOLDER / f"{name}.safetensors"
+    shutil.copyfile(best, target)
+    shutil.copyfile(Path(run) / "card.md", FOLDER / f"{name}.md")
+    SHIPPED[name] = Shipped(target.name, loaded.sha256, summary)
+    rows = {key: asdict(value) for key, value in sorted(SHIPPED.items())}
+    (FOLDER / "registry.json").write_text(json.dumps(rows, indent=2) + "\n")
+    return target

@@ -58,7 +58,8 @@ class Denoising(lightning.LightningModule):
             self.average.update_parameters(self.network)
 
     def on_train_batch_start(self, *_: Any) -> None:
-        if self.clock.over:
+        # all processes stop at one step; asking each other costs little beside eight steps
+        if self.clock.limit is not None and self.trainer.global_step % 8 == 0 and agreed(self.trainer, self.clock.over):
             self.trainer.should_stop = True
 
     def averaged(self) -> SemDenoiser:
@@ -91,6 +92,11 @@ class Denoising(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.clock.before = float(checkpoint.get("seconds", 0.0))
+
+
+def agreed(trainer: Any, stop: bool) -> bool:
+    """The first process decides for all."""
+    return stop if trainer.world_size == 1 else bool(trainer.strategy.broadcast(stop))
 
 
 class Clock:
@@ -154,7 +160,7 @@ class Chooser(lightning.Callback):
         every = self.recipe.validation.every
         if trainer.is_global_zero and (step % every == 0 or step >= self.recipe.training.steps or trainer.should_stop):
             self.judge(trainer, module, step)
-        if self.waited >= self.recipe.validation.patience:
+        if step % every == 0 and agreed(trainer, self.waited >= self.recipe.validation.patience):
             trainer.should_stop = True
 
     def judge(self, trainer: Any, module: Any, step: int) -> None:

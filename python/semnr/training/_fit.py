@@ -65,6 +65,8 @@ def fit(recipe: Recipe, out: Path, *, source: Any, resume: bool, quiet: bool) ->
         go_on = resume and checkpoint.is_file()
         # the checkpoint is our own: tensors, the optimiser's state and plain data
         trainer.fit(module, ckpt_path=str(checkpoint) if go_on else None, weights_only=True if go_on else None)
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # a process that Lightning started for another device: the first one reports
     return _finish(recipe, out, trainer, module, chooser)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +71,14 @@ def _build(name: str, setting: Setting) -> Built:
     scale = float(noise.sigma()) or 1.0
     gain, offset, floor, correlation, centre = values
     numbers = (gain / scale, (offset + gain * centre) / scale**2, floor / scale**2, correlation, 0.0)
-    alone = threading.Lock()  # torch already spreads one call over the processors
+    # the runner's workers are the threads: on the processor each call keeps to its own; a GPU takes one at a time
+    turn: Callable[[], AbstractContextManager[Any]] = _OneThread() if device.type == "cpu" else _Turn()
 
     def apply(x: np.ndarray) -> np.ndarray:
         unit = ((x - centre) / scale).astype(np.float32)
         rows, columns = (-n % layout.align for n in unit.shape)
         padded = np.pad(unit, ((0, rows), (0, columns)), "edge")  # beyond the halo: nothing that is kept sees it
-        with alone, torch.inference_mode(), _autocast(device, half):
+        with turn(), torch.inference_mode(), _autocast(device, half):
             image = torch.from_numpy(padded)[None, None].to(device)
             found = forward(image, torch.tensor([numbers], dtype=torch.float32, device=device))
         done = found[0, 0, : x.shape[0], : x.shape[1]].float().cpu().numpy()
@@ -88,6 +91,34 @@ def _on(network: Any, device: torch.device) -> Any:
     import copy
 
     return copy.deepcopy(network).to(device)
+
+
+class _OneThread:
+    """Torch on one thread within the calling thread: waiting for each other after every layer costs more than it gains,
+    and ruins the rate on a machine with other work."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._usual = torch.get_num_threads()  # of the thread that the run is started from
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        import torch
+
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:  # what threads that start later take
+            torch.set_num_threads(self._usual)
+
+
+class _Turn:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self) -> threading.Lock:
+        return self._lock
 
 
 def _autocast(device: torch.device, half: torch.dtype | None) -> Any:

@@ -101,9 +101,9 @@ def _load(path: Path, mtime_ns: int, size: int) -> Loaded:
         with safe_open(str(path), framework="pt") as file:
             meta = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if meta.get("format") != FORMAT:
-            raise WeightsUnavailable(f"{path} has format {meta.get('format')!r}; accepted: {FORMAT!r}")
-        about = json.loads(meta["about"])
+        about = json.loads(meta.get("semnr", "{}"))
+        if about.get("format") != FORMAT:
+            raise WeightsUnavailable(f"{path} has format {about.get('format')!r}; accepted: {FORMAT!r}")
         network = SemDenoiser(Layout.of(about["layout"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise WeightsUnavailable(f"{path} cannot be read as weights of a denoiser: {error}") from error
@@ -128,10 +128,11 @@ def save(
     from safetensors.torch import save_file
 
     state = {key: value.detach().cpu().float().contiguous() for key, value in network.state_dict().items()}
-    facts = {**about, "layout": asdict(network.layout), "family": {k: list(v) for k, v in family.items()}}
+    facts = {**about, "format": FORMAT, "layout": asdict(network.layout), "family": {k: list(v) for k, v in family.items()}}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    save_file(state, str(part), metadata={"format": FORMAT, "about": json.dumps(facts, sort_keys=True)})
+    # one entry: safetensors writes several in any order
+    save_file(state, str(part), metadata={"semnr": json.dumps(facts, sort_keys=True)})
     part.replace(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -128,7 +128,12 @@ def save(
     from safetensors.torch import save_file
 
     state = {key: value.detach().cpu().float().contiguous() for key, value in network.state_dict().items()}
-    facts = {**about, "format": FORMAT, "layout": asdict(network.layout), "family": {k: list(v) for k, v in family.items()}}
+    facts = {
+        **about,
+        "format": FORMAT,
+        "layout": asdict(network.layout),
+        "family": {k: list(v) for k, v in family.items()},
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     # one entry: safetensors writes several in any order

@@ -23,6 +23,6 @@ demo:            ## the main job on a small wafer
 bench:           ## benchmarks, peers side by side
 	pytest benchmarks -q
 soak:            ## a hundred kills at random moments, longer fuzzing of the KLARF reader
-	SEMNR_SOAK_KILLS=100 SEMNR_SOAK_FUZZ=20000 pytest -q tests/test_stream.py tests/test_klarf.py -k "killed or damaged or nonsense"
+	SEMNR_SOAK_KILLS=100 SEMNR_SOAK_FUZZ=20000 pytest -q --timeout 3600 tests/test_stream.py tests/test_klarf.py -k "killed or damaged or nonsense"
 clean:           ## remove what was built
 	rm -rf build dist *.egg-info semnr_kernels/*.so .pytest_cache .mypy_cache .ruff_cache

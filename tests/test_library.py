@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable
@@ -499,9 +500,9 @@ def test_convolutions_on_a_gpu_keep_the_precision_of_their_dtype_and_the_switch_
     try:
         for given in ("tf32", "ieee"):
             switch.fp32_precision = given
-            with pytest.raises(RuntimeError, match="within"), _library._no_tf32(True):
+            with contextlib.suppress(KeyError), _library._no_tf32(True):
                 assert switch.fp32_precision == "ieee"
-                raise RuntimeError("within")
+                raise KeyError  # put back after an error, too
             assert switch.fp32_precision == given
         switch.fp32_precision = "tf32"
         with _library._no_tf32(False):

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.special import erf
 
 import semnr.synth as synth
-from semnr.metrology import compare_lines, edge_psd, find_edges, measure_holes, roughness
+from semnr.metrology import columns, compare_lines, edge_psd, find_edges, measure_holes, roughness
 
 SNR = 3.0  # step between line and space over the pixel noise, as the lines' look has it
 STEP = synth.render.LOOKS["lines"].inside - synth.render.LOOKS["lines"].outside
@@ -201,5 +201,72 @@ def test_a_disc_and_an_ellipse_of_known_size() -> None:
     ],
 )
 def test_bad_input_is_named(call, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# --- columns of a scored run ----------------------------------------------------------------------------------
+
+
+def test_columns_of_lines_give_cd_roughness_and_places_against_noisy_and_reference() -> None:
+    made = synth.tile("lines", (256, 256), seed=8)
+    image = noisy(made.clean, 8)
+    blurred = gaussian_filter(image, 2.0)
+    found = columns(np.stack([image, image]), np.stack([blurred, image]), np.stack([made.clean] * 2), pixel_nm=2.0)
+    assert found["edge_rms_px"][1] == 0
+    assert found["cd_change_px"][1] == 0
+    assert found["edge_rms_px"][0] > 0.2
+    np.testing.assert_allclose(found["cd_nm"], 2 * found["cd_px"])
+    np.testing.assert_allclose(found["cd_bias_px"][1], 0, atol=0.3)
+    # the plateau is there in the unfiltered frame and gone after the blur, whose figure is refused
+    assert found["unbiased_ok"].tolist() == [0.0, 1.0]
+    assert np.isnan(found["ler_unbiased_px"][0])
+    assert found["ler_unbiased_px"][1] < found["ler_px"][1]
+    np.testing.assert_allclose(found["ler_change_px"], found["ler_px"] - found["ler_noisy_px"])
+    assert found["edge_psd_16_8"][0] < 0.9 < found["edge_psd_16_8"][1]
+    assert found["edge_error_px"][1] == pytest.approx(found["edge_error_noisy_px"][1])
+
+
+def test_columns_without_noisy_or_reference_hold_what_one_image_shows() -> None:
+    image = noisy(synth.tile("lines", (256, 256), seed=9).clean, 9)
+    found = columns(None, image[None])
+    assert found["cd_px"][0] == pytest.approx(25.4, abs=1.0)
+    assert found["unbiased_ok"][0] == 1
+    for name in ("cd_change_px", "edge_rms_px", "lwr_noisy_px", "cd_bias_px"):
+        assert np.isnan(found[name][0])
+
+
+def test_columns_of_holes_give_diameter_roundness_and_how_many_were_lost() -> None:
+    made = synth.tile("holes", (256, 256), seed=10)
+    image = noisy(made.clean, 10)
+    filled = image.copy()
+    hole = measure_holes(made.clean)[6]  # in the middle of the tile
+    row, col, r = (round(v) for v in (*hole.centre, 0.8 * hole.cd_px))
+    filled[row - r : row + r, col - r : col + r] = np.percentile(made.clean, 75)
+    found = columns(np.stack([image] * 2), np.stack([image, filled]), None, kind="holes")
+    assert found["holes_lost"].tolist() == [0, 1]
+    assert found["cd_change_px"][0] == 0
+    true = np.mean([h.cd_px for h in measure_holes(made.clean, smooth=0.0)])
+    assert found["cd_px"][0] == pytest.approx(true, abs=0.5)
+    wide = columns(made.clean[None], gaussian_filter(made.clean, 2.5)[None], kind="holes")
+    assert abs(wide["cd_change_px"][0]) > 0.5
+
+
+@pytest.mark.parametrize(("kind", "other"), [("lines", "holes"), ("holes", "lines"), ("lines", "metal")])
+def test_a_tile_that_shows_another_pattern_has_no_metrology(kind, other) -> None:
+    clean = synth.tile(other, (256, 256), seed=11).clean
+    found = columns(noisy(clean, 11)[None], clean[None], clean[None], kind=kind)
+    assert np.isnan(np.stack(list(found.values()))).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: columns(None, np.zeros((1, 64, 64)), kind="vias"), "kind is 'vias'"),
+        (lambda: columns(None, np.zeros((64, 64))), r"denoised has shape \(64, 64\)"),
+        (lambda: columns(np.zeros((2, 64, 64)), np.zeros((1, 64, 64))), r"noisy has shape \(2, 64, 64\)"),
+    ],
+)
+def test_bad_batches_are_named(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call()

@@ -358,3 +358,127 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path) -> None:  # type: ignore[n
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         Profile.from_run(tmp_path)
+
+
+# --- intervals, places, comparison ---
+
+
+def dies(n: int = 60, each: int = 3, seed: int = 0, label: str = "", **shift: float) -> Profile:
+    """Scores that vary by die and by tile, with constants added to some columns."""
+    rng = np.random.default_rng(seed)
+    die = np.repeat(np.arange(n // each), each)
+    common = np.random.default_rng(99).standard_normal(n)
+    columns = {
+        "mse": 10 ** -(2.5 + 0.1 * shift.get("psnr", 0.0) + 0.02 * common),
+        "psnr": 25 + shift.get("psnr", 0.0) + 0.2 * common + 0.05 * rng.standard_normal(n),
+        "ssim": 0.8 + shift.get("ssim", 0.0) + 0.01 * common + 0.002 * rng.standard_normal(n),
+        "fsim": 0.9 + 0.01 * rng.standard_normal(n),
+        "dists": 0.1 + 0.0 * common,
+        "cnr_two_roi": 3.0 + 0.1 * common,
+        "transfer": 0.98 + shift.get("transfer", 0.0) + 0.002 * rng.standard_normal(n),
+        "die_x": die.astype(float),
+        "die_y": np.zeros(n),
+    }
+    texts = {"lot_id": tuple("A" if d < 10 else "B" for d in die), "wafer_id": ("1",) * n}
+    return Profile(tuple(f"t{i:06d}" for i in range(n)), columns, 1.0, label=label, texts=texts)
+
+
+def test_intervals_hold_the_value_and_shrink_with_the_number_of_tiles() -> None:
+    small, large = dies(60).intervals(), dies(600).intervals()
+    for name, (value, low, high) in small["axes"].items():
+        assert low <= value <= high, name
+        assert large["axes"][name][2] - large["axes"][name][1] <= high - low + 1e-12
+    for name in ("area", "mean_axis"):
+        assert small[name][1] <= small[name][0] <= small[name][2]
+    assert small["area"][0] == pytest.approx(dies(60).area)
+    assert (small["tiles"], small["clusters"]) == (60, 20)
+
+
+def test_an_interval_of_a_mean_is_that_of_the_normal_law() -> None:
+    n = 400
+    ssim = 0.5 + 0.1 * np.random.default_rng(3).standard_normal(n)
+    got = rows(psnr=[30.0] * n, ssim=ssim, fsim=[0.9] * n, dists=[0.1] * n, cnr_two_roi=[3.0] * n).intervals()
+    value, low, high = got["axes"]["ssim"]
+    half = 1.96 * ssim.std() / np.sqrt(n)
+    assert (value - low, high - value) == (pytest.approx(half, rel=0.15), pytest.approx(half, rel=0.15))
+
+
+def test_tiles_of_one_die_that_are_all_alike_count_as_one() -> None:
+    n, each = 120, 6
+    values = np.repeat(np.random.default_rng(1).standard_normal(n // each), each) * 0.1 + 0.5
+    alike = {"psnr": [30.0] * n, "ssim": values, "fsim": [0.9] * n, "dists": [0.1] * n, "cnr_two_roi": [3.0] * n}
+    alone = rows(**alike).intervals()["axes"]["ssim"]
+    by_die = rows(**alike, die_x=np.repeat(np.arange(n // each), each), die_y=[0] * n).intervals()["axes"]["ssim"]
+    assert (by_die[2] - by_die[1]) / (alone[2] - alone[1]) == pytest.approx(np.sqrt(each), rel=0.2)
+
+
+def test_the_same_seed_gives_the_same_interval_and_a_missing_axis_is_nan() -> None:
+    assert dies().intervals(seed=4) == dies().intervals(seed=4)
+    got = rows(psnr=[30.0, 31.0], ssim=[0.9, 0.8]).intervals()
+    assert np.isnan(got["area"]).all()
+    assert np.isnan(got["axes"]["fsim"]).all()
+    assert np.isfinite(got["axes"]["ssim"]).all()
+
+
+def test_profiles_by_lot_wafer_die_and_tile_are_those_of_their_tiles() -> None:
+    whole = dies()
+    lots = whole.by("lot", resamples=50)
+    assert list(lots) == ["A", "B"]
+    assert [lots[k]["tiles"] for k in lots] == [30, 30]
+    assert lots["A"]["axes"]["ssim"][0] == pytest.approx(whole.ssim[:30].mean())
+    assert list(whole.by("wafer", resamples=50)) == ["A/1", "B/1"]
+    assert len(whole.by("die", resamples=50)) == 20
+    one = whole.by("tile", resamples=50)["t000003"]
+    assert one["axes"]["fsim"][0] == pytest.approx((whole.fsim[3] - 0.5) / 0.5)
+    with pytest.raises(ValueError, match="level is 'field'; accepted: 'tile', 'die', 'wafer', 'lot'"):
+        whole.by("field")
+
+
+def test_compare_says_what_was_gained_and_what_was_paid() -> None:
+    before = dies(label="released")
+    found = semnr.compare(
+        before,
+        dies(seed=1, psnr=1.0, ssim=-0.02, transfer=-0.1, label="blurry"),
+        dies(seed=2, transfer=0.02, label="same"),
+    )
+    assert found.gained("blurry") == ["psnr"]
+    assert found.paid("blurry") == ["ssim", "transfer"]
+    assert found.paid("same") == []
+    assert found.gained("same") == ["transfer"]  # 0.98 to 1.00: nearer to 1
+    psnr = found.candidates["blurry"][0]
+    assert psnr.low < 1.0 < psnr.high
+    assert psnr.change == pytest.approx(1.0, abs=0.05)
+    assert psnr.p < 0.001
+    text = str(found)
+    assert "blurry against released: gained psnr; paid ssim, transfer" in text
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_the_sign_flip_test_counts_every_flip_of_few_clusters() -> None:
+    from semnr._statistics import sign_flip
+
+    values = np.array([1.0, 2.0, 3.0])
+    assert sign_flip(values, np.arange(3)) == pytest.approx(2 / 8)
+    assert sign_flip(np.array([1.0, -1.0]), np.arange(2)) == 1.0
+    assert sign_flip(np.repeat(values, 2), np.repeat(np.arange(3), 2)) == pytest.approx(2 / 8)  # three dies, not six
+    assert np.isnan(sign_flip(np.array([np.nan]), np.arange(1)))
+
+
+def test_chance_is_called_a_difference_about_as_often_as_it_says() -> None:
+    from semnr._statistics import holm, sign_flip
+
+    rng = np.random.default_rng(5)
+    p = np.array([sign_flip(rng.standard_normal(12), np.arange(12)) for _ in range(400)])
+    assert 0.02 < (p <= 0.05).mean() < 0.09
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, np.nan, 0.03])), [0.03, 0.06, np.nan, 0.06])
+
+
+def test_what_does_not_compare_is_refused() -> None:
+    with pytest.raises(ValueError, match="no candidate"):
+        semnr.compare(dies())
+    with pytest.raises(TypeError, match="candidate 1 is int"):
+        semnr.compare(dies(), 3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="tiles: 3 only in before"):
+        semnr.compare(dies(63), dies(60))
+    with pytest.raises(ValueError, match="columns has 'beauty'"):
+        semnr.compare(dies(), dies(), columns=("beauty",))

@@ -24,7 +24,14 @@ def test_the_library_example_runs() -> None:
     def noisy(sigma: float) -> np.ndarray:
         return np.clip(clean + sigma * rng.standard_normal(clean.shape), 0, 255).astype(np.uint8)
 
-    names = {"clean": clean, "noisy": noisy(20), "frame2": noisy(20), "released": noisy(8), "candidate": noisy(5)}
+    names = {
+        "clean": clean,
+        "noisy": noisy(20),
+        "frame2": noisy(20),
+        "frame3": noisy(20),
+        "released": noisy(8),
+        "candidate": noisy(5),
+    }
     names.update(x=names["candidate"], y=clean)
     # the one thing that a test machine lacks: VGG16's weights
     code = blocks("python")[0].replace('weights="vgg16.pth"', 'weights="random"')
@@ -41,7 +48,7 @@ def test_the_commands_are_accepted(tmp_path, monkeypatch, capsys: pytest.Capture
     """The chain of README, on fewer and smaller tiles."""
     monkeypatch.chdir(tmp_path)
     lines = [line.split("#")[0].strip() for line in blocks("sh")[2].splitlines()]
-    assert [line.split()[1] for line in lines] == ["synth", "denoise", "score", "guard", "report", "doctor"]
+    assert [line.split()[1] for line in lines] == ["synth", "denoise", "score", "guard", "report", "stress", "doctor"]
     for line in lines:
         argv = line.split()[1:]
         if argv[0] == "synth":
@@ -50,6 +57,8 @@ def test_the_commands_are_accepted(tmp_path, monkeypatch, capsys: pytest.Capture
             main(["denoise", "wafer.zarr", "--out", "released.zarr", "--model", "wavelet"])
             baseline = "score released.zarr --reference wafer.zarr --noisy wafer.zarr --out scores/released"
             assert main([*baseline.split(), "--dists-weights", "random"]) == 0
+        if argv[0] == "stress":
+            argv += ["--tiles", "2", "--side", "128"]
         code = main(argv)
         assert code in ((0, 1) if argv[0] == "guard" else (0,)), line
     assert (tmp_path / "report.html").stat().st_size > 10_000

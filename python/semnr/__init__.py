@@ -17,8 +17,12 @@ _HOME = {
     ),
     **dict.fromkeys(("backends", "use_backend"), "semnr_kernels._registry"),
     **dict.fromkeys(("Profile", "Reference", "profile"), "semnr.profiles"),
-    **dict.fromkeys(("DEFAULT_RULES", "Signal", "Verdict", "guard"), "semnr.guarding"),
+    **dict.fromkeys(("DEFAULT_RULES", "Signal", "Verdict", "guard", "learn_rules"), "semnr.guarding"),
+    "compare": "semnr._compare",
+    "stress_test": "semnr.stress",
     "evidence": "semnr.transfer",
+    **dict.fromkeys(("NoReference", "without_reference"), "semnr.noreference"),
+    **dict.fromkeys(("ResidualTests", "residual_tests"), "semnr.residual"),
     "open_tiles": "semnr.tiles",
     **dict.fromkeys(("Run", "score"), "semnr.scoring"),
     "denoise": "semnr.denoising",
@@ -27,7 +31,7 @@ _HOME = {
     "Result": "semnr_kernels._result",
     **dict.fromkeys(("Sigma", "otsu_masks", "worst_windows"), "semnr_kernels.cnr"),
 }
-_MODULES = ("losses", "synth", "torchmetrics", "weights")
+_MODULES = ("losses", "stress", "synth", "torchmetrics", "weights")
 
 __all__ = ["__version__", *sorted(_HOME), *_MODULES]
 

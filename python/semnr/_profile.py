@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import _axes
+from . import _statistics as statistics
 from ._plain import plain
 
 METRICS = ("psnr", "ssim", "fsim", "dists", "cnr")
@@ -27,6 +28,7 @@ INPUTS = ("psnr_noisy", "transfer", "transfer_se")
 # Moments of the reference: two profiles whose moments differ were not scored against the same one.
 FINGERPRINT = ("reference_mean", "reference_std")
 KINDS = ("denoised", "noisy")
+TEXTS = ("evidence_boxes", "lot_id", "wafer_id")  # the first is JSON: where structure was removed or invented
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,7 @@ class Profile:
     kind: str = "denoised"
     label: str = ""
     auto_ids: bool = False  # ids are counters of one call, not names
+    texts: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)  # columns of text, such as boxes
 
     def __post_init__(self) -> None:
         n = len(self.tiles)
@@ -161,6 +164,53 @@ class Profile:
         """(N,): the radar area of each tile."""
         return np.asarray(_axes.area(self.axes_rows()))
 
+    def clusters(self) -> np.ndarray:
+        """(N,) int: the die of each tile where `die_x` and `die_y` are known (by lot and wafer), else the tile."""
+        if not {"die_x", "die_y"} <= set(self.columns):
+            return np.arange(len(self))
+        more = [statistics.codes(self.key(name)) for name in ("lot_id", "wafer_id")]
+        return statistics.clusters(self.column("die_x"), self.column("die_y"), *more)
+
+    def key(self, name: str) -> tuple[str, ...]:
+        """A column that names things, as text: "" where a tile has none."""
+        if name in self.texts:
+            return tuple(v or "" for v in self.texts[name])
+        return tuple("" if math.isnan(v) else f"{v:g}" for v in self.column(name))
+
+    def intervals(
+        self,
+        *,
+        confidence: float = 0.95,
+        seed: int = 0,
+        resamples: int = statistics.RESAMPLES,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+    ) -> dict[str, Any]:
+        """Axes, area and mean axis with percentile bootstrap intervals over tiles (over dies where they are known).
+
+        Returns {"axes": {name: (value, low, high)}, "area": ..., "mean_axis": ..., "tiles", "clusters", "confidence"};
+        NaN where an axis is missing.
+        """
+        from ._intervals import intervals
+
+        return intervals(self, confidence, seed, resamples, ranges)
+
+    def by(self, level: str, **options: Any) -> dict[str, dict[str, Any]]:
+        """`intervals` of each "tile", "die", "wafer" or "lot", by name; a die carries its lot and wafer in its name."""
+        from ._intervals import grouped
+
+        return {name: self.take(rows).intervals(**options) for name, rows in grouped(self, level).items()}
+
+    def take(self, rows: Sequence[int]) -> Profile:
+        """The profile of some of the tiles, by index."""
+        index = list(rows)
+        return dataclasses.replace(
+            self,
+            tiles=tuple(self.tiles[i] for i in index),
+            columns={k: v[index] for k, v in self.columns.items()},
+            status=tuple(self.status[i] for i in index),
+            texts={k: tuple(v[i] for i in index) for k, v in self.texts.items()},
+        )
+
     def summary(self) -> dict[str, Any]:
         """Figures over the tiles. Infinite PSNR rows are counted apart; `psnr_of_mean_mse` is the PSNR of all tiles
         together, and the mean of the dB values is named `mean_of_db`."""
@@ -233,6 +283,10 @@ class Profile:
             flags=tuple(dict.fromkeys(f for p in profiles for f in p.flags)),
             status=tuple(s for p in profiles for s in p.status),
             auto_ids=auto,
+            texts={
+                k: tuple(t for p in profiles for t in p.texts.get(k, (None,) * len(p)))
+                for k in dict.fromkeys(k for p in profiles for k in p.texts)
+            },
         )
 
     @classmethod
@@ -257,7 +311,7 @@ class Profile:
         columns, texts = {}, {}
         for name in table.column_names:
             values = table.column(name).to_pylist()
-            if name in ("tile", "status", "path", "reason"):
+            if name in ("tile", "status", "path", "reason", *TEXTS):
                 texts[name] = values
             elif all(v is None or isinstance(v, int | float) for v in values):
                 columns[name] = np.array([math.nan if v is None else float(v) for v in values])
@@ -277,6 +331,7 @@ class Profile:
             status=tuple(s or "ok" for s in texts.get("status", ["ok"] * table.num_rows)),
             kind=str(settings.get("kind") or _kind_of(columns)),
             label=str(info.get("label") or folder.name),
+            texts={n: tuple(None if v is None else str(v) for v in texts[n]) for n in TEXTS if n in texts},
         )
 
 

@@ -48,6 +48,7 @@ import torch
 
 import semnr_kernels as kernels
 from semnr_kernels import _registry
+from semnr_kernels.cnr import populations
 
 Array = torch.Tensor | np.ndarray
 
@@ -228,13 +229,18 @@ def cnr(x: Array, y: Array | None = None, signal: Any = None, background: Any = 
     signal, background
         Bool masks of the two populations. Not given: Otsu on `y` (or `x`), with a guard band.
     kind
-        "two_roi" (default) |μs − μb| / √((σs² + σb²)/2); "sum_var"; "background"; "fixed_noise".
+        "two_roi" (default) |μs − μb| / √((σs² + σb²)/2); "sum_var"; "background"; "fixed_noise"; "gcnr", the share of
+        pixels told apart (1 − ∫ min(ps, pb); value_range=(low, high) of its 256 bins, default the pooled extremes);
+        "rose", |Δμ| / σb · √N_eff with N_eff from the noise's autocorrelation. The last two have no gradient.
     noise
         For "fixed_noise": the σ of the noisy input, `Sigma(map)`, or the noisy image.
 
     Rows by default (`reduction="none"`). It waits for a GPU whatever `nan` says. Also mask, data_range, nan, details,
     backend as in the module's docstring.
     """
+    if options.get("kind") in populations.KINDS:
+        options = {k: v for k, v in options.items() if k != "backend"}
+        return _call(populations.populations, x, y, {"signal": signal, "background": background, **options})
     return _call(kernels.cnr.cnr, x, y, {"signal": signal, "background": background, **options})
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,11 @@ import torch
 from semnr_kernels import _checks
 
 from ._bands import band_pass, smooth
-from ._residual import residual_hints
+from .residual import ResidualTests, residual_tests
+from .residual._hints import residual_hints
+
+if TYPE_CHECKING:
+    from .denoising import NoiseModel
 
 KNOWN, UNKNOWN = "known", "unknown"
 # ⟨Bx, Br⟩ must stand this many standard errors above 0 before a ratio over it means anything.
@@ -47,12 +51,15 @@ class Evidence:
         MSE(noisy) − MSE(denoised) against r, with r's gain and offset fitted to the noisy image; with a second
         frame its noise cancels in the difference. Above 0: the denoiser improved MSE (and PSNR).
     residual : mapping of ndarray, (N,)
-        Hints from noisy − denoised alone: see `residual_hints`. They decide nothing.
+        Hints from noisy − denoised alone: see `residual_hints`. They have no threshold; `residual_tests` has.
     against : str
         "reference", "second_frame" or "none".
     maps : mapping or None
-        With ``return_maps=True``: "residual" (N, C, H, W) float32 and "transfer" (N, bands, H, W) float32,
-        T in a neighbourhood of a few wavelengths, NaN where there is too little structure.
+        With ``return_maps=True``: "residual" (N, C, H, W) float32; "transfer" (N, bands, H, W) float32, T in a
+        neighbourhood of a few wavelengths, NaN where there is too little structure; "evidence" (N, H, W) float32,
+        the z of the residual's scan, above 0 where structure was removed and below where it was invented.
+    tests : ResidualTests or None
+        With ``return_maps=True``: the residual tests that the map "evidence" belongs to, see `residual_tests`.
     """
 
     transfer: np.ndarray
@@ -66,6 +73,7 @@ class Evidence:
     against: str
     reason: str = ""
     maps: Mapping[str, np.ndarray] | None = None
+    tests: ResidualTests | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -87,7 +95,9 @@ class Evidence:
             "reason",
             "settings",
         )
-        return {**{n: plain(getattr(self, n)) for n in names}, "residual": plain(dict(self.residual))}
+        tests = None if self.tests is None else self.tests.to_dict()
+        found = {**{n: plain(getattr(self, n)) for n in names}, "residual": plain(dict(self.residual))}
+        return found if tests is None else {**found, "tests": tests}
 
     def __str__(self) -> str:
         rows = [f"evidence transfer against {self.against.replace('_', ' ')}, {len(self)} tile(s)"]
@@ -114,6 +124,8 @@ def evidence(
     nan: str = "error",
     hints: bool = True,
     return_maps: bool = False,
+    noise: NoiseModel | Sequence[NoiseModel] | None = None,
+    scan_axis: int = -1,
 ) -> Evidence:
     """Evidence transfer of a denoiser, per tile and band.
 
@@ -138,7 +150,10 @@ def evidence(
     hints : bool
         Also the figures of the residual; False saves about half of the time.
     return_maps : bool
-        Also the residual and the local transfer as maps.
+        Also the residual, the local transfer and the residual's scan as maps, with the residual tests; tiles of at
+        least 32 px a side.
+    noise, scan_axis
+        For the residual tests: the noise of `noisy` (default: fitted to each tile) and the axis of the scan lines.
 
     Returns
     -------
@@ -180,6 +195,13 @@ def evidence(
         )
 
     joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k not in ("residual", "maps")}
+    maps = {k: np.concatenate([p["maps"][k] for p in parts]) for k in parts[0]["maps"]} if return_maps else None
+    tests = None
+    if maps is not None:
+        tests = residual_tests(
+            x, d, noise=noise, data_range=data_range, mask=valid, nan=nan, scan_axis=scan_axis, return_maps=True
+        )
+        maps["evidence"] = tests.maps["evidence"] if tests.maps else np.empty(0)
     known = (joined["structure_z"] >= MIN_STRUCTURE_Z) & np.isfinite(joined["transfer"]) & np.isfinite(joined["se"])
     reason = ""
     if against == "none":
@@ -197,7 +219,8 @@ def evidence(
         bands=bands,
         against=against,
         reason=reason,
-        maps={k: np.concatenate([p["maps"][k] for p in parts]) for k in parts[0]["maps"]} if return_maps else None,
+        maps=maps,
+        tests=tests,
         settings={"data_range": data_range, "block": side, "nan": nan, "min_structure_z": MIN_STRUCTURE_Z},
     )
 

@@ -14,12 +14,13 @@ from .. import __version__
 PASS, USAGE, INCOMPLETE = 0, 2, 3  # 1, a guardrail failed, is the verdict's own
 
 COMMANDS = {
-    "demo": "make a small wafer, denoise it in three ways, score, guard and report",
+    "demo": "make a small wafer, denoise it in four ways, score, guard and report",
     "score": "score a stream of tiles against its reference",
     "denoise": "denoise a stream of tiles",
     "train": "train a denoiser on the generator or on your own tiles",
     "guard": "hold a candidate's scores against those of the released denoiser",
-    "report": "one self-contained HTML file of scored runs",
+    "stress": "harm images in known ways and see which metric and signal notices",
+    "report": "a report of scored runs: HTML, Markdown, JSON or one picture",
     "synth": "write a synthetic SEM wafer with known truth",
     "weights": "list, fetch and verify the network weights of DISTS",
     "doctor": "what this machine can run, and what is missing",

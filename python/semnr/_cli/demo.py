@@ -20,7 +20,7 @@ COLUMNS = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="semnr-demo", metavar="DIR", help="an older demo there is replaced")
-    parser.add_argument("--dies", type=int, default=20, metavar="N", help="default 20, three tiles each")
+    parser.add_argument("--dies", type=int, default=11, metavar="N", help="default 11, two tiles each")
     parser.add_argument("--tile", type=int, default=512, metavar="PX", help="side of a tile; default 512")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
                 "verdicts": {name: v.to_dict() for name, v in made.verdicts.items()},
                 "seconds": made.seconds,
                 "metric_seconds": made.metric_seconds,
+                "defects": made.fates,
             }
         )
         return PASS
@@ -59,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     print("\n" + table(("denoiser", *(title for title, *_ in COLUMNS), "verdict"), rows))
     counts = next(iter(made.runs.values())).counts
     print(f"means over {counts['ok']} tiles; * uncalibrated (random VGG16 weights), on a sample of the tiles")
+    header = ("denoiser", "defects", "kept", "weakened", "lost", "lost and located")
+    fates = [(n, *(f[k] for k in ("defects", "kept", "weakened", "lost", "located"))) for n, f in made.fates.items()]
+    print("\n" + table(header, fates))
     for name, verdict in made.verdicts.items():
         print(f"\n{name} against {RELEASED[0]}\n{verdict}")
     times = [

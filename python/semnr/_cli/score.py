@@ -7,13 +7,15 @@ from pathlib import Path
 
 from ._text import add_output_options, number, print_json, table
 
-DIGITS = {"psnr": 2, "psnr_noisy": 2, "mse": 2, "mae": 3}
+DIGITS = {"psnr": 2, "psnr_estimated": 2, "mse_estimated": 2, "psnr_noisy": 2, "mse": 2, "mae": 3}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="Zarr, tiled TIFF, folder, plan.csv or .npy of tiles")
     parser.add_argument("--reference", metavar="SRC", help="reference tiles, paired by id; default: the source's own")
     parser.add_argument("--noisy", metavar="SRC", help="noisy input, for evidence transfer and fixed-noise CNR")
+    parser.add_argument("--noisy-2", metavar="SRC", help="second noisy frame of each site, where there is no reference")
+    parser.add_argument("--noisy-3", metavar="SRC", help="third noisy frame of each site")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
     parser.add_argument("--metrics", default="psnr,ssim,fsim,dists,cnr", help="comma separated; default %(default)s")
     parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
@@ -22,12 +24,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dists-weights", metavar="W", help="a file, or `random` (uncalibrated); default: the cache")
     parser.add_argument("--dists-every", type=int, default=1, metavar="N", help="DISTS on every N-th tile")
     parser.add_argument("--nan", choices=("error", "propagate", "omit"), default="error", help="non-finite pixels")
+    parser.add_argument("--no-tests", action="store_true", help="no residual tests and changes (with a noisy input)")
+    parser.add_argument("--metrology", choices=("lines", "holes"), help="also measure CD and roughness of each tile")
+    parser.add_argument("--scan-axis", choices=("x", "y"), default="x", help="along which the beam scans; default x")
     parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
     parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
     parser.add_argument("--denoise", metavar="MODEL", help="denoise each tile as it is read; see `semnr denoise`")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="with --denoise: sigma=1.5")
     parser.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
-    parser.add_argument("--maps", default="", metavar="M", help="ssim, cnr, image: also write them to maps.zarr")
+    parser.add_argument("--maps", default="", metavar="M", help="ssim, cnr, evidence, image: also write maps.zarr")
     parser.add_argument("--klarf", choices=("1.2", "1.8"), help="also write the flagged tiles to flagged.klarf")
     parser.add_argument("--wafer", metavar="FILE", help="layout of the wafer (TOML: pitch_um, center_um, ...)")
     parser.add_argument("--scheduler", metavar="ADDR", help="local:N processes here, or tcp://host:8786 of dask")
@@ -70,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         source,
         reference=args.reference,
         noisy=args.noisy,
+        noisy_2=args.noisy_2,
+        noisy_3=args.noisy_3,
         out=args.out,
         metrics=[m.strip() for m in args.metrics.split(",") if m.strip()],
         data_range=args.data_range,
@@ -78,6 +85,9 @@ def run(args: argparse.Namespace) -> int:
         dists_weights=args.dists_weights,
         dists_every=args.dists_every,
         nan=args.nan,
+        tests=not args.no_tests,
+        metrology=args.metrology,
+        scan_axis=-1 if args.scan_axis == "x" else -2,
         rules=args.rules,
         allow_unknown=args.allow_unknown,
         alarms=args.alarms,

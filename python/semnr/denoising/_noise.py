@@ -22,6 +22,7 @@ _TRUNCATED = 0.97334  # variance left of a normal distribution cut at 3 sigma
 MAX_WINDOWS = 16  # windows that an estimate reads, spread over an image or a run
 _SIGNIFICANT = 4.0  # standard errors from which a gain counts
 _WINDOW = 256  # their side: a million pixels in all
+_PREDICTABLE = 0.02  # share of the variance that a line's past must leave open, for the noise to be a noise
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,30 @@ class NoiseModel:
         if level is not None or not self.counts:
             return np.sqrt(self.variance(0.0 if level is None else level))
         return float(math.sqrt(np.average(self.variances, weights=self.counts)))
+
+    def whitening(self, order: int = 3) -> np.ndarray:
+        """Taps (1, -a1, -a2, ...) of the filter along the scan line that turns this noise, at variance 1, into white
+        noise of variance 1: the linear prediction from the `order` pixels before (Yule and Walker).
+
+        Lines are independent in the model, so nothing is done across them.
+        """
+        lags = np.array([1.0, *self.correlation[:order]])
+        while True:
+            table = lags[np.abs(np.subtract.outer(np.arange(lags.size - 1), np.arange(lags.size - 1)))]
+            taps = np.concatenate([[1.0], -np.linalg.solve(table, lags[1:])]) if lags.size > 1 else np.ones(1)
+            left = float(taps @ lags)
+            if left > _PREDICTABLE and (lags.size == 1 or np.linalg.eigvalsh(table)[0] > 0):
+                return taps / math.sqrt(left)
+            lags[1:] *= 0.98  # measured lags need not be those of any process
+
+    def spectrum(self, frequency: Any, order: int = 3) -> np.ndarray:
+        """Power spectral density along the scan line of the noise at variance 1, at `frequency` cycles/px.
+
+        Mean 1 over all frequencies; across the lines the spectrum is flat.
+        """
+        taps = self.whitening(order)
+        phase = np.exp(-2j * np.pi * np.multiply.outer(np.asarray(frequency, np.float64), np.arange(taps.size)))
+        return 1 / np.abs(phase @ taps) ** 2
 
     @property
     def signal_dependent(self) -> bool:

@@ -6,32 +6,51 @@ gate shut (exit code 3) until somebody waives it by name, which is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from .._profile import Profile
-from . import _evaluate, _pairing
-from ._evaluate import Inputs
-from ._rules import DEFAULT_RULES, Comparison, Condition, Rules, Transfer, as_rules, dump_rules, load_rules
+from . import _evaluate, _flowchart, _pairing
+from ._baseline import read_baseline, write_baseline
+from ._inputs import measured
+from ._junit import junit
+from ._learn import Learnt, learn_rules
+from ._rules import (
+    DEFAULT_RULES,
+    Bound,
+    Comparison,
+    Condition,
+    Range,
+    Rules,
+    Transfer,
+    as_rules,
+    dump_rules,
+    load_rules,
+)
 from ._verdict import Signal, Verdict
 
 __all__ = [
     "DEFAULT_RULES",
+    "Bound",
     "Comparison",
     "Condition",
+    "Learnt",
+    "Range",
     "Rules",
     "Signal",
     "Transfer",
     "Verdict",
     "dump_rules",
     "guard",
+    "junit",
+    "learn_rules",
     "load_rules",
+    "read_baseline",
+    "tile_flags",
+    "write_baseline",
 ]
-
-_PIXELS = ("noisy", "denoised", "reference", "second_frame")
-_OPTIONS = ("mask", "bands", "block", "nan")
 
 
 def guard(
@@ -51,9 +70,10 @@ def guard(
     after : Profile
         Of the candidate.
     inputs : mapping or Evidence, optional
-        For the transfer rules: what `semnr.evidence` returned for the tiles of `after` in their order, or its
-        arguments by name: "noisy", "denoised" and "reference" or "second_frame" ("mask", "bands", "block", "nan").
-        Without it the columns `transfer`, `transfer_se` and `psnr_noisy` of `after`, where a run has them.
+        For the rules on one candidate: the arguments of `semnr.evidence` by name, for the tiles of `after` in their
+        order: "noisy", "denoised" and "reference" or "second_frame" ("mask", "bands", "block", "nan"). Or what
+        `semnr.evidence` returned, which serves the transfer rules alone. Without it the columns of `after`, where a
+        run has them.
     rules : Rules, path or mapping
         What `load_rules` returns, a TOML file, or the same as plain data.
     allow_unknown : names of rules
@@ -75,23 +95,55 @@ def guard(
     waived = _waived(allow_unknown, rules)
     if before is not None:
         before = _pairing.align(before, after)
-    found = _inputs(inputs, after)
+    found, after = measured(inputs, after)
     findings = []
     if (incomplete := _evaluate.tiles_scored(before, after)) is not None:
         findings.append(incomplete)
     for rule in rules.values():
         if isinstance(rule, Comparison):
             findings.append(_evaluate.compare(rule, before, after, found))
+        elif isinstance(rule, Range):
+            findings.append(_evaluate.ranged(rule, after))
         else:
             findings.append(_evaluate.transfer(rule, after, found))
+    signals = tuple(f.signal for f in findings)
     return Verdict(
-        signals=tuple(f.signal for f in findings),
+        signals=signals,
         path=tuple(f.line for f in findings),
         waived=waived,
         before=None if before is None else before.label or "before",
         after=after.label or "after",
         tiles=len(after),
+        flowchart=_flowchart.walk(rules, signals, before, after, waived),
     )
+
+
+def tile_flags(
+    before: Profile | None, after: Profile, inputs: Any = None, rules: Any = DEFAULT_RULES
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each rule, tile by tile: (has the evidence, shows the fault), each (N,) bool.
+
+    The same tests that `guard` counts; what it decides on the run as a whole (shares, means) is not in it.
+    Parameters as for `guard`.
+    """
+    rules = as_rules(rules)
+    if before is not None:
+        before = _pairing.align(before, after)
+    found, after = measured(inputs, after)
+    flags = {}
+    for name, rule in rules.items():
+        none = np.zeros(len(after), dtype=bool)
+        if isinstance(rule, Range):
+            known, fired, _ = _evaluate.ranged_tiles(rule, after)
+        elif isinstance(rule, Comparison):
+            known, fired = none, none
+            if before is not None and "noisy" not in (before.kind, after.kind):
+                _, known, fired = _evaluate.compared_tiles(rule, before, after)
+        else:
+            known, meets, low = _evaluate.transfer_tiles(rule, found)
+            fired = low & meets
+        flags[name] = (known, fired)
+    return flags
 
 
 def _waived(names: Iterable[str] | str, rules: Rules) -> tuple[str, ...]:
@@ -101,33 +153,3 @@ def _waived(names: Iterable[str] | str, rules: Rules) -> tuple[str, ...]:
         if name not in accepted:
             raise ValueError(f"allow_unknown has {name!r}; accepted: {', '.join(map(repr, accepted))}")
     return names
-
-
-def _inputs(inputs: Any, after: Profile) -> Inputs:
-    if inputs is None:
-        gain = _difference(after.psnr, after.psnr_noisy)
-        reason = "" if np.isfinite(after.transfer).any() else "no evidence transfer: neither inputs nor such a column"
-        return Inputs(after.transfer, after.transfer_se, gain, reason=reason)
-    from ..transfer import Evidence, evidence
-
-    if isinstance(inputs, Mapping):
-        unknown = [k for k in inputs if k not in (*_PIXELS, *_OPTIONS)]
-        if unknown or not {"noisy", "denoised"} <= set(inputs):
-            accepted = ", ".join(map(repr, (*_PIXELS, *_OPTIONS)))
-            raise ValueError(f"inputs has {list(inputs)}; accepted: 'noisy' and 'denoised', and of {accepted}")
-        inputs = evidence(**inputs, data_range=after.data_range, hints=False)
-    if not isinstance(inputs, Evidence):
-        raise TypeError(f"inputs is {type(inputs).__name__}; accepted: a mapping of images, or a semnr Evidence")
-    if len(inputs) != len(after):
-        raise ValueError(f"inputs has {len(inputs)} tiles and after {len(after)}; accepted: the same, in order")
-    # Several bands: the one that lost most, beyond its own uncertainty, speaks for the tile.
-    upper = np.where(np.isfinite(inputs.transfer), inputs.transfer + 2 * inputs.se, np.inf)
-    band = upper.argmin(axis=1)[:, None]
-    t, se, energy = (np.take_along_axis(v, band, axis=1)[:, 0] for v in (inputs.transfer, inputs.se, inputs.energy))
-    return Inputs(t, se, inputs.mse_drop, energy, inputs.reason)
-
-
-def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a − b with infinity minus infinity as 0."""
-    with np.errstate(invalid="ignore"):
-        return np.where(a == b, 0.0, a - b)

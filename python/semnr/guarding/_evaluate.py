@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._profile import Profile
-from ._rules import Comparison, Condition, Rule, Transfer
+from ._rules import AnyRule, Bound, Comparison, Condition, Range, Rule, Transfer
 from ._verdict import CLEAR, FIRED, NOT_COMPARABLE, NOT_EVALUATED, UNKNOWN, Signal
 
 _PLACE = ("die_x", "die_y", "x_um", "y_um", "wafer_x_um", "wafer_y_um")
@@ -38,7 +39,7 @@ class Finding:
 
 
 def _finding(
-    rule: Comparison | Transfer,
+    rule: AnyRule,
     status: str,
     evidence: Mapping[str, Any],
     route: str,
@@ -51,7 +52,7 @@ def _finding(
     return Finding(signal, f"{rule.name}: {route} -> {status.replace('_', ' ')}")
 
 
-def without_evidence(rule: Comparison | Transfer, status: str, reason: str, **evidence: Any) -> Finding:
+def without_evidence(rule: AnyRule, status: str, reason: str, **evidence: Any) -> Finding:
     return _finding(rule, status, {"reason": reason, **evidence}, reason)
 
 
@@ -66,8 +67,7 @@ def compare(rule: Comparison, before: Profile | None, after: Profile, inputs: In
         )
     if "dists" in rule.metrics and False in (before.calibrated, after.calibrated):
         return without_evidence(rule, NOT_EVALUATED, "DISTS is uncalibrated (random weights)", **_stand_in(inputs))
-    changes = [_change(c, before, after) for c in rule.conditions]
-    seen = ~np.isnan(np.stack(changes)).any(axis=0)
+    changes, seen, per_tile = compared_tiles(rule, before, after)
     scored = _scored(before) & _scored(after)
     n, total = int(seen.sum()), int(scored.sum())
     if n == 0:
@@ -75,7 +75,6 @@ def compare(rule: Comparison, before: Profile | None, after: Profile, inputs: In
         names = ", ".join(dict.fromkeys(lacking)) or ", ".join(rule.metrics)
         return without_evidence(rule, UNKNOWN, f"no tile has {names} before and after")
 
-    per_tile = np.stack([_holds(c, d) for c, d in zip(rule.conditions, changes, strict=True)]).all(axis=0) & seen
     evidence: dict[str, Any] = {}
     steps, all_hold = [], n > 1
     open_route = True
@@ -109,16 +108,11 @@ def compare(rule: Comparison, before: Profile | None, after: Profile, inputs: In
 
 def transfer(rule: Transfer, after: Profile, inputs: Inputs) -> Finding:
     """Evidence transfer of one candidate."""
-    t, se, gain = inputs.transfer, inputs.se, inputs.gain
-    known = np.isfinite(t) & np.isfinite(se)
-    meets = np.ones(len(t), dtype=bool)
-    if rule.psnr != "any":
-        known &= ~np.isnan(gain)
-        meets = gain > 0 if rule.psnr == "improves" else gain <= 0
+    t, se = inputs.transfer, inputs.se
+    known, meets, low = transfer_tiles(rule, inputs)
     n, total = int(known.sum()), int(_scored(after).sum())
     if n == 0:
         return without_evidence(rule, UNKNOWN, inputs.reason or "no tile has transfer and the PSNR of the noisy input")
-    low = (t + rule.z * se < rule.below) & known
     per_tile = low & meets
     share = float(per_tile.sum()) / n
     relevant = known & meets
@@ -142,6 +136,95 @@ def transfer(rule: Transfer, after: Profile, inputs: Inputs) -> Finding:
     )
     regions = _regions(after, per_tile, relevant, -t, {"transfer": t, "transfer_se": se}) if fired else ()
     return _finding(rule, status, evidence, "; ".join(steps), regions)
+
+
+def ranged(rule: Range, after: Profile) -> Finding:
+    """Columns of one candidate that must stay within bounds."""
+    known, per_tile, excess = ranged_tiles(rule, after)
+    n, total = int(known.sum()), int(_scored(after).sum())
+    names = ", ".join(rule.metrics)
+    if n == 0:
+        return without_evidence(rule, UNKNOWN, f"no tile has {names}")
+    fired = float(per_tile.sum()) / n > rule.share
+    evidence: dict[str, Any] = {}
+    steps = []
+    columns: dict[str, np.ndarray] = {}
+    for bound in rule.bounds:
+        values, errors = columns_of(bound, after)
+        columns |= {bound.column: values} | ({f"{bound.column}_se": errors} if errors.any() else {})
+        seen = np.isfinite(values) & known
+        if not seen.any():
+            continue
+        mean, se, _ = _mean(values[seen])
+        evidence |= {bound.column: mean, f"{bound.column}_se": se}
+        evidence[f"{bound.column}_furthest"] = _furthest(values[seen], bound)
+        if seen.sum() > max(1.0, rule.share * n):  # tiles that are each unsure can be sure together
+            fired |= mean - rule.z * se > bound.above or mean + rule.z * se < bound.below
+        with np.errstate(invalid="ignore"):
+            fired |= bool((values - rule.z * errors > bound.certain)[seen].any())
+        inside = int((_beyond(bound, values, errors, rule.z) & known).sum())
+        steps.append(f"{bound}? on {inside} of {int(seen.sum())} tiles (mean {_value(mean, se)})")
+    evidence |= {"tiles_judged": n, "tiles_fired": int(per_tile.sum()), "share_fired": float(per_tile.sum()) / n}
+    status = FIRED if fired else CLEAR
+    if not fired and n < rule.min_coverage * total:
+        status = UNKNOWN
+        evidence["reason"] = f"only {n} of {total} tiles have the evidence, {rule.min_coverage:.0%} are required"
+    regions = _regions(after, per_tile, known, excess, columns, rule.metrics) if fired else ()
+    return _finding(rule, status, evidence, "; ".join(steps), regions)
+
+
+def compared_tiles(
+    rule: Comparison, before: Profile, after: Profile
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Changes of each condition, tiles that have all of them, tiles on which all conditions hold."""
+    changes = [_change(c, before, after) for c in rule.conditions]
+    seen = ~np.isnan(np.stack(changes)).any(axis=0)
+    holds = np.stack([_holds(c, d) for c, d in zip(rule.conditions, changes, strict=True)]).all(axis=0)
+    return changes, seen, holds & seen
+
+
+def transfer_tiles(rule: Transfer, inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tiles that have the evidence, tiles whose PSNR went as the rule asks, tiles with lost structure."""
+    known = np.isfinite(inputs.transfer) & np.isfinite(inputs.se)
+    meets = np.ones(len(known), dtype=bool)
+    if rule.psnr != "any":
+        known &= ~np.isnan(inputs.gain)
+        meets = inputs.gain > 0 if rule.psnr == "improves" else inputs.gain <= 0
+    return known, meets, (inputs.transfer + rule.z * inputs.se < rule.below) & known
+
+
+def ranged_tiles(rule: Range, after: Profile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tiles with any of the columns, tiles beyond a bound by z standard errors, and how far beyond."""
+    known, fired = np.zeros(len(after), dtype=bool), np.zeros(len(after), dtype=bool)
+    excess = np.full(len(after), -np.inf)
+    for bound in rule.bounds:
+        values, errors = columns_of(bound, after)
+        known |= ~np.isnan(values)
+        fired |= _beyond(bound, values, errors, rule.z)
+        above = min(bound.above, bound.certain)
+        scale = max(abs(v) for v in (bound.below, above) if math.isfinite(v)) or 1.0
+        over = np.fmax(values - above, bound.below - values) / scale
+        excess = np.fmax(excess, over)
+    return known, fired, excess
+
+
+def columns_of(bound: Bound, profile: Profile) -> tuple[np.ndarray, np.ndarray]:
+    """The column's values and their standard errors, 0 where the column has none."""
+    return profile.column(bound.column), np.nan_to_num(profile.column(f"{bound.column}_se"), nan=0.0)
+
+
+def _beyond(bound: Bound, values: np.ndarray, errors: np.ndarray, z: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return (values - z * errors > min(bound.above, bound.certain)) | (values + z * errors < bound.below)
+
+
+def _furthest(values: np.ndarray, bound: Bound) -> float:
+    """The value on the bound's side that strays most; between two bounds, from their middle."""
+    if math.isinf(bound.below):
+        return float(values.max())
+    if math.isinf(bound.above):
+        return float(values.min())
+    return float(values[np.abs(values - (bound.below + bound.above) / 2).argmax()])
 
 
 def tiles_scored(before: Profile | None, after: Profile) -> Finding | None:
@@ -199,7 +282,12 @@ def _mean_holds(condition: Condition, mean: float, se: float, z: float) -> bool:
 
 
 def _regions(
-    after: Profile, per_tile: np.ndarray, seen: np.ndarray, excess: np.ndarray, columns: Mapping[str, np.ndarray]
+    after: Profile,
+    per_tile: np.ndarray,
+    seen: np.ndarray,
+    excess: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    metrics: tuple[str, ...] = (),
 ) -> tuple[Mapping[str, Any], ...]:
     """The tiles that fire, worst first; where only the mean does, the few that weigh most."""
     chosen = np.flatnonzero(per_tile)
@@ -208,8 +296,22 @@ def _regions(
         chosen, limit = np.flatnonzero(seen), _SHOWN_WITHOUT_A_FIRING_TILE
     order = chosen[np.argsort(-excess[chosen], kind="stable")][:limit]
     return tuple(
-        {"tile": after.tiles[i], **_place(after, i), **{k: float(v[i]) for k, v in columns.items()}} for i in order
+        {
+            "tile": after.tiles[i],
+            **_place(after, i),
+            **{k: float(v[i]) for k, v in columns.items()},
+            **_boxes(after, i, metrics),
+        }
+        for i in order
     )
+
+
+def _boxes(profile: Profile, i: int, metrics: tuple[str, ...]) -> dict[str, Any]:
+    """Where in the tile: the run's boxes of the kinds that the rule reads ("removed" for removed_z)."""
+    text = (profile.texts.get("evidence_boxes") or (None,) * len(profile))[i]
+    kinds = {m.split("_")[0] for m in metrics}
+    found = [box for box in json.loads(text) if box.get("kind") in kinds] if text else []
+    return {"boxes": found} if found else {}
 
 
 def _place(profile: Profile, i: int) -> dict[str, float]:

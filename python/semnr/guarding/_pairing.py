@@ -83,6 +83,7 @@ def _reordered(profile: Profile, like: Profile) -> Profile:
         tiles=like.tiles,
         columns={k: v[order] for k, v in profile.columns.items()},
         status=tuple(profile.status[i] for i in order),
+        texts={k: tuple(v[i] for i in order) for k, v in profile.texts.items()},
     )
 
 

@@ -16,7 +16,7 @@ CHANGES = ("up", "down", "stable")
 PSNR = ("improves", "falls", "any")
 METRICS = (
     "mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention",
-    "cnr_fixed_noise_worst", "contrast_retention_worst", "transfer",
+    "cnr_fixed_noise_worst", "contrast_retention_worst", "transfer", "transfer_high", "transfer_texture",
 )  # fmt: skip
 VERSION = 1
 
@@ -38,6 +38,25 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """A column of the candidate and how far it may go; beyond, the tile shows it."""
+
+    column: str
+    below: float = -math.inf
+    above: float = math.inf
+    certain: float = math.inf  # above this one tile is enough, whatever the rule's share
+
+    def __str__(self) -> str:
+        if math.isinf(self.above) and math.isinf(self.below):
+            return f"{self.column} above {self.certain:.3g}"
+        if math.isinf(self.above):
+            return f"{self.column} below {self.below:.3g}"
+        if math.isinf(self.below):
+            return f"{self.column} above {self.above:.3g}"
+        return f"{self.column} outside {self.below:.3g} to {self.above:.3g}"
+
+
+@dataclass(frozen=True)
 class Rule:
     """What every rule says; see rules.toml for the meaning of each entry."""
 
@@ -50,6 +69,7 @@ class Rule:
     z: float = 2.0
     min_coverage: float = 1.0
     advice: str = ""
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,8 +91,18 @@ class Transfer(Rule):
         return ("transfer",) if self.psnr == "any" else ("psnr", "transfer")
 
 
-Rules = Mapping[str, Comparison | Transfer]
-_KINDS: dict[str, type[Comparison] | type[Transfer]] = {"comparison": Comparison, "transfer": Transfer}
+@dataclass(frozen=True)
+class Range(Rule):
+    bounds: tuple[Bound, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(b.column for b in self.bounds))
+
+
+AnyRule = Comparison | Transfer | Range
+Rules = Mapping[str, AnyRule]
+_KINDS: dict[str, type[AnyRule]] = {"comparison": Comparison, "transfer": Transfer, "range": Range}
 
 
 def load_rules(path: str | os.PathLike[str]) -> Rules:
@@ -95,7 +125,7 @@ def load_rules(path: str | os.PathLike[str]) -> Rules:
 
 def parse_rules(data: Mapping[str, Any], source: str = "rules") -> Rules:
     """Rules from what a TOML file holds; `source` is named in errors."""
-    _known(source, data, ("version", "rules"))
+    _known(source, data, ("version", "provenance", "rules"))
     if data.get("version", VERSION) != VERSION:
         raise ValueError(f"{source}: version is {data['version']!r}; accepted: {VERSION}")
     tables = data.get("rules")
@@ -109,28 +139,31 @@ def as_rules(rules: Any) -> Rules:
     if isinstance(rules, str | os.PathLike):
         return load_rules(rules)
     if isinstance(rules, Mapping):
-        if rules and all(isinstance(r, Comparison | Transfer) for r in rules.values()):
+        if rules and all(isinstance(r, AnyRule) for r in rules.values()):
             return rules
         return parse_rules(rules)
     raise TypeError(f"rules is {type(rules).__name__}; accepted: what load_rules returns, a path, or a mapping")
 
 
-def dump_rules(rules: Rules) -> str:
-    """Rules as TOML text that `load_rules` reads back to the same."""
+def dump_rules(rules: Rules, provenance: Mapping[str, Any] | None = None) -> str:
+    """Rules as TOML text that `load_rules` reads back to the same; where they come from stands at the top."""
     lines = [f"version = {VERSION}"]
+    if provenance:
+        lines += ["", "[provenance]", *(f"{_key(k)} = {_toml(v)}" for k, v in provenance.items())]
     for name, rule in rules.items():
         lines += ["", f"[rules.{_toml(name)}]"]
         for entry in fields(rule):
             value = getattr(rule, entry.name)
-            if entry.name == "conditions":
-                rows = [", ".join(f"{f.name} = {_toml(getattr(c, f.name))}" for f in fields(c)) for c in value]
-                lines += ["conditions = [", *(f"    {{ {row} }}," for row in rows), "]"]
-            elif entry.name != "name":
+            if entry.name in ("conditions", "bounds"):
+                rows = [[(f.name, getattr(c, f.name)) for f in fields(c)] for c in value]
+                texts = [", ".join(f"{k} = {_toml(v)}" for k, v in r if v not in (math.inf, -math.inf)) for r in rows]
+                lines += [f"{entry.name} = [", *(f"    {{ {text} }}," for text in texts), "]"]
+            elif entry.name != "name" and value != "":
                 lines.append(f"{entry.name} = {_toml(value)}")
     return "\n".join(lines) + "\n"
 
 
-def _rule(where: str, name: str, table: Any) -> Comparison | Transfer:
+def _rule(where: str, name: str, table: Any) -> AnyRule:
     if not isinstance(table, Mapping):
         raise ValueError(f"{where} is {table!r}; accepted: a table")
     if "kind" not in table:
@@ -150,8 +183,12 @@ def _rule(where: str, name: str, table: Any) -> Comparison | Transfer:
             value = _number(where, key, value, high=1.0)
         elif key in ("z", "below"):
             value = _number(where, key, value)
-        elif key == "advice" and not isinstance(value, str):
-            raise ValueError(f"{where}: advice is {value!r}; accepted: text")
+        elif key in ("advice", "question") and not isinstance(value, str):
+            raise ValueError(f"{where}: {key} is {value!r}; accepted: text")
+        elif key == "bounds":
+            if not isinstance(value, list | tuple):
+                raise ValueError(f"{where}: bounds is {value!r}; accepted: a list of tables")
+            value = tuple(_bound(f"{where}, bound {i + 1}", b) for i, b in enumerate(value))
         elif key == "conditions":
             if not isinstance(value, list | tuple):
                 raise ValueError(f"{where}: conditions is {value!r}; accepted: a list of tables")
@@ -159,6 +196,8 @@ def _rule(where: str, name: str, table: Any) -> Comparison | Transfer:
         values[key] = value
     if cls is Comparison and not values.get("conditions"):
         raise ValueError(f"{where}: no conditions; accepted: at least one")
+    if cls is Range and not values.get("bounds"):
+        raise ValueError(f"{where}: no bounds; accepted: at least one")
     return cls(name=name, **values)
 
 
@@ -177,6 +216,25 @@ def _condition(where: str, table: Any) -> Condition:
     return Condition(table["metric"], table["change"], _number(where, "by", table["by"]), table.get("relative", False))
 
 
+def _bound(where: str, table: Any) -> Bound:
+    if isinstance(table, Bound):
+        return table
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{where} is {table!r}; accepted: a table with column and below or above")
+    _known(where, table, ("column", "below", "above", "certain"))
+    column = table.get("column")
+    if not isinstance(column, str) or not column.isidentifier():
+        raise ValueError(f"{where}: column is {column!r}; accepted: the name of a column of scored runs")
+    ends = {
+        key: _number(where, key, table[key], low=-math.inf) for key in ("below", "above", "certain") if key in table
+    }
+    if not ends:
+        raise ValueError(f"{where}: none of below, above and certain; accepted: at least one of them")
+    if ends.get("below", -math.inf) >= ends.get("above", math.inf):
+        raise ValueError(f"{where}: below is {ends['below']:g} and above {ends['above']:g}; accepted: below < above")
+    return Bound(column, **ends)
+
+
 def _known(where: str, table: Mapping[str, Any], accepted: tuple[str, ...]) -> None:
     for key in table:
         if key not in accepted:
@@ -193,10 +251,11 @@ def _bool(where: str, key: str, value: Any) -> None:
         raise ValueError(f"{where}: {key} is {value!r}; accepted: true or false")
 
 
-def _number(where: str, key: str, value: Any, high: float = math.inf) -> float:
+def _number(where: str, key: str, value: Any, high: float = math.inf, low: float = 0.0) -> float:
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or not 0 <= value <= high:
-        span = "a finite number of at least 0" if math.isinf(high) else f"a number between 0 and {high:g}"
+    if not good or not low <= value <= high:
+        least = "a finite number" if math.isinf(low) else f"a finite number of at least {low:g}"
+        span = least if math.isinf(high) else f"a number between {low:g} and {high:g}"
         raise ValueError(f"{where}: {key} is {value!r}; accepted: {span}")
     return float(value)
 
@@ -205,9 +264,19 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(map(repr, names))
 
 
+def _key(name: str) -> str:
+    return name if name.replace("_", "").isalnum() and name.isascii() else _toml(name)
+
+
 def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(str(k))} = {_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'

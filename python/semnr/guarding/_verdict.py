@@ -59,6 +59,7 @@ class Verdict:
     before: str | None = None
     after: str = ""
     tiles: int = 0
+    flowchart: tuple[Mapping[str, Any], ...] = ()  # steps: "question", "answer", "numbers", "next", "signal"
 
     def __getitem__(self, name: str) -> Signal:
         for signal in self.signals:
@@ -96,6 +97,7 @@ class Verdict:
             "waived": list(self.waived),
             "signals": [s.to_dict() for s in self.signals],
             "path": list(self.path),
+            "flowchart": plain(self.flowchart),
         }
 
     def __str__(self) -> str:
@@ -113,4 +115,10 @@ class Verdict:
                 notes += [s.advice, f"Worst tiles: {worst}{more}." if worst else ""]
             for note in filter(None, notes):
                 lines += textwrap.wrap(note, 100, initial_indent="      ", subsequent_indent="      ")
+        if self.flowchart:
+            from ._flowchart import lines as steps
+
+            lines.append("path through the flowchart:")
+            for step in steps(self.flowchart):
+                lines += textwrap.wrap(step, 100, initial_indent="  ", subsequent_indent="      ")
         return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._columns import columns
 from ._compare import LineComparison, compare_lines
 from ._holes import Hole, measure_holes
 from ._lines import LineEdges, find_edges
@@ -12,6 +13,7 @@ __all__ = [
     "LineComparison",
     "LineEdges",
     "Roughness",
+    "columns",
     "compare_lines",
     "edge_psd",
     "find_edges",

@@ -61,6 +61,7 @@ def measure_holes(image: Any, *, level: float | None = None, dark: bool = True, 
     else:
         cut = sign * float(level)
     labels, count = ndimage.label(calm < cut)
+    spline = ndimage.spline_filter(calm, order=3, mode="mirror")  # once, not for every hole
     boxes = ndimage.find_objects(labels)
     found = []
     for i, box in enumerate(boxes):
@@ -69,7 +70,7 @@ def measure_holes(image: Any, *, level: float | None = None, dark: bool = True, 
         if touches or inside.sum() < 16:
             continue
         centre = tuple(c + s.start for c, s in zip(ndimage.center_of_mass(inside), box, strict=True))
-        hole = _rim(calm, centre, cut, max(s.stop - s.start for s in box))
+        hole = _rim(spline, centre, cut, max(s.stop - s.start for s in box))
         if hole is not None:
             found.append(hole)
     if not found:
@@ -77,7 +78,7 @@ def measure_holes(image: Any, *, level: float | None = None, dark: bool = True, 
     return found
 
 
-def _rim(calm: np.ndarray, centre: tuple[float, ...], cut: float, reach: float) -> Hole | None:
+def _rim(spline: np.ndarray, centre: tuple[float, ...], cut: float, reach: float) -> Hole | None:
     """Follow rays from the centre to the level, then centre the rim on its own best circle and follow them again."""
     from scipy import ndimage
 
@@ -88,7 +89,7 @@ def _rim(calm: np.ndarray, centre: tuple[float, ...], cut: float, reach: float) 
     for _ in range(2):
         rows = row + np.sin(angles)[:, None] * along
         columns = column + np.cos(angles)[:, None] * along
-        profile = ndimage.map_coordinates(calm, [rows, columns], order=3, mode="nearest")
+        profile = ndimage.map_coordinates(spline, [rows, columns], order=3, mode="mirror", prefilter=False)
         above = profile >= cut
         above[:, 0] = False
         if not above.any(axis=1).all():

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML file that shows the verdict first and then what it rests on."""
+"""The report: verdict first, then what it rests on; one self-contained HTML file, or Markdown, JSON, a picture."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
+FORMATS = ("html", "md", "json", "png")
+SCRIPTS = ("data.js", "map.js", "table.js", "panes.js")  # one script in this order
 _HERE = Path(__file__).parent
 
 
@@ -27,8 +29,11 @@ def report(
     | None = None,
     title: str | None = None,
     worst: int = 6,
+    thumbnails: int = 144,
+    notes: Sequence[Any] | None = None,
+    format: str | None = None,
 ) -> Path:
-    """Write the report of one or several scored runs as a single HTML file.
+    """Write the report of one or several scored runs as a single file.
 
     The file opens from disk without a network: styles, script, data and pictures are inside, and its
     content security policy forbids every request. All names that come from the data are escaped.
@@ -51,6 +56,13 @@ def report(
         Heading of the report.
     worst : int
         How many tiles are shown with pictures; 0 leaves the section out.
+    thumbnails : int
+        How many tiles get a thumbnail on the wafer map, those that need a look first; 0: none.
+    notes : list, optional
+        What a reader should know first: paragraphs, and tables as ``{"caption", "header", "rows"}``. Shown as text.
+    format : "html", "md", "json" or "png", optional
+        "html": the whole report. "md": a summary for a merge request. "json": everything, for machines. "png": one
+        overview picture. Default: by the name of `out`, else "html".
 
     Returns
     -------
@@ -65,19 +77,35 @@ def report(
         No run or no verdict at the path given.
     """
     from .._files import atomic
-    from ._sections import build
+    from ._gather import gather
 
-    if isinstance(worst, bool) or not isinstance(worst, int) or worst < 0:
-        raise ValueError(f"worst is {worst!r}; accepted: an integer of at least 0")
+    for name, value in (("worst", worst), ("thumbnails", thumbnails)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} is {value!r}; accepted: an integer of at least 0")
     if not isinstance(out, str | Path):
         raise TypeError(f"out is {type(out).__name__}; accepted: a path")
     out = Path(out)
     if out.is_dir():
         raise ValueError(f"out is the folder {out}; accepted: the path of a file")
-    html = _render(build(run_or_path, compare, verdict, images, title, worst))
+    kind = format or {".md": "md", ".json": "json", ".png": "png"}.get(out.suffix.lower(), "html")
+    if kind not in FORMATS:
+        raise ValueError(f"format is {format!r}; accepted: {', '.join(map(repr, FORMATS))}")
+    found = gather(run_or_path, compare, verdict, title, notes)
+    if kind == "html":
+        from ._sections import build
+
+        content = _render(build(found, images, worst, thumbnails)).encode("utf-8")
+    elif kind == "png":
+        from ._overview import overview
+
+        content = overview(found)
+    else:
+        from ._texts import as_json, as_markdown
+
+        content = (as_json(found) if kind == "json" else as_markdown(found)).encode("utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic(out) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_bytes(content)
     return out
 
 
@@ -93,7 +121,8 @@ def _render(context: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     style = (_HERE / "templates" / "report.css").read_text(encoding="utf-8")
-    script = (_HERE / "templates" / "report.js").read_text(encoding="utf-8")
+    parts = [(_HERE / "templates" / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    script = "\n".join(['"use strict";', "(() => {", *parts, "})();"])
     # only this very script may run, even if a name slipped through unescaped
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return environment.get_template("report.html").render(

@@ -25,13 +25,33 @@ def letter(index: int) -> str:
 
 def lookup_table() -> np.ndarray:
     """(256, 3) uint8: the map above, interpolated."""
-    stops = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in VIRIDIS], dtype=float)
-    at = np.linspace(0, len(stops) - 1, 256)
+    return _interpolated(VIRIDIS, 256)
+
+
+# removed structure in orange, invented in purple, nothing in between: told apart with any colour vision
+DIVERGING = (
+    "#2d004b", "#542788", "#8073ac", "#b2abd2", "#e4e4ee",
+    "#f7f7f7", "#f6e9d6", "#fdb863", "#e08214", "#b35806", "#7f3b08",
+)  # fmt: skip
+
+
+def diverging_table(count: int) -> np.ndarray:
+    """(count, 3) uint8 of the colours above, from invented to removed."""
+    return _interpolated(DIVERGING, count)
+
+
+def _interpolated(colours: Sequence[str], count: int) -> np.ndarray:
+    stops = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in colours], dtype=float)
+    at = np.linspace(0, len(stops) - 1, count)
     return np.stack([np.interp(at, np.arange(len(stops)), stops[:, k]) for k in range(3)], axis=1).round().astype("u1")
 
 
-def radar(profiles: Sequence[tuple[str, Mapping[str, float]]]) -> Markup:
-    """Five axes from the top, clockwise, in the article's order. A missing axis breaks the line."""
+Bands = Mapping[str, tuple[float, float]]
+
+
+def radar(profiles: Sequence[tuple[str, Mapping[str, float], Bands]]) -> Markup:
+    """Five axes from the top, clockwise, in the article's order, a bar over each interval. A missing axis breaks the
+    line."""
     size, radius = 400, 128
     cx, cy = size / 2, size / 2 - 4
     count = len(AXES)
@@ -49,20 +69,23 @@ def radar(profiles: Sequence[tuple[str, Mapping[str, float]]]) -> Markup:
         parts.append(f'<line class="grid" x1="{cx}" y1="{cy}" x2="{x:.1f}" y2="{y:.1f}"/>')
         lx, ly = at(i, 1.14)
         anchor = "middle" if abs(lx - cx) < 12 else "start" if lx > cx else "end"
-        lacking = [letter(k) for k, (_, axes) in enumerate(profiles) if not math.isfinite(axes.get(key, math.nan))]
+        lacking = [letter(k) for k, (_, axes, _) in enumerate(profiles) if not math.isfinite(axes.get(key, math.nan))]
         ly += 12 if ly > cy + radius / 2 else 4
         parts.append(f'<text class="axis" x="{lx:.1f}" y="{ly:.1f}" text-anchor="{anchor}">{name}</text>')
         if lacking:
             who = "missing" if len(lacking) == len(profiles) else f"missing: {', '.join(lacking)}"
             parts.append(f'<text class="tick" x="{lx:.1f}" y="{ly + 14:.1f}" text-anchor="{anchor}">{who}</text>')
-    for k, (_, axes) in enumerate(profiles):
+    for k, (_, axes, bands) in enumerate(profiles):
         parts.append(_polygon(k, [axes.get(key, math.nan) for key, _ in AXES], at))
+        ends = [(at(i, bands[key][0]), at(i, bands[key][1])) for i, (key, _) in enumerate(AXES) if key in bands]
+        bars = "".join(f"M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}" for a, b in ends)
+        parts.append(f'<path class="interval c{k % 6}" d="{bars}"/>' if bars else "")
     for level in (0.5, 1.0):
         x, y = at(0, level)
         parts.append(f'<text class="tick" x="{x + 5:.1f}" y="{y + 11:.1f}">{level:g}</text>')
     spoken = "; ".join(
         f"{name}: " + ", ".join(f"{label} {number(axes.get(key, math.nan), 2)}" for key, label in AXES)
-        for name, axes in profiles
+        for name, axes, _ in profiles
     )
     return Markup(  # every text above is escaped or a constant
         f'<svg class="radar" viewBox="0 0 {size} {size - 40}" role="img" aria-label="Radar of the profiles, 0 to 1. '
@@ -109,7 +132,7 @@ def histograms(metric: Metric, columns: Sequence[np.ndarray], names: Sequence[st
     if not any(len(values) for values in finite):
         return None
     pooled = np.concatenate(finite)
-    low, high, ticks = _nice_range(float(pooled.min()), float(pooled.max()))
+    low, high, ticks = nice_range(float(pooled.min()), float(pooled.max()))
     bins = 28 if len(pooled) / len(columns) > 30 else 16
     several = len(columns) > 1
     width, left, row, gap = 340.0, 22.0 if several else 14.0, 42.0 if several else 64.0, 12.0
@@ -128,7 +151,7 @@ def histograms(metric: Metric, columns: Sequence[np.ndarray], names: Sequence[st
         x = px(tick)
         parts.append(f'<line class="grid" x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{bottom:.1f}"/>')
         parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{bottom + 13:.1f}" text-anchor="middle">{_tick(tick, ticks)}</text>'
+            f'<text class="tick" x="{x:.1f}" y="{bottom + 13:.1f}" text-anchor="middle">{tick_text(tick, ticks)}</text>'
         )
     spoken = []
     for k, (values, c) in enumerate(zip(finite, counts, strict=True)):
@@ -158,7 +181,7 @@ def histograms(metric: Metric, columns: Sequence[np.ndarray], names: Sequence[st
     )
 
 
-def _nice_range(low: float, high: float) -> tuple[float, float, list[float]]:
+def nice_range(low: float, high: float) -> tuple[float, float, list[float]]:
     """A range on round numbers that holds both ends, with three to six ticks."""
     if high - low < 1e-12 * max(1.0, abs(high)):
         pad = max(abs(high) * 0.05, 1e-6)
@@ -171,7 +194,7 @@ def _nice_range(low: float, high: float) -> tuple[float, float, list[float]]:
     return ticks[0], ticks[-1], ticks
 
 
-def _tick(value: float, ticks: list[float]) -> str:
+def tick_text(value: float, ticks: list[float]) -> str:
     step = ticks[1] - ticks[0]
     if value and (abs(ticks[-1]) >= 1e5 or step < 1e-4):
         return f"{value:.2g}".replace("-", "−")

@@ -1,70 +1,73 @@
-"""The worst tiles: which they are, their pixels, and the PNGs that go into the file."""
+"""The worst tiles: which they are, and where their pixels and maps are read from."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ._draw import letter, lookup_table
+from ._draw import letter
 from ._metrics import BY_COLUMN, RANKING, Metric
 from ._runs import RunData
 
 Reader = Callable[[str, str], "np.ndarray | None"]
-SIDE = 320  # longest side of an embedded picture, px: enough to see a 6-px defect of a 512-px tile
-SHOWN_CANDIDATES = 4
-
-
-@dataclass
-class Picture:
-    """One cell of the worst-tiles grid: a PNG as a data URI, or the reason why there is none."""
-
-    title: str
-    kind: str  # reference, noisy, denoised, ssim_map
-    uri: str | None = None
-    missing: str = ""
-    width: int = 0
-    height: int = 0
-
-
-@dataclass
-class WorstTile:
-    tile: str
-    place: str
-    why: list[str]
-    pictures: list[Picture]
-    numbers: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # run label -> (metric, value)
-    scale: str = ""  # "shown at 320 of 512 px", where reduced
 
 
 def pick_worst(
     runs: Sequence[RunData], flags: Mapping[str, Mapping[str, Sequence[str]]], count: int
 ) -> tuple[list[tuple[str, list[str]]], Metric | None]:
-    """Tiles worth a look, each with the reason: flagged first, then the lowest scores; the candidates take turns."""
+    """Tiles worth a look, each with the reason: flagged first, then those with marked places, then the lowest scores.
+
+    The candidates take turns.
+    """
     ranking = next((BY_COLUMN[c] for c in RANKING if any(run.has(c) for run in runs)), None)
+    low = f"among the lowest {ranking.label}" if ranking else ""
+    marks = [_marked(run) for run in runs]
     chosen: dict[str, list[str]] = {}
-    for flagged in (True, False):
+    for turn in ("flagged", "marked", "low"):
         queues = []
         for k, run in enumerate(runs):
             values = run.values(ranking.column) if ranking else np.full(len(run.tiles), np.nan)
-            marked = flags.get(run.label, {})
-            rows = [i for i, t in enumerate(run.tiles) if (t in marked if flagged else not math.isnan(values[i]))]
-            rows.sort(key=lambda i, values=values: np.nan_to_num(values[i], nan=np.inf))  # type: ignore[misc]
-            queues.append((f"{letter(k)}: " if len(runs) > 1 else "", run, marked, rows))
+            named, strength = flags.get(run.label, {}), marks[k]
+            if turn == "flagged":
+                rows = [i for i, tile in enumerate(run.tiles) if tile in named]
+            elif turn == "marked":
+                rows = [i for i in range(len(run.tiles)) if strength[i] > 0]
+            else:
+                rows = [i for i in range(len(run.tiles)) if not math.isnan(values[i])]
+            order = np.nan_to_num(values, nan=np.inf)
+            rows.sort(key=lambda i, order=order, strength=strength: (-strength[i], order[i]))  # type: ignore[misc]
+            queues.append((f"{letter(k)}: " if len(runs) > 1 else "", run, strength, rows))
         while len(chosen) < count and any(rows for *_, rows in queues):
-            for key, run, marked, rows in queues:
+            for key, run, strength, rows in queues:
                 while rows and run.tiles[rows[0]] in chosen:
                     rows.pop(0)
                 if rows and len(chosen) < count:
-                    tile = run.tiles[rows.pop(0)]
-                    low = f"among the lowest {ranking.label}" if ranking else ""
-                    chosen[tile] = [key + (f"flagged: {', '.join(marked[tile])}" if flagged else low)]
+                    row = rows.pop(0)
+                    tile = run.tiles[row]
+                    why = f"places marked up to {strength[row]:.1f} σ" if strength[row] > 0 else low
+                    chosen[tile] = _flags_on(tile, runs, flags) if turn == "flagged" else [key + why]
     return list(chosen.items()), ranking
+
+
+def _flags_on(tile: str, runs: Sequence[RunData], flags: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
+    """Of every candidate that is flagged there, by which signals."""
+    found = []
+    for k, run in enumerate(runs):
+        if names := flags.get(run.label, {}).get(tile):
+            found.append((f"{letter(k)}: " if len(runs) > 1 else "") + f"flagged: {', '.join(names)}")
+    return found
+
+
+def _marked(run: RunData) -> np.ndarray:
+    """(tiles,) the strongest box of each tile, in σ; 0 where nothing is marked."""
+    texts = run.texts.get("evidence_boxes")
+    if texts is None:
+        return np.zeros(len(run.tiles))
+    strongest = [max((abs(b["z"]) for b in run.boxes(i)), default=0.0) if t else 0.0 for i, t in enumerate(texts)]
+    return np.nan_to_num(np.array(strongest))
 
 
 class Pixels:
@@ -78,6 +81,7 @@ class Pixels:
             )
         self._images = images
         self._runs = runs
+        self._evidence: dict[str, Any] = {}  # run label -> the array of its evidence maps, or None
         self._open: dict[str, Any] = {}  # source -> TileSource, or the reason (str) why it could not be opened
 
     def read(self, run: RunData, tile: str, role: str) -> tuple[np.ndarray | None, str]:
@@ -130,6 +134,31 @@ class Pixels:
                 self._open[where] = f"source not at hand: {error}"
         return self._open[where]
 
+    def evidence_map(self, run: RunData, tile: str, image: np.ndarray | None) -> tuple[np.ndarray | None, str]:
+        """Signed z, above 0 where structure was removed, as the run kept it; or None and the reason."""
+        array = self._maps(run)
+        if array is None:
+            return None, "the run kept no evidence maps (semnr score --maps evidence)"
+        rows = [i for i, name in enumerate(run.tiles) if name == tile]
+        at = int(run.values("index")[rows[0]]) if rows and np.isfinite(run.values("index")[rows[0]]) else -1
+        if not 0 <= at < array.shape[0]:
+            return None, "the run kept no evidence map of this tile"
+        z = np.asarray(array[at])
+        if image is not None:
+            z = z[: image.shape[0], : image.shape[1]]  # smaller tiles of a run lie in the corner
+        return (z, "") if np.isfinite(z).any() else (None, "the run kept no evidence map of this tile")
+
+    def _maps(self, run: RunData) -> Any:
+        if run.label not in self._evidence:
+            path = run.path / "maps.zarr"
+            found = None
+            if path.is_dir():
+                import zarr
+
+                found = zarr.open_group(str(path), mode="r").get("evidence")
+            self._evidence[run.label] = found
+        return self._evidence[run.label]
+
     def close(self) -> None:
         for source in self._open.values():
             if not isinstance(source, str):
@@ -152,108 +181,3 @@ def _flat(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim != 2:
         raise ValueError(f"a tile has shape {pixels.shape}; accepted: (H, W) or (C, H, W)")
     return pixels
-
-
-def show(pixels: Pixels, runs: Sequence[RunData], tile: str) -> tuple[list[Picture], str]:
-    """Reference, noisy input, then for each candidate its pixels and SSIM map; and the note on their size."""
-    shown = list(runs)[:SHOWN_CANDIDATES]
-    shared = {}
-    for role in ("reference", "noisy"):
-        read = [pixels.read(run, tile, role) for run in shown[:1]]
-        read += [pixels.read(run, tile, role) for run in shown[1:] if read[-1][0] is None]
-        shared[role] = next((r for r in read if r[0] is not None), read[0])
-    candidates = [(k, run, *pixels.read(run, tile, "image")) for k, run in enumerate(shown)]
-
-    basis = next((p for p in (shared["reference"][0], *(c[2] for c in candidates)) if p is not None), None)
-    low, high = _window(basis)
-    pictures = [
-        _grey("Reference", "reference", *shared["reference"], low, high),
-        _grey("Noisy input", "noisy", *shared["noisy"], low, high),
-    ]
-    for k, run, image, reason in candidates:
-        several = len(runs) > 1
-        name = f"{letter(k)} {run.label}" if several else "Denoised"
-        pictures.append(_grey(name, "denoised", image, reason, low, high))
-        title = f"SSIM map of {name}" if several else "SSIM map"
-        pictures.append(_ssim_map(title, image, shared["reference"][0], run))
-    note = ""
-    if basis is not None and max(basis.shape) > SIDE:
-        note = f"pictures reduced from {basis.shape[1]} × {basis.shape[0]} px to at most {SIDE} px by area averaging"
-    return pictures, note
-
-
-def _window(pixels: np.ndarray | None) -> tuple[float, float]:
-    """Grey window from the reference, a little wider than its range, so that noise is not clipped away at once."""
-    if pixels is None:
-        return 0.0, 1.0
-    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-    if not finite.size:
-        return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(finite, (0.2, 99.8)))
-    pad = 0.08 * (high - low) or 1.0
-    return low - pad, high + pad
-
-
-def _grey(title: str, kind: str, image: np.ndarray | None, reason: str, low: float, high: float) -> Picture:
-    if image is None:
-        return Picture(title, kind, missing=reason or "no pixels")
-    scaled = np.nan_to_num((_reduced(image) - low) * (255 / (high - low)))
-    grey = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    return Picture(title, kind, _png(grey), "", grey.shape[1], grey.shape[0])
-
-
-def _ssim_map(title: str, image: np.ndarray | None, reference: np.ndarray | None, run: RunData) -> Picture:
-    kind = "ssim_map"
-    if image is None or reference is None:
-        lacking = "candidate" if image is None else "reference"
-        return Picture(title, kind, missing=f"needs the pixels of the {lacking}")
-    if image.shape != reference.shape:
-        return Picture(title, kind, missing=f"shapes differ: {image.shape} and {reference.shape}")
-    import torch
-
-    from semnr_kernels.ssim import ssim
-
-    data_range = run.data_range or (np.iinfo(image.dtype).max if image.dtype.kind == "u" else None)
-    if data_range is None:
-        return Picture(title, kind, missing="the run states no data_range")
-    try:
-        x, y = (torch.from_numpy(np.ascontiguousarray(p, dtype=np.float64)) for p in (image, reference))
-        _, ssim_map = ssim(x, y, data_range=float(data_range), return_map=True)
-    except ValueError as error:  # smaller than the window, NaN pixels
-        return Picture(title, kind, missing=str(error))
-    local = ssim_map.detach().cpu().numpy().astype(float).reshape(ssim_map.shape[-2:])
-    # the valid border: the map is smaller than the tile; it is laid into the tile's frame, the border left empty
-    full = np.full(image.shape, np.nan)
-    top, left = ((full.shape[i] - local.shape[i]) // 2 for i in (0, 1))
-    full[top : top + local.shape[0], left : left + local.shape[1]] = local
-    small = _reduced(full)
-    index = np.where(np.isnan(small), 255, np.rint(np.clip(np.nan_to_num(small), 0, 1) * 254)).astype(np.uint8)
-    return Picture(title, kind, _png(index, palette=True), "", index.shape[1], index.shape[0])
-
-
-def _reduced(image: np.ndarray) -> np.ndarray:
-    """At most SIDE px, by area averaging (nothing is sharpened, nothing aliases); small tiles stay as they are."""
-    longest = max(image.shape)
-    if longest <= SIDE:
-        return image.astype(np.float64)
-    from PIL import Image
-
-    height, width = (max(1, round(n * SIDE / longest)) for n in image.shape)
-    return np.asarray(
-        Image.fromarray(image.astype(np.float32)).resize((width, height), Image.Resampling.BOX), dtype=np.float64
-    )
-
-
-def _png(pixels: np.ndarray, palette: bool = False) -> str:
-    from PIL import Image
-
-    picture = Image.fromarray(pixels)
-    extra: dict[str, Any] = {}
-    if palette:
-        table = lookup_table()[np.linspace(0, 255, 255).round().astype(int)]
-        picture = picture.convert("P") if picture.mode != "L" else picture
-        picture.putpalette(np.concatenate([table, [[128, 128, 128]]]).astype(np.uint8).tobytes())
-        extra["transparency"] = 255
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True, **extra)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -40,6 +40,18 @@ class RunData:
         """Column as float64; all NaN where the run has no such column."""
         return self.numbers.get(column, np.full(len(self.tiles), np.nan))
 
+    def boxes(self, row: int) -> list[dict[str, Any]]:
+        """Where the evidence scan found structure removed or invented in a tile, strongest first."""
+        text = (self.texts.get("evidence_boxes") or [None] * len(self.tiles))[row]
+        return checked_boxes(json.loads(text)) if text else []
+
+    @property
+    def alarms(self) -> list[dict[str, Any]]:
+        """What sounded while the run was scored."""
+        path = self.path / "alarms.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines if line.strip()]
+
     def has(self, column: str) -> bool:
         """Is there any value, infinite ones included?"""
         return bool((~np.isnan(self.values(column))).any())
@@ -54,6 +66,45 @@ class Summary:
     mean: float
     p05: float
     p95: float
+
+
+def checked_boxes(given: Any) -> list[dict[str, Any]]:
+    """Boxes that can be drawn; others (of a file that somebody edited) are left out."""
+    found = []
+    for box in given if isinstance(given, list | tuple) else []:
+        if isinstance(box, Mapping) and all(isinstance(box.get(k), int | float) for k in ("row", "col")):
+            size = {k: float(box.get(k) or 6.0) for k in ("height", "width")}
+            kind = "invented" if box.get("kind") == "invented" else "removed"
+            z = float(box.get("z") or math.nan)
+            found.append({"kind": kind, "row": float(box["row"]), "col": float(box["col"]), "z": z, **size})
+    return found
+
+
+def merged(boxes: Sequence[dict[str, Any]], gap: float = 8.0) -> list[dict[str, Any]]:
+    """Boxes of one kind that touch, or nearly, as one: a defect larger than the scan's widest filter is one place."""
+    found: list[dict[str, Any]] = []
+    for box in boxes:
+        box = dict(box)
+        while (other := next((o for o in found if _touch(o, box, gap)), None)) is not None:
+            found.remove(other)
+            box = _around(other, box)
+        found.append(box)
+    return sorted(found, key=lambda b: -abs(b["z"]) if math.isfinite(b["z"]) else 0.0)
+
+
+def _touch(a: Mapping[str, Any], b: Mapping[str, Any], gap: float) -> bool:
+    return a["kind"] == b["kind"] and all(
+        abs(a[at] - b[at]) <= (a[size] + b[size]) / 2 + gap for at, size in (("row", "height"), ("col", "width"))
+    )
+
+
+def _around(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    ends: dict[str, float] = {}
+    for at, size in (("row", "height"), ("col", "width")):
+        low = min(a[at] - a[size] / 2, b[at] - b[size] / 2)
+        high = max(a[at] + a[size] / 2, b[at] + b[size] / 2)
+        ends |= {at: (low + high) / 2, size: high - low}
+    return {"kind": a["kind"], "z": max(a["z"], b["z"], key=abs), **ends}
 
 
 def summarise(values: np.ndarray) -> Summary:

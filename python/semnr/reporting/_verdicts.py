@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import _flowchart
 from ._draw import key_mark
 from ._metrics import BY_COLUMN, evidence_rows, plain, words
 from ._runs import RunData
@@ -17,6 +18,7 @@ STATUS = {
     "not_evaluated": ("skipped", "not evaluated"),
     "not_comparable": ("skipped", "not comparable"),
 }
+_SEVERITY = {"high": 0, "medium": 1, "low": 2}
 _ORDER = ["fired", "unknown", "not_evaluated", "not_comparable", "clear"]
 
 
@@ -45,38 +47,66 @@ def view(verdict: Mapping[str, Any], runs: Sequence[RunData]) -> dict[str, Any]:
     """A verdict as the template shows it: state, a sentence, the signals that need attention first."""
     waived = set(verdict.get("waived") or ())
     signals = [_signal(signal, str(signal["name"]) in waived) for signal in verdict["signals"]]
-    signals.sort(key=lambda s: _urgency(s["status"]))
+    signals.sort(key=lambda s: (_urgency(s["status"]), _SEVERITY.get(s["severity"], 1)))
     exit_code = verdict.get("exit_code", 0 if verdict["passed"] else 1)
     state = "passed" if verdict["passed"] else "incomplete" if exit_code == 3 else "failed"
-    named: dict[str, list[str]] = {}
-    for signal in signals:
-        named.setdefault(signal["word"], []).append(signal["name"])
-    sentences = [
-        f"{_listed(names)} {'is' if len(names) == 1 and word != 'fired' else 'are' if word != 'fired' else ''} {word}"
-        for word, names in named.items()
-        if word != "clear"
-    ]
-    sentence = "; ".join(" ".join(text.split()) for text in sentences)
-    if not sentence:
-        sentence = f"all {len(signals)} signals are clear" if signals else "no signal was evaluated"
     key = next((k for k, run in enumerate(runs) if run.label == verdict["run"]), 0)
-    before, after = verdict.get("before"), verdict.get("after") or verdict["run"]
+    before, after = verdict.get("before"), str(verdict.get("after") or verdict["run"])
+    walked = _flowchart.steps(verdict)
+    outcome = walked[-1]["next"] if walked else ""
+    word = {"passed": "Passed", "failed": "Failed", "incomplete": "Incomplete"}[state]
     return {
+        "flowchart": _flowchart.draw(walked, outcome[:1].upper() + outcome[1:] or word, state) if walked else None,
         "state": state,
-        "word": {"passed": "Passed", "failed": "Failed", "incomplete": "Incomplete"}[state],
+        "word": word,
         "exit_code": exit_code,
-        "sentence": sentence[:1].upper() + sentence[1:] + ".",
+        "sentence": _decision(state, signals, str(before) if before is not None else None, after),
+        "reasons": [_reason(signal) for signal in signals if signal["status"] != "clear"],
         "before": str(before) if before is not None else None,
-        "after": str(after),
+        "after": after,
         "mark": key_mark(key) if len(runs) > 1 else "",
         "signals": signals,
         "path": [plain(step).replace("->", "→") for step in verdict.get("path") or []],
     }
 
 
-def _listed(names: Sequence[str]) -> str:
-    lowered = [name[:1].lower() + name[1:] if not name[:2].isupper() else name for name in names]
-    return lowered[0] if len(lowered) == 1 else ", ".join(lowered[:-1]) + " and " + lowered[-1]
+def _decision(state: str, signals: Sequence[Mapping[str, Any]], before: str | None, after: str) -> str:
+    """What to do with the candidate, in a sentence."""
+    total = len(signals)
+    fired = sum(signal["status"] == "fired" for signal in signals)
+    lacking = [signal for signal in signals if signal["status"] not in ("fired", "clear")]
+    waived = sum(signal["waived"] for signal in lacking)
+    if not total:
+        return "No guardrail was evaluated."
+    of = f"of {total} guardrails" if total != 1 else "of 1 guardrail"
+    replaced = f"replace {before}" if before else "be used as it is"
+    if state == "failed":
+        return f"{after} should not {replaced}: {fired} {of} fired."
+    if state == "incomplete":
+        open_ = len(lacking) - waived
+        return f"No decision on {after}: {open_} {of} {'has' if open_ == 1 else 'have'} no evidence."
+    rest = _unproven(len(lacking), waived)
+    none = "none" if not fired else f"{fired}, which do not gate,"
+    return f"{after} may {replaced}: {none} {of} fired{rest}."
+
+
+def _unproven(lacking: int, waived: int) -> str:
+    if not lacking:
+        return ""
+    how = ", waived by name" if waived == lacking else f", {waived} of them waived by name" if waived else ""
+    return f"; {lacking} without evidence{how}"
+
+
+def _reason(signal: Mapping[str, Any]) -> dict[str, Any]:
+    """One line under the verdict: what fired or is missing, on how many tiles, and what to do."""
+    found = signal["raw"] if isinstance(signal["raw"], Mapping) else {}
+    judged = found.get("tiles_judged") or found.get("tiles_compared")
+    where = ""
+    if signal["status"] == "fired" and judged and found.get("tiles_fired") is not None:
+        where = f"on {found['tiles_fired']} of {judged} tiles"
+        if not found["tiles_fired"]:
+            where = f"on the mean of {judged} tiles"
+    return {**signal, "where": where}
 
 
 def _signal(signal: Mapping[str, Any], waived: bool) -> dict[str, Any]:
@@ -87,6 +117,8 @@ def _signal(signal: Mapping[str, Any], waived: bool) -> dict[str, Any]:
     evidence = signal.get("evidence") or {}
     metrics = signal.get("metrics") or []
     return {
+        "raw": evidence,
+        "waived": waived,
         "name": words(signal["name"]),
         "status": status,
         "icon": icon,

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ._metrics import METRICS
+from ..wafers import NOTCHES, Wafer
+from ._metrics import GROUPS, catalogue
 from ._runs import RunData
 
 _RADII_UM = (25_000, 37_500, 50_000, 75_000, 100_000, 150_000, 225_000)
@@ -30,6 +31,7 @@ class Layout:
     die_size: tuple[float, float]
     outline: bool
     caption: str
+    notch: str = "down"
 
 
 def lay_out(runs: Sequence[RunData]) -> Layout:
@@ -60,8 +62,9 @@ def lay_out(runs: Sequence[RunData]) -> Layout:
     place = _places(c, text("site_id"))
     on_die = np.isfinite(c["die_x"]) & np.isfinite(c["die_y"])
     absolute = np.isfinite(c["wafer_x_um"]) & np.isfinite(c["wafer_y_um"])
+    known = next((run.meta["wafer"] for run in runs if run.meta.get("wafer")), None)
     if on_die.any():
-        return _by_die(tiles, place, wafer, c, on_die, absolute)
+        return _by_die(tiles, place, wafer, c, on_die, absolute, Wafer(**known) if known else None)
     if absolute.any():
         return _by_position(tiles, place, wafer, c, absolute)
     return _by_index(tiles, place, wafer)
@@ -89,12 +92,15 @@ def _by_die(
     c: dict[str, np.ndarray],
     on_die: np.ndarray,
     absolute: np.ndarray,
+    known: Wafer | None = None,
 ) -> Layout:
     """A die grid; sites spread inside their die so that each can be seen and hit, whatever its true size."""
     die_x, die_y = c["die_x"], c["die_y"]
     both = on_die & absolute
     pitch_x, pitch_y = _pitch(die_x[both], c["wafer_x_um"][both]), _pitch(die_y[both], c["wafer_y_um"][both])
-    if pitch_x and pitch_y:
+    if known is not None:
+        (dx, dy), (origin_x, origin_y) = known.pitch_um, (-known.center_um[0], -known.center_um[1])
+    elif pitch_x and pitch_y:
         dx, dy = pitch_x, pitch_y
         origin_x = _origin(die_x[both], c["wafer_x_um"][both], c["x_um"][both], pitch_x)
         origin_y = _origin(die_y[both], c["wafer_y_um"][both], c["y_um"][both], pitch_y)
@@ -103,9 +109,14 @@ def _by_die(
         origin_x = -(np.nanmin(die_x) + np.nanmax(die_x) + 1) / 2
         origin_y = -(np.nanmin(die_y) + np.nanmax(die_y) + 1) / 2
     pairs = sorted({(a, b) for a, b in zip(die_x[on_die], die_y[on_die], strict=True)})
+    count = len(pairs)
+    if known is not None:  # every die of the wafer is outlined, those without a tile too
+        pairs = sorted({*pairs, *((float(a), float(b)) for a, b in known.dies())})
     corners = [(origin_x + a * dx, origin_y + b * dy) for a, b in pairs]
     reach = max(math.hypot(x + ex, y + ey) for x, y in corners for ex in (0, dx) for ey in (0, dy))
     radius, scale = _radius(reach, bool(pitch_x and pitch_y))
+    if known is not None:
+        radius, scale = known.diameter_um / 2, f"outline: {known.diameter_um / 1000:g} mm wafer"
 
     fx, fy, grid = _spread(tiles, wafer, c, on_die)
     x = (origin_x + (die_x + fx) * dx) / radius
@@ -115,7 +126,7 @@ def _by_die(
     return Layout(
         tiles, x, y, place, wafer, (side * dx / radius, side * dy / radius),
         [(a / radius, b / radius) for a, b in corners], (dx / radius, dy / radius), True,
-        f"{len(corners)} dies; {marks}; {scale}",
+        f"{count} dies with tiles; {marks}; {scale}", known.notch if known is not None else "down",
     )  # fmt: skip
 
 
@@ -204,7 +215,7 @@ def wafer_data(runs: Sequence[RunData], layout: Layout, flags: dict[str, dict[st
     """
     row_of = {tile: i for i, tile in enumerate(layout.tiles)}
     wafers = sorted(set(layout.wafer))
-    kept = [metric for metric in METRICS if any(run.has(metric.column) for run in runs)]
+    kept = catalogue(name for run in runs for name in run.numbers if run.has(name))
     data_runs = []
     for run in runs:
         values: dict[str, list[Any]] = {}
@@ -235,10 +246,19 @@ def wafer_data(runs: Sequence[RunData], layout: Layout, flags: dict[str, dict[st
         "dies": [[round(a, 4), round(b, 4)] for a, b in layout.dies],
         "dieSize": [round(v, 5) for v in layout.die_size],
         "outline": layout.outline,
+        "notch": NOTCHES[layout.notch],
         "metrics": [
-            {"key": m.column, "label": m.label, "unit": m.unit, "direction": m.direction, "digits": m.digits}
+            {
+                "key": m.column,
+                "label": m.label,
+                "unit": m.unit,
+                "direction": m.direction,
+                "digits": m.digits,
+                "group": m.group,
+            }
             for m in kept
         ],
+        "groups": GROUPS,
         "runs": data_runs,
     }
 

@@ -31,6 +31,8 @@ def score(
     *,
     reference: Any = None,
     noisy: Any = None,
+    noisy_2: Any = None,
+    noisy_3: Any = None,
     out: Any,
     metrics: Sequence[str] = METRICS,
     data_range: float | None = None,
@@ -40,6 +42,9 @@ def score(
     dists_resize: str | None = None,
     dists_every: int = 1,
     nan: str = "error",
+    tests: bool = True,
+    metrology: str | None = None,
+    scan_axis: int = -1,
     rules: Any = None,
     allow_unknown: Iterable[str] | str = (),
     alarms: Any = None,
@@ -68,7 +73,12 @@ def score(
         Another source, paired by tile id; None: the `reference` of `src` itself.
     noisy
         The noisy input, another source or None for the `noisy` of `src`: adds fixed-noise CNR, contrast
-        retention and evidence transfer.
+        retention, evidence transfer and, with `tests`, the residual tests and what changed beside noise.
+    noisy_2, noisy_3
+        Where there is no reference: one or two more noisy frames of each site, other sources or the roles of `src`.
+        The metrics then give way to what frames can tell, see `semnr.without_reference`: columns `psnr_estimated`,
+        `mse_estimated`, `contrast_retention_estimated`, `structure_estimated`, their standard errors (`_se`),
+        `transfer` against the second frame, and `frames_problem` where frames are not registered or not independent.
     out
         Folder of the run.
     metrics
@@ -79,6 +89,15 @@ def score(
         "auto": the factor of the first tile, kept for the whole run, since factors do not compare.
     dists_every
         DISTS on every n-th tile only; the run says how many.
+    tests
+        Where the noisy input is known: columns `residual_variance`, `residual_spectrum`, `residual_structure_z`,
+        `removed_z`, `removed_count`, `invented_z`, `invented_count` and `evidence_boxes` of `semnr.residual_tests`,
+        and `gain_change`, `shift_x_px`, `overshoot`, ... They cost some 0.3 s a tile of 512² and core, more than the
+        metrics but DISTS; False leaves them out.
+    metrology
+        "lines" or "holes": also measure CD and roughness of each tile (`cd_px`, `lwr_change_px`, ...).
+    scan_axis
+        Along which axis the beam scans, for the noise: -1 (default) where scan lines are rows, or -2.
     rules, allow_unknown
         Guard rules (what `semnr.guard` takes) to hold the run against as a single candidate: the verdict is
         `Run.verdict` and verdict.json. Rules that compare with a released denoiser are `unknown` here.
@@ -89,8 +108,9 @@ def score(
         Layout of the wafer: rows get what is missing of die index, in-die and absolute coordinates, and
         `Run.by_place` gives reticle fields and rings. A KLARF source knows its own.
     maps
-        Of "ssim", "cnr" and "image" (the candidate's pixels, for a source that denoises as it is read): also write
-        them to `out/maps.zarr`, an array (tiles, h, w) each. Not with a scheduler.
+        Of "ssim", "cnr", "evidence" (z of the residual's scan: above 0 where structure was removed, below where it was
+        invented) and "image" (the candidate's pixels, for a source that denoises as it is read): also write them to
+        `out/maps.zarr`, an array (tiles, h, w) each. Not with a scheduler.
     resume
         Continue the run in `out` when its settings are the same; ValueError names what differs. False: `out`
         must hold no run.
@@ -125,7 +145,7 @@ def score(
     prepare.count_of("workers", workers)
     budget = prepare.bytes_of(memory_budget)
     source = open_tiles(src, root=root)
-    inputs = prepare.inputs_of(source, reference, noisy, root)
+    inputs = prepare.inputs_of(source, reference, noisy, root, noisy_2, noisy_3)
     scale = prepare.scale_of(data_range) or source.data_range
     layout = prepare.layout_of(wafer, source)
 
@@ -138,6 +158,8 @@ def score(
     from ._scorer import Scorer
 
     alarm_rules, map_names = read_alarms(alarms), maps_of(maps)
+    prepare.maps_can_be(map_names, inputs)
+    trust = prepare.trust_of(tests, metrology, scan_axis)
     if scheduler is not None:
         if map_names:
             raise ValueError(
@@ -145,22 +167,26 @@ def score(
             )
         workers_of(scheduler)
         prepare.can_travel(inputs, scheduler)
-    scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend)
+    scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend, trust)
+    scorer.pixel_nm = source.pixel_nm
     if (target := device_of(device)) is not None and scheduler is not None:
         raise ValueError(f"device is {device!r} with scheduler={scheduler!r}; accepted: 'cpu' with a scheduler")
     upload = None if target is None else Upload(target)
     engine = Engine(inputs, scorer, workers, budget, layout, upload)
     folder = Path(out)
-    whence = {s: prepare.whence(s, given, folder) for s, given in ((source, src), *inputs.given(reference, noisy))}
+    whence = {
+        s: prepare.whence(s, given, folder)
+        for s, given in ((source, src), *inputs.given(reference, noisy, noisy_2, noisy_3))
+    }
     settings: dict[str, Any] = {
         "source": whence[source],
-        "reference": whence[inputs.reference[0]],
-        "noisy": None if inputs.noisy is None else whence[inputs.noisy[0]],
+        **{name: place and whence[place[0]] for name, place in inputs.named().items()},
         "metrics": list(wanted),
         "data_range": scale,
         "fsim_downsample": fsim_downsample,
         "dists": {"weights": _weights_name(dists_weights), "resize": dists_resize, "every": dists_every},
         "nan": nan,
+        **trust.to_dict(),
     }
     before, done = prepare.begin(folder, settings, resume)
     with ExitStack() as stack:
@@ -232,12 +258,12 @@ def score(
 
 
 def _rows(source: TileSource, inputs: Any, runner: Any, done: TileIds) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """(pixels, rows): the source's own problems, its tiles, then tiles that only the reference has."""
+    """(pixels, rows): the source's own problems, its tiles, then those that only the reference has."""
     from ._engine import problem_row
     from ._scorer import unscored
 
     yield 0, [problem_row(problem) for problem in source.problems if problem.tile not in done]
-    other = inputs.reference[0]
+    other = inputs.witness[0]
     seen = TileIds() if other is not source else None
 
     def keys() -> Iterator[TileKey]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 NAME = "maps.zarr"
-MAPS = ("ssim", "cnr", "image")
+MAPS = ("ssim", "cnr", "evidence", "image")
 
 
 def maps_of(given: Sequence[str] | str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..tiles import open_tiles
 from ..tiles._source import TileSource
@@ -14,6 +14,9 @@ from ._ids import TileIds
 from ._run import Run
 from ._sink import done_tiles
 from ._stream import Inputs
+
+if TYPE_CHECKING:
+    from ._trust import Trust
 
 METRICS = ("psnr", "ssim", "fsim", "dists", "cnr")
 
@@ -55,7 +58,9 @@ def bytes_of(value: int | str) -> int:
     raise ValueError(f"memory_budget is {value!r}; accepted: bytes, or a text such as '512MiB' or '2GiB'")
 
 
-def inputs_of(source: TileSource, reference: Any, noisy: Any, root: Any) -> Inputs:
+def inputs_of(
+    source: TileSource, reference: Any, noisy: Any, root: Any, noisy_2: Any = None, noisy_3: Any = None
+) -> Inputs:
     candidate = "candidate" if "candidate" in source.roles else "image"
 
     def place(given: Any, role: str) -> tuple[TileSource, str] | None:
@@ -64,13 +69,38 @@ def inputs_of(source: TileSource, reference: Any, noisy: Any, root: Any) -> Inpu
             return other, role if role in other.roles else "image"
         return (source, role) if role in source.roles else None
 
-    where = place(reference, "reference")
-    if where is None:
+    where, input_ = place(reference, "reference"), place(noisy, "noisy")
+    if where is not None:  # clean pixels know better than further frames, which are then not read
+        return Inputs((source, candidate), where, input_)
+    second, third = place(noisy_2, "noisy_2"), place(noisy_3, "noisy_3")
+    if input_ is None or second is None:
         raise ValueError(
             f"reference is missing: {source.name} has {', '.join(source.roles)} only; accepted: reference=SOURCE, "
-            "a plan with a `reference` column or a tile stack with a `reference` array"
+            "a plan with a `reference` column or a tile stack with a `reference` array; or noisy frames of each site, "
+            "`noisy`, `noisy_2` and perhaps `noisy_3`, from which PSNR, transfer and contrast are estimated"
         )
-    return Inputs((source, candidate), where, place(noisy, "noisy"))
+    return Inputs((source, candidate), None, input_, second, third)
+
+
+def trust_of(tests: bool, metrology: str | None, scan_axis: int) -> Trust:
+    from ._trust import Trust
+
+    if not isinstance(tests, bool):
+        raise TypeError(f"tests is {tests!r}; accepted: True or False")
+    if metrology not in (None, "lines", "holes"):
+        raise ValueError(f"metrology is {metrology!r}; accepted: 'lines', 'holes' or None")
+    if scan_axis not in (-1, -2):
+        raise ValueError(f"scan_axis is {scan_axis!r}; accepted: -1 (scan lines are rows), -2 (they are columns)")
+    return Trust(tests, metrology, scan_axis)
+
+
+def maps_can_be(names: Sequence[str], inputs: Inputs) -> None:
+    """Each map needs its pixels: the noisy input for `evidence`, a reference for `ssim` and `cnr`."""
+    for name in names:
+        if name == "evidence" and inputs.noisy is None:
+            raise ValueError("maps has 'evidence' without the noisy input; accepted: with noisy=SOURCE or such a role")
+        if name in ("ssim", "cnr") and inputs.reference is None:
+            raise ValueError(f"maps has {name!r} without a reference; accepted without one: 'evidence', 'image'")
 
 
 def layout_of(wafer: Any, source: TileSource) -> Wafer | None:
@@ -84,8 +114,8 @@ def layout_of(wafer: Any, source: TileSource) -> Wafer | None:
 
 def can_travel(inputs: Inputs, scheduler: str) -> None:
     """Sources that live in this process's memory cannot be opened by another."""
-    for place in (inputs.candidate, inputs.reference, inputs.noisy):
-        if place is not None and place[0]._recipe is None:
+    for place in (inputs.candidate, *inputs.others.values()):
+        if place[0]._recipe is None:
             raise ValueError(
                 f"{place[0].name} is held in this process; accepted with scheduler={scheduler!r}: sources opened from "
                 "a path or URL that the workers can open too"

@@ -1,4 +1,4 @@
-"""One batch of tiles to rows: the profile of each tile, evidence transfer where the noisy input is known."""
+"""One batch of tiles to rows: the profile of each tile, and what its noisy input says of it where that is known."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .. import metrics
 from ..profiles import profile
 from ..tiles._pixels import to_numpy
 from ..tiles._source import TileKey
-from ..transfer import evidence
 from ._maps import MapSink
+from ._trust import Trust
 
 
 @dataclass
@@ -31,6 +31,8 @@ class Scorer:
     dists_every: int
     nan: str
     backend: str | None
+    trust: Trust = field(default_factory=Trust)
+    pixel_nm: float | None = None
     calibrated: bool | None = None
     scale_used: float | None = None
     weights: dict[str, Any] = field(default_factory=dict)
@@ -77,30 +79,39 @@ class Scorer:
             return [row for key, part in zip(keys, one, strict=True) for row in self.rows([key], part)]
 
     def _batch(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        x, y, noisy = parts["x"], parts["y"], parts.get("noisy")
-        most = tuple(m for m in self.metrics if m != "dists")  # of every tile; DISTS may run on a sample
-        columns = dict(self._profile(x, y, most, noisy).columns) if most else {}
-        if "dists" in self.metrics:
-            columns["dists"] = self._dists(keys, x, y)
-        if noisy is not None:
-            omit = "omit" if self.nan == "omit" else "error"
-            found = evidence(noisy, x, reference=y, data_range=self.data_range, nan=omit, hints=False)
-            columns["transfer"], columns["transfer_se"] = found.transfer[:, 0], found.se[:, 0]
-            columns["psnr_noisy"] = self._profile(noisy, y, ("psnr",), None).psnr
+        x, y, noisy = parts["x"], parts.get("y"), parts.get("noisy")
+        columns: dict[str, Any] = {}
+        if y is not None:
+            most = tuple(m for m in self.metrics if m != "dists")  # of every tile; DISTS may run on a sample
+            columns = dict(self._profile(x, y, most, noisy).columns) if most else {}
+            if "dists" in self.metrics:
+                columns["dists"] = self._dists(keys, x, y)
+            if noisy is not None:
+                columns["psnr_noisy"] = self._profile(noisy, y, ("psnr",), None).psnr
+        else:
+            self.scale_used = self.data_range or float(np.iinfo(self.dtype).max)
+        mapped = self.maps is not None and "evidence" in self.maps.names
+        found, evidence = self.trust.columns(parts, self.data_range, self.nan, self.pixel_nm, mapped)
+        columns |= found
         if self.maps is not None:
-            self._write_maps(self.maps, keys, parts)
+            self._write_maps(self.maps, keys, parts, evidence)
         rows = []
         for i, key in enumerate(keys):
-            numbers = {name: _number(values[i]) for name, values in columns.items()}
-            rows.append({**row_of(key), **numbers, "status": "ok", "reason": None})
+            values = {name: _value(column[i]) for name, column in columns.items()}
+            rows.append({**row_of(key), **values, "status": "ok", "reason": None})
         return rows
 
-    def _write_maps(self, sink: MapSink, keys: list[TileKey], parts: dict[str, np.ndarray]) -> None:
-        x, y = parts["x"], parts["y"]
+    def _write_maps(
+        self, sink: MapSink, keys: list[TileKey], parts: dict[str, np.ndarray], evidence: np.ndarray | None
+    ) -> None:
+        x, y = parts["x"], parts.get("y")
         options: dict[str, Any] = {"data_range": self.data_range, "nan": self.nan, "backend": self.backend}
         for name in sink.names:
+            found: Any
             if name == "image":
                 found = x[:, 0]
+            elif name == "evidence":
+                found = evidence
             elif name == "ssim":
                 found = metrics.ssim(x, y, return_map=True, reduction="none", **options).map
             else:
@@ -148,7 +159,9 @@ def unscored(keys: list[TileKey], status: str, reason: str) -> list[dict[str, An
     return [{**row_of(key), "status": status, "reason": reason} for key in keys]
 
 
-def _number(value: Any) -> float | None:
-    """A float for Parquet; NaN (not evaluated, undefined) as null, infinity kept."""
+def _value(value: Any) -> float | str | None:
+    """A float or text for Parquet; NaN (not evaluated, undefined) and no text as null, infinity kept."""
+    if value is None or isinstance(value, str):
+        return value or None
     value = float(value)
     return None if value != value else value

@@ -17,23 +17,42 @@ Loaded = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where candidate, reference and noisy pixels come from: (source, role) each; None where there is none."""
+    """Where candidate, reference and noisy pixels come from: (source, role) each; None where there is none.
+
+    Without a reference there are two or three noisy frames of each site.
+    """
 
     candidate: tuple[TileSource, str]
-    reference: tuple[TileSource, str]
+    reference: tuple[TileSource, str] | None
     noisy: tuple[TileSource, str] | None
+    noisy_2: tuple[TileSource, str] | None = None
+    noisy_3: tuple[TileSource, str] | None = None
 
-    def given(self, reference: Any, noisy: Any) -> list[tuple[TileSource, Any]]:
-        """The other sources, each with the argument that it was opened from."""
-        places = ((self.reference, reference), (self.noisy, noisy))
-        return [(place[0], argument) for place, argument in places if place is not None and argument is not None]
+    @property
+    def others(self) -> dict[str, tuple[TileSource, str]]:
+        """Every place beside the candidate's, by the name of its pixels in a batch."""
+        places = {"y": self.reference, "noisy": self.noisy, "noisy_2": self.noisy_2, "noisy_3": self.noisy_3}
+        return {name: place for name, place in places.items() if place is not None}
+
+    @property
+    def witness(self) -> tuple[TileSource, str]:
+        """What each tile is held against: its tiles without a candidate are missing from the run."""
+        return self.reference or self.others["noisy_2"]
+
+    def named(self) -> dict[str, tuple[TileSource, str] | None]:
+        """The places by the argument of `score` that gives each."""
+        return {name: getattr(self, name) for name in ("reference", "noisy", "noisy_2", "noisy_3")}
+
+    def given(self, *arguments: Any) -> list[tuple[TileSource, Any]]:
+        """The other sources, each with the argument (reference, noisy, noisy_2, noisy_3) that it was opened from."""
+        pairs = zip(self.named().values(), arguments, strict=True)
+        return [(place[0], argument) for place, argument in pairs if place is not None and argument is not None]
 
     def load(self, key: TileKey) -> Loaded | Problem:
         """Pixels of every part of one tile, or what is wrong with it."""
         source, role = self.candidate
         parts = {"x": (source, role, key)}
-        places = {"y": self.reference} if self.noisy is None else {"y": self.reference, "noisy": self.noisy}
-        for name, (other, its_role) in places.items():
+        for name, (other, its_role) in self.others.items():
             its_key = key if other is source else other.find(key.tile)
             if its_key is None:
                 status = "no_reference" if name == "y" else "missing"
@@ -51,7 +70,7 @@ class Inputs:
 def _mismatch(key: TileKey, loaded: Loaded) -> Problem | None:
     x = loaded["x"]
     for name, other in loaded.items():
-        what = {"y": "reference", "noisy": "noisy input"}.get(name, name)
+        what = {"y": "reference", "noisy": "noisy input", "noisy_2": "second frame", "noisy_3": "third frame"}.get(name)
         if other.shape != x.shape:
             return Problem(key.tile, "wrong_size", f"candidate is {_size(x)}, {what} {_size(other)}")
         if other.dtype != x.dtype:

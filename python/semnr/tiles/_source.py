@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ..wafers import Wafer
 
-ROLES = ("image", "reference", "noisy", "noisy_2", "candidate", "denoised")
+ROLES = ("image", "reference", "noisy", "noisy_2", "noisy_3", "candidate", "denoised")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TileSource(abc.ABC):
     """Tiles in a fixed order. Reading is thread-safe; pixels are read one tile at a time."""
 
     name: str
-    roles: tuple[str, ...] = ("image",)  # of image, reference, noisy, noisy_2, candidate
+    roles: tuple[str, ...] = ("image",)  # of ROLES
     problems: tuple[Problem, ...] = ()  # found on opening: duplicates, paths refused
     pixel_nm: float | None = None
     data_range: float | None = None  # where the file says its own (10- or 12-bit data in uint16)

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "make a small wafer, denoise it in four ways, score, guard and report",
     "score": "score a stream of tiles against its reference",
     "denoise": "denoise a stream of tiles",
+    "train": "train a denoiser on the generator or on your own tiles",
     "guard": "hold a candidate's scores against those of the released denoiser",
     "stress": "harm images in known ways and see which metric and signal notices",
     "report": "a report of scored runs: HTML, Markdown, JSON or one picture",

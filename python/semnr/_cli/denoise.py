@@ -7,11 +7,13 @@ from typing import Any
 
 from ._text import add_output_options, print_json
 
+_MODELS = "gaussian, median, nlm (default), wavelet, tv, bm3d, semnr-small, or FILE.safetensors"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="Zarr, tiled TIFF, folder, plan.csv or .npy of tiles")
     parser.add_argument("--out", metavar="PATH", required=True, help="clean.zarr, or a folder for TIFF and plan.csv")
-    parser.add_argument("--model", default="nlm", help="gaussian, median, nlm (default), wavelet, tv, bm3d")
+    parser.add_argument("--model", default="nlm", help=_MODELS)
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="the model's parameters: sigma=1.5")
     parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
     parser.add_argument("--vst", choices=("auto", "on", "off"), default="auto", help="variance stabilisation")
@@ -54,6 +56,7 @@ def describe(done: Any) -> str:
         lines.append(f"noise: {done.noise}")
     if not done.exact_tiling:
         lines.append("this model is not local: tiles of a mosaic may differ from the whole image at their seams")
+    lines += [f"note: {remark}" for remark in done.remarks]
     lines += [f"  {p.status}: {p.tile}: {p.reason}" for p in done.problems[:10]]
     if len(done.problems) > 10:
         lines.append(f"  and {len(done.problems) - 10} more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,4 +73,6 @@ def denoised(
     asked = request(model, params, vst, noise, data_range, halo)
     source = open_tiles(src, root=root, tile=tile)
     asked, plan, keys = planned(source, asked)
+    for remark in () if plan is None else plan.remarks:
+        warnings.warn(remark, UserWarning, stacklevel=2)
     return DenoisedSource(source, Work(source, input_role(source), asked, plan, tile), keys, model)

@@ -38,6 +38,7 @@ class Built:
     apply: Filter
     halo: int  # pixels around a pixel that its result depends on
     align: int = 1  # a window must start at a multiple of this
+    remarks: tuple[str, ...] = ()  # what the reader of the result should know of this input
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Model:
 
     `exact_tiling`: tiles with their halo give the result of the whole image, within 1e-6.
     `by_sigma`: takes the noise's sigma (estimated, or the parameter `sigma`) and expects it uniform, so that
-    variance stabilisation applies.
+    variance stabilisation applies. `by_law`: takes the noise law itself, and so no stabilisation.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Model:
     defaults: Mapping[str, Any]
     summary: str
     by_sigma: bool = False
+    by_law: bool = False
     exact_tiling: bool = True
     checks: Mapping[str, Callable[[str, Any], Any]] = field(default_factory=dict)
 
@@ -70,8 +72,17 @@ class Model:
 
 
 def find(name: object) -> Model:
+    """A classical model by name, or a learned one by its name or the path of its weights."""
+    from semnr.denoising._weights import NAMES, is_learned
+
+    if is_learned(name):
+        from semnr.denoising import _learned
+
+        return _learned.model(str(name))
     if not isinstance(name, str) or name not in MODELS:
-        raise ValueError(f"model is {name!r}; accepted: {', '.join(map(repr, MODELS))}")
+        raise ValueError(
+            f"model is {name!r}; accepted: {', '.join(map(repr, (*MODELS, *NAMES)))}, a path of .safetensors weights"
+        )
     return MODELS[name]
 
 

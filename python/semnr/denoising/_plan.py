@@ -25,6 +25,7 @@ class Plan:
     noise: NoiseModel | None
     sigma: float | None  # in grey levels; None where the model asks for none
     vst: bool
+    remarks: tuple[str, ...] = ()  # on this input, as an input of this model
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Request:
     @property
     def looks(self) -> bool:
         """Whether a plan needs sample windows of the run."""
-        return self.model.by_sigma or self.vst is True
+        return self.model.by_sigma or self.model.by_law or self.vst is True
 
     def plan(self, samples: Samples) -> Plan:
         """Estimate what has to be estimated, from sample windows, and fix it."""
         given = self.params.get("sigma") if self.model.by_sigma else None
-        needs_noise = (self.model.by_sigma and given is None) or self.vst is True
+        needs_noise = (self.model.by_sigma and given is None) or self.model.by_law or self.vst is True
         windows: list[np.ndarray] = []
 
         def read() -> list[np.ndarray]:
@@ -79,7 +80,8 @@ class Request:
         apply = built.apply
         if stabiliser is not None:
             apply = _stabilised(built.apply, stabiliser)
-        return Plan(Runner(apply, halo, built.align, self.data_range), noise, level, stabiliser is not None)
+        runner = Runner(apply, halo, built.align, self.data_range)
+        return Plan(runner, noise, level, stabiliser is not None, built.remarks)
 
     def _estimate(self, windows: list[np.ndarray]) -> NoiseModel:
         large = [window for window in windows if min(window.shape) >= 5]
@@ -122,6 +124,8 @@ def request(
         raise ValueError(f"vst is {vst!r}; accepted: 'auto', True, False")
     if not isinstance(noise, NoiseModel) and noise not in ("run", "image"):
         raise ValueError(f"noise is {noise!r}; accepted: 'run', 'image' or a NoiseModel (of semnr.denoising)")
+    if vst is True and found.by_law:
+        raise ValueError(f"vst is True, but model {found.name!r} takes the noise law itself; accepted: 'auto' or False")
     if vst is True and checked.get("sigma") is not None and found.by_sigma:
         raise ValueError(
             f"sigma is {checked['sigma']:g} and vst is True; accepted: one of them "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ class Denoised:
     counts: dict[str, int]
     problems: tuple[Problem, ...] = field(default=())
     seconds: float = 0.0
+    remarks: tuple[str, ...] = ()  # such as an input outside the noise family that a network was trained on
 
     @property
     def exit_code(self) -> int:
@@ -86,7 +88,8 @@ def denoise(
         One of `semnr.denoising.MODELS`. Parameters (`params`) and defaults:
         "gaussian" (sigma=1.5 px), "median" (size=5), "nlm" (strength=0.8, sigma=None, patch_size=7,
         patch_distance=6), "wavelet" (strength=1.2, sigma=None, wavelet="db2", levels=3, shifts=4),
-        "tv" (strength=1.2, sigma=None, iterations=50), "bm3d" (strength=1.0, sigma=None; optional package,
+        "tv" (strength=1.2, sigma=None, iterations=50), "semnr-small" or the path of .safetensors weights
+        (precision="float32", device="cpu", compiled=False), "bm3d" (strength=1.0, sigma=None; optional package,
         non-commercial licence, its tiles differ from the whole).
         Except for "gaussian", `sigma` is the noise's standard deviation in grey levels; None: estimated.
     data_range : float, optional
@@ -185,6 +188,8 @@ def _jobs(x: Any, asked: Request, side: int) -> Iterator[tuple[Plan, int | None,
         if plan is None or asked.noise == "image":
             whole = x if frame is None or asked.noise != "image" else x[frame]
             plan = asked.plan(lambda whole=whole: array_windows(whole))  # type: ignore[misc]
+            for remark in plan.remarks:
+                warnings.warn(remark, UserWarning, stacklevel=2)
         for place in cut(tuple(x.shape[-2:]), side):
             yield plan, frame, place
 

@@ -79,6 +79,7 @@ def denoise_source(
         counts={"tiles": done + len(problems), "ok": done, **Counter(problem.status for problem in problems)},
         problems=tuple(problems),
         seconds=round(time.monotonic() - started, 3),
+        remarks=() if plan is None else plan.remarks,
     )
     _record(out, summary)
     return summary

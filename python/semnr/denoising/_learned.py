@@ -1,0 +1,127 @@
+"""Networks as models of the tiled runner: one plane of a window in, its denoised pixels out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semnr.denoising._family import figures, remarks
+from semnr.denoising._models import Built, Model, Setting
+from semnr.denoising._noise import NoiseModel
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def model(name: str | Path) -> Model:
+    """The model of shipped weights or of a .safetensors file; weights are read when it is built."""
+    return Model(
+        str(name),
+        lambda setting: _build(str(name), setting),
+        {"precision": "float32", "device": "cpu", "compiled": False},
+        "a network conditioned on the noise law (weights: shipped name or .safetensors)",
+        by_law=True,
+        checks={"precision": _precision, "device": lambda _, value: str(value), "compiled": _flag},
+    )
+
+
+def _precision(name: str, value: Any) -> str:
+    if value not in PRECISIONS:
+        raise ValueError(f"{name} is {value!r}; accepted: {', '.join(map(repr, PRECISIONS))}")
+    return str(value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if value in (0, 1, True, False):  # 0 and 1 from the command line
+        return bool(value)
+    raise ValueError(f"{name} is {value!r}; accepted: True or False")
+
+
+def law(noise: NoiseModel, centre: float) -> tuple[float, float, float, float, float]:
+    """Gain, offset, floor, correlation, centre: what `SemDenoiser` is given beside the image."""
+    correlation = noise.correlation[0] if noise.correlation else 0.0
+    return noise.gain, noise.offset, noise.floor, float(np.clip(correlation, 0.0, 0.95)), centre
+
+
+def _build(name: str, setting: Setting) -> Built:
+    import torch
+
+    from semnr.denoising._weights import load
+
+    loaded, noise, windows = load(name), setting.noise, setting.samples()
+    if noise is None:
+        raise ValueError(f"noise is None; model {name!r} needs the noise law")
+    layout = loaded.network.layout
+    centre = float(np.median(np.concatenate([w.ravel() for w in windows]))) if windows else 0.0
+    values = law(noise, centre)
+    if not any(values[:3]):  # a noise-free run: nothing to remove
+        return Built(lambda x: x, 0)
+    device = torch.device(setting.params["device"])
+    network = loaded.network if device.type == "cpu" else _on(loaded.network, device)
+    forward: Any = torch.compile(network, dynamic=True) if setting.params["compiled"] else network
+    half = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[setting.params["precision"]]
+    # Sigma units keep float32 exact whatever the grey levels are (a pedestal of 40,000 on a noise of 20)
+    scale = float(noise.sigma()) or 1.0
+    gain, offset, floor, correlation, centre = values
+    numbers = (gain / scale, (offset + gain * centre) / scale**2, floor / scale**2, correlation, 0.0)
+    # the runner's workers are the threads: on the processor each call keeps to its own; a GPU takes one at a time
+    turn: Callable[[], AbstractContextManager[Any]] = _OneThread() if device.type == "cpu" else _Turn()
+
+    def apply(x: np.ndarray) -> np.ndarray:
+        unit = ((x - centre) / scale).astype(np.float32)
+        rows, columns = (-n % layout.align for n in unit.shape)
+        padded = np.pad(unit, ((0, rows), (0, columns)), "edge")  # beyond the halo: nothing that is kept sees it
+        with turn(), torch.inference_mode(), _autocast(device, half):
+            image = torch.from_numpy(padded)[None, None].to(device)
+            found = forward(image, torch.tensor([numbers], dtype=torch.float32, device=device))
+        done = found[0, 0, : x.shape[0], : x.shape[1]].float().cpu().numpy()
+        return x + (done - unit) * np.float64(scale)  # only the residual is float32
+
+    return Built(apply, layout.halo, layout.align, remarks(figures(noise, windows), loaded.family))
+
+
+def _on(network: Any, device: torch.device) -> Any:
+    import copy
+
+    return copy.deepcopy(network).to(device)
+
+
+class _OneThread:
+    """Torch on one thread within the calling thread: waiting for each other after every layer costs more than it gains,
+    and ruins the rate on a machine with other work."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._usual = torch.get_num_threads()  # of the thread that the run is started from
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        import torch
+
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:  # what threads that start later take
+            torch.set_num_threads(self._usual)
+
+
+class _Turn:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self) -> threading.Lock:
+        return self._lock
+
+
+def _autocast(device: torch.device, half: torch.dtype | None) -> Any:
+    import torch
+
+    return torch.autocast(device.type, dtype=half or torch.bfloat16, enabled=half is not None)

@@ -1,0 +1,129 @@
+"""Training of the denoisers: `semnr train denoiser`. Needs the extra `[train]` (Lightning)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Trained", "train_denoiser"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left: folder, weights (None where no candidate passed the guardrails), and its judgements."""
+
+    out: str
+    weights: str | None
+    last: str
+    sha256: str
+    card: str
+    steps: int
+    minutes: float
+    best: Mapping[str, Any] | None  # the row of `judged.jsonl` of the kept model
+    rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def exit_code(self) -> int:
+        """1 where no candidate passed the guardrails."""
+        return 0 if self.weights else 1
+
+
+def train_denoiser(
+    source: Any = None,
+    out: str | Path = "denoiser",
+    *,
+    recipe: str | Path | Mapping[str, Any] = "small",
+    changes: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    quiet: bool = True,
+) -> Trained:
+    """Train a denoiser, choose the model by profile area under the guardrails, and write its card.
+
+    Parameters
+    ----------
+    source : optional
+        Tiles, for the modes that learn from them: whatever `semnr.open_tiles` takes, held in memory. Roles noisy and
+        reference: "supervised"; noisy and noisy_2 (two frames of a site, registered): "noise2noise"; noisy or image
+        alone: "blind_spot". Without a source the recipe's generator is used.
+    out : path
+        Folder for best.safetensors, last.safetensors, card.md, curves.svg, judged.jsonl, recipe.json, the log and the
+        checkpoint that `resume` goes on from.
+    recipe, changes
+        See `semnr.training._config`: "small", "toy", a .toml file or a mapping, and single entries changed, such as
+        {"training.minutes": 30, "loss.texture": 0.6}.
+    resume : bool
+        Go on from the last checkpoint in `out`; without one, start.
+    quiet : bool
+        No progress bar.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    ImportError
+        Lightning is not installed.
+    TypeError, ValueError, FileExistsError
+        The entry of the recipe, what it was, what is accepted; a folder that holds a run, without `resume`.
+    """
+    try:
+        import lightning  # noqa: F401
+    except ImportError as error:
+        raise ImportError("training needs Lightning: pip install 'semnr[train]'") from error
+    from ._config import load_recipe
+    from ._fit import fit
+
+    changes = dict(changes or {})
+    if source is not None:
+        opened = _opened(source)
+        changes.setdefault("data.source", str(getattr(opened, "name", source)))
+        if "data.mode" not in changes:
+            changes["data.mode"] = _mode(opened.roles)
+            recipe_loss = load_recipe(recipe).loss
+            if changes["data.mode"] != "synthetic" and not any(k.startswith("loss.") for k in changes):
+                recipe = _without_terms(recipe, changes["data.mode"], recipe_loss)
+        source = opened
+    made = load_recipe(recipe, changes)
+    return fit(made, Path(out), source=source, resume=resume, quiet=quiet)
+
+
+def _opened(source: Any) -> Any:
+    from semnr.tiles import TileSource, open_tiles
+
+    return source if isinstance(source, TileSource) else open_tiles(source)
+
+
+def _mode(roles: tuple[str, ...]) -> str:
+    if "reference" in roles:
+        return "supervised"
+    return "noise2noise" if "noisy_2" in roles else "blind_spot"
+
+
+def _without_terms(recipe: Any, mode: str, loss: Mapping[str, float]) -> Mapping[str, Any]:
+    """The recipe with the terms that this kind of target allows; noisy targets take the mean, not the median."""
+    import tomllib
+
+    from ._config import RECIPES, TERMS
+
+    if not isinstance(recipe, Mapping):
+        path = Path(recipe)
+        recipe = tomllib.loads((path if path.suffix == ".toml" else RECIPES / f"{recipe}.toml").read_text())
+    kept = {name: weight for name, weight in loss.items() if name in TERMS[mode]}
+    if mode in ("noise2noise", "blind_spot"):
+        kept = {**kept, "mse": 1.0}
+    return {**recipe, "loss": kept}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line]

@@ -1,0 +1,198 @@
+"""Held-out tiles, and what a model is worth on them: the profile, the evidence transfer, the guardrails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semnr import _axes
+from semnr._profile import Profile
+from semnr.denoising import NoiseModel, denoise, estimate_noise
+from semnr.denoising._learned import law
+from semnr.denoising._network import SemDenoiser
+
+from . import _scenes
+from ._config import Recipe
+from ._noise import Family, Tools, charged
+
+HELD_OUT = 1_000_003  # added to the seed: scenes and tools that no batch has
+_LOW = 0.88  # evidence transfer below which structure was lost
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Tiles that training never sees; `reference` is the clean image, or a second frame, or None."""
+
+    noisy: Tensor  # (N, 1, H, W) float32 on 0..1
+    reference: Tensor | None
+    against: str  # "reference", "second_frame", "none"
+    laws: Tensor  # (N, 5), as measured on each tile
+    noises: tuple[NoiseModel, ...]
+
+    def __len__(self) -> int:
+        return len(self.noisy)
+
+
+def synthetic(
+    recipe: Recipe, *, kernel: str | None = None, tiles: int | None = None, seed: int | None = None
+) -> HeldOut:
+    """Held-out scenes, recorded by held-out tools, of the recipe's family or of another kernel of correlation.
+
+    The noise law is measured on each tile as `semnr.denoise` does it: its errors are part of the figures.
+    """
+    from dataclasses import replace
+
+    count, side = tiles or recipe.validation.tiles, recipe.validation.side
+    seed = (recipe.training.seed if seed is None else seed) + HELD_OUT
+    shares = {k: v for k, v in recipe.scenes.shares.items() if k != "blank"}  # nothing to score there
+    # each kind in turn: with few tiles a draw would leave some out
+    kinds = [k for k in shares if shares[k] > 0]
+    made = [_scenes.scene(seed, i, side, {kinds[i % len(kinds)]: 1.0}) for i in range(count)]
+    scenes = torch.from_numpy(np.stack(made))[:, None]
+    generator = torch.Generator().manual_seed(seed)
+    family: Family = recipe.noise if kernel is None else replace(recipe.noise, kernel=kernel)
+    if recipe.scenes.charging:
+        scenes = charged(scenes, family, generator)
+    tools = Tools.draw(count, family, generator)
+    noisy = tools.noisy(scenes, generator)
+    return _held_out(noisy, tools.recorded(scenes), "reference")
+
+
+def from_tiles(images: Sequence[np.ndarray], mode: str, align: int, limit: int) -> HeldOut:
+    side = min(min(image.shape[-2:]) for image in images) // align * align
+    stack = torch.from_numpy(np.stack([image[:, :side, :side] for image in images[:limit]]))
+    against = {"supervised": "reference", "noise2noise": "second_frame", "blind_spot": "none"}[mode]
+    return _held_out(stack[:, :1].contiguous(), None if against == "none" else stack[:, 1:2].contiguous(), against)
+
+
+def _held_out(noisy: Tensor, reference: Tensor | None, against: str) -> HeldOut:
+    noises = tuple(estimate_noise(x[0].numpy(), data_range=1.0) for x in noisy)
+    laws = [law(noise, float(x.median())) for noise, x in zip(noises, noisy, strict=True)]
+    return HeldOut(noisy, reference, against, torch.tensor(laws, dtype=torch.float32), noises)
+
+
+def run(network: SemDenoiser, held_out: HeldOut) -> Tensor:
+    """Denoised tiles, float32, on the processor."""
+    device = next(network.parameters()).device
+    out = []
+    with torch.inference_mode():
+        for k in range(len(held_out)):
+            x = held_out.noisy[k : k + 1].to(device)
+            out.append(network(x, held_out.laws[k : k + 1].to(device)).float().cpu())
+    return torch.cat(out)
+
+
+def classical(held_out: HeldOut, model: str) -> Tensor:
+    out = [
+        denoise(x[0].numpy(), model=model, data_range=1.0, workers=1, noise=noise)
+        for x, noise in zip(held_out.noisy, held_out.noises, strict=True)
+    ]
+    return torch.from_numpy(np.stack(out))[:, None].float()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one candidate is worth. `score` is the profile's area where there is a reference."""
+
+    score: float
+    eligible: bool
+    fired: tuple[str, ...]
+    figures: Mapping[str, float]
+    profile: Profile | None
+
+
+def judge(
+    denoised: Tensor,
+    held_out: HeldOut,
+    *,
+    baseline: Judged | None = None,
+    transfer: tuple[float, float] = (0.97, 1.03),
+    dists: bool = False,
+    label: str = "",
+) -> Judged:
+    """Profile area, evidence transfer and the guardrails against a baseline.
+
+    Eligible is a candidate whose mean transfer lies within `transfer`, on which no rule fires, and whose area exceeds
+    the baseline's: a network that has not begun to denoise passes all evidence too. With a second
+    frame in place of a reference the score is minus the error that its noise does not touch, over the noise's
+    variance; with neither it is NaN and nothing is eligible on evidence.
+    """
+    if held_out.against == "none" or held_out.reference is None:
+        return Judged(math.nan, True, (), {}, None)
+    import semnr
+
+    noisy, reference = held_out.noisy, held_out.reference
+    evidence = semnr.evidence(noisy, denoised, **{held_out.against: reference}, hints=False)
+    known = evidence.transfer[evidence.status == "known"]
+    mean = float(known.mean()) if known.size else math.nan
+    figures = {"transfer": mean, "transfer_low": float((known < _LOW).mean()) if known.size else math.nan}
+    within = bool(transfer[0] <= mean <= transfer[1])
+    if held_out.against == "second_frame":
+        drop = float(np.mean(evidence.mse_drop))
+        variance = float(np.mean([noise.sigma() ** 2 for noise in held_out.noises]))
+        figures["mse_drop"] = drop / variance
+        return Judged(drop / variance, within, () if within else ("transfer",), figures, None)
+    metrics = ("psnr", "ssim", "fsim", "cnr", *(("dists",) if dists else ()))
+    profile = semnr.profile(
+        denoised,
+        reference,
+        data_range=1.0,
+        metrics=metrics,
+        noise=noisy,
+        fsim_downsample=1,
+        kind="denoised",
+        label=label,
+    )
+    axes = profile.axes()
+    figures |= {f"axis_{name}": value for name, value in axes.items()}
+    figures |= {
+        "psnr": profile.psnr_of_mean_mse,
+        "psnr_mean_of_db": float(np.mean(profile.psnr[np.isfinite(profile.psnr)])),
+        "ssim": float(np.nanmean(profile.ssim)),
+        "fsim": float(np.nanmean(profile.fsim)),
+        "area": float(_axes.area(list(axes.values()))),
+    }
+    if dists:
+        figures["dists"] = float(np.nanmean(profile.dists))
+    before = None if baseline is None else baseline.profile
+    verdict = semnr.guard(before, profile, evidence)
+    fired = tuple(signal.name for signal in verdict.signals if signal.status == "fired")
+    above = baseline is None or figures["area"] > baseline.score
+    return Judged(figures["area"], within and above and not fired, fired, figures, profile)
+
+
+def dists_there() -> bool:
+    """Whether DISTS has its calibrated weights here; without them the area is that of four axes."""
+    from semnr_kernels.dists import weights
+
+    return weights.default_path().is_file()
+
+
+def family(recipe: Recipe, tiles: int = 64, limit: float = 0.02) -> dict[str, tuple[float, float]]:
+    """Range of each figure of the noise over tiles of the training, outermost `limit` left out: what an input is
+    held against when it is denoised."""
+    from dataclasses import replace
+
+    from semnr.denoising._family import figures
+
+    recipe = replace(recipe, validation=replace(recipe.validation, side=max(192, recipe.validation.side)))
+    drawn = synthetic(recipe, tiles=tiles, seed=recipe.training.seed + 17)
+    rows = [figures(n, [x[0].numpy()]) for n, x in zip(drawn.noises, drawn.noisy, strict=True)]
+    return ranges(rows, limit)
+
+
+def ranges(rows: Sequence[Mapping[str, float]], limit: float = 0.0) -> dict[str, tuple[float, float]]:
+    found = {}
+    for name in sorted({key for row in rows for key in row}):
+        values = np.array([row[name] for row in rows if math.isfinite(row.get(name, math.nan))])
+        if not values.size:
+            continue
+        low, high = np.quantile(values, (limit, 1 - limit))
+        spare = 0.1 * (high - low) + 0.02  # the ends of a sample lie inside the range
+        found[name] = (round(float(low - spare), 4), round(float(high + spare), 4))
+    return found

@@ -1,0 +1,138 @@
+"""The profile as a loss on batches, each patch in units of its own noise, so that clean and noisy tools count alike."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semnr.losses import FSIMLoss, SSIMLoss
+
+_TYPICAL = 0.08  # noise that a patch's errors are scaled to
+_BANDS = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0))  # px: differences of Gaussians, fine to coarse
+_BLOCK = 32  # px: side of the blocks that transfer is taken over
+_STRUCTURE = 0.2  # share of the noise's band energy below which a block's structure does not count
+
+
+class TrainingLoss(nn.Module):
+    """Weighted sum of terms; `forward` gives it and each term.
+
+    charbonnier, mse
+        Error of the pixels, over the noise's sigma. With "mse" against a second frame (Noise2Noise) the minimum is
+        the clean image's mean.
+    ssim, fsim
+        1 − SSIM, 1 − FSIM at data_range 1.
+    gradient
+        Error of the differences to the next pixels, over sigma: edges.
+    texture
+        (1 − T)² of the evidence transfer in blocks of 32 px and three bands: what a least error would shrink.
+    defects
+        Squared relative error of each small defect's contrast, by projection of the error on its shape.
+    """
+
+    def __init__(self, weights: Mapping[str, float], margin: int, second_frame: bool = False) -> None:
+        super().__init__()
+        self.weights = {name: float(weight) for name, weight in weights.items() if weight}
+        self.margin, self.second_frame = margin, second_frame
+        self.ssim, self.fsim = SSIMLoss(1.0), FSIMLoss(1.0, downsample=1)
+
+    def forward(self, out: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        m = self.margin
+        inner = (..., slice(m, out.shape[-2] - m), slice(m, out.shape[-1] - m))
+        out, target, noisy = (v.float()[inner] for v in (out, batch["target"], batch["noisy"]))
+        scale = _TYPICAL / batch["sigma"].float().clamp(min=1e-4)
+        terms: dict[str, Tensor] = {}
+        for name in self.weights:
+            if name in ("charbonnier", "mse"):
+                d = (out - target) * scale
+                if "where" in batch:  # blind spot: the hidden pixels alone
+                    seen = batch["where"][inner]
+                    terms[name] = (d[seen] ** 2).mean()
+                else:
+                    terms[name] = torch.sqrt(d * d + 1e-6).mean() if name == "charbonnier" else (d * d).mean()
+            elif name == "ssim":
+                terms[name] = self.ssim(out, target)
+            elif name == "fsim":
+                terms[name] = self.fsim(out.clamp(0, 1), target)
+            elif name == "gradient":
+                d = (out - target) * scale
+                terms[name] = d.diff(dim=-1).abs().mean() + d.diff(dim=-2).abs().mean()
+            elif name == "texture":
+                terms[name] = self._texture(out, target, noisy, batch["sigma"].float())
+            elif name == "defects":
+                terms[name] = _defects(out - target, batch["specks"][inner], batch["sigma"].float())
+        total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        return total, {name: term.detach() for name, term in terms.items()}
+
+    def _texture(self, out: Tensor, target: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
+        total = out.new_zeros(())
+        for low, high in _BANDS:
+            r, d, x = (_band(v, low, high) for v in (target, out, noisy))
+            if self.second_frame:  # noise in the target is independent of the input's: it cancels in both products
+                known, error = _blocks(x * r), _blocks((d - x) * r)
+                known = known.clamp(min=0)
+            else:
+                known, error = _blocks(r * r), _blocks((d - r) * r)
+            # noise of the band, and no more than a fraction of it: blocks without structure do not count
+            floor = _STRUCTURE * sigma**2 * _white_energy(low, high)
+            total = total + (error / (known + floor)).square().clamp(max=4).mean()
+        return total / len(_BANDS)
+
+
+def _defects(error: Tensor, specks: Tensor, sigma: Tensor) -> Tensor:
+    """specks (N, K, h, w): each shape times its contrast."""
+    energy = (specks**2).sum(dim=(2, 3))
+    lost = (error * specks).sum(dim=(2, 3)) / energy.clamp(min=1e-12)
+    # a defect counts as far as it stands out of the noise at all: matched-filter z of 5 counts half
+    z2 = energy / sigma.reshape(-1, 1) ** 2
+    weight = z2 / (z2 + 25)
+    there = energy > 1e-9
+    return (weight * lost.square().clamp(max=4))[there].mean() if bool(there.any()) else error.new_zeros(())
+
+
+def _blocks(v: Tensor) -> Tensor:
+    side = min(_BLOCK, *v.shape[-2:])
+    return functional.avg_pool2d(v, side)
+
+
+def _band(v: Tensor, low: float, high: float) -> Tensor:
+    fine = _gaussian(v, low) if low else v
+    return fine - _gaussian(v, high)
+
+
+def _gaussian(v: Tensor, sigma: float) -> Tensor:
+    """Blur as two products with banded matrices: on small patches much faster than convolving one channel."""
+    rows, columns = (_blur(n, sigma).to(v) for n in v.shape[-2:])
+    return rows @ v @ columns.T
+
+
+@functools.lru_cache(maxsize=32)
+def _blur(n: int, sigma: float) -> Tensor:
+    """(n, n): a Gaussian along one axis, normalised at the borders."""
+    at = torch.arange(n, dtype=torch.float32)
+    far = at[:, None] - at
+    weights = torch.exp(-0.5 * (far / sigma) ** 2) * (far.abs() <= math.ceil(3 * sigma))
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _taps(sigma: float) -> Tensor:
+    reach = math.ceil(3 * sigma)
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    return taps / taps.sum()
+
+
+def _white_energy(low: float, high: float) -> float:
+    """Variance that a band leaves of white noise of variance 1."""
+    wide = _taps(high)
+    kernel = -torch.outer(wide, wide)
+    if low:
+        fine = _taps(low)
+        gap = (len(wide) - len(fine)) // 2
+        kernel[gap : gap + len(fine), gap : gap + len(fine)] += torch.outer(fine, fine)
+    else:
+        kernel[len(wide) // 2, len(wide) // 2] += 1
+    return float((kernel**2).sum())

@@ -1,0 +1,595 @@
+"""The learned denoiser: tiles equal the whole, scales cancel, nothing comes from nothing, and it can be trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+import semnr
+from semnr.denoising import (
+    NoiseModel,
+    _weights,
+    denoise,
+    denoise_frames,
+    drift,
+    estimate_noise,
+    estimate_noise_frames,
+    export_onnx,
+    fuse,
+)
+from semnr.denoising._family import figures, remarks
+from semnr.denoising._network import Layout, SemDenoiser
+from semnr.synth import NoiseModel as Recording
+from semnr.synth import tile
+from semnr.tiles import TileKey, create_tiles
+from semnr.training._noise import KERNELS, Family, Tools, correlated
+from semnr_kernels._errors import WeightsUnavailable
+
+SMALL = Layout((8, 16), (1,), 1)
+WIDE = {"correlation": (-1.0, 1.0), "contrast": (0.0, 1e6)}
+
+
+def network(layout: Layout = SMALL, seed: int = 0) -> SemDenoiser:
+    """An untrained network that changes its input strongly."""
+    torch.manual_seed(seed)
+    made = SemDenoiser(layout)
+    with torch.no_grad():
+        made.network.tail.weight.mul_(10)
+    return made
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    _weights.save(network(), path, family=WIDE, about={"name": "untrained"})
+    return path
+
+
+def noisy(shape: tuple[int, int] = (131, 157), seed: int = 2, pattern: str = "metal") -> np.ndarray:
+    return tile(pattern, shape, seed=1).noisy(seed=seed, dtype="uint8")
+
+
+# --- the network
+
+
+@pytest.mark.parametrize("layout", [SMALL, Layout((32, 96), (2,), 4), Layout((4, 8, 8), (1, 2), 1)], ids=str)
+def test_a_pixel_depends_on_no_more_than_the_stated_reach(layout: Layout) -> None:
+    model, reach = network(layout).double(), layout.reach
+    assert layout.halo >= reach
+    assert layout.halo % layout.align == 0
+    side = layout.align * (-(-(2 * reach + 24) // layout.align))
+    x = torch.randn(1, 1, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    law = torch.tensor([[0.3, 4.0, 0.1, 0.4, 0.0]], dtype=torch.float64)
+    farthest = 0
+    with torch.no_grad():
+        before = model(x, law)
+        for step in range(layout.align):  # every place within a unit of the coarsest level
+            at = torch.tensor([side // 2 + step, side // 2 - step])
+            changed = x.clone()
+            changed[0, 0, at[0], at[1]] += 3
+            touched = torch.nonzero((model(changed, law) != before)[0, 0])
+            farthest = max(farthest, int((touched - at).abs().max()))
+    assert farthest <= reach
+    assert farthest >= reach - layout.align  # and the statement is not a loose one
+
+
+def test_the_small_model_keeps_its_budget_of_weights_and_multiplications() -> None:
+    model = SemDenoiser()
+    assert model.parameter_count() == 764_736
+    assert model.macs() == pytest.approx(62_160)
+    counted = 0.0
+    side = 64
+
+    def count(module: Any, _: Any, out: torch.Tensor) -> None:
+        nonlocal counted
+        transposed = isinstance(module, torch.nn.ConvTranspose2d)
+        counted += out[0, 0].numel() * module.weight.numel() / (4 if transposed else 1) / side**2
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        model(torch.zeros(1, 1, side, side), torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]]))
+    assert counted == pytest.approx(model.macs())
+
+
+@pytest.mark.parametrize(
+    "given", [{"widths": []}, {"widths": [8, 0]}, {"widths": [8, 8], "blocks": []}, {"middle": True}, {"width": [8]}]
+)
+def test_a_layout_that_cannot_be_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"layout|blocks has"):
+        Layout.of(given)
+
+
+# --- as a model of the runner
+
+
+@pytest.mark.parametrize("side", [16, 50, 101])
+def test_tiles_give_the_result_of_the_whole_image(weights: Path, side: int) -> None:
+    x = noisy().astype(np.float64)
+    whole = denoise(x, model=str(weights), tile=4096, workers=1)
+    assert np.abs(whole - x).max() > 5
+    assert np.abs(denoise(x, model=str(weights), tile=side) - whole).max() <= 1e-5 * 255
+
+
+def test_a_halo_below_the_reach_is_refused(weights: Path) -> None:
+    with pytest.raises(ValueError, match=f"halo is 8; accepted for model .* at least {SMALL.halo}"):
+        denoise(noisy(), model=str(weights), halo=8)
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(7.0, 1000.0), (1 / 255, 0.0), (0.01, -40_000.0)])
+def test_gain_and_offset_of_the_recording_cancel(weights: Path, gain: float, offset: float) -> None:
+    x = noisy().astype(np.float64)
+    expected = gain * denoise(x, model=str(weights)) + offset
+    np.testing.assert_allclose(denoise(gain * x + offset, model=str(weights)), expected, rtol=0, atol=2e-3 * gain)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
+@pytest.mark.parametrize("level", [0, 7])
+def test_an_image_without_noise_comes_back_as_it_is(weights: Path, dtype: str, level: int) -> None:
+    x = np.full((64, 80), level, dtype)
+    out = denoise(x, model=str(weights))
+    assert out.dtype == x.dtype
+    np.testing.assert_array_equal(out, x)
+
+
+def test_twelve_bits_in_sixteen_are_denoised_as_eight_bits_are(weights: Path) -> None:
+    clean = tile("metal", (96, 128), seed=1)
+    fine = clean.noisy(seed=2, dtype="uint16", data_range=4095)
+    coarse = clean.noisy(seed=2, dtype="float64")
+    a = denoise(fine, model=str(weights), data_range=4095) / 4095
+    b = np.clip(denoise(coarse, model=str(weights), data_range=1.0), 0, 1)  # integers end at their range
+    assert np.abs(a - b).max() < 2e-3
+
+
+def test_bfloat16_stays_within_its_stated_error(weights: Path) -> None:
+    x = noisy().astype(np.float64)
+    full, half = (denoise(x, model=str(weights), precision=p) for p in ("float32", "bfloat16"))
+    error = np.abs(half - full)
+    assert error.max() > 0
+    assert error.std() < 0.02 * estimate_noise(noisy()).sigma()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int8"}, "precision is 'int8'; accepted: 'float32', 'bfloat16', 'float16'"),
+        ({"vst": True}, "takes the noise law itself"),
+        ({"strength": 1.0}, "strength is no parameter"),
+    ],
+)
+def test_what_a_network_has_no_use_for_is_refused(weights: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        denoise(noisy(), model=str(weights), **options)
+
+
+def test_an_input_outside_the_training_family_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "narrow.safetensors"
+    _weights.save(network(), path, family={"correlation": (0.0, 0.2)}, about={})
+    with pytest.warns(UserWarning, match="outside the training noise family: correlation .* trained on 0 to 0.2"):
+        denoise(noisy(), model=str(path))
+    with create_tiles(tmp_path / "in.zarr", count=2, roles=("noisy",)) as writer:
+        for k in range(2):
+            writer.write(TileKey(f"t{k:06d}", k), noisy((64, 64), seed=k), "noisy")
+    done = denoise(tmp_path / "in.zarr", tmp_path / "out.zarr", model=str(path))
+    assert any("outside the training noise family" in remark for remark in done.remarks)
+    assert done.to_dict()["remarks"]
+
+
+def test_an_input_of_the_training_family_is_not_reported(weights: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        denoise(noisy(), model=str(weights))
+
+
+def test_figures_of_the_family_do_not_depend_on_gain_and_offset() -> None:
+    x = noisy((200, 200)).astype(np.float64)
+    a = figures(estimate_noise(x), [x])
+    b = figures(estimate_noise(3 * x + 500), [3 * x + 500])
+    assert a.keys() == b.keys() >= {"correlation", "contrast", "growth"}
+    for name in ("correlation", "contrast", "growth"):
+        assert a[name] == pytest.approx(b[name], rel=1e-6)
+    assert remarks({"contrast": 3.0}, {"contrast": (1.0, 4.0)}) == ()
+
+
+# --- weights
+
+
+def test_weights_come_back_as_they_were_saved(weights: Path) -> None:
+    loaded = _weights.load(weights)
+    assert loaded.network.layout == SMALL
+    assert loaded.family == WIDE
+    for name, value in network().state_dict().items():
+        torch.testing.assert_close(loaded.network.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{k}.safetensors" for k in range(2)]
+    digests = {_weights.save(network(), path, family=WIDE, about={"a": 1, "b": 2}) for path in paths}
+    assert len(digests) == 1
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def damaged(path: Path, how: str, source: Path) -> None:
+    content = bytearray(source.read_bytes())
+    if how == "cut":
+        path.write_bytes(content[:-100])
+    elif how == "text":
+        path.write_text("no weights")
+    elif how == "foreign":
+        from safetensors.torch import save_file
+
+        save_file({"a": torch.zeros(2)}, str(path))
+    elif how == "nan":
+        model = network()
+        with torch.no_grad():
+            model.network.head.weight[0, 0, 0, 0] = torch.nan
+        _weights.save(model, path, family={}, about={})
+
+
+@pytest.mark.parametrize("how", ["cut", "text", "foreign", "nan", "missing"])
+def test_weights_that_are_none_are_refused_by_name(tmp_path: Path, weights: Path, how: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    damaged(path, how, weights)
+    with pytest.raises(WeightsUnavailable, match=r"bad\.safetensors"):
+        denoise(noisy(), model=str(path))
+
+
+def test_shipped_weights_have_the_published_checksum(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shipped in _weights.SHIPPED.values():
+        assert _weights.load(next(k for k, v in _weights.SHIPPED.items() if v is shipped)).sha256 == shipped.sha256
+    monkeypatch.setattr(_weights, "FOLDER", weights.parent)
+    monkeypatch.setitem(_weights.SHIPPED, "semnr-small", _weights.Shipped(weights.name, "0" * 64, ""))
+    with pytest.raises(WeightsUnavailable, match="damaged or altered"):
+        denoise(noisy(), model="semnr-small")
+    found = _weights.load(weights).sha256
+    monkeypatch.setitem(_weights.SHIPPED, "semnr-small", _weights.Shipped(weights.name, found, ""))
+    np.testing.assert_array_equal(denoise(noisy(), model="semnr-small"), denoise(noisy(), model=str(weights)))
+
+
+def test_weights_are_shipped_with_their_card_and_checksum(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_weights, "FOLDER", tmp_path / "models")
+    monkeypatch.setattr(_weights, "SHIPPED", {})
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(WeightsUnavailable, match="no candidate passed"):
+        _weights.ship(run, "semnr-small")
+    (run / "best.safetensors").write_bytes(weights.read_bytes())
+    (run / "card.md").write_text("card")
+    _weights.ship(run, "semnr-small", "a summary")
+    registry = _weights._registry()
+    assert registry["semnr-small"].sha256 == _weights.load(weights).sha256
+    assert (tmp_path / "models" / "semnr-small.md").read_text() == "card"
+    np.testing.assert_array_equal(denoise(noisy(), model="semnr-small"), denoise(noisy(), model=str(weights)))
+
+
+def test_a_model_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(_weights.SHIPPED, "semnr-small", raising=False)
+    with pytest.raises(WeightsUnavailable, match="semnr train denoiser"):
+        semnr.denoise(noisy(), model="semnr-small")
+
+
+def test_onnx_gives_what_the_network_gives(tmp_path: Path, weights: Path) -> None:
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    path = export_onnx(weights, tmp_path / "m.onnx")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["semnr"])
+    assert facts["halo"] == SMALL.halo
+    assert facts["law"] == ["gain", "offset", "floor", "correlation", "centre"]
+    model = _weights.load(weights).network
+    law = np.array([[0.02, 1e-4, 1e-4, 0.4, 0.3]] * 2, np.float32)
+    for shape in ((2, 1, 64, 64), (2, 1, 36, 100)):  # not the size it was exported with
+        x = np.random.default_rng(0).random(shape, np.float32)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(x), torch.from_numpy(law)).numpy()
+        assert np.abs(expected - x).max() > 0.05
+        np.testing.assert_allclose(session.run(None, {"noisy": x, "law": law})[0], expected, rtol=0, atol=2e-6)
+
+
+# --- frames of one site
+
+
+@pytest.mark.parametrize("moved", [(0.0, 0.0), (1.3, -0.7), (-4.45, 2.2)])
+def test_drift_between_noisy_frames_is_found_to_a_tenth_of_a_pixel(moved: tuple[float, float]) -> None:
+    clean = tile("holes", 296, seed=3).clean  # structure in both directions
+    rng = np.random.default_rng(5)
+    other = np.clip(ndimage.shift(clean, moved, order=3, mode="nearest"), 0, 1)
+    a, b = (Recording().apply(x, rng)[20:276, 20:276] for x in (clean, other))
+    np.testing.assert_allclose(drift(a, b), moved, rtol=0, atol=0.1)
+
+
+def test_frames_that_drift_are_fused_without_blur() -> None:
+    clean = tile("holes", 296, seed=3).clean
+    rng = np.random.default_rng(6)
+    shifts = [(0.0, 0.0), (0.8, 1.4), (-1.6, 0.5), (2.2, -1.1)]
+    frames = [
+        Recording().apply(np.clip(ndimage.shift(clean, s, order=3, mode="nearest"), 0, 1), rng)[20:276, 20:276]
+        for s in shifts
+    ]
+    truth, inner = clean[20:276, 20:276], np.s_[12:-12, 12:-12]
+
+    def error(x: np.ndarray) -> float:
+        return float(((x - truth)[inner] ** 2).mean())
+
+    fused, moved = fuse(frames)
+    np.testing.assert_allclose(moved, shifts, rtol=0, atol=0.15)
+    assert error(fused) < 0.35 * error(frames[0])  # four frames: a quarter of the noise
+    assert error(fuse(frames, register=False)[0]) > 1.3 * error(fused)
+
+
+def test_noise_of_frames_is_that_of_the_tool_even_on_texture() -> None:
+    rng = np.random.default_rng(7)
+    texture = np.clip(0.5 + 0.15 * rng.standard_normal((256, 256)), 0, 1)  # as fine as the noise itself
+    tool = Recording(dose=60, read_noise=0.02, row_noise=0.0, correlation=0.4)
+    frames = [tool.apply(texture, rng) for _ in range(3)]
+    found = estimate_noise_frames(frames, data_range=1.0)
+    gain, offset = tool.law
+    assert found.variance(0.5) == pytest.approx(gain * 0.5 + offset, rel=0.06)
+    assert found.correlation[0] == pytest.approx(0.4, abs=0.03)
+    assert estimate_noise(frames[0], data_range=1.0).variance(0.5) > 2 * found.variance(0.5)  # a frame alone cannot
+
+
+def test_frames_are_denoised_as_their_mean(weights: Path) -> None:
+    frames = np.stack([noisy((96, 96), seed=k) for k in range(3)])
+    out = denoise_frames(frames, model="gaussian", register=False)
+    assert out.dtype == np.uint8
+    expected = denoise(frames.mean(axis=0), model="gaussian")
+    np.testing.assert_array_equal(out, np.clip(np.rint(expected), 0, 255))
+    assert denoise_frames(frames, model=str(weights)).shape == (96, 96)
+
+
+@pytest.mark.parametrize(
+    "frames", [[np.zeros((64, 64))], [np.zeros((64, 64)), np.zeros((64, 65))], np.zeros((2, 8, 8))]
+)
+def test_what_are_no_frames_of_a_site_is_refused(frames: Any) -> None:
+    with pytest.raises(ValueError, match="frames has"):
+        fuse(frames)
+
+
+# --- the generator of recordings
+
+
+def test_recordings_follow_the_law_that_they_state() -> None:
+    generator = torch.Generator().manual_seed(0)
+    family = Family(gain=(0.8, 1.0), offset=(0.1, 0.15), sigma=(0.02, 0.06), row=(0.0, 0.2))
+    tools = Tools.draw(8, family, generator)
+    scene = torch.full((8, 1, 256, 256), 0.4)
+    noise = tools.noisy(scene, generator) - tools.recorded(scene)
+    law = tools.law()
+    level = tools.recorded(scene)[:, 0, 0, 0]
+    expected = law[:, 0] * level + law[:, 1]
+    measured = noise.var(dim=(1, 2, 3))
+    np.testing.assert_allclose(measured, expected, rtol=0.06)
+    neighbours = (noise[..., 1:] * noise[..., :-1]).mean(dim=(1, 2, 3)) / measured
+    np.testing.assert_allclose(neighbours, law[:, 3], rtol=0, atol=0.04)
+    below = (noise[..., 1:, :] * noise[..., :-1, :]).mean(dim=(1, 2, 3)) / measured
+    np.testing.assert_allclose(below, 0, rtol=0, atol=0.04)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_correlated_noise_has_variance_one_in_every_column(kernel: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    rho = torch.tensor([0.3, 0.5, 0.7]).reshape(-1, 1, 1, 1)
+    noise = correlated(torch.randn(3, 1, 4000, 64, generator=generator), rho, kernel)
+    np.testing.assert_allclose(noise.var(dim=2).numpy(), 1, rtol=0, atol=0.15)
+    lag = (noise[..., 20:-20] * noise[..., 21:-19]).mean(dim=(1, 2, 3))
+    np.testing.assert_allclose(lag, rho.flatten(), rtol=0, atol=0.13 if kernel == "gaussian" else 0.01)
+
+
+def test_the_tool_of_the_wafers_is_a_tool_of_the_generator() -> None:
+    wafer = Recording(dose=80, read_noise=0.02, row_noise=0.004, correlation=0.47, gain=0.9, offset=0.05)
+    one = {name: torch.full((1, 1, 1, 1), float(value)) for name, value in (
+        ("electrons", 80), ("read", 0.02), ("correlation", 0.47), ("row", 0.004), ("gain", 0.9), ("offset", 0.05),
+    )}  # fmt: skip
+    tools = Tools(**one, rounded=torch.zeros(1, 1, 1, 1, dtype=torch.bool), kernel="first_order")
+    np.testing.assert_allclose(tools.law()[0, :2], wafer.law, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "given", [{"sigma": [0.2, 0.1]}, {"kernel": "pink"}, {"correlation": [0.0, 0.99]}, {"rounded": 2.0}, {"sigmas": 1}]
+)
+def test_a_family_that_cannot_be_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="noise"):
+        Family.of(given)
+
+
+# --- losses and blind spots
+
+
+def test_each_term_of_the_loss_is_least_at_the_target() -> None:
+    from semnr.training._config import load_recipe
+    from semnr.training._data import Batches
+    from semnr.training._loss import TrainingLoss
+
+    batch = next(iter(Batches(load_recipe("toy", {"scenes.count": 4, "data.batch": 4}))))
+    assert batch["specks"].abs().sum() > 0
+    for term in ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture", "defects"):
+        loss = TrainingLoss({term: 1.0}, 8)
+        at, blurred = (
+            float(loss(x, batch)[0])
+            for x in (batch["target"], torch.nn.functional.avg_pool2d(batch["target"], 5, 1, 2))
+        )
+        assert at < 0.02, term
+        assert blurred > at + 3e-4, term
+        x = batch["noisy"].clone().requires_grad_()
+        loss(x, batch)[0].backward()
+        assert x.grad is not None
+        assert torch.isfinite(x.grad).all(), term
+        assert x.grad.abs().sum() > 0, term
+
+
+def test_a_wiped_out_defect_costs_and_a_kept_one_does_not() -> None:
+    from semnr.training._loss import _defects
+
+    shape = torch.zeros(1, 2, 32, 32)
+    shape[0, 0, 10:14, 10:14] = 0.3
+    sigma = torch.full((1, 1, 1, 1), 0.06)
+    gone, half, kept = (float(_defects(-share * shape.sum(1, keepdim=True), shape, sigma)) for share in (1.0, 0.5, 0.0))
+    assert kept == 0
+    assert half == pytest.approx(gone / 4)
+    z2 = 16 * 25  # 16 px of 5 sigma
+    assert gone == pytest.approx(z2 / (z2 + 25), rel=1e-4)
+
+
+def test_a_hidden_pixel_and_its_neighbours_on_the_line_are_not_seen() -> None:
+    from semnr.training._data import hide
+
+    x = torch.arange(64 * 64, dtype=torch.float32).reshape(1, 1, 64, 64)
+    hidden, where = hide(x, 0.002, 3, np.random.default_rng(0))
+    assert 0 < int(where.sum()) <= 8
+    for _, _, row, col in torch.nonzero(where).tolist():
+        strip = hidden[0, 0, row, max(0, col - 3) : col + 4]
+        assert not torch.isin(strip, x[0, 0, row]).any()  # no value of its own line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss.ssim": 0.1, "data.mode": "noise2noise", "data.source": "x"}, "loss has 'charbonnier'|loss has 'ssim'"),
+        ({"data.mode": "guess"}, "data.mode is 'guess'; accepted: 'synthetic'"),
+        ({"data.patch": 66}, "data.patch is 66; accepted with this model: a multiple of 4"),
+        ({"training.precision": "8"}, "training.precision is '8'"),
+        ({"scenes.shares": {"clouds": 1.0}}, "scenes.shares has 'clouds'"),
+        ({"traning.steps": 5}, "recipe has table 'traning'"),
+        ({"training.step": 5}, "training has 'step'"),
+        ({"loss.texture": -1}, "loss.texture is -1"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_refused_before_anything_runs(changes: dict[str, Any], message: str) -> None:
+    from semnr.training._config import load_recipe
+
+    with pytest.raises(ValueError, match=message):
+        load_recipe("toy", changes)
+
+
+def test_every_batch_of_a_seed_comes_again() -> None:
+    from semnr.training._config import load_recipe
+    from semnr.training._data import Batches
+
+    recipe = load_recipe("toy", {"scenes.count": 3, "data.batch": 2})
+    stream = iter(Batches(recipe))
+    three = [next(stream) for _ in range(3)]
+    third = next(iter(Batches(recipe, start=2)))
+    for name, value in third.items():
+        torch.testing.assert_close(value, three[2][name], rtol=0, atol=0)
+    assert not torch.equal(three[0]["noisy"], three[1]["noisy"])
+
+
+# --- training
+
+
+def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "semnr", "train", "denoiser", *arguments], capture_output=True, text=True, **options
+    )
+
+
+@pytest.mark.timeout(120)
+def test_a_toy_is_trained_judged_and_can_be_used(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    out = tmp_path / "toy"
+    done = command("--out", str(out), "--recipe", "toy", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    best = result["best"]
+    assert best["psnr"] > 25  # noisy: 20.7
+    assert 0.9 <= best["transfer"] <= 1.1
+    assert result["sha256"] == _weights.load(result["weights"]).sha256
+    card = (out / "card.md").read_text()
+    for said in ("Held-out tiles", "Gaussian low-pass", "SHA-256", "Limits", result["sha256"]):
+        assert said in card
+    assert (out / "curves.svg").read_text().startswith("<svg")
+    clean = tile("lines", 160, seed=77)
+    x = clean.noisy(seed=78, dtype="uint8")
+    denoised = denoise(x, model=result["weights"], tile=64)
+    before, after = (float(((v - 255.0 * clean.clean) ** 2).mean()) for v in (x.astype(float), denoised.astype(float)))
+    assert after < 0.35 * before
+    again = command("--out", str(out), "--recipe", "toy")
+    assert again.returncode == 2
+    assert "holds a training run" in again.stderr
+
+
+QUICK = {
+    "scenes.count": 4, "data.batch": 2, "validation.tiles": 4, "training.steps": 12, "validation.every": 6,
+    "training.warm_up": 2,
+}  # fmt: skip
+
+
+@pytest.mark.timeout(120)
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    from semnr.training import train_denoiser
+
+    whole = train_denoiser(out=tmp_path / "whole", recipe="toy", changes=QUICK)
+    from semnr.training import _module
+
+    class Cut(Exception):
+        pass
+
+    judge = _module.Chooser.judge
+
+    def stop(self: Any, trainer: Any, module: Any, step: int) -> None:
+        if step > 6:
+            raise Cut
+        judge(self, trainer, module, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_module.Chooser, "judge", stop)
+        with pytest.raises(Cut):
+            train_denoiser(out=tmp_path / "cut", recipe="toy", changes=QUICK)
+    resumed = train_denoiser(out=tmp_path / "cut", recipe="toy", changes=QUICK, resume=True)
+    assert resumed.steps == whole.steps == 12
+    assert [row["step"] for row in resumed.rows] == [6, 12]
+    a, b = (_weights.load(run.last).network.state_dict() for run in (whole, resumed))
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("roles", "mode"),
+    [
+        (("noisy", "reference"), "supervised"),
+        (("noisy", "noisy_2"), "noise2noise"),
+        (("image",), "blind_spot"),
+    ],
+)
+def test_tiles_of_the_user_are_learned_from(tmp_path: Path, roles: tuple[str, ...], mode: str) -> None:
+    pytest.importorskip("lightning")
+    from semnr.training import train_denoiser
+
+    with create_tiles(tmp_path / "mine.zarr", count=6, roles=roles) as writer:
+        for k in range(6):
+            made = tile("lines", 96, seed=k)
+            frames = {
+                "noisy": made.noisy(dtype="uint8"), "image": made.noisy(dtype="uint8"),
+                "noisy_2": made.noisy(frame=1, dtype="uint8"), "reference": made.reference("uint8"),
+            }  # fmt: skip
+            for role in roles:
+                writer.write(TileKey(f"t{k:06d}", k), frames[role], role)
+    done = train_denoiser(tmp_path / "mine.zarr", tmp_path / "run", recipe="toy", changes=QUICK)
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert recipe["data"]["mode"] == mode
+    assert done.steps == 12
+    assert _weights.load(done.last).family
+    assert "mine.zarr" in Path(done.card).read_text()
+    out = denoise(tile("lines", 96, seed=9).noisy(dtype="uint8"), model=done.last)
+    assert out.dtype == np.uint8
+
+
+def test_noise_given_by_hand_is_taken(weights: Path) -> None:
+    x = noisy((64, 64)).astype(np.float64)
+    a, b = (denoise(x, model=str(weights), noise=NoiseModel(gain, 50.0)) for gain in (0.5, 4.0))
+    assert np.abs(a - b).max() > 0.1

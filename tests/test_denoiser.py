@@ -31,7 +31,7 @@ from semnr.denoising._network import Layout, SemDenoiser
 from semnr.synth import NoiseModel as Recording
 from semnr.synth import tile
 from semnr.tiles import TileKey, create_tiles
-from semnr.training._noise import KERNELS, Family, Tools, correlated
+from semnr.training._noise import KERNELS, Family, Tools, correlated, second_lag
 from semnr_kernels._errors import WeightsUnavailable
 
 SMALL = Layout((8, 16), (1,), 1)
@@ -68,7 +68,7 @@ def test_a_pixel_depends_on_no_more_than_the_stated_reach(layout: Layout) -> Non
     assert layout.halo % layout.align == 0
     side = layout.align * (-(-(2 * reach + 24) // layout.align))
     x = torch.randn(1, 1, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    law = torch.tensor([[0.3, 4.0, 0.1, 0.4, 0.0]], dtype=torch.float64)
+    law = torch.tensor([[0.3, 4.0, 0.1, 0.0, 0.4, 0.2, 0.5]], dtype=torch.float64)
     farthest = 0
     with torch.no_grad():
         before = model(x, law)
@@ -287,9 +287,9 @@ def test_onnx_gives_what_the_network_gives(tmp_path: Path, weights: Path) -> Non
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["semnr"])
     assert facts["halo"] == SMALL.halo
-    assert facts["law"] == ["gain", "offset", "floor", "correlation", "centre"]
+    assert facts["law"] == ["gain", "offset", "floor", "centre", "correlation_1", "correlation_2", "texture"]
     model = _weights.load(weights).network
-    law = np.array([[0.02, 1e-4, 1e-4, 0.4, 0.3]] * 2, np.float32)
+    law = np.array([[0.02, 1e-4, 1e-4, 0.3, 0.4, 0.2, 0.5]] * 2, np.float32)
     for shape in ((2, 1, 64, 64), (2, 1, 36, 100)):  # not the size it was exported with
         x = np.random.default_rng(0).random(shape, np.float32)
         with torch.inference_mode():
@@ -373,7 +373,9 @@ def test_recordings_follow_the_law_that_they_state() -> None:
     measured = noise.var(dim=(1, 2, 3))
     np.testing.assert_allclose(measured, expected, rtol=0.06)
     neighbours = (noise[..., 1:] * noise[..., :-1]).mean(dim=(1, 2, 3)) / measured
-    np.testing.assert_allclose(neighbours, law[:, 3], rtol=0, atol=0.04)
+    np.testing.assert_allclose(neighbours, law[:, 4], rtol=0, atol=0.04)
+    next_but_one = (noise[..., 2:] * noise[..., :-2]).mean(dim=(1, 2, 3)) / measured
+    np.testing.assert_allclose(next_but_one, law[:, 5], rtol=0, atol=0.04)
     below = (noise[..., 1:, :] * noise[..., :-1, :]).mean(dim=(1, 2, 3)) / measured
     np.testing.assert_allclose(below, 0, rtol=0, atol=0.04)
 
@@ -382,10 +384,15 @@ def test_recordings_follow_the_law_that_they_state() -> None:
 def test_correlated_noise_has_variance_one_in_every_column(kernel: str) -> None:
     generator = torch.Generator().manual_seed(1)
     rho = torch.tensor([0.3, 0.5, 0.7]).reshape(-1, 1, 1, 1)
-    noise = correlated(torch.randn(3, 1, 4000, 64, generator=generator), rho, kernel)
+    pole = torch.tensor([0.0, 0.2, 0.5]).reshape(-1, 1, 1, 1)
+    noise = correlated(torch.randn(3, 1, 4000, 64, generator=generator), rho, kernel, pole)
     np.testing.assert_allclose(noise.var(dim=2).numpy(), 1, rtol=0, atol=0.15)
     lag = (noise[..., 20:-20] * noise[..., 21:-19]).mean(dim=(1, 2, 3))
     np.testing.assert_allclose(lag, rho.flatten(), rtol=0, atol=0.13 if kernel == "gaussian" else 0.01)
+    lag = (noise[..., 20:-20] * noise[..., 22:-18]).mean(dim=(1, 2, 3))
+    np.testing.assert_allclose(
+        lag, second_lag(rho, kernel, pole).flatten(), rtol=0, atol=0.13 if kernel == "gaussian" else 0.01
+    )
 
 
 def test_the_tool_of_the_wafers_is_a_tool_of_the_generator() -> None:
@@ -393,7 +400,9 @@ def test_the_tool_of_the_wafers_is_a_tool_of_the_generator() -> None:
     one = {name: torch.full((1, 1, 1, 1), float(value)) for name, value in (
         ("electrons", 80), ("read", 0.02), ("correlation", 0.47), ("row", 0.004), ("gain", 0.9), ("offset", 0.05),
     )}  # fmt: skip
-    tools = Tools(**one, rounded=torch.zeros(1, 1, 1, 1, dtype=torch.bool), kernel="first_order")
+    tools = Tools(
+        **one, rounded=torch.zeros(1, 1, 1, 1, dtype=torch.bool), kernel="first_order", pole=torch.zeros(1, 1, 1, 1)
+    )
     np.testing.assert_allclose(tools.law()[0, :2], wafer.law, rtol=1e-5)
 
 
@@ -415,15 +424,13 @@ def test_each_term_of_the_loss_is_least_at_the_target() -> None:
 
     batch = next(iter(Batches(load_recipe("toy", {"scenes.count": 4, "data.batch": 4}))))
     assert batch["specks"].abs().sum() > 0
-    for term in ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture", "defects"):
+    for term in ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture", "transfer", "grain", "defects"):
         loss = TrainingLoss({term: 1.0}, 8)
-        at, blurred = (
-            float(loss(x, batch)[0])
-            for x in (batch["target"], torch.nn.functional.avg_pool2d(batch["target"], 5, 1, 2))
-        )
+        smooth = torch.nn.functional.avg_pool2d(batch["target"], 5, 1, 2)
+        at, blurred = (float(loss(x, batch)[0]) for x in (batch["target"], smooth))
         assert at < 0.02, term
         assert blurred > at + 3e-4, term
-        x = batch["noisy"].clone().requires_grad_()
+        x = smooth.clone().requires_grad_()
         loss(x, batch)[0].backward()
         assert x.grad is not None
         assert torch.isfinite(x.grad).all(), term

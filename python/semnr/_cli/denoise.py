@@ -14,12 +14,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="Zarr, tiled TIFF, folder, plan.csv or .npy of tiles")
     parser.add_argument("--out", metavar="PATH", required=True, help="clean.zarr, or a folder for TIFF and plan.csv")
     parser.add_argument("--model", default="nlm", help=_MODELS)
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="the model's parameters: sigma=1.5")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="the model's parameters: sigma=1.5"
+    )
     parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
     parser.add_argument("--vst", choices=("auto", "on", "off"), default="auto", help="variance stabilisation")
     parser.add_argument("--tile", type=int, default=512, metavar="PX", help="tiles that a mosaic is cut into")
     parser.add_argument("--workers", type=int, metavar="N", help="threads; default the processors")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left at --out")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same settings")
+    parser.add_argument("--noise", choices=("run", "image"), default="run", help="one noise law a run, or one a tile")
+    parser.add_argument("--score", action="store_true", help="score the tiles in the same pass; see `semnr score`")
+    parser.add_argument("--metrics", metavar="M,M", help="with --score: default psnr,ssim,fsim,dists,cnr")
+    parser.add_argument("--rules", metavar="FILE", help="with --score: guard rules; exit code 1 where one fires")
     parser.add_argument("--root", metavar="DIR", help="folder that a plan's paths may lie in")
     add_output_options(parser)
 
@@ -27,6 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..denoising import denoise
 
+    scoring = {"rules": args.rules, "metrics": args.metrics and args.metrics.split(",")}
+    scoring = {name: value for name, value in scoring.items() if value}
+    if scoring and not args.score:
+        raise ValueError(f"--{next(iter(scoring))} is given without --score; accepted: both")
     done = denoise(
         args.source,
         args.out,
@@ -36,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
         tile=args.tile,
         workers=args.workers,
         overwrite=args.overwrite,
+        resume=args.resume,
+        noise=args.noise,
+        score=scoring or args.score,
         root=args.root,
         quiet=args.quiet or args.json,
         **parameters(args.set),
@@ -60,7 +74,11 @@ def describe(done: Any) -> str:
     lines += [f"  {p.status}: {p.tile}: {p.reason}" for p in done.problems[:10]]
     if len(done.problems) > 10:
         lines.append(f"  and {len(done.problems) - 10} more")
+    if done.kept:
+        lines.append(f"{done.kept} tiles were there already")
     lines.append(f"written to {done.out}")
+    if done.run is not None:
+        lines += [f"scores: {done.run.path}", *([] if done.run.verdict is None else [str(done.run.verdict)])]
     return "\n".join(lines)
 
 

@@ -29,7 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     learn.add_argument("--learn", metavar="SOURCE", help="tiles to image anew, or `synthetic`; writes --rules-out")
     learn.add_argument("--rules-out", metavar="FILE", help="the learnt rules (TOML, with where they come from)")
     learn.add_argument("--denoise", metavar="MODEL", help="the released denoiser, thereby taken for harmless")
-    learn.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="with --denoise: sigma=0.5")
+    learn.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="with --denoise: sigma=0.5"
+    )
     learn.add_argument("--false-alarm", type=float, default=0.01, metavar="P", help="share of tiles; default 0.01")
     learn.add_argument("--tiles", type=int, default=48, metavar="N", help="scenes; default %(default)s")
     learn.add_argument("--frames", type=int, default=3, metavar="N", help="frames of each; default %(default)s")

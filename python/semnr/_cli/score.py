@@ -30,7 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
     parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
     parser.add_argument("--denoise", metavar="MODEL", help="denoise each tile as it is read; see `semnr denoise`")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="with --denoise: sigma=1.5")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="with --denoise: sigma=1.5"
+    )
     parser.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
     parser.add_argument("--maps", default="", metavar="M", help="ssim, cnr, evidence, image: also write maps.zarr")
     parser.add_argument("--klarf", choices=("1.2", "1.8"), help="also write the flagged tiles to flagged.klarf")

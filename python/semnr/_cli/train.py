@@ -17,7 +17,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for weights, card, curves, checkpoint")
     parser.add_argument("--recipe", default="small", help="small (default), toy, or a .toml file")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="TABLE.ENTRY=VALUE", help="loss.texture=0.6 data.batch=8"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TABLE.ENTRY=VALUE",
+        help="loss.texture=0.6 data.batch=8",
     )
     parser.add_argument("--minutes", type=float, help="stop, and anneal, within this time")
     parser.add_argument("--steps", type=int, help="stop, and anneal, within so many steps")

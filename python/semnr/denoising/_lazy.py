@@ -13,20 +13,21 @@ from semnr._stages import stage
 from semnr.denoising._noise import NoiseModel
 from semnr.denoising._plan import request
 from semnr.denoising._run import DEFAULT_TILE
-from semnr.denoising._source import Work, input_role, planned
-from semnr.tiles import Problem, TileKey, TileSource, open_tiles
+from semnr.denoising._source import Work, input_role, planned, store
+from semnr.tiles import Problem, TileKey, TileSource, TileWriter, open_tiles
 from semnr_kernels._errors import TileError
 
 
 class DenoisedSource(TileSource):
-    """Role "image" is the denoised tile; every other role is that of the source."""
+    """Role "image" is the denoised tile, "noisy" what it was made of; every other role is that of the source."""
 
-    def __init__(self, source: TileSource, work: Work, keys: Any, model: str) -> None:
+    def __init__(self, source: TileSource, work: Work, keys: Any, model: str, writer: TileWriter | None = None) -> None:
         self.name = f"{source.name} denoised by {model}"
-        self.roles = ("image", *(role for role in source.roles if role not in ("image", "candidate")))
+        self.roles = ("image", "noisy", *(r for r in source.roles if r not in ("image", "noisy", "candidate")))
         self.problems, self.pixel_nm = source.problems, source.pixel_nm
         self.data_range, self.layout = work.asked.data_range, source.layout
-        self._source, self._work, self._keys = source, work, keys
+        self._source, self._work, self._keys, self._writer = source, work, keys, writer
+        self.failed: list[Problem] = []
 
     def __len__(self) -> int:
         return len(self._source)
@@ -40,11 +41,18 @@ class DenoisedSource(TileSource):
     def read(self, key: TileKey, role: str = "image") -> np.ndarray:
         self._check_role(role)
         if role != "image":
-            return self._source.read(key, role)
+            return self._source.read(key, self._work.role if role == "noisy" else role)
         with stage("denoise"):
             found = self._work(key)
-        if isinstance(found, Problem):
-            raise TileError(key.tile, found.reason, found.status)
+        try:
+            if isinstance(found, Problem):
+                raise TileError(key.tile, found.reason, found.status)
+            if self._writer is not None:
+                with stage("write"):
+                    store(self._writer, key, found)
+        except TileError as error:
+            self.failed.append(Problem(key.tile, error.status, error.reason))
+            raise
         return found
 
 

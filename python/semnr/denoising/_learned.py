@@ -25,11 +25,17 @@ def model(name: str | Path) -> Model:
     return Model(
         str(name),
         lambda setting: _build(str(name), setting),
-        {"precision": "float32", "device": "cpu", "compiled": False},
+        {"texture": 0.0, "precision": "float32", "device": "cpu", "compiled": False},
         "a network conditioned on the noise law (weights: shipped name or .safetensors)",
         by_law=True,
-        checks={"precision": _precision, "device": lambda _, value: str(value), "compiled": _flag},
+        checks={"texture": _share, "precision": _precision, "device": lambda _, value: str(value), "compiled": _flag},
     )
+
+
+def _share(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}; accepted: a number from 0 (least error) to 1 (texture stays)")
+    return float(value)
 
 
 def _precision(name: str, value: Any) -> str:
@@ -44,10 +50,10 @@ def _flag(name: str, value: Any) -> bool:
     raise ValueError(f"{name} is {value!r}; accepted: True or False")
 
 
-def law(noise: NoiseModel, centre: float) -> tuple[float, float, float, float, float]:
-    """Gain, offset, floor, correlation, centre: what `SemDenoiser` is given beside the image."""
-    correlation = noise.correlation[0] if noise.correlation else 0.0
-    return noise.gain, noise.offset, noise.floor, float(np.clip(correlation, 0.0, 0.95)), centre
+def law(noise: NoiseModel, centre: float, texture: float = 0.0) -> tuple[float, ...]:
+    """Gain, offset, floor, centre, correlations at lags 1 and 2, texture: what `SemDenoiser` sees beside the image."""
+    first, second = (float(np.clip(lag, 0.0, 0.95)) for lag in (*noise.correlation, 0.0, 0.0)[:2])
+    return noise.gain, noise.offset, noise.floor, centre, first, second, texture
 
 
 def _build(name: str, setting: Setting) -> Built:
@@ -60,7 +66,7 @@ def _build(name: str, setting: Setting) -> Built:
         raise ValueError(f"noise is None; model {name!r} needs the noise law")
     layout = loaded.network.layout
     centre = float(np.median(np.concatenate([w.ravel() for w in windows]))) if windows else 0.0
-    values = law(noise, centre)
+    values = law(noise, centre, setting.params["texture"])
     if not any(values[:3]):  # a noise-free run: nothing to remove
         return Built(lambda x: x, 0)
     device = torch.device(setting.params["device"])
@@ -69,8 +75,8 @@ def _build(name: str, setting: Setting) -> Built:
     half = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[setting.params["precision"]]
     # Sigma units keep float32 exact whatever the grey levels are (a pedestal of 40,000 on a noise of 20)
     scale = float(noise.sigma()) or 1.0
-    gain, offset, floor, correlation, centre = values
-    numbers = (gain / scale, (offset + gain * centre) / scale**2, floor / scale**2, correlation, 0.0)
+    gain, offset, floor, centre, *told = values
+    numbers = (gain / scale, (offset + gain * centre) / scale**2, floor / scale**2, 0.0, *told)
     # the runner's workers are the threads: on the processor each call keeps to its own; a GPU takes one at a time
     turn: Callable[[], AbstractContextManager[Any]] = _OneThread() if device.type == "cpu" else _Turn()
 

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 CELL = 2  # pixels a side of a cell; the network works on cells
 _LEVEL = (7, 9)  # rows, columns of the window that the noise's level is taken from (wider along the correlated line)
-_INPUTS = CELL * CELL + 2  # the pixels of a cell, the noise's sigma (1 by construction), its correlation
+_INPUTS = CELL * CELL + 4  # the pixels of a cell, the noise's sigma (1 by construction), its correlations, texture
 _LIMIT = 1e4  # sigma units beyond which a pixel is no signal of a recording; keeps float32 and bfloat16 finite
 
 
@@ -126,9 +126,10 @@ class Network(nn.Module):
 class SemDenoiser(nn.Module):
     """Noisy image and noise law in, denoised image out.
 
-    `forward(x, law)`: x (N, 1, H, W) float32, sides multiples of `layout.align`; law (N, 5): gain, offset, floor
-    (var = max(gain · level + offset, floor)), correlation with the pixel before on the line, centre (a level that is
-    taken out of the image; the median will do). Any unit of grey, as long as x and law share it.
+    `forward(x, law)`: x (N, 1, H, W) float32, sides multiples of `layout.align`; law (N, 7): gain, offset, floor
+    (var = max(gain · level + offset, floor)), centre (a level that is taken out of the image; the median will do),
+    correlations of the noise with the first and the second pixel before on the line, and how much noise may stay
+    where faint texture may lie in it (0 to 1). Any unit of grey, as long as x and law share it.
     """
 
     def __init__(self, layout: Layout | None = None) -> None:
@@ -144,12 +145,12 @@ class SemDenoiser(nn.Module):
 
     def cells(self, x: Tensor, law: Tensor) -> tuple[Tensor, Tensor]:
         """What the network sees, and sigma of each cell."""
-        gain, offset, floor, correlation, centre = (law[:, i].reshape(-1, 1, 1, 1) for i in range(5))
+        gain, offset, floor, centre, *told = (law[:, i].reshape(-1, 1, 1, 1) for i in range(7))
         sigma = self.sigma(x, gain, offset, floor)
         unit = functional.pixel_unshuffle(x - centre, CELL)
         unit = torch.where(sigma > 0, unit / torch.where(sigma > 0, sigma, 1.0), 0.0).clamp(-_LIMIT, _LIMIT)
         ones = torch.ones_like(sigma)
-        return torch.cat([unit, ones, ones * correlation], dim=1), sigma
+        return torch.cat([unit, ones, *(ones * value for value in told)], dim=1), sigma
 
     @staticmethod
     def sigma(x: Tensor, gain: Tensor, offset: Tensor, floor: Tensor) -> Tensor:

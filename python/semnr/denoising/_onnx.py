@@ -7,16 +7,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-LAW = ("gain", "offset", "floor", "correlation", "centre")
+LAW = ("gain", "offset", "floor", "centre", "correlation_1", "correlation_2", "texture")
 
 
 def export_onnx(model: str | Path, out: str | Path) -> Path:
     """Write a learned model as ONNX (opset 18) for runtimes without torch.
 
-    Inputs: `noisy` (N, 1, H, W) float32 in grey levels, sides multiples of the metadata's `align`; `law` (N, 5)
-    float32: gain, offset, floor of the noise's variance (var = max(gain · level + offset, floor)), its correlation with
-    the next pixel of the line, and a centre (the median grey level). Output: `denoised` (N, 1, H, W). The metadata
-    holds `align`, `halo`, the noise family and the weights' checksum.
+    Inputs: `noisy` (N, 1, H, W) float32 in grey levels, sides multiples of the metadata's `align`; `law` (N, 7)
+    float32: gain, offset, floor of the noise's variance (var = max(gain · level + offset, floor)), a centre (the
+    median grey level), the noise's correlations at one and two pixels along the line, texture (0 to 1: see
+    `semnr.denoise`). Output: `denoised` (N, 1, H, W).
+    The metadata holds `align`, `halo`, the noise family and the weights' checksum.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def export_onnx(model: str | Path, out: str | Path) -> Path:
     loaded, path = load(model), Path(out)
     network, align = loaded.network, loaded.network.layout.align
     side = 8 * align
-    example: tuple[Any, ...] = (torch.zeros(1, 1, side, side), torch.tensor([[0.0, 1.0, 1.0, 0.0, 0.0]]))
+    example: tuple[Any, ...] = (torch.zeros(1, 1, side, side), torch.tensor([[0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]]))
     path.parent.mkdir(parents=True, exist_ok=True)
     # the tracing exporter needs no further package, and the network has no branch for it to lose
     with warnings.catch_warnings():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from semnr.denoising._plan import Plan, Request, request
 from semnr.denoising._tiled import Tile, cut, default_workers
 
 if TYPE_CHECKING:
+    from semnr.scoring import Run
     from semnr.tiles import Problem
 
 DEFAULT_TILE = 512  # side of the windows that large images are worked on in
@@ -24,7 +26,7 @@ _DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
 
 @dataclass(frozen=True)
 class Denoised:
-    """What a run over a source did. `exit_code` is 3 where tiles had to be left out, else 0."""
+    """What a run over a source did. `exit_code` is 1 where a rule fired on its scores, 3 where tiles were left out."""
 
     out: str
     source: str
@@ -41,14 +43,19 @@ class Denoised:
     problems: tuple[Problem, ...] = field(default=())
     seconds: float = 0.0
     remarks: tuple[str, ...] = ()  # such as an input outside the noise family that a network was trained on
+    kept: int = 0  # tiles of an earlier run that this one went on with
+    run: Run | None = None  # the scores, with score=True
 
     @property
     def exit_code(self) -> int:
+        if self.run is not None and self.run.exit_code:
+            return self.run.exit_code
         return 3 if self.problems or not self.counts.get("ok") else 0
 
     def to_dict(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["noise"] = None if self.noise is None else self.noise.to_dict()
+        plain["run"] = None if self.run is None else str(self.run.path)
         plain["problems"] = [{"tile": p.tile, "status": p.status, "reason": p.reason} for p in self.problems]
         return plain
 
@@ -65,6 +72,8 @@ def denoise(
     halo: int | None = None,
     workers: int | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    score: bool | str | Path | Mapping[str, Any] = False,
     root: str | Path | None = None,
     quiet: bool = True,
     **params: Any,
@@ -108,6 +117,13 @@ def denoise(
         Threads; default the processors of this process.
     overwrite : bool
         Replace what an earlier run left at the path `out`.
+    resume : bool
+        Go on with what an interrupted run of the same settings left at the path `out`: tiles that are there, whole,
+        are kept.
+    score : bool, path or mapping
+        Sources only: score the tiles with `semnr.score` as they are denoised, in the same pass, against the
+        `reference` or the further frames of `src`. True: the scores go beside `out` ("clean-scores"); a path: there; a
+        mapping: arguments of `semnr.score` (out, metrics, rules, alarms, ...). With rules the run is guarded too.
     root : path, optional
         Folder that the paths of a plan may lie in.
     quiet : bool
@@ -117,7 +133,7 @@ def denoise(
     -------
     array or Denoised
         The array (a tensor for a tensor), or a summary: counts, problems (tiles that, or in a mosaic the halo of which,
-        could not be read; the others are done), noise, halo, seconds.
+        could not be read; the others are done), noise, halo, seconds, `run` (the scores, a `semnr.Run`).
 
     Raises
     ------
@@ -125,7 +141,7 @@ def denoise(
         Unknown model or parameter, bad values, non-finite pixels in an array: the argument, what it was, what is
         accepted.
     FileExistsError
-        `out` holds tiles and overwrite is False.
+        `out` holds tiles, and neither overwrite nor resume is True.
     ImportError
         model="bm3d" without the package.
 
@@ -143,7 +159,13 @@ def denoise(
     if isinstance(out, str | Path):
         from semnr.denoising._source import denoise_source
 
-        return denoise_source(src, Path(out), asked, side, threads, overwrite=overwrite, root=root, quiet=quiet)
+        return denoise_source(
+            src, Path(out), asked, side, threads, overwrite=overwrite, resume=resume,
+            score=_scoring(score, Path(out), overwrite), root=root, quiet=quiet,
+        )  # fmt: skip
+    for name, value in (("score", score), ("resume", resume)):
+        if value:
+            raise ValueError(f"{name} is {value!r} and out is no path; accepted: a source of tiles and a path as out")
     return _denoise_array(src, out, asked, side, threads)
 
 
@@ -204,6 +226,25 @@ def _job(x: Any) -> Any:
         return plan.runner.tile(read, tuple(x.shape[-2:]), place, "src" if frame is None else f"src[{frame}]")
 
     return work
+
+
+def _scoring(score: Any, out: Path, overwrite: bool) -> dict[str, Any] | None:
+    """The arguments of `semnr.score`, or None."""
+    if score is False:
+        return None
+    options: dict[str, Any] = {"out": out.with_name(f"{out.stem}-scores")}
+    if isinstance(score, Mapping):
+        options |= score
+    elif isinstance(score, str | Path):
+        options["out"] = score
+    elif score is not True:
+        raise TypeError(f"score is {type(score).__name__}; accepted: True, False, a path, arguments of semnr.score")
+    if taken := sorted({"src", "resume", "workers", "quiet"} & set(options)):
+        raise ValueError(f"score has {taken[0]!r}, which denoise sets itself; accepted: other arguments of semnr.score")
+    folder = Path(options["out"])
+    if overwrite and (folder / "run.json").is_file() and (folder / "tiles").is_dir():
+        shutil.rmtree(folder)
+    return options
 
 
 def _count(name: str, value: object) -> int:

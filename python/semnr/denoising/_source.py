@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from semnr.denoising._noise import MAX_WINDOWS, array_windows, evenly, sample_wi
 from semnr.denoising._plan import Plan, Request
 from semnr.denoising._run import Denoised
 from semnr.denoising._tiled import Tile, cut
-from semnr.tiles import Problem, TileKey, TileSource, create_tiles, open_tiles
+from semnr.tiles import Problem, TileKey, TileSource, TileWriter, create_tiles, open_tiles
 from semnr.tiles._planes import PlaneSource
 from semnr.tiles._source import length_of
 from semnr_kernels._errors import TileError
@@ -34,36 +35,20 @@ def denoise_source(
     workers: int,
     *,
     overwrite: bool,
+    resume: bool,
+    score: Mapping[str, Any] | None,
     root: str | Path | None,
     quiet: bool,
 ) -> Denoised:
     """See `semnr.denoise`."""
+    from semnr.denoising._lazy import DenoisedSource
+    from semnr.scoring import score as run_scores
+
     started = time.monotonic()
     source = open_tiles(src, root=root, tile=side)
-    role, total = input_role(source), length_of(source)
+    role = input_role(source)
     asked, plan, keys = planned(source, asked)
     work = Work(source, role, asked, plan, side)
-    problems: list[Problem] = list(source.problems)
-    done = 0
-    first: tuple[int, ...] | None = None
-    with (
-        create_tiles(
-            out, count=total, pixel_nm=source.pixel_nm, data_range=asked.data_range, overwrite=overwrite
-        ) as writer,
-        pool(workers, "denoise") as executor,
-        Progress("denoise", total, quiet=quiet) as progress,
-    ):
-        for key, result in in_order(executor, work, keys, 2 * workers):
-            progress.advance(1, 0 if isinstance(result, Problem) else result.size)
-            if isinstance(result, Problem):
-                problems.append(result)
-                continue
-            first = first or result.shape
-            try:
-                writer.write(key, result)
-                done += 1
-            except (TypeError, ValueError) as error:  # unlike the tiles before: larger, RGB, another dtype
-                problems.append(Problem(key.tile, "error" if result.shape == first else "wrong_size", str(error)))
     summary = Denoised(
         out=str(out),
         source=source.name,
@@ -76,13 +61,80 @@ def denoise_source(
         halo=None if plan is None else plan.runner.halo,
         tile=side,
         exact_tiling=asked.model.exact_tiling,
-        counts={"tiles": done + len(problems), "ok": done, **Counter(problem.status for problem in problems)},
-        problems=tuple(problems),
-        seconds=round(time.monotonic() - started, 3),
-        remarks=() if plan is None else plan.remarks,
+        counts={},
     )
+    if resume:
+        _same(out, summary)
+    total, fixed = length_of(source), {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
+    with create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed) as writer:
+        _record(out, summary)  # what a resumed run must ask for again
+        kept, problems, run = 0, list(source.problems), None
+        if score is None:
+            kept = _write(writer, work, keys, problems, workers, total, quiet)
+        else:
+            kept = _kept(source, writer) if resume else 0
+            lazily = DenoisedSource(source, work, keys, asked.model.name, writer)
+            run = run_scores(lazily, resume=resume, workers=workers, quiet=quiet, **score)
+            problems += lazily.failed
+        done = len(writer)
+    counts = {"tiles": done + len(problems), "ok": done, **Counter(problem.status for problem in problems)}
+    summary = dataclasses.replace(
+        summary, counts=counts, problems=tuple(problems), seconds=round(time.monotonic() - started, 3),
+        remarks=work.remarks(), kept=kept, run=run,
+    )  # fmt: skip
     _record(out, summary)
     return summary
+
+
+def _write(
+    writer: TileWriter,
+    work: Work,
+    keys: Iterable[TileKey],
+    problems: list[Problem],
+    workers: int,
+    total: int | None,
+    quiet: bool,
+) -> int:
+    """How many tiles were kept of an earlier run."""
+    kept = 0
+
+    def wanted() -> Iterator[TileKey]:
+        nonlocal kept
+        for key in keys:
+            if writer.keep(key):
+                kept += 1
+                progress.advance(1, 0)
+            else:
+                yield key
+
+    with pool(workers, "denoise") as executor, Progress("denoise", total, quiet=quiet) as progress:
+        for key, result in in_order(executor, work, wanted(), 2 * workers):
+            progress.advance(1, 0 if isinstance(result, Problem) else result.size)
+            if isinstance(result, Problem):
+                problems.append(result)
+                continue
+            try:
+                store(writer, key, result)
+            except TileError as error:
+                problems.append(Problem(key.tile, error.status, error.reason))
+    return kept
+
+
+def store(writer: TileWriter, key: TileKey, pixels: np.ndarray) -> None:
+    """Write a denoised tile; what the form cannot hold is a TileError."""
+    try:
+        writer.write(key, pixels)
+    except TypeError as error:  # another dtype than the tiles before
+        raise TileError(key.tile, str(error), "error") from error
+    except ValueError as error:  # larger than they are, or RGB
+        raise TileError(key.tile, str(error), "wrong_size") from error
+
+
+def _kept(source: TileSource, writer: TileWriter) -> int:
+    """How many tiles an earlier run has left: those that have their scores already are not read again."""
+    if length_of(source) is None:
+        raise ValueError(f"resume is True for {source.name}, which is read once; accepted: False with score")
+    return sum(writer.keep(key) for key in source)
 
 
 def input_role(source: TileSource) -> str:
@@ -113,6 +165,14 @@ class Work:
     asked: Request
     plan: Plan | None  # None: one for each image
     side: int
+    noted: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (tile, remark), of tiles with own plans
+
+    def remarks(self) -> tuple[str, ...]:
+        """What the reader of the run should know of its input."""
+        if self.plan is not None:
+            return self.plan.remarks
+        tiles = sorted({tile for tile, _ in self.noted})
+        return (f"{len(tiles)} tile(s), the first one {tiles[0]}: {min(self.noted)[1]}",) if tiles else ()
 
     def __call__(self, key: TileKey) -> np.ndarray | Problem:
         try:
@@ -126,6 +186,8 @@ class Work:
         x = self.source.read(key, self.role)
         shape = (x.shape[-2], x.shape[-1])
         plan = self.plan or self.asked.plan(lambda: array_windows(x))
+        if self.plan is None:
+            self.noted.extend((key.tile, remark) for remark in plan.remarks)
         result = np.empty_like(x)
         for tile in cut(shape, self.side):
             result[..., tile.top : tile.bottom, tile.left : tile.right] = plan.runner.tile(
@@ -195,6 +257,32 @@ def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.n
             if windows:
                 break
     return source, windows
+
+
+_SETTINGS = ("source", "model", "params", "role", "vst", "sigma", "noise", "halo", "tile")
+
+
+def _same(out: Path, summary: Denoised) -> None:
+    """Refuse to go on with a run of other settings."""
+    before = _recorded(out)
+    now = plain(summary.to_dict())
+    for name in _SETTINGS if before else ():
+        if before.get(name) != now[name]:
+            raise ValueError(
+                f"{name} is {now[name]!r}, but {out} was begun with {before.get(name)!r}; accepted: the same, "
+                "or overwrite in place of resume"
+            )
+
+
+def _recorded(out: Path) -> dict[str, Any]:
+    if out.suffix.lower() != ".zarr":
+        path = out / "run.json"
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    import zarr
+
+    if not (out / "zarr.json").is_file():
+        return {}
+    return dict(zarr.open_group(str(out), mode="r").attrs.get("denoised", {}))  # type: ignore[call-overload]
 
 
 def _record(out: Path, summary: Denoised) -> None:

@@ -217,6 +217,7 @@ def create_tiles(
     pixel_nm: float | None = None,
     data_range: float | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     compress: bool = True,
 ) -> TileWriter:
     """A writer of tiles whose output `open_tiles` reads.
@@ -243,6 +244,8 @@ def create_tiles(
         checksum that tells damage from pixels.
     overwrite
         Replace what an earlier writer left at `out`; anything else there is never touched.
+    resume
+        Go on with what an interrupted writer left at `out`: `TileWriter.keep(key)` says whether a tile is there.
 
     Raises
     ------
@@ -267,9 +270,24 @@ def create_tiles(
         from ._write_zarr import ZarrWriter, is_stack
 
         names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+        if resume and is_stack(path):
+            return ZarrWriter(path, compress=compress, before=_left(path), **options)
         prepare(path, names, overwrite, is_stack(path))
         return ZarrWriter(path, compress=compress, **options)
     from ._write_tiff import PLAN, TiffWriter
 
-    prepare(path, (PLAN, JOURNAL, *ROLES), overwrite, (path / PLAN).is_file() or (path / JOURNAL).is_file())
+    ours = (path / PLAN).is_file() or (path / JOURNAL).is_file()
+    if resume and ours:
+        return TiffWriter(path, before=_left(path), **options)
+    prepare(path, (PLAN, JOURNAL, *ROLES), overwrite, ours)
     return TiffWriter(path, **options)
+
+
+def _left(path: Path) -> TileSource | None:
+    """What an interrupted writer left; None where it did not come to its first tile."""
+    try:
+        found = open_tiles(path)
+        len(found), found.find("")  # what describes the tiles is read now, before it is written to
+    except (ValueError, FileNotFoundError):
+        return None
+    return found

@@ -110,6 +110,14 @@ class TileWriter(abc.ABC):
     def write(self, key: TileKey, pixels: np.ndarray, role: str = "image") -> None:
         """Store one tile; a tile is there whole or not at all, also after a kill."""
 
+    def keep(self, key: TileKey, role: str = "image") -> bool:
+        """Whether the run that is resumed left this tile whole: then it counts as written."""
+        return False
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Tiles written or kept."""
+
     @abc.abstractmethod
     def close(self) -> None:
         """Write what describes the tiles (columns, plan)."""

@@ -24,13 +24,14 @@ class ZarrWriter(BaseWriter):
     def __init__(self, out: Path, *, compress: bool = True, **options: Any) -> None:
         super().__init__(out, **options)
         self._compress = compress
-        self._arrays: dict[str, Any] = {}
+        self._arrays: dict[str, Any] = {role: array for role, array in self._group.arrays() if role in self._roles}
         entry = {"format": "tile-stack", "version": 1, "pixel_nm": self._pixel_nm, "data_range": self._data_range}
         with explained_full(out, "create"):
             self._group.attrs["semnr"] = {k: None if v is None else plain_number(v) for k, v in entry.items()}
             if self._shape is not None:
                 for role, dtype in self._dtypes.items():
-                    self._create(role, dtype)
+                    if role not in self._arrays:
+                        self._create(role, dtype)
 
     def _journal_folder(self) -> Path:
         """Inside columns/, where listing the arrays of the stack does not meet a file that is not Zarr's."""

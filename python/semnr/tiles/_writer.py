@@ -15,7 +15,7 @@ from semnr_kernels._errors import TileError
 
 from ._journal import Journal, plain
 from ._pixels import ACCEPTED, as_pixels, known_dtype
-from ._source import ROLES, TileKey, TileWriter
+from ._source import ROLES, TileKey, TileSource, TileWriter
 
 _NOT_META = frozenset((*ROLES, "path", "tile", "tile_height", "tile_width"))
 
@@ -45,7 +45,9 @@ class BaseWriter(TileWriter):
         roles: Sequence[str],
         pixel_nm: float | None,
         data_range: float | None,
+        before: TileSource | None = None,
     ) -> None:
+        self._before = before  # what an interrupted run left at `out`
         self._out, self._count, self._roles = out, count, tuple(roles)
         self._pixel_nm, self._data_range = pixel_nm, data_range
         self._shape = None if shape is None else tuple(int(n) for n in shape)
@@ -93,6 +95,24 @@ class BaseWriter(TileWriter):
             self._store(key, pixels, role)
         with self._lock:
             self._rows.setdefault(key.index, Row(key.tile)).roles.add(role)
+
+    def keep(self, key: TileKey, role: str = "image") -> bool:
+        """Read back, so that a damaged tile is written anew."""
+        found = None if self._before is None else self._before.find(key.tile)
+        if self._before is None or found is None:
+            return False
+        try:
+            pixels = self._before.read(found, role)
+        except TileError:
+            return False
+        with self._lock:
+            self._register(key, pixels, role, {n: plain(value) for n, value in key.meta.items() if n not in _NOT_META})
+            self._rows[key.index].roles.add(role)
+        return True
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._written())
 
     def _register(self, key: TileKey, pixels: np.ndarray, role: str, meta: Mapping[str, Any]) -> None:
         """Check against what was written before and note the tile in the journal, before its pixels are there."""

@@ -20,8 +20,8 @@ RECIPES = Path(__file__).with_name("recipes")
 MODES = ("synthetic", "supervised", "noise2noise", "blind_spot")
 #: terms that make sense against each kind of target; a noisy target has the noise's own SSIM
 TERMS = {
-    "synthetic": ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture", "defects"),
-    "supervised": ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture"),
+    "synthetic": ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture", "transfer", "grain", "defects"),
+    "supervised": ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture", "transfer", "grain"),
     "noise2noise": ("mse", "texture"),
     "blind_spot": ("mse",),
 }

@@ -16,7 +16,7 @@ from semnr.synth._check import stream
 
 from . import _scenes
 from ._config import Recipe
-from ._noise import Tools, charged, told
+from ._noise import Tools, asked, charged, told
 
 Batch = dict[str, Tensor]
 _BATCHES = 72  # of the seed
@@ -75,7 +75,7 @@ class Synthetic:
         return {
             "noisy": noisy,
             "target": tools.recorded(scene),
-            "law": told(tools.law(), family, generator),
+            "law": torch.cat([told(tools.law(), family, generator), asked(n, generator)], dim=1),
             "sigma": tools.sigma(),
             "specks": templates,
         }
@@ -101,6 +101,8 @@ class FromTiles:
         noisy = pixels[:, :1].clone()
         centre = float(pixels.median())
         rows = torch.tensor([law(self.noise, centre)], dtype=torch.float32).repeat(len(noisy), 1)
+        if "grain" in self.recipe.loss:
+            rows[:, -1:] = asked(len(rows), torch.Generator().manual_seed(int(rng.integers(2**62))))
         batch = {"noisy": noisy, "law": rows, "sigma": torch.full((len(noisy), 1, 1, 1), float(self.noise.sigma()))}
         if data.mode == "blind_spot":
             hidden, where = hide(noisy, data.hidden, data.strip, rng)

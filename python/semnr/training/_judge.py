@@ -31,7 +31,7 @@ class HeldOut:
     noisy: Tensor  # (N, 1, H, W) float32 on 0..1
     reference: Tensor | None
     against: str  # "reference", "second_frame", "none"
-    laws: Tensor  # (N, 5), as measured on each tile
+    laws: Tensor  # (N, 7), as measured on each tile
     noises: tuple[NoiseModel, ...]
 
     def __len__(self) -> int:
@@ -50,9 +50,7 @@ def synthetic(
     count, side = tiles or recipe.validation.tiles, recipe.validation.side
     seed = (recipe.training.seed if seed is None else seed) + HELD_OUT
     shares = {k: v for k, v in recipe.scenes.shares.items() if k != "blank"}  # nothing to score there
-    # each kind in turn: with few tiles a draw would leave some out
-    kinds = [k for k in shares if shares[k] > 0]
-    made = [_scenes.scene(seed, i, side, {kinds[i % len(kinds)]: 1.0}) for i in range(count)]
+    made = [_scenes.scene(seed, i, side, {kind: 1.0}) for i, kind in enumerate(_kinds(shares, count))]
     scenes = torch.from_numpy(np.stack(made))[:, None]
     generator = torch.Generator().manual_seed(seed)
     family: Family = recipe.noise if kernel is None else replace(recipe.noise, kernel=kernel)
@@ -61,6 +59,16 @@ def synthetic(
     tools = Tools.draw(count, family, generator)
     noisy = tools.noisy(scenes, generator)
     return _held_out(noisy, tools.recorded(scenes), "reference")
+
+
+def _kinds(shares: Mapping[str, float], count: int) -> list[str]:
+    """Each kind by its share, at least once where there is room: with few tiles a draw would leave some out."""
+    whole = sum(shares.values())
+    wanted = {kind: max(1.0, count * share / whole) for kind, share in shares.items() if share > 0}
+    given: dict[str, int] = dict.fromkeys(wanted, 0)
+    for _ in range(count):
+        given[max(wanted, key=lambda kind: wanted[kind] - given[kind])] += 1
+    return [kind for kind, n in given.items() for _ in range(n)]
 
 
 def from_tiles(images: Sequence[np.ndarray], mode: str, align: int, limit: int) -> HeldOut:

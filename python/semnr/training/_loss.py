@@ -15,6 +15,7 @@ from semnr.losses import FSIMLoss, SSIMLoss
 _TYPICAL = 0.08  # noise that a patch's errors are scaled to
 _BANDS = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0))  # px: differences of Gaussians, fine to coarse
 _BLOCK = 32  # px: side of the blocks that transfer is taken over
+_KEPT = 0.95  # transfer of a patch that costs nothing
 _STRUCTURE = 0.2  # share of the noise's band energy below which a block's structure does not count
 
 
@@ -30,6 +31,13 @@ class TrainingLoss(nn.Module):
         Error of the differences to the next pixels, over sigma: edges.
     texture
         (1 − T)² of the evidence transfer in blocks of 32 px and three bands: what a least error would shrink.
+    transfer
+        Evidence transfer of the patch as `semnr.evidence` takes it, squared where it falls short of 0.95: it costs
+        nothing but where the denoiser would wipe structure out, and leaves some noise there.
+    grain
+        The same between the edges, in a finer band, as far as texture is asked for (the last entry of the law): so one
+        network serves those who want the least error and those who want the texture to stay, with the noise that
+        cannot be told from it.
     defects
         Squared relative error of each small defect's contrast, by projection of the error on its shape.
     """
@@ -63,6 +71,10 @@ class TrainingLoss(nn.Module):
                 terms[name] = d.diff(dim=-1).abs().mean() + d.diff(dim=-2).abs().mean()
             elif name == "texture":
                 terms[name] = self._texture(out, target, noisy, batch["sigma"].float())
+            elif name == "transfer":
+                terms[name] = _transfer(out, target, batch["sigma"].float())
+            elif name == "grain":
+                terms[name] = _grain(out, target, batch["sigma"].float(), batch["law"][:, -1].float())
             elif name == "defects":
                 terms[name] = _defects(out - target, batch["specks"][inner], batch["sigma"].float())
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
@@ -81,6 +93,28 @@ class TrainingLoss(nn.Module):
             floor = _STRUCTURE * sigma**2 * _white_energy(low, high)
             total = total + (error / (known + floor)).square().clamp(max=4).mean()
         return total / len(_BANDS)
+
+
+def _transfer(out: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
+    return _short(_band(out, 1.0, 4.0), _band(target, 1.0, 4.0), sigma, _KEPT).mean()
+
+
+def _grain(out: Tensor, target: Tensor, sigma: Tensor, asked: Tensor) -> Tensor:
+    smooth = _gaussian(target, 1.5)
+    steep = torch.hypot(smooth.diff(dim=-1)[..., 1:, :], smooth.diff(dim=-2)[..., 1:])
+    steep = functional.max_pool2d(functional.pad(steep, (1, 0, 1, 0), mode="replicate"), 9, 1, 4)
+    flat = steep.flatten(1)
+    limit = torch.maximum(0.25 * flat.amax(dim=1), flat.median(dim=1).values).reshape(-1, 1, 1, 1)
+    calm = steep <= limit
+    return (asked * _short(_band(out, 1.0, 3.0) * calm, _band(target, 1.0, 3.0) * calm, sigma, 1.0)).mean()
+
+
+def _short(d: Tensor, r: Tensor, sigma: Tensor, kept: float) -> Tensor:
+    """By how much the transfer falls short, squared: of each patch."""
+    energy = (r * r).sum(dim=(1, 2, 3))
+    short = (kept - (d * r).sum(dim=(1, 2, 3)) / energy.clamp(min=1e-12)).clamp(0, 2)
+    z2 = energy / sigma.flatten() ** 2  # a patch counts as far as its structure stands out of the noise at all
+    return z2 / (z2 + 64) * short**2
 
 
 def _defects(error: Tensor, specks: Tensor, sigma: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KERNELS = ("first_order", "gaussian")
+KERNELS = ("detector", "first_order", "gaussian")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class Family:
     law_error, correlation_error
         Errors of the noise law that the network is told: relative, absolute (one standard deviation).
     kernel
-        "first_order" (an integrating amplifier) or "gaussian" (a low-pass filter): the latter is held out from the
-        shipped recipe and serves as the noise that training has not seen.
+        How the line correlates beyond its first lag. "detector": an amplifier's pole, a new one for each image, and the
+        pixel's integration time over it; "first_order": the pole alone; "gaussian" (a low-pass filter): held out from
+        the shipped recipe, the noise that training has not seen.
     """
 
     sigma: tuple[float, float] = (0.02, 0.2)
@@ -59,7 +60,7 @@ class Family:
     rounded: float = 0.5
     law_error: float = 0.05
     correlation_error: float = 0.03
-    kernel: str = "first_order"
+    kernel: str = "detector"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -94,6 +95,7 @@ class Tools:
     electrons: Tensor  # at full scale of the scene; infinite: no Poisson part
     read: Tensor
     correlation: Tensor
+    pole: Tensor  # of the kernel "detector"; the others have none of their own
     row: Tensor
     gain: Tensor
     offset: Tensor
@@ -105,14 +107,16 @@ class Tools:
         def uniform(ends: tuple[float, float]) -> Tensor:
             return ends[0] + (ends[1] - ends[0]) * torch.rand(count, 1, 1, 1, generator=generator)
 
-        low, high = family.sigma
-        sigma = torch.exp(uniform((math.log(low), math.log(high))))
-        poisson = uniform(family.poisson)
+        sigma = torch.exp(uniform((math.log(family.sigma[0]), math.log(family.sigma[1]))))
+        poisson, correlation = uniform(family.poisson), uniform(family.correlation)
+        low = (2 * correlation - 1).clamp(min=0)
         row = uniform(family.row) * sigma * (torch.rand(count, 1, 1, 1, generator=generator) < 0.5)
         return Tools(
             electrons=0.5 / (poisson * sigma**2).clamp(min=1e-12),
             read=torch.sqrt((1 - poisson).clamp(min=0)) * sigma,
-            correlation=uniform(family.correlation),
+            correlation=correlation,
+            # from as much of the correlation by integration as two pixels can have, to all of it by the pole
+            pole=low + (correlation - low) * torch.rand(count, 1, 1, 1, generator=generator),
             row=row,
             gain=uniform(family.gain),
             offset=uniform(family.offset),
@@ -133,13 +137,13 @@ class Tools:
         noise += self.read * torch.randn(clean.shape, generator=generator)
         sigma = torch.sqrt(variance + self.read**2)
         unit = torch.where(sigma > 0, noise / sigma.clamp(min=1e-9), 0.0)
-        noise = sigma * correlated(unit, self.correlation, self.kernel)
+        noise = sigma * correlated(unit, self.correlation, self.kernel, self.pole)
         rows = torch.randn((*clean.shape[:2], clean.shape[2], 1), generator=generator)
         out = (self.gain * (clean + noise + self.row * rows) + self.offset).clamp(0, 1)
         return torch.where(self.rounded, torch.round(out * 255) / 255, out)
 
     def law(self) -> Tensor:
-        """(N, 5): gain, offset, floor, correlation and centre as a measurement on the recording would give them.
+        """(N, 6): gain, offset, floor, centre and two correlations as a measurement on the recording would give them.
 
         Row noise and rounding count as noise; row noise also correlates fully along its line.
         """
@@ -148,9 +152,11 @@ class Tools:
         rounding = torch.where(self.rounded, 1 / 12 / 255**2, 0.0)
         b = (self.gain * self.read) ** 2 + rows + rounding - a * self.offset
         middle = a * 0.4 + b - rows - rounding  # variance of the correlated part at a typical level
-        correlation = (self.correlation * middle + rows) / (middle + rows + rounding).clamp(min=1e-12)
+        whole = (middle + rows + rounding).clamp(min=1e-12)
+        first = (self.correlation * middle + rows) / whole
+        second = (second_lag(self.correlation, self.kernel, self.pole) * middle + rows) / whole
         floor = 0.25 * (a * 0.4 + b)
-        return torch.cat([v.reshape(-1, 1) for v in (a, b, floor, correlation, torch.full_like(a, 0.4))], dim=1)
+        return torch.cat([v.reshape(-1, 1) for v in (a, b, floor, torch.full_like(a, 0.4), first, second)], dim=1)
 
     def sigma(self, level: float = 0.4) -> Tensor:
         """(N, 1, 1, 1): standard deviation of the recorded noise at a recorded level."""
@@ -159,26 +165,48 @@ class Tools:
 
 
 def told(law: Tensor, family: Family, generator: torch.Generator) -> Tensor:
-    """The law with the errors of a measurement: what the network is given."""
+    """The law with the errors of a measurement."""
     law = law.clone()
     law[:, :3] *= torch.exp(family.law_error * torch.randn(len(law), 1, generator=generator))
-    law[:, 3] += family.correlation_error * torch.randn(len(law), generator=generator)
-    law[:, 3].clamp_(0, 0.95)
-    law[:, 4] += 0.1 * torch.randn(len(law), generator=generator)
+    law[:, 3] += 0.1 * torch.randn(len(law), generator=generator)
+    law[:, 4:] += family.correlation_error * torch.randn(len(law), 2, generator=generator)
+    law[:, 4:].clamp_(0, 0.95)
     return law
 
 
-def correlated(white: Tensor, correlation: Tensor, kernel: str = "first_order") -> Tensor:
-    """White noise (N, 1, H, W), variance 1, with this correlation of neighbours on a line; variance 1 stays 1."""
+def asked(count: int, generator: torch.Generator) -> Tensor:
+    """(N, 1): what users may ask of texture: half of them nothing, a quarter all of it."""
+    drawn = torch.rand(count, 2, generator=generator)
+    return torch.where(drawn[:, :1] < 0.5, 0.0, torch.where(drawn[:, :1] < 0.75, 1.0, drawn[:, 1:]))
+
+
+def correlated(white: Tensor, correlation: Tensor, kernel: str = "first_order", pole: Tensor | None = None) -> Tensor:
+    """White noise (N, 1, H, W), variance 1, with this correlation of neighbours on a line; variance 1 stays 1.
+
+    "detector" is the process x_t = pole · x_(t-1) + e_t + share · e_(t-1), with the share that gives the correlation.
+    """
     if kernel == "gaussian":
         return _low_pass(white, correlation)
-    out = torch.cat([white[..., :1], white[..., 1:] * torch.sqrt(1 - correlation**2)], dim=-1)
-    lag, power = 1, correlation
+    if kernel == "first_order" or pole is None:
+        pole, share = correlation, torch.zeros_like(correlation)
+    else:
+        a, b = correlation - pole, 1 + pole**2 - 2 * pole * correlation
+        share = 2 * a / (b + torch.sqrt((b**2 - 4 * a**2).clamp(min=0)))
+    spread = torch.sqrt((1 + 2 * pole * share + share**2) / (1 - pole**2))
+    # the first pixel of a line stands for all before it
+    before = torch.cat([white[..., :1] / spread, white[..., 1:-1]], dim=-1)
+    out = torch.cat([white[..., :1], (white[..., 1:] + share * before) / spread], dim=-1)
+    lag, power = 1, pole
     # 1/(1 - ρB) = (1 + ρB)(1 + ρ²B²)(1 + ρ⁴B⁴)...: a few passes and no loop over columns
     while lag < white.shape[-1] and float(power.max()) > 1e-6:
         out = torch.cat([out[..., :lag], out[..., lag:] + power * out[..., :-lag]], dim=-1)
         lag, power = 2 * lag, power**2
     return out
+
+
+def second_lag(correlation: Tensor, kernel: str, pole: Tensor) -> Tensor:
+    """Correlation with the pixel before the last one."""
+    return {"detector": pole * correlation, "first_order": correlation**2, "gaussian": correlation**4}[kernel]
 
 
 def _low_pass(white: Tensor, correlation: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from semnr.demo import run_demo
 
 def test_the_demo_catches_what_psnr_and_ssim_would_let_through(tmp_path) -> None:
     made = run_demo(tmp_path / "demo", dies=2, sites_per_die=3, tile=256, quiet=True)
-    released, kept, blurred, painted = (made.runs[name].summary for name in ("wavelet", "tuned", "gaussian", "painter"))
+    released, kept, blurred, painted = (
+        made.runs[name].summary for name in ("wavelet", "semnr-small", "gaussian", "painter")
+    )
     for candidate in (kept, blurred, painted):  # cleaner, by the usual measures
         assert candidate["psnr"]["mean"] > released["psnr"]["mean"]
         assert candidate["ssim"]["mean"] > released["ssim"]["mean"]
@@ -22,14 +24,14 @@ def test_the_demo_catches_what_psnr_and_ssim_would_let_through(tmp_path) -> None
     # one defect gone from a tile moves no score of the tile; the scan of the residual finds it
     assert painted["transfer"]["mean"] > 0.88
     assert made.verdicts["painter"]["erased_structure"].status == "fired"
-    assert made.verdicts["tuned"]["erased_structure"].status == "clear"
-    assert made.verdicts["tuned"].passed
+    assert made.verdicts["semnr-small"]["erased_structure"].status == "clear"
+    assert made.verdicts["semnr-small"].passed
     assert not made.verdicts["gaussian"].passed
     assert not made.verdicts["painter"].passed
     fates = made.fates
     assert fates["painter"]["lost"] == fates["painter"]["defects"] >= 1
     assert fates["painter"]["located"] >= 1
-    assert fates["tuned"]["kept"] == fates["tuned"]["defects"]
+    assert fates["semnr-small"]["kept"] == fates["semnr-small"]["defects"]
     assert set(made.metric_seconds) == {"psnr", "ssim", "fsim", "dists", "cnr"}
     assert all(seconds > 0 for seconds in made.metric_seconds.values())
     for name in made.runs:

@@ -13,8 +13,9 @@ import pytest
 
 import semnr
 from semnr._cli import main
-from semnr.denoising import denoise
+from semnr.denoising import denoise, fuse
 from semnr.denoising._source import Work
+from semnr.denoising._tiled import as_dtype
 from semnr.synth import tile
 from semnr.tiles import TileKey, create_tiles
 
@@ -200,3 +201,33 @@ def test_the_command_denoises_scores_and_goes_on(
     assert main([*command, "--rules", "rules.toml"]) == 2
     assert "--rules is given without --score" in capsys.readouterr().err
     assert json.loads((tmp_path / "clean-scores" / "run.json").read_text())["state"] == "finished"
+
+
+def frames_of_a_site(path: Path, roles: tuple[str, ...] = ("noisy", "noisy_2", "noisy_3")) -> Path:
+    with create_tiles(path, roles=(*roles, "reference")) as writer:
+        for index in range(2):
+            scene = tile("holes", 128, seed=index)
+            key = TileKey(f"t{index}", index)
+            for k, role in enumerate(roles):
+                frame = scene.noisy(frame=k, dtype="uint8")
+                writer.write(key, frame if index else np.roll(frame, k, axis=0), role)  # the first site drifts
+            writer.write(key, np.rint(255 * scene.clean).astype(np.uint8), "reference")
+    return path
+
+
+def test_the_frames_of_a_site_are_denoised_as_one(tmp_path: Path) -> None:
+    lot = frames_of_a_site(tmp_path / "lot.zarr")
+    done = denoise(lot, tmp_path / "clean.zarr", model="gaussian", sigma=0.7, frames=True, score={"metrics": ("psnr",)})
+    one = denoise(lot, tmp_path / "one.zarr", model="gaussian", sigma=0.7, score={"metrics": ("psnr",)})
+    assert done.role == "noisy"
+    for fused, single in zip(rows(done.run), rows(one.run), strict=True):
+        assert fused["psnr"] > single["psnr"] + 2.0  # also of the site whose frames drift by a pixel
+    source = semnr.open_tiles(lot)
+    frames = [source.read(next(iter(source)), role) for role in ("noisy", "noisy_2", "noisy_3")]
+    expected = denoise(as_dtype(fuse(frames)[0], np.dtype(np.uint8), None), model="gaussian", sigma=0.7)
+    np.testing.assert_array_equal(pixels(tmp_path / "clean.zarr")["t0"], expected)
+
+
+def test_a_single_frame_is_not_fused(wafer: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"frames is True, but .* has the roles"):
+        denoise(wafer, tmp_path / "clean.zarr", model="median", frames=True)

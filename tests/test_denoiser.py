@@ -151,12 +151,82 @@ def test_twelve_bits_in_sixteen_are_denoised_as_eight_bits_are(weights: Path) ->
     assert np.abs(a - b).max() < 2e-3
 
 
-def test_bfloat16_stays_within_its_stated_error(weights: Path) -> None:
+@pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 0.02), ("float16", 0.003)])
+def test_half_precision_stays_within_its_stated_error(weights: Path, precision: str, bound: float) -> None:
     x = noisy().astype(np.float64)
-    full, half = (denoise(x, model=str(weights), precision=p) for p in ("float32", "bfloat16"))
+    full, half = (denoise(x, model=str(weights), precision=p) for p in ("float32", precision))
     error = np.abs(half - full)
     assert error.max() > 0
-    assert error.std() < 0.02 * estimate_noise(noisy()).sigma()
+    assert error.std() < bound * estimate_noise(noisy()).sigma()
+
+
+def test_the_shipped_network_denoises_in_half_precision_within_the_stated_error() -> None:
+    x = noisy((192, 256)).astype(np.float64)
+    options: dict[str, Any] = {"model": "semnr-small", "data_range": 255.0}
+    full = denoise(x, **options)
+    for precision, bound in (("bfloat16", 0.03), ("float16", 0.004)):  # sigma of the noise, rms: as the docs state
+        half = denoise(x, precision=precision, **options)
+        assert np.sqrt(np.mean((half - full) ** 2)) < bound * estimate_noise(noisy((192, 256))).sigma()
+
+
+def test_asking_for_texture_keeps_texture_and_asks_for_no_more_of_a_flat_image() -> None:
+    tool = Recording(dose=150, read_noise=0.01, row_noise=0.0)
+    scene = tile("lines", 256, seed=3).clean
+    rng = np.random.default_rng(0)
+    grain = 0.02 * ndimage.gaussian_filter(rng.standard_normal(scene.shape), 1.2) / 0.23
+    x = np.clip(np.rint(255 * tool.apply(scene + grain, rng)), 0, 255)
+    kept = []
+    for texture in (0.0, 1.0):
+        d = denoise(x, model="semnr-small", data_range=255.0, texture=texture) / 255
+        kept.append(float(((d - scene) * grain).sum() / (grain * grain).sum()))
+    assert kept[0] < kept[1] - 0.05
+    assert kept[1] > 0.8
+
+
+@pytest.mark.parametrize("options", [{"batch": 4}, {"batch": 3, "tile": 40}, {"batch": 2, "precision": "bfloat16"}])
+def test_batches_give_what_single_windows_give(weights: Path, options: dict[str, Any]) -> None:
+    stack = np.stack([noisy((100, 90), seed=k) for k in range(5)]).astype(np.float64)
+    alone = denoise(stack, model=str(weights), workers=1, **{**options, "batch": 1})
+    together = denoise(stack, model=str(weights), workers=4, **options)
+    assert np.abs(alone - stack).max() > 1
+    np.testing.assert_allclose(together, alone, rtol=0, atol=0.2 if "precision" in options else 2e-4)
+
+
+def test_a_batch_that_fails_fails_in_every_thread_that_waits_for_it() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from semnr.denoising._batches import Batches
+
+    sizes: list[int] = []
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        if bool((batch < 0).any()):
+            raise RuntimeError("out of memory")
+        return 2 * batch
+
+    batches = Batches(forward, torch.device("cpu"), 4, 2)
+    with ThreadPoolExecutor(8) as pool:
+        windows = [torch.full((8, 8 + 4 * (k % 2)), float(k)) for k in range(40)]
+        for window, found in zip(windows, pool.map(batches, windows), strict=True):
+            torch.testing.assert_close(found, 2 * window)
+        assert sum(sizes) == 40
+        assert max(sizes) <= 4
+        for failing in [pool.submit(batches, -window - 1) for window in windows[:6]]:
+            with pytest.raises(RuntimeError, match="out of memory"):
+                failing.result()
+        torch.testing.assert_close(batches(windows[1]), 2 * windows[1])  # and goes on
+
+
+def test_a_compiled_network_gives_what_the_network_gives(weights: Path) -> None:
+    import shutil
+
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    x = noisy((96, 100)).astype(np.float64)
+    plain, compiled = (denoise(x, model=str(weights), compiled=c, workers=1) for c in (False, True))
+    assert np.abs(plain - x).max() > 1
+    np.testing.assert_allclose(compiled, plain, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -165,11 +235,29 @@ def test_bfloat16_stays_within_its_stated_error(weights: Path) -> None:
         ({"precision": "int8"}, "precision is 'int8'; accepted: 'float32', 'bfloat16', 'float16'"),
         ({"vst": True}, "takes the noise law itself"),
         ({"strength": 1.0}, "strength is no parameter"),
+        ({"texture": 0.5}, "texture is 0.5, but .* was trained without loss.grain"),
+        ({"texture": 1.5}, "texture is 1.5; accepted: a number from 0"),
+        ({"batch": 0}, "batch is 0; accepted: an integer of at least 1"),
     ],
 )
 def test_what_a_network_has_no_use_for_is_refused(weights: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         denoise(noisy(), model=str(weights), **options)
+
+
+@pytest.mark.parametrize(("bright", "level"), [(True, 1.3), (False, -0.3)])
+def test_levels_that_are_cut_off_do_not_explode(bright: bool, level: float) -> None:
+    """Saturated metal, a black ground: no noise is measured there, and the fitted law may fall with the signal."""
+    scene = np.full((256, 256), 0.45)
+    scene[96:160, 40:220] = level
+    rng = np.random.default_rng(0)
+    x = np.clip(scene + 0.08 * rng.standard_normal(scene.shape), 0, 1).astype(np.float32)
+    truth = np.clip(scene, 0, 1)
+    laws = [estimate_noise(x, data_range=1.0), NoiseModel(gain=-0.0174, offset=0.0174)]
+    for noise in laws:
+        d = denoise(x, model="semnr-small", noise=noise, data_range=1.0)
+        assert np.sqrt(np.mean((d - truth) ** 2)) < 0.5 * np.sqrt(np.mean((x - truth) ** 2))
+        assert np.abs(d - truth)[100:156, 50:210].max() < 0.1  # nothing is invented where there is no noise
 
 
 def test_an_input_outside_the_training_family_is_reported(tmp_path: Path) -> None:
@@ -183,6 +271,8 @@ def test_an_input_outside_the_training_family_is_reported(tmp_path: Path) -> Non
     done = denoise(tmp_path / "in.zarr", tmp_path / "out.zarr", model=str(path))
     assert any("outside the training noise family" in remark for remark in done.remarks)
     assert done.to_dict()["remarks"]
+    apart = denoise(tmp_path / "in.zarr", tmp_path / "apart.zarr", model=str(path), noise="image")
+    assert apart.remarks[0].startswith("2 tile(s), the first one t000000: outside the training noise family")
 
 
 def test_an_input_of_the_training_family_is_not_reported(weights: Path) -> None:

@@ -51,7 +51,7 @@ def score(weights):
 def test_the_table_says_what_torchvision_says():
     torchvision = pytest.importorskip("torchvision")
     url = torchvision.models.VGG16_Weights.IMAGENET1K_V1.url
-    vgg16, alpha_beta = semnr.weights.list_weights()
+    vgg16, alpha_beta, *_ = semnr.weights.list_weights()
     assert vgg16["url"] == url
     assert url.endswith(f"{known.VGG16_FILE}")
     assert vgg16["sha256"] == url.rsplit("-", 1)[1].removesuffix(".pth")
@@ -61,7 +61,7 @@ def test_the_table_says_what_torchvision_says():
 
 
 def test_listing_says_whether_a_file_is_there(home):
-    vgg16, _ = semnr.weights.list_weights()
+    vgg16, *_ = semnr.weights.list_weights()
     assert vgg16["path"] == str(home)
     assert (vgg16["present"], vgg16["bytes"]) == (False, None)
 
@@ -213,6 +213,24 @@ def test_verify_reports_a_sound_file_and_the_shipped_one(good_file):
     assert shipped["published"]
     assert shipped["sha256"] == known.ALPHA_BETA_SHA256
     assert "known names: vgg16" in semnr.weights.verify("vgg61")["problem"]
+
+
+def test_the_shipped_denoiser_is_listed_and_verified(tmp_path):
+    from semnr.denoising._weights import SHIPPED
+
+    name, shipped = next(iter(SHIPPED.items()))
+    entry = {row["name"]: row for row in semnr.weights.list_weights()}[name]
+    assert entry["present"]
+    assert entry["bytes"] <= 6 * 2**20
+    for given, published in ((name, True), (shipped.path, True)):
+        report = semnr.weights.verify(given)
+        assert (report["ok"], report["published"], report["sha256"]) == (True, published, shipped.sha256)
+    assert semnr.weights.fetch(name)["fetched"] is False
+    data = bytearray(shipped.path.read_bytes())
+    data[-1] ^= 0x40
+    (tmp_path / "other.safetensors").write_bytes(bytes(data))
+    other = semnr.weights.verify(tmp_path / "other.safetensors")
+    assert not (other["ok"] and other["published"])
 
 
 def test_altered_alpha_beta_are_refused(monkeypatch, tmp_path):

@@ -22,11 +22,11 @@ from ._files import write_json
 # name, model, its parameters, what it stands for
 RELEASED = ("wavelet", "wavelet", {"strength": 0.4}, "the released denoiser: careful, leaves noise")
 CANDIDATES: tuple[tuple[str, str | None, dict[str, Any], str], ...] = (
-    ("tuned", "wavelet", {"strength": 1.2, "levels": 1}, "a candidate that takes the finest noise and keeps structure"),
+    ("semnr-small", "semnr-small", {"texture": 1.0}, "the network that semnr ships, asked to keep faint texture"),
     ("gaussian", "gaussian", {"sigma": 2.0}, "a candidate that over-smooths"),
-    ("painter", None, {}, "stands for a learned denoiser that restores the design: tuned without the defects"),
+    ("painter", None, {}, "stands for a network that restores the design: semnr-small's images without the defects"),
 )
-PAINTED_FROM = "tuned"
+PAINTED_FROM = "semnr-small"
 KEPT, LOST = 0.85, 0.5  # shares of a defect's contrast: above the first it is kept, below the second lost
 NEAR_PX = 4.0  # a marked place within this of a defect's box is that defect
 PATTERNS = ("lines", "holes")  # taken in turn by the sites of a die

@@ -1,6 +1,6 @@
-"""The network weights that DISTS needs: what there is, fetched only when asked for, verified.
+"""The weights of networks, DISTS's and the denoisers': what there is, fetched only when asked for, verified.
 
-`vgg16` is downloaded once on an explicit `fetch`, into the cache that torchvision uses too; `alpha_beta` is shipped.
+`vgg16` is downloaded once on an explicit `fetch`, into the cache that torchvision uses too; the others are shipped.
 Every function gives plain data, as `semnr weights list | fetch | verify` prints it.
 """
 
@@ -12,9 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from semnr.denoising._weights import FORMAT, SHIPPED, load
+
 __all__ = ["fetch", "list_weights", "verify"]
 
-NAMES = ("vgg16", "alpha_beta")
+NAMES = ("vgg16", "alpha_beta", *SHIPPED)
 
 
 def list_weights() -> list[dict[str, Any]]:
@@ -22,6 +24,19 @@ def list_weights() -> list[dict[str, Any]]:
     from semnr_kernels.dists import weights as known
 
     vgg16, alpha_beta = known.default_path(), known.ALPHA_BETA_FILE
+    denoisers = [
+        {
+            "name": name,
+            "purpose": f"semnr.denoise(model={name!r}): {weights.summary}; shipped",
+            "license": "Apache-2.0, as semnr; trained on synthetic images",
+            "url": None,
+            "sha256": weights.sha256,
+            "path": str(weights.path),
+            "present": weights.path.is_file(),
+            "bytes": weights.path.stat().st_size if weights.path.is_file() else None,
+        }
+        for name, weights in SHIPPED.items()
+    ]
     return [
         {
             "name": "vgg16",
@@ -43,6 +58,7 @@ def list_weights() -> list[dict[str, Any]]:
             "present": alpha_beta.is_file(),
             "bytes": alpha_beta.stat().st_size if alpha_beta.is_file() else None,
         },
+        *denoisers,
     ]
 
 
@@ -54,7 +70,7 @@ def fetch(
     Parameters
     ----------
     name
-        "vgg16". ("alpha_beta" is shipped: it is only verified.)
+        "vgg16". (The others are shipped: they are only verified.)
     path
         Copy this file instead of downloading, for machines without a network.
     url
@@ -82,11 +98,11 @@ def fetch(
         raise ValueError(f"name is {name!r}; accepted: {', '.join(map(repr, NAMES))}")
     if path is not None and url is not None:
         raise ValueError("path and url are both given; accepted: one of them")
-    target = known.ALPHA_BETA_FILE if name == "alpha_beta" else known.default_path()
+    target = known.default_path()
     there = verify(name)
-    if there["ok"] or name == "alpha_beta":
+    if there["ok"] or name != "vgg16":
         if not there["ok"]:
-            raise WeightsUnavailable(f"{target}: {there['problem']}; it is shipped: reinstall semnr")
+            raise WeightsUnavailable(f"{there['path']}: {there['problem']}; it is shipped: reinstall semnr")
         return {**there, "fetched": False}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +131,9 @@ def verify(name: str | os.PathLike[str]) -> dict[str, Any]:
     from semnr_kernels.dists import weights as known
 
     known_name = str(name) in NAMES
-    path = {"vgg16": known.default_path(), "alpha_beta": known.ALPHA_BETA_FILE}.get(str(name), Path(name))
+    places = {"vgg16": known.default_path(), "alpha_beta": known.ALPHA_BETA_FILE}
+    places |= {denoiser: weights.path for denoiser, weights in SHIPPED.items()}
+    path = places.get(str(name), Path(name))
     report = {"name": str(name) if known_name else path.name, "path": str(path), "ok": False, "published": False}
     report |= {"sha256": None, "problem": None}
     if not path.is_file():
@@ -125,11 +143,29 @@ def verify(name: str | os.PathLike[str]) -> dict[str, Any]:
         if name == "alpha_beta":
             known.read_alpha_beta()
             published = True
+        elif str(name) in SHIPPED or _is_denoiser(path):
+            loaded = load(str(name) if str(name) in SHIPPED else path)
+            published = any(loaded.sha256 == weights.sha256 for weights in SHIPPED.values())
         else:
             published = known.read_file(path).published
     except (WeightsUnavailable, OSError) as error:
         return {**report, "problem": str(error)}
     return {**report, "ok": True, "published": published}
+
+
+def _is_denoiser(path: Path) -> bool:
+    """Whether a file says of itself that it holds a denoiser; read without loading torch."""
+    import json
+
+    if path.suffix != ".safetensors":
+        return False
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        try:
+            meta = json.loads(file.read(min(size, 1 << 20))).get("__metadata__", {})
+        except (ValueError, AttributeError):
+            return False
+    return f'"format": "{FORMAT}"' in str(meta.get("semnr", ""))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -24,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left at --out")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same settings")
     parser.add_argument("--noise", choices=("run", "image"), default="run", help="one noise law a run, or one a tile")
+    parser.add_argument("--frames", action="store_true", help="noisy, noisy_2, ... are frames of one site: fuse them")
     parser.add_argument("--score", action="store_true", help="score the tiles in the same pass; see `semnr score`")
     parser.add_argument("--metrics", metavar="M,M", help="with --score: default psnr,ssim,fsim,dists,cnr")
     parser.add_argument("--rules", metavar="FILE", help="with --score: guard rules; exit code 1 where one fires")
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         resume=args.resume,
         noise=args.noise,
+        frames=args.frames,
         score=scoring or args.score,
         root=args.root,
         quiet=args.quiet or args.json,

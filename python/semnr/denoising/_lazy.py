@@ -1,4 +1,4 @@
-"""A source whose tiles are denoised when they are read: denoise and score a stream in one pass."""
+"""Sources whose tiles are computed when they are read: several frames as one, and denoised ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,53 @@ from typing import Any
 import numpy as np
 
 from semnr._stages import stage
+from semnr.denoising._frames import fuse
 from semnr.denoising._noise import NoiseModel
 from semnr.denoising._plan import request
 from semnr.denoising._run import DEFAULT_TILE
 from semnr.denoising._source import Work, input_role, planned, store
+from semnr.denoising._tiled import as_dtype
 from semnr.tiles import Problem, TileKey, TileSource, TileWriter, open_tiles
 from semnr_kernels._errors import TileError
+
+_FRAMES = ("noisy", "noisy_2", "noisy_3")
+
+
+class FusedSource(TileSource):
+    """Role "noisy" is the registered mean of the frames of a site; the frames themselves are no longer there."""
+
+    def __init__(self, source: TileSource) -> None:
+        self._frames = tuple(role for role in source.roles if role in _FRAMES)
+        if len(self._frames) < 2:
+            raise ValueError(
+                f"frames is True, but {source.name} has the roles {', '.join(source.roles)}; accepted: a source with "
+                f"noisy and noisy_2 (and noisy_3)"
+            )
+        self.name = f"{source.name}, {len(self._frames)} frames fused"
+        self.roles = ("noisy", *(role for role in source.roles if role not in (*_FRAMES, "image")))
+        self.problems, self.pixel_nm = source.problems, source.pixel_nm
+        self.data_range, self.layout = source.data_range, source.layout
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[TileKey]:
+        return iter(self._source)
+
+    def find(self, tile: str) -> TileKey | None:
+        return self._source.find(tile)
+
+    def read(self, key: TileKey, role: str = "noisy") -> np.ndarray:
+        self._check_role(role)
+        if role != "noisy":
+            return self._source.read(key, role)
+        frames = [self._source.read(key, frame) for frame in self._frames]
+        try:
+            image, _ = fuse(frames)
+        except ValueError as error:
+            raise TileError(key.tile, str(error), "error") from error
+        return as_dtype(image, frames[0].dtype, self.data_range)
 
 
 class DenoisedSource(TileSource):
@@ -56,6 +97,12 @@ class DenoisedSource(TileSource):
         return found
 
 
+def opened(src: Any, root: Any, tile: int, frames: bool) -> TileSource:
+    """The source to denoise: as it is, or its frames as one image."""
+    source = open_tiles(src, root=root, tile=tile)
+    return FusedSource(source) if frames else source
+
+
 def denoised(
     src: Any,
     *,
@@ -65,6 +112,7 @@ def denoised(
     noise: str | NoiseModel = "run",
     tile: int = DEFAULT_TILE,
     halo: int | None = None,
+    frames: bool = False,
     root: str | Path | None = None,
     **params: Any,
 ) -> TileSource:
@@ -79,7 +127,7 @@ def denoised(
         As `semnr.denoise`; from `read`, TileError for a tile that cannot be read or denoised.
     """
     asked = request(model, params, vst, noise, data_range, halo)
-    source = open_tiles(src, root=root, tile=tile)
+    source = opened(src, root, tile, frames)
     asked, plan, keys = planned(source, asked)
     for remark in () if plan is None else plan.remarks:
         warnings.warn(remark, UserWarning, stacklevel=2)

@@ -21,7 +21,7 @@ from semnr.denoising._noise import MAX_WINDOWS, array_windows, evenly, sample_wi
 from semnr.denoising._plan import Plan, Request
 from semnr.denoising._run import Denoised
 from semnr.denoising._tiled import Tile, cut
-from semnr.tiles import Problem, TileKey, TileSource, TileWriter, create_tiles, open_tiles
+from semnr.tiles import Problem, TileKey, TileSource, TileWriter, create_tiles
 from semnr.tiles._planes import PlaneSource
 from semnr.tiles._source import length_of
 from semnr_kernels._errors import TileError
@@ -37,15 +37,16 @@ def denoise_source(
     overwrite: bool,
     resume: bool,
     score: Mapping[str, Any] | None,
+    frames: bool,
     root: str | Path | None,
     quiet: bool,
 ) -> Denoised:
     """See `semnr.denoise`."""
-    from semnr.denoising._lazy import DenoisedSource
+    from semnr.denoising._lazy import DenoisedSource, opened
     from semnr.scoring import score as run_scores
 
     started = time.monotonic()
-    source = open_tiles(src, root=root, tile=side)
+    source = opened(src, root, side, frames)
     role = input_role(source)
     asked, plan, keys = planned(source, asked)
     work = Work(source, role, asked, plan, side)

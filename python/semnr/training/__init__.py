@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,13 +115,3 @@ def _without_terms(recipe: Any, mode: str, loss: Mapping[str, float]) -> Mapping
     if mode in ("noise2noise", "blind_spot"):
         kept = {**kept, "mse": 1.0}
     return {**recipe, "loss": kept}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,14 +85,16 @@ def _held_out(noisy: Tensor, reference: Tensor | None, against: str) -> HeldOut:
     return HeldOut(noisy, reference, against, torch.tensor(laws, dtype=torch.float32), noises)
 
 
-def run(network: SemDenoiser, held_out: HeldOut) -> Tensor:
+def run(network: SemDenoiser, held_out: HeldOut, texture: float = 0.0) -> Tensor:
     """Denoised tiles, float32, on the processor."""
+    laws = held_out.laws.clone()
+    laws[:, -1] = texture
     device = next(network.parameters()).device
     out = []
     with torch.inference_mode():
         for k in range(len(held_out)):
             x = held_out.noisy[k : k + 1].to(device)
-            out.append(network(x, held_out.laws[k : k + 1].to(device)).float().cpu())
+            out.append(network(x, laws[k : k + 1].to(device)).float().cpu())
     return torch.cat(out)
 
 
@@ -122,8 +125,12 @@ def judge(
     transfer: tuple[float, float] = (0.97, 1.03),
     dists: bool = False,
     label: str = "",
+    asked: Tensor | None = None,
 ) -> Judged:
     """Profile area, evidence transfer and the guardrails against a baseline.
+
+    asked : the same tiles denoised with all the texture asked for, where the network knows how: the guardrails are
+        held against these, the area is that of `denoised`.
 
     Eligible is a candidate whose mean transfer lies within `transfer`, on which no rule fires, and whose area exceeds
     the baseline's: a network that has not begun to denoise passes all evidence too. With a second
@@ -146,16 +153,10 @@ def judge(
         figures["mse_drop"] = drop / variance
         return Judged(drop / variance, within, () if within else ("transfer",), figures, None)
     metrics = ("psnr", "ssim", "fsim", "cnr", *(("dists",) if dists else ()))
-    profile = semnr.profile(
-        denoised,
-        reference,
-        data_range=1.0,
-        metrics=metrics,
-        noise=noisy,
-        fsim_downsample=1,
-        kind="denoised",
-        label=label,
-    )
+    settings: dict[str, Any] = {
+        "data_range": 1.0, "metrics": metrics, "noise": noisy, "fsim_downsample": 1, "kind": "denoised", "label": label,
+    }  # fmt: skip
+    profile = semnr.profile(denoised, reference, **settings)
     axes = profile.axes()
     figures |= {f"axis_{name}": value for name, value in axes.items()}
     figures |= {
@@ -168,7 +169,13 @@ def judge(
     if dists:
         figures["dists"] = float(np.nanmean(profile.dists))
     before = None if baseline is None else baseline.profile
-    verdict = semnr.guard(before, profile, evidence)
+    after = profile
+    if asked is not None:
+        after = semnr.profile(asked, reference, **settings)
+        evidence = semnr.evidence(noisy, asked, **{held_out.against: reference}, hints=False)
+        figures["transfer_asked"] = float(np.nanmean(evidence.transfer))
+        within = within and bool(transfer[0] <= figures["transfer_asked"] <= transfer[1])
+    verdict = semnr.guard(before, after, evidence)
     fired = tuple(signal.name for signal in verdict.signals if signal.status == "fired")
     above = baseline is None or figures["area"] > baseline.score
     return Judged(figures["area"], within and above and not fired, fired, figures, profile)

@@ -170,7 +170,8 @@ class Chooser(lightning.Callback):
         if self.held_out.against == "none":  # a single frame has no evidence: the newest model is kept
             found = _judge.Judged(-loss, True, (), {}, None)
         else:
-            found = self._judge(_judge.run(network, self.held_out), self.baseline, f"step {step}")
+            asked = _judge.run(network, self.held_out, 1.0) if self.recipe.loss.get("grain") else None
+            found = self._judge(_judge.run(network, self.held_out), self.baseline, f"step {step}", asked)
         better = found.eligible and (self.best is None or found.score > self.best or self.held_out.against == "none")
         row = {
             "step": step, "minutes": round(module.clock.seconds / 60, 3), "loss": loss, "score": found.score,
@@ -204,10 +205,14 @@ class Chooser(lightning.Callback):
                 self._ranges = _judge.ranges(rows)
         return self._ranges
 
-    def _judge(self, denoised: Tensor, baseline: _judge.Judged | None, label: str) -> _judge.Judged:
+    def _judge(
+        self, denoised: Tensor, baseline: _judge.Judged | None, label: str, asked: Tensor | None = None
+    ) -> _judge.Judged:
         limits = self.recipe.validation.transfer
         assert self.held_out is not None
-        return _judge.judge(denoised, self.held_out, baseline=baseline, transfer=limits, dists=self.dists, label=label)
+        return _judge.judge(
+            denoised, self.held_out, baseline=baseline, transfer=limits, dists=self.dists, label=label, asked=asked
+        )
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ PATTERNS = ("lines", "holes", "vias", "metal")
 SEEDS = 730_000  # first seed of the figures
 SIDE = 512
 BORDER = 12
-PLAIN = (0.08, 0.10, 0.12, 0.14, 0.16)  # sigmas of plain bm3d, of the range
+PLAIN = (0.12, 0.14, 0.16)  # sigmas of plain bm3d, of the range
 Image = np.ndarray
 Method = Callable[[Image], Image]  # 8-bit image in, float64 image on 0..255 out
 
@@ -717,11 +717,11 @@ def main() -> None:
     if "real" in parts:
         found["real"] = real(model, dists)
     if "synthetic" in parts:
-        found["synthetic"] = synthetic(model, 4 if q else 24, 0 if q else 176, sigma, dists)
+        found["synthetic"] = synthetic(model, 4 if q else 8, 0 if q else 192, sigma, dists)
     if "lines" in parts:
-        found["lines"] = lines(model, 2 if q else 16, sigma)
+        found["lines"] = lines(model, 2 if q else 10, sigma)
     if "defects" in parts:
-        found["defects"] = defects(model, 4 if q else 40, 0 if q else 160, sigma)
+        found["defects"] = defects(model, 4 if q else 12, 0 if q else 188, sigma)
     if "invented" in parts:
         found["invented"] = invented(model, 10 if q else 1000)
     if "texture" in parts:

@@ -186,6 +186,7 @@ def test_what_is_not_a_way_to_score_is_refused(wafer: Path, tmp_path: Path) -> N
         denoise(wafer, tmp_path / "clean.zarr", score={"workers": 3})
     with pytest.raises(ValueError, match="reference is missing"):
         denoise([np.zeros((64, 64), np.uint8)], tmp_path / "one.zarr", model="median", score=True)
+    assert not (tmp_path / "one.zarr").exists()  # mistakes show before anything is written
 
 
 def test_the_command_denoises_scores_and_goes_on(

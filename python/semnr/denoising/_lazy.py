@@ -26,7 +26,8 @@ class FusedSource(TileSource):
     """Role "noisy" is the registered mean of the frames of a site; the frames themselves are no longer there."""
 
     def __init__(self, source: TileSource) -> None:
-        self._frames = tuple(role for role in source.roles if role in _FRAMES)
+        # in the order of scanning: the first one is what the others are registered to
+        self._frames = tuple(role for role in _FRAMES if role in source.roles)
         if len(self._frames) < 2:
             raise ValueError(
                 f"frames is True, but {source.name} has the roles {', '.join(source.roles)}; accepted: a source with "

@@ -43,7 +43,9 @@ def denoise_source(
 ) -> Denoised:
     """See `semnr.denoise`."""
     from semnr.denoising._lazy import DenoisedSource, opened
+    from semnr.scoring import METRICS
     from semnr.scoring import score as run_scores
+    from semnr.scoring._prepare import inputs_of, metrics_of
 
     started = time.monotonic()
     source = opened(src, root, side, frames)
@@ -66,7 +68,12 @@ def denoise_source(
     )
     if resume:
         _same(out, summary)
-    total, fixed = length_of(source), {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
+    if score is not None:  # mistakes show before anything is written over
+        metrics_of(score.get("metrics", METRICS))
+        lazily = DenoisedSource(source, work, keys, asked.model.name)
+        inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
+    total = length_of(source)
+    fixed: dict[str, Any] = {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
     with create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed) as writer:
         _record(out, summary)  # what a resumed run must ask for again
         kept, problems, run = 0, list(source.problems), None
@@ -283,7 +290,7 @@ def _recorded(out: Path) -> dict[str, Any]:
 
     if not (out / "zarr.json").is_file():
         return {}
-    return dict(zarr.open_group(str(out), mode="r").attrs.get("denoised", {}))  # type: ignore[call-overload]
+    return dict(zarr.open_group(str(out), mode="r").attrs.get("denoised", {}))  # type: ignore[arg-type]
 
 
 def _record(out: Path, summary: Denoised) -> None:

@@ -68,6 +68,7 @@ class Steps:
     devices: Any = "auto"
     accelerator: str = "auto"
     seed: int = 0
+    start: str | None = None  # weights to go on from: a shipped name or a .safetensors file of the same layout
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Validation:
     side: int = 256
     patience: int = 8  # validations without a better model before the run stops
     transfer: tuple[float, float] = (0.97, 1.03)
+    sigma: tuple[float, float] | None = None  # noise of these tiles; None: that of the training
     baseline: str = "nlm"
     dists: bool = True  # where its weights are installed
 
@@ -152,7 +154,7 @@ def _of(kind: Any, table: str, tables: Mapping[str, Mapping[str, Any]]) -> Any:
     names = [f.name for f in fields(kind)]
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(f"{table} has {unknown[0]!r}; accepted: {', '.join(names)}")
-    return kind(**{k: tuple(v) if k == "transfer" else v for k, v in given.items()})
+    return kind(**{k: tuple(v) if k in ("transfer", "sigma") else v for k, v in given.items()})
 
 
 def _check(recipe: Recipe) -> None:

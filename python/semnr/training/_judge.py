@@ -40,8 +40,9 @@ class HeldOut:
 
 
 def synthetic(
-    recipe: Recipe, *, kernel: str | None = None, tiles: int | None = None, seed: int | None = None
-) -> HeldOut:
+    recipe: Recipe, *, kernel: str | None = None, tiles: int | None = None, seed: int | None = None,
+    sigma: tuple[float, float] | None = None,
+) -> HeldOut:  # fmt: skip
     """Held-out scenes, recorded by held-out tools, of the recipe's family or of another kernel of correlation.
 
     The noise law is measured on each tile as `semnr.denoise` does it: its errors are part of the figures.
@@ -54,7 +55,8 @@ def synthetic(
     made = [_scenes.scene(seed, i, side, {kind: 1.0}) for i, kind in enumerate(_kinds(shares, count))]
     scenes = torch.from_numpy(np.stack(made))[:, None]
     generator = torch.Generator().manual_seed(seed)
-    family: Family = recipe.noise if kernel is None else replace(recipe.noise, kernel=kernel)
+    changes: dict[str, Any] = {"kernel": kernel, "sigma": sigma or recipe.validation.sigma}
+    family: Family = replace(recipe.noise, **{name: value for name, value in changes.items() if value is not None})
     if recipe.scenes.charging:
         scenes = charged(scenes, family, generator)
     tools = Tools.draw(count, family, generator)
@@ -89,12 +91,16 @@ def run(network: SemDenoiser, held_out: HeldOut, texture: float = 0.0) -> Tensor
     """Denoised tiles, float32, on the processor."""
     laws = held_out.laws.clone()
     laws[:, -1] = texture
+    # with a halo of mirrored pixels, as `semnr.denoise` does it: the loss knows nothing of a patch's border
+    halo, side = network.layout.halo, held_out.noisy.shape[-1]
+    padded = np.pad(held_out.noisy.numpy(), ((0, 0), (0, 0), (halo, halo), (halo, halo)), "symmetric")
+    noisy, inner = torch.from_numpy(padded), slice(halo, halo + side)
     device = next(network.parameters()).device
     out = []
     with torch.inference_mode():
         for k in range(len(held_out)):
-            x = held_out.noisy[k : k + 1].to(device)
-            out.append(network(x, laws[k : k + 1].to(device)).float().cpu())
+            x = noisy[k : k + 1].to(device)
+            out.append(network(x, laws[k : k + 1].to(device)).float().cpu()[..., inner, inner])
     return torch.cat(out)
 
 
@@ -129,8 +135,8 @@ def judge(
 ) -> Judged:
     """Profile area, evidence transfer and the guardrails against a baseline.
 
-    asked : the same tiles denoised with all the texture asked for, where the network knows how: the guardrails are
-        held against these, the area is that of `denoised`.
+    asked : the same tiles denoised with all the texture asked for, where the network knows how: the evidence is taken
+        from these, since who wants the least error gives some of it away; the scores are those of `denoised`.
 
     Eligible is a candidate whose mean transfer lies within `transfer`, on which no rule fires, and whose area exceeds
     the baseline's: a network that has not begun to denoise passes all evidence too. With a second
@@ -153,10 +159,16 @@ def judge(
         figures["mse_drop"] = drop / variance
         return Judged(drop / variance, within, () if within else ("transfer",), figures, None)
     metrics = ("psnr", "ssim", "fsim", "cnr", *(("dists",) if dists else ()))
-    settings: dict[str, Any] = {
-        "data_range": 1.0, "metrics": metrics, "noise": noisy, "fsim_downsample": 1, "kind": "denoised", "label": label,
-    }  # fmt: skip
-    profile = semnr.profile(denoised, reference, **settings)
+    profile = semnr.profile(
+        denoised,
+        reference,
+        data_range=1.0,
+        metrics=metrics,
+        noise=noisy,
+        fsim_downsample=1,
+        kind="denoised",
+        label=label,
+    )
     axes = profile.axes()
     figures |= {f"axis_{name}": value for name, value in axes.items()}
     figures |= {
@@ -169,13 +181,11 @@ def judge(
     if dists:
         figures["dists"] = float(np.nanmean(profile.dists))
     before = None if baseline is None else baseline.profile
-    after = profile
     if asked is not None:
-        after = semnr.profile(asked, reference, **settings)
         evidence = semnr.evidence(noisy, asked, **{held_out.against: reference}, hints=False)
         figures["transfer_asked"] = float(np.nanmean(evidence.transfer))
-        within = within and bool(transfer[0] <= figures["transfer_asked"] <= transfer[1])
-    verdict = semnr.guard(before, after, evidence)
+        within = bool(transfer[0] <= figures["transfer_asked"] <= transfer[1])
+    verdict = semnr.guard(before, profile, evidence)
     fired = tuple(signal.name for signal in verdict.signals if signal.status == "fired")
     above = baseline is None or figures["area"] > baseline.score
     return Judged(figures["area"], within and above and not fired, fired, figures, profile)
@@ -196,7 +206,7 @@ def family(recipe: Recipe, tiles: int = 64, limit: float = 0.02) -> dict[str, tu
     from semnr.denoising._family import figures
 
     recipe = replace(recipe, validation=replace(recipe.validation, side=max(192, recipe.validation.side)))
-    drawn = synthetic(recipe, tiles=tiles, seed=recipe.training.seed + 17)
+    drawn = synthetic(recipe, tiles=tiles, seed=recipe.training.seed + 17, sigma=recipe.noise.sigma)
     rows = [figures(n, [x[0].numpy()]) for n, x in zip(drawn.noises, drawn.noisy, strict=True)]
     return ranges(rows, limit)
 
@@ -209,5 +219,6 @@ def ranges(rows: Sequence[Mapping[str, float]], limit: float = 0.0) -> dict[str,
             continue
         low, high = np.quantile(values, (limit, 1 - limit))
         spare = 0.1 * (high - low) + 0.02  # the ends of a sample lie inside the range
-        found[name] = (round(float(low - spare), 4), round(float(high + spare), 4))
+        least = -1.0 if name in ("correlation", "tail") else 0.0  # the others cannot be negative
+        found[name] = (round(max(least, float(low - spare)), 4), round(float(high + spare), 4))
     return found

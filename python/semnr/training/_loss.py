@@ -16,6 +16,7 @@ _TYPICAL = 0.08  # noise that a patch's errors are scaled to
 _BANDS = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0))  # px: differences of Gaussians, fine to coarse
 _BLOCK = 32  # px: side of the blocks that transfer is taken over
 _KEPT = 0.95  # transfer of a patch that costs nothing
+_UNASKED = 0.1  # weight of that where no texture is asked for
 _STRUCTURE = 0.2  # share of the noise's band energy below which a block's structure does not count
 
 
@@ -72,7 +73,7 @@ class TrainingLoss(nn.Module):
             elif name == "texture":
                 terms[name] = self._texture(out, target, noisy, batch["sigma"].float())
             elif name == "transfer":
-                terms[name] = _transfer(out, target, batch["sigma"].float())
+                terms[name] = _transfer(out, target, batch["sigma"].float(), batch["law"][:, -1].float())
             elif name == "grain":
                 terms[name] = _grain(out, target, batch["sigma"].float(), batch["law"][:, -1].float())
             elif name == "defects":
@@ -95,8 +96,9 @@ class TrainingLoss(nn.Module):
         return total / len(_BANDS)
 
 
-def _transfer(out: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
-    return _short(_band(out, 1.0, 4.0), _band(target, 1.0, 4.0), sigma, _KEPT).mean()
+def _transfer(out: Tensor, target: Tensor, sigma: Tensor, asked: Tensor) -> Tensor:
+    short = _short(_band(out, 1.0, 4.0), _band(target, 1.0, 4.0), sigma, _KEPT, 0.0)
+    return ((_UNASKED + (1 - _UNASKED) * asked) * short).mean()
 
 
 def _grain(out: Tensor, target: Tensor, sigma: Tensor, asked: Tensor) -> Tensor:
@@ -106,13 +108,14 @@ def _grain(out: Tensor, target: Tensor, sigma: Tensor, asked: Tensor) -> Tensor:
     flat = steep.flatten(1)
     limit = torch.maximum(0.25 * flat.amax(dim=1), flat.median(dim=1).values).reshape(-1, 1, 1, 1)
     calm = steep <= limit
-    return (asked * _short(_band(out, 1.0, 3.0) * calm, _band(target, 1.0, 3.0) * calm, sigma, 1.0)).mean()
+    # texture that comes out stronger than it went in is invented: both ways count
+    return (asked * _short(_band(out, 1.0, 3.0) * calm, _band(target, 1.0, 3.0) * calm, sigma, 1.0, -2.0)).mean()
 
 
-def _short(d: Tensor, r: Tensor, sigma: Tensor, kept: float) -> Tensor:
-    """By how much the transfer falls short, squared: of each patch."""
+def _short(d: Tensor, r: Tensor, sigma: Tensor, kept: float, least: float) -> Tensor:
+    """By how much the transfer of each patch falls short of `kept`, at least `least`, squared."""
     energy = (r * r).sum(dim=(1, 2, 3))
-    short = (kept - (d * r).sum(dim=(1, 2, 3)) / energy.clamp(min=1e-12)).clamp(0, 2)
+    short = (kept - (d * r).sum(dim=(1, 2, 3)) / energy.clamp(min=1e-12)).clamp(least, 2)
     z2 = energy / sigma.flatten() ** 2  # a patch counts as far as its structure stands out of the noise at all
     return z2 / (z2 + 64) * short**2
 

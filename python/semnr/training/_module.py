@@ -32,7 +32,15 @@ class Denoising(lightning.LightningModule):
         super().__init__()
         torch.manual_seed(recipe.training.seed)
         self.recipe, self.source = recipe, source
-        self.network = SemDenoiser(recipe.model).to(memory_format=torch.channels_last)
+        self.network = SemDenoiser(recipe.model)
+        if (start := recipe.training.start) is not None:
+            found = _weights.load(start).network
+            if found.layout != recipe.model:
+                raise ValueError(
+                    f"training.start is {start!r}, of layout {found.layout}; accepted: weights of {recipe.model}"
+                )
+            self.network.load_state_dict(found.state_dict())
+        self.network.to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.training.average))
         self.average.requires_grad_(False)
         self.loss = TrainingLoss(recipe.loss, recipe.data.margin, recipe.data.mode == "noise2noise")
@@ -190,7 +198,11 @@ class Chooser(lightning.Callback):
             self.waited += 1
 
     def save(self, network: SemDenoiser, name: str, step: int) -> str:
-        about = {"name": self.recipe.name, "recipe": self.recipe.to_dict(), "step": step}
+        recipe = self.recipe.to_dict()
+        for table, entry in (("data", "source"), ("training", "start")):  # weights travel: where files lay does not
+            if recipe[table][entry] is not None:
+                recipe[table][entry] = Path(recipe[table][entry]).name
+        about = {"name": self.recipe.name, "recipe": recipe, "step": step}
         return _weights.save(network, self.out / f"{name}.safetensors", family=self._family(), about=about)
 
     def _family(self) -> dict[str, tuple[float, float]]:

@@ -687,16 +687,16 @@ PARTS = ("real", "synthetic", "lines", "defects", "invented", "texture", "memory
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="semnr-small", help="shipped name, or FILE.safetensors")
-    parser.add_argument("--only", default=",".join(PARTS), help="of " + ", ".join(PARTS))
+    parser.add_argument(
+        "--only", default=",".join(PARTS), help="of " + ", ".join(PARTS) + "; the others stay as they were"
+    )
     parser.add_argument("--without", default="", help="peers to leave out, by the start of their names: bm3d,nlm")
     parser.add_argument("--quick", action="store_true", help="few tiles; writes nothing")
-    parser.add_argument("--table", action="store_true", help="print what is there")
-    parser.add_argument(
-        "--card", action="store_true", help="put it into the model card; measures where nothing is there"
-    )
+    parser.add_argument("--table", action="store_true", help="measure nothing: print what is there")
+    parser.add_argument("--card", action="store_true", help="put the tables into the model card")
     args = parser.parse_args()
     torch.set_num_threads(1)  # before any process is forked
-    if args.table or (args.card and RESULTS.is_file()):
+    if args.table:
         found = json.loads(RESULTS.read_text())
         print(f"{bars(found)}\n\n{tables(found)}")
         if args.card:
@@ -711,30 +711,33 @@ def main() -> None:
     if not dists:
         print("DISTS: no calibrated weights (semnr weights fetch vgg16); the area is that of four axes")
     model = args.model
-    found: dict[str, Any] = {"model": model, "seed": SEEDS, "dists": dists, "machine": machine()}
+    from semnr.denoising._weights import load
+
+    found: dict[str, Any] = {"model": model, "sha256": load(model).sha256, "seed": SEEDS, "dists": dists}
+    keep = not q and not left_out
+    before = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    if keep and all(before.get(name) == value for name, value in found.items()):
+        found = before  # parts that were measured on these weights stay
+    found["machine"] = machine()
     found["versions"] = {name: version(name) for name in ("torch", "scikit-image", "bm3d", "numpy") if _there(name)}
     sigma = 0.10  # of plain bm3d away from the real pairs, where it is searched for
-    if "real" in parts:
-        found["real"] = real(model, dists)
-    if "synthetic" in parts:
-        found["synthetic"] = synthetic(model, 4 if q else 8, 0 if q else 192, sigma, dists)
-    if "lines" in parts:
-        found["lines"] = lines(model, 2 if q else 10, sigma)
-    if "defects" in parts:
-        found["defects"] = defects(model, 4 if q else 12, 0 if q else 188, sigma)
-    if "invented" in parts:
-        found["invented"] = invented(model, 10 if q else 1000)
-    if "texture" in parts:
-        found["texture"] = texture(model, 4 if q else 24)
-    if "memory" in parts:
-        found["memory"] = memory(model, (2000, 4000) if q else (4000, 20000))
-    if "speed" in parts:
-        found["speed"] = speed(model, 1024 if q else 2048)
+    measure: dict[str, Callable[[], Any]] = {
+        "real": lambda: real(model, dists),
+        "synthetic": lambda: synthetic(model, 4 if q else 8, 0 if q else 192, sigma, dists),
+        "lines": lambda: lines(model, 2 if q else 10, sigma),
+        "defects": lambda: defects(model, 4 if q else 12, 0 if q else 188, sigma),
+        "invented": lambda: invented(model, 10 if q else 1000),
+        "texture": lambda: texture(model, 4 if q else 24),
+        "memory": lambda: memory(model, (2000, 4000) if q else (4000, 20000)),
+        "speed": lambda: speed(model, 1024 if q else 2048),
+    }
+    for part in parts:
+        found[part] = measure[part]()
+        if keep:
+            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     print("\n" + bars(found) + "\n\n" + tables(found))
-    if not q and not left_out and args.only == ",".join(PARTS):
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-        if args.card:
-            print(f"card: {into_card(found)}")
+    if args.card and keep:
+        print(f"card: {into_card(found)}")
 
 
 def _there(package: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ._text import add_output_options, print_json
+from ._text import add_output_options, add_settings, print_json, settings
 
 _MODELS = "gaussian, median, nlm (default), wavelet, tv, bm3d, semnr-small, or FILE.safetensors"
 
@@ -14,9 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="Zarr, tiled TIFF, folder, plan.csv or .npy of tiles")
     parser.add_argument("--out", metavar="PATH", required=True, help="clean.zarr, or a folder for TIFF and plan.csv")
     parser.add_argument("--model", default="nlm", help=_MODELS)
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="the model's parameters: sigma=1.5"
-    )
+    add_settings(parser, "NAME=VALUE", help="the model's parameters: sigma=1.5")
     parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
     parser.add_argument("--vst", choices=("auto", "on", "off"), default="auto", help="variance stabilisation")
     parser.add_argument("--tile", type=int, default=512, metavar="PX", help="tiles that a mosaic is cut into")
@@ -87,10 +85,7 @@ def describe(done: Any) -> str:
 def parameters(pairs: list[str]) -> dict[str, Any]:
     """["sigma=1.5", "wavelet=db2"] as keyword arguments."""
     found: dict[str, Any] = {}
-    for pair in pairs:
-        name, separator, text = pair.partition("=")
-        if not separator or not name:
-            raise ValueError(f"--set is {pair!r}; accepted: NAME=VALUE")
+    for name, text in settings(pairs, "NAME=VALUE"):
         try:
             found[name] = int(text)
         except ValueError:

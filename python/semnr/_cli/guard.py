@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from ._text import print_json
+from ._text import add_settings, print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     learn.add_argument("--learn", metavar="SOURCE", help="tiles to image anew, or `synthetic`; writes --rules-out")
     learn.add_argument("--rules-out", metavar="FILE", help="the learnt rules (TOML, with where they come from)")
     learn.add_argument("--denoise", metavar="MODEL", help="the released denoiser, thereby taken for harmless")
-    learn.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="with --denoise: sigma=0.5"
-    )
+    add_settings(learn, "NAME=VALUE", help="with --denoise: sigma=0.5")
     learn.add_argument("--false-alarm", type=float, default=0.01, metavar="P", help="share of tiles; default 0.01")
     learn.add_argument("--tiles", type=int, default=48, metavar="N", help="scenes; default %(default)s")
     learn.add_argument("--frames", type=int, default=3, metavar="N", help="frames of each; default %(default)s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ._text import add_output_options, number, print_json, table
+from ._text import add_output_options, add_settings, number, print_json, table
 
 DIGITS = {"psnr": 2, "psnr_estimated": 2, "mse_estimated": 2, "psnr_noisy": 2, "mse": 2, "mae": 3}
 
@@ -30,9 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
     parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
     parser.add_argument("--denoise", metavar="MODEL", help="denoise each tile as it is read; see `semnr denoise`")
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="with --denoise: sigma=1.5"
-    )
+    add_settings(parser, "NAME=VALUE", help="with --denoise: sigma=1.5")
     parser.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
     parser.add_argument("--maps", default="", metavar="M", help="ssim, cnr, evidence, image: also write maps.zarr")
     parser.add_argument("--klarf", choices=("1.2", "1.8"), help="also write the flagged tiles to flagged.klarf")

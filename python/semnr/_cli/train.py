@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ._text import add_output_options, print_json
+from ._text import add_output_options, add_settings, print_json, settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--out", metavar="DIR", required=True, help="folder for weights, card, curves, checkpoint")
     parser.add_argument("--recipe", default="small", help="small (default), toy, or a .toml file")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="TABLE.ENTRY=VALUE",
-        help="loss.texture=0.6 data.batch=8",
-    )
+    add_settings(parser, "TABLE.ENTRY=VALUE", help="loss.texture=0.6 data.batch=8")
     parser.add_argument("--minutes", type=float, help="stop, and anneal, within this time")
     parser.add_argument("--steps", type=int, help="stop, and anneal, within so many steps")
     parser.add_argument("--seed", type=int)
@@ -70,10 +63,7 @@ def changed(pairs: list[str]) -> dict[str, Any]:
     import tomllib
 
     found: dict[str, Any] = {}
-    for pair in pairs:
-        name, separator, text = pair.partition("=")
-        if not separator or not name:
-            raise ValueError(f"--set is {pair!r}; accepted: TABLE.ENTRY=VALUE")
+    for name, text in settings(pairs, "TABLE.ENTRY=VALUE"):
         try:
             found[name] = tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semnr.denoising._noise import _LAGS, NoiseModel, _line, _points
+from semnr.denoising._noise import _LAGS, NoiseModel, _line, _points, correlations, lag_products
 
 
 def estimate_noise_frames(frames: Any, *, data_range: float | None = None, register: bool = True) -> NoiseModel:
@@ -42,10 +42,7 @@ def estimate_noise_frames(frames: Any, *, data_range: float | None = None, regis
         differences.append(d.ravel())
         sigma = max(1.4826 * float(np.median(np.abs(d))), 1e-300)
         good = np.abs(d) < 4 * sigma
-        for lag in range(1, _LAGS + 1):
-            both = good[:, lag:] & good[:, :-lag]
-            p, q = d[:, lag:][both], d[:, :-lag][both]
-            products[lag - 1] += ((p * q).sum(), 0.5 * ((p**2).sum() + (q**2).sum()))
+        products += lag_products(d, good)
     level, difference = np.concatenate(levels), np.concatenate(differences)
     low, high = (float(v) for v in np.quantile(level, (0.001, 0.999)))
     edges = np.linspace(low, high, 33)
@@ -63,7 +60,7 @@ def estimate_noise_frames(frames: Any, *, data_range: float | None = None, regis
         gain=gain,
         offset=offset,
         gain_se=gain_se,
-        correlation=tuple(float(p / q) if q > 0 else 0.0 for p, q in products),
+        correlation=correlations(products),
         clipped_low=float(clipped[0] / pairs),
         clipped_high=float(clipped[1] / pairs),
         levels=tuple(points[0].tolist()),

@@ -22,19 +22,10 @@ from semnr_kernels._errors import TileError
 _FRAMES = ("noisy", "noisy_2", "noisy_3")
 
 
-class FusedSource(TileSource):
-    """Role "noisy" is the registered mean of the frames of a site; the frames themselves are no longer there."""
+class _Over(TileSource):
+    """Tiles computed from those of another source, under the same keys."""
 
     def __init__(self, source: TileSource) -> None:
-        # in the order of scanning: the first one is what the others are registered to
-        self._frames = tuple(role for role in _FRAMES if role in source.roles)
-        if len(self._frames) < 2:
-            raise ValueError(
-                f"frames is True, but {source.name} has the roles {', '.join(source.roles)}; accepted: a source with "
-                f"noisy and noisy_2 (and noisy_3)"
-            )
-        self.name = f"{source.name}, {len(self._frames)} frames fused"
-        self.roles = ("noisy", *(role for role in source.roles if role not in (*_FRAMES, "image")))
         self.problems, self.pixel_nm = source.problems, source.pixel_nm
         self.data_range, self.layout = source.data_range, source.layout
         self._source = source
@@ -48,6 +39,22 @@ class FusedSource(TileSource):
     def find(self, tile: str) -> TileKey | None:
         return self._source.find(tile)
 
+
+class FusedSource(_Over):
+    """Role "noisy" is the registered mean of the frames of a site; the frames themselves are no longer there."""
+
+    def __init__(self, source: TileSource) -> None:
+        super().__init__(source)
+        # in the order of scanning: the first one is what the others are registered to
+        self._frames = tuple(role for role in _FRAMES if role in source.roles)
+        if len(self._frames) < 2:
+            raise ValueError(
+                f"frames is True, but {source.name} has the roles {', '.join(source.roles)}; accepted: a source with "
+                "noisy and noisy_2 (and noisy_3)"
+            )
+        self.name = f"{source.name}, {len(self._frames)} frames fused"
+        self.roles = ("noisy", *(role for role in source.roles if role not in (*_FRAMES, "image")))
+
     def read(self, key: TileKey, role: str = "noisy") -> np.ndarray:
         self._check_role(role)
         if role != "noisy":
@@ -60,25 +67,19 @@ class FusedSource(TileSource):
         return as_dtype(image, frames[0].dtype, self.data_range)
 
 
-class DenoisedSource(TileSource):
+class DenoisedSource(_Over):
     """Role "image" is the denoised tile, "noisy" what it was made of; every other role is that of the source."""
 
     def __init__(self, source: TileSource, work: Work, keys: Any, model: str, writer: TileWriter | None = None) -> None:
+        super().__init__(source)
         self.name = f"{source.name} denoised by {model}"
         self.roles = ("image", "noisy", *(r for r in source.roles if r not in ("image", "noisy", "candidate")))
-        self.problems, self.pixel_nm = source.problems, source.pixel_nm
-        self.data_range, self.layout = work.asked.data_range, source.layout
-        self._source, self._work, self._keys, self._writer = source, work, keys, writer
+        self.data_range = work.asked.data_range
+        self._work, self._keys, self._writer = work, keys, writer
         self.failed: list[Problem] = []
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def __iter__(self) -> Iterator[TileKey]:
         return iter(self._keys)
-
-    def find(self, tile: str) -> TileKey | None:
-        return self._source.find(tile)
 
     def read(self, key: TileKey, role: str = "image") -> np.ndarray:
         self._check_role(role)

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from semnr._plain import from_plain
+
 CELL = 2  # pixels a side of a cell; the network works on cells
 _LEVEL = (7, 9)  # rows, columns of the window that the noise's level is taken from (wider along the correlated line)
 _INPUTS = CELL * CELL + 4  # the pixels of a cell, the noise's sigma (1 by construction), its correlations, texture
@@ -47,11 +49,8 @@ class Layout:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Layout:
-        unknown = sorted(set(given) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"layout has {unknown[0]!r}; accepted: {', '.join(cls.__dataclass_fields__)}")
-        entries: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        return cls(**entries)
+        made: Layout = from_plain(cls, "layout", given)
+        return made
 
     @property
     def align(self) -> int:
@@ -91,7 +90,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """(N, 6, h, w) cells to (N, 4, h, w): the noise of each pixel, in units of its sigma."""
+    """(N, 8, h, w) cells to (N, 4, h, w): the noise of each pixel, in units of its sigma."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()

@@ -318,8 +318,19 @@ def _correlation(fields: Sequence[tuple[np.ndarray, ...]], keep: np.ndarray, mod
         unit = difference / np.where(sigma > 0, sigma, 1.0)
         good = keep[start : start + level.size].reshape(level.shape) & (np.abs(unit) < 4)
         start += level.size
-        for lag in range(1, min(_LAGS, level.shape[1] - 1) + 1):
-            both = good[:, lag:] & good[:, :-lag]
-            a, b = unit[:, lag:][both], unit[:, :-lag][both]
-            products[lag - 1] += ((a * b).sum(), 0.5 * ((a**2).sum() + (b**2).sum()))
+        products += lag_products(unit, good)
+    return correlations(products)
+
+
+def lag_products(x: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """(lags, 2): sum of the products of neighbours on the line, both of them good, and of their mean squares."""
+    products = np.zeros((_LAGS, 2))
+    for lag in range(1, min(_LAGS, x.shape[1] - 1) + 1):
+        both = good[:, lag:] & good[:, :-lag]
+        a, b = x[:, lag:][both], x[:, :-lag][both]
+        products[lag - 1] = ((a * b).sum(), 0.5 * ((a**2).sum() + (b**2).sum()))
+    return products
+
+
+def correlations(products: np.ndarray) -> tuple[float, ...]:
     return tuple(float(p / q) if q > 0 else 0.0 for p, q in products)

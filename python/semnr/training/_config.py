@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from semnr._plain import from_plain
 
 from ._scenes import KINDS, SHARES
 
@@ -150,11 +152,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, An
 
 
 def _of(kind: Any, table: str, tables: Mapping[str, Mapping[str, Any]]) -> Any:
-    given = tables.get(table, {})
-    names = [f.name for f in fields(kind)]
-    if unknown := sorted(set(given) - set(names)):
-        raise ValueError(f"{table} has {unknown[0]!r}; accepted: {', '.join(names)}")
-    return kind(**{k: tuple(v) if k in ("transfer", "sigma") else v for k, v in given.items()})
+    return from_plain(kind, table, tables.get(table, {}), lists=("devices",))  # Lightning takes a list of devices
 
 
 def _check(recipe: Recipe) -> None:

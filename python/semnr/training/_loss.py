@@ -34,11 +34,11 @@ class TrainingLoss(nn.Module):
         (1 − T)² of the evidence transfer in blocks of 32 px and three bands: what a least error would shrink.
     transfer
         Evidence transfer of the patch as `semnr.evidence` takes it, squared where it falls short of 0.95: it costs
-        nothing but where the denoiser would wipe structure out, and leaves some noise there.
+        nothing but where the denoiser would wipe structure out, and leaves some noise there. A tenth of the weight
+        stands without texture being asked for (the last entry of the law), all of it where it is.
     grain
-        The same between the edges, in a finer band, as far as texture is asked for (the last entry of the law): so one
-        network serves those who want the least error and those who want the texture to stay, with the noise that
-        cannot be told from it.
+        (1 − T)² between the edges, in a finer band, as far as texture is asked for: so one network serves those who
+        want the least error and those who want the texture to stay, with the noise that cannot be told from it.
     defects
         Squared relative error of each small defect's contrast, by projection of the error on its shape.
     """

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semnr._plain import from_plain
+
 KERNELS = ("detector", "first_order", "gaussian")
 
 
@@ -81,11 +83,8 @@ class Family:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Family:
-        unknown = sorted(set(given) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"noise has {unknown[0]!r}; accepted: {', '.join(cls.__dataclass_fields__)}")
-        entries: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        return cls(**entries)
+        made: Family = from_plain(cls, "noise", given)
+        return made
 
 
 @dataclass(frozen=True)

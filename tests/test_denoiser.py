@@ -44,6 +44,7 @@ def network(layout: Layout = SMALL, seed: int = 0) -> SemDenoiser:
     made = SemDenoiser(layout)
     with torch.no_grad():
         made.network.tail.weight.mul_(10)
+        made.grain.tail.weight.normal_(0, 0.1)
     return made
 
 
@@ -84,8 +85,9 @@ def test_a_pixel_depends_on_no_more_than_the_stated_reach(layout: Layout) -> Non
 
 def test_the_small_model_keeps_its_budget_of_weights_and_multiplications() -> None:
     model = SemDenoiser()
-    assert model.parameter_count() == 765_312
-    assert model.macs() == pytest.approx(62_304)
+    assert model.parameter_count() == 796_128
+    assert model.macs() == pytest.approx(62_232)
+    assert model.macs(textured=True) == pytest.approx(70_008)
     counted = 0.0
     side = 64
 
@@ -99,7 +101,7 @@ def test_the_small_model_keeps_its_budget_of_weights_and_multiplications() -> No
             module.register_forward_hook(count)
     with torch.no_grad():
         model(torch.zeros(1, 1, side, side), torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]))
-    assert counted == pytest.approx(model.macs())
+    assert counted == pytest.approx(model.macs(textured=True))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_a_halo_below_the_reach_is_refused(weights: Path) -> None:
 def test_gain_and_offset_of_the_recording_cancel(weights: Path, gain: float, offset: float) -> None:
     x = noisy().astype(np.float64)
     expected = gain * denoise(x, model=str(weights)) + offset
-    np.testing.assert_allclose(denoise(gain * x + offset, model=str(weights)), expected, rtol=0, atol=2e-3 * gain)
+    np.testing.assert_allclose(denoise(gain * x + offset, model=str(weights)), expected, rtol=0, atol=1e-2 * gain)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
@@ -517,11 +519,12 @@ def test_each_term_of_the_loss_is_least_at_the_target() -> None:
     for term in ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture", "transfer", "grain", "defects"):
         loss = TrainingLoss({term: 1.0}, 8)
         smooth = torch.nn.functional.avg_pool2d(batch["target"], 5, 1, 2)
-        at, blurred = (float(loss(x, batch)[0]) for x in (batch["target"], smooth))
+        asked = term == "grain"  # the others count either way
+        at, blurred = (float(loss(x, batch, asked)[0]) for x in (batch["target"], smooth))
         assert at < 0.02, term
         assert blurred > at + 3e-4, term
         x = smooth.clone().requires_grad_()
-        loss(x, batch)[0].backward()
+        loss(x, batch, asked)[0].backward()
         assert x.grad is not None
         assert torch.isfinite(x.grad).all(), term
         assert x.grad.abs().sum() > 0, term

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,14 @@ def model(name: str | Path) -> Model:
             "batch": _batch,
             "compiled": _flag,
         },
+        checksum=lambda: _checksum(str(name)),
     )
+
+
+def _checksum(name: str) -> str:
+    from semnr.denoising._weights import load
+
+    return load(name).sha256
 
 
 def _share(name: str, value: Any) -> float:
@@ -67,9 +75,8 @@ def law(noise: NoiseModel, centre: float, texture: float = 0.0) -> tuple[float, 
     gain, offset = noise.gain, noise.offset
     if gain < 0:  # no detector's noise falls with the signal: highlights that are cut off make it look so
         gain, offset = 0.0, float(noise.sigma()) ** 2
-    # The network saw no sigma below half of that at the middle level; a cut-off level measured with no noise at all
-    # would make the smallest difference a thousand sigma
-    floor = max(noise.floor, 0.25 * (gain * centre + offset), 0.05 * float(noise.sigma()) ** 2)
+    # a cut-off level measured with no noise at all would make the smallest difference a thousand sigma
+    floor = max(noise.floor, 0.05 * float(noise.sigma()) ** 2)
     return gain, offset, floor, centre, first, second, texture
 
 
@@ -91,12 +98,7 @@ def _build(name: str, setting: Setting) -> Built:
     if not any(values[:3]):  # a noise-free run: nothing to remove
         return Built(lambda x: x, 0)
     device = torch.device(setting.params["device"])
-    network = loaded.network if device.type == "cpu" else _on(loaded.network, device)
-    forward: Any = network
-    if setting.params["compiled"]:
-        # on a GPU windows of one size are replayed as a CUDA graph
-        graphs = {"mode": "reduce-overhead"} if device.type == "cuda" else {"dynamic": True}
-        forward = torch.compile(network, **graphs)
+    forward = _forward(loaded.network, device, texture > 0, setting.params["compiled"])
     half = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[setting.params["precision"]]
     # Sigma units keep float32 exact whatever the grey levels are (a pedestal of 40,000 on a noise of 20)
     scale = float(noise.sigma()) or 1.0
@@ -129,10 +131,20 @@ def _build(name: str, setting: Setting) -> Built:
     return Built(apply, layout.halo, layout.align, remarks(figures(noise, windows), loaded.family))
 
 
-def _on(network: Any, device: torch.device) -> Any:
+@functools.lru_cache(maxsize=4)  # noise="image" builds for each image anew
+def _forward(network: Any, device: torch.device, textured: bool, compiled: bool) -> Any:
     import copy
 
-    return copy.deepcopy(network).to(device)
+    import torch
+
+    if device.type != "cpu":
+        network = copy.deepcopy(network).to(device)
+    forward = network if textured else network.plain
+    if not compiled:
+        return forward
+    # on a GPU windows of one size are replayed as a CUDA graph
+    graphs = {"mode": "reduce-overhead"} if device.type == "cuda" else {"dynamic": True}
+    return torch.compile(forward, **graphs)
 
 
 class _OneThread:

@@ -58,6 +58,7 @@ class Model:
     by_law: bool = False
     exact_tiling: bool = True
     checks: Mapping[str, Callable[[str, Any], Any]] = field(default_factory=dict)
+    checksum: Callable[[], str | None] = lambda: None  # of the weights, where there are any
 
     def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults with what was given, checked."""

@@ -5,10 +5,12 @@ DRUNet, doi 10.1109/TPAMI.2021.3088914; bias-free networks, arXiv 1906.05478), o
 normalisation layer and no global pooling: each output pixel depends on a window of known size, so that tiles with
 that halo give the result of the whole.
 
-The network never sees grey levels. With the noise law var = gain · level + offset, the noise's standard deviation n
-is taken at the level of a small window, the image enters as (x - centre) / n, and what the network removes comes back
-as n · residual. So any gain and offset of the recording cancels exactly, and where there is no noise (n = 0: an image
-of zeros) nothing is added.
+The network never sees grey levels, and no noise but of variance 1. With the noise law var = gain · level + offset
+the image enters through the variance-stabilising transform (Anscombe, doi 10.1093/biomet/35.3-4.246; with read noise:
+Starck, Murtagh and Bijaoui 1998), z = 2 (s(x) − s(centre)) / gain with s² the law's variance at a pixel; what the
+network takes from z is taken from x by that transform's inverse. So any gain and offset of the recording cancels, a
+noise that grows with the signal is one noise on either side of an edge, and where there is no noise (an image of
+zeros) nothing is added.
 """
 
 from __future__ import annotations
@@ -25,21 +27,25 @@ from torch.nn import functional
 from semnr._plain import from_plain
 
 CELL = 2  # pixels a side of a cell; the network works on cells
-_LEVEL = (7, 9)  # rows, columns of the window that the noise's level is taken from (wider along the correlated line)
-_INPUTS = CELL * CELL + 4  # the pixels of a cell, the noise's sigma (1 by construction), its correlations, texture
+_PIXELS = CELL * CELL
+_INPUTS = _PIXELS + 3  # the pixels of a cell, the noise's sigma (1 by construction), its correlations
+_ANSCOMBE = 3 / 8
+_GRAIN_REACH = 4  # cells: four convolutions
 _LIMIT = 1e4  # sigma units beyond which a pixel is no signal of a recording; keeps float32 and bfloat16 finite
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Channels at each resolution (cells, pairs of cells, ...), residual blocks on each but the last, and there."""
+    """Channels at each resolution (cells, pairs of cells, ...), residual blocks on each but the last, and there;
+    channels of the part that gives texture back."""
 
     widths: tuple[int, ...] = (32, 96)
     blocks: tuple[int, ...] = (2,)
     middle: int = 4
+    grain: int = 32
 
     def __post_init__(self) -> None:
-        whole = (*self.widths, *self.blocks, self.middle)
+        whole = (*self.widths, *self.blocks, self.middle, self.grain)
         if not self.widths or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in whole):
             raise ValueError(f"layout is {asdict(self)}; accepted: integers of at least 1")
         if len(self.blocks) != len(self.widths) - 1:
@@ -59,9 +65,8 @@ class Layout:
 
     @property
     def reach(self) -> int:
-        """Pixels around a pixel that its result can depend on, the network's and the level window's."""
-        cells = self._reach(0)
-        return CELL * cells + CELL - 1 + max(_LEVEL) // 2 + 1
+        """Pixels around a pixel that its result can depend on."""
+        return CELL * self._reach(0) + CELL - 1
 
     def _reach(self, level: int) -> int:
         """In units of that level: head and tail count at the first one."""
@@ -70,7 +75,7 @@ class Layout:
         else:
             # a coarser unit covers two of these, wherever in it the pixel lies
             inner = 4 * self.blocks[level] + 2 * self._reach(level + 1) + 1
-        return inner + (2 if level == 0 else 0)
+        return inner + (2 + _GRAIN_REACH if level == 0 else 0)
 
     @property
     def halo(self) -> int:
@@ -89,8 +94,28 @@ class Block(nn.Module):
         return x + self.second(functional.relu(self.first(x)))
 
 
+class Grain(nn.Module):
+    """What of the removed noise is to stay where faint texture may lie in it: (N, 4, h, w).
+
+    Nothing flows back from here into the network before: who wants the least error does not pay for texture.
+    """
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(features + 2 * _PIXELS, channels, 3, padding=1, bias=False)
+        self.block = Block(channels)
+        self.tail = nn.Conv2d(channels, _PIXELS, 3, padding=1, bias=False)
+        with torch.no_grad():  # a fresh one gives nothing back
+            self.tail.weight.zero_()
+
+    def forward(self, features: Tensor, cells: Tensor, removed: Tensor) -> Tensor:
+        seen = torch.cat([features.detach(), cells[:, :_PIXELS], removed.detach()], dim=1)
+        kept: Tensor = self.tail(self.block(self.head(seen)))
+        return kept
+
+
 class Network(nn.Module):
-    """(N, 8, h, w) cells to (N, 4, h, w): the noise of each pixel, in units of its sigma."""
+    """(N, 7, h, w) cells to features and (N, 4, h, w): the noise of each pixel, in units of its sigma."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -103,13 +128,13 @@ class Network(nn.Module):
         self.middle = nn.Sequential(*[Block(widths[-1]) for _ in range(layout.middle)])
         self.ups = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b, _ in pairs)
         self.decoders = nn.ModuleList(nn.Sequential(*[Block(a) for _ in range(n)]) for a, _, n in pairs)
-        self.tail = nn.Conv2d(widths[0], CELL * CELL, 3, padding=1, bias=False)
+        self.tail = nn.Conv2d(widths[0], _PIXELS, 3, padding=1, bias=False)
         with torch.no_grad():  # a fresh network removes little: training starts near the noisy image
             self.tail.weight.mul_(0.1)
             for block in (m for m in self.modules() if isinstance(m, Block)):
                 block.second.weight.mul_(0.3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.head(x)
         kept = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -119,7 +144,7 @@ class Network(nn.Module):
         x = self.middle(x)
         for up, decoder, skip in zip(reversed(self.ups), reversed(self.decoders), reversed(kept), strict=True):  # type: ignore[call-overload]
             x = decoder(up(x) + skip)
-        return self.tail(x)
+        return x, self.tail(x)
 
 
 class SemDenoiser(nn.Module):
@@ -128,35 +153,52 @@ class SemDenoiser(nn.Module):
     `forward(x, law)`: x (N, 1, H, W) float32, sides multiples of `layout.align`; law (N, 7): gain, offset, floor
     (var = max(gain · level + offset, floor)), centre (a level that is taken out of the image; the median will do),
     correlations of the noise with the first and the second pixel before on the line, and how much noise may stay
-    where faint texture may lie in it (0 to 1). Any unit of grey, as long as x and law share it.
+    where faint texture may lie in it (0 to 1). Any unit of grey, as long as x and law share it. `plain` is the same
+    for a last entry of 0, and spares the part that it asks for.
     """
 
     def __init__(self, layout: Layout | None = None) -> None:
         super().__init__()
         self.layout = layout or Layout()
         self.network = Network(self.layout)
+        self.grain = Grain(self.layout.widths[0], self.layout.grain)
 
     def forward(self, x: Tensor, law: Tensor) -> Tensor:
-        cells, sigma = self.cells(x, law)
-        removed = self.network(cells)
-        # back to float32 before the sum: a residual in bfloat16 errs by its own size, the image does not
-        return x - functional.pixel_shuffle(removed.to(x.dtype) * sigma, CELL)
+        cells, sigma, gain = self.cells(x, law)
+        features, removed = self.network(cells)
+        stays = law[:, 6].reshape(-1, 1, 1, 1) * self.grain(features, cells, removed)
+        return _without(x, removed - stays, sigma, gain)
 
-    def cells(self, x: Tensor, law: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network sees, and sigma of each cell."""
-        gain, offset, floor, centre, *told = (law[:, i].reshape(-1, 1, 1, 1) for i in range(7))
-        sigma = self.sigma(x, gain, offset, floor)
-        unit = functional.pixel_unshuffle(x - centre, CELL)
-        unit = torch.where(sigma > 0, unit / torch.where(sigma > 0, sigma, 1.0), 0.0).clamp(-_LIMIT, _LIMIT)
-        ones = torch.ones_like(sigma)
-        return torch.cat([unit, ones, *(ones * value for value in told)], dim=1), sigma
+    def plain(self, x: Tensor, law: Tensor) -> Tensor:
+        cells, sigma, gain = self.cells(x, law)
+        _, removed = self.network(cells)
+        return _without(x, removed, sigma, gain)
+
+    def both(self, x: Tensor, law: Tensor, asking: int) -> tuple[Tensor, Tensor]:
+        """For training: the images with no texture asked for, and the first `asking` of them with all of it."""
+        cells, sigma, gain = self.cells(x, law)
+        features, removed = self.network(cells)
+        first = slice(asking)
+        stays = self.grain(features[first], cells[first], removed[first])
+        textured = _without(x[first], removed[first].detach() - stays, sigma[first], gain[first])
+        return _without(x, removed, sigma, gain), textured
+
+    def cells(self, x: Tensor, law: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the network sees (N, 7, H/2, W/2), the noise's sigma at each pixel, and the gain."""
+        gain, offset, floor, centre, *told = (law[:, i].reshape(-1, 1, 1, 1) for i in range(6))
+        sigma, middle = (self.sigma(level, gain, offset, floor) for level in (x, centre))
+        # 2 (sigma − middle) / gain, written so that it holds for a gain of 0, where it is (x − centre) / sigma
+        whole = sigma + middle
+        z = torch.where(whole > 0, 2 * (x - centre) / torch.where(whole > 0, whole, 1.0), 0.0).clamp(-_LIMIT, _LIMIT)
+        unit = functional.pixel_unshuffle(z, CELL)
+        ones = torch.ones_like(unit[:, :1])
+        return torch.cat([unit, ones, *(ones * value for value in told)], dim=1), sigma, gain
 
     @staticmethod
-    def sigma(x: Tensor, gain: Tensor, offset: Tensor, floor: Tensor) -> Tensor:
-        """(N, 1, h, w): standard deviation of the noise in each cell."""
-        margins = (_LEVEL[0] // 2, _LEVEL[1] // 2)
-        level = functional.avg_pool2d(x, _LEVEL, CELL, margins, count_include_pad=False)
-        return torch.sqrt(torch.maximum(gain * level + offset, floor).clamp(min=0))
+    def sigma(level: Tensor, gain: Tensor, offset: Tensor, floor: Tensor) -> Tensor:
+        """Standard deviation of the noise at a level."""
+        variance = torch.maximum(gain * level + offset, floor).clamp(min=0)
+        return torch.sqrt(variance + _ANSCOMBE * gain**2)
 
     @property
     def halo(self) -> int:
@@ -165,7 +207,7 @@ class SemDenoiser(nn.Module):
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
 
-    def macs(self) -> float:
+    def macs(self, textured: bool = False) -> float:
         """Multiply-adds of the convolutions a pixel."""
         total = 0.0
         sizes = {id(m): CELL for m in (self.network.head, self.network.tail)}
@@ -174,7 +216,17 @@ class SemDenoiser(nn.Module):
         for k, (down, up) in enumerate(zip(self.network.downs, self.network.ups, strict=True)):
             sizes |= {id(down): CELL * 2 ** (k + 1), id(up): CELL * 2 ** (k + 1)}
         sizes |= {id(m): CELL * 2 ** (len(self.layout.widths) - 1) for m in self.network.middle.modules()}
-        for module in self.network.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if textured:
+            sizes |= {id(m): CELL for m in self.grain.modules()}
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and id(module) in sizes:
                 total += module.weight.numel() / sizes[id(module)] ** 2
         return total
+
+
+def _without(x: Tensor, removed: Tensor, sigma: Tensor, gain: Tensor) -> Tensor:
+    """The image without noise that was taken from its stabilised values: x(z) − x(z − removed) is the mean of both
+    ends' sigma times the step between them."""
+    # back to float32 before the sum: a residual in bfloat16 errs by its own size, the image does not
+    removed = functional.pixel_shuffle(removed.to(x.dtype), CELL)
+    return x - removed * (sigma - 0.25 * gain * removed)

@@ -31,6 +31,7 @@ class Denoised:
     out: str
     source: str
     model: str
+    weights: str | None  # SHA-256 of a learned model's
     params: dict[str, Any]
     role: str  # of the source, that was denoised
     vst: bool | None  # None: decided for each image

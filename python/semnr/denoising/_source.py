@@ -56,6 +56,7 @@ def denoise_source(
         out=str(out),
         source=source.name,
         model=asked.model.name,
+        weights=asked.model.checksum(),
         params=dict(asked.params),
         role=role,
         vst=None if plan is None else plan.vst,
@@ -267,7 +268,7 @@ def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.n
     return source, windows
 
 
-_SETTINGS = ("source", "model", "params", "role", "vst", "sigma", "noise", "halo", "tile")
+_SETTINGS = ("source", "model", "weights", "params", "role", "vst", "sigma", "noise", "halo", "tile")
 
 
 def _same(out: Path, summary: Denoised) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._network import SemDenoiser
 
-FORMAT = "semnr-denoiser-1"
+FORMAT = "semnr-denoiser-2"  # 2: stabilised pixels, texture by a part of its own
 FOLDER = Path(__file__).with_name("models")
 
 

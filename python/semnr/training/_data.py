@@ -16,7 +16,7 @@ from semnr.synth._check import stream
 
 from . import _scenes
 from ._config import Recipe
-from ._noise import Tools, asked, charged, told
+from ._noise import Tools, charged, told
 
 Batch = dict[str, Tensor]
 _BATCHES = 72  # of the seed
@@ -71,11 +71,12 @@ class Synthetic:
             kept = (with_specks - scene).abs().amax(dim=(1, 2, 3)) > 0.9 * torch.from_numpy(np.abs(change).max((1, 2)))
             templates = torch.from_numpy(shapes) * kept.reshape(-1, 1, 1, 1) * tools.gain
             scene = with_specks
-        noisy = tools.noisy(scene, generator)
+        noisy, target = tools.noisy(scene, generator), tools.recorded(scene)
+        darkest = target.flatten(1).quantile(0.02, dim=1).reshape(-1, 1, 1, 1)
         return {
             "noisy": noisy,
-            "target": tools.recorded(scene),
-            "law": torch.cat([told(tools.law(), family, generator), asked(n, generator)], dim=1),
+            "target": target,
+            "law": told(tools.law(darkest), family, generator),
             "sigma": tools.sigma(),
             "specks": templates,
         }
@@ -101,8 +102,6 @@ class FromTiles:
         noisy = pixels[:, :1].clone()
         centre = float(pixels.median())
         rows = torch.tensor([law(self.noise, centre)], dtype=torch.float32).repeat(len(noisy), 1)
-        if "grain" in self.recipe.loss:
-            rows[:, -1:] = asked(len(rows), torch.Generator().manual_seed(int(rng.integers(2**62))))
         batch = {"noisy": noisy, "law": rows, "sigma": torch.full((len(noisy), 1, 1, 1), float(self.noise.sigma()))}
         if data.mode == "blind_spot":
             hidden, where = hide(noisy, data.hidden, data.strip, rng)

@@ -100,7 +100,8 @@ def run(network: SemDenoiser, held_out: HeldOut, texture: float = 0.0) -> Tensor
     with torch.inference_mode():
         for k in range(len(held_out)):
             x = noisy[k : k + 1].to(device)
-            out.append(network(x, laws[k : k + 1].to(device)).float().cpu()[..., inner, inner])
+            done = (network if texture else network.plain)(x, laws[k : k + 1].to(device))
+            out.append(done.float().cpu()[..., inner, inner])
     return torch.cat(out)
 
 

@@ -24,6 +24,8 @@ from ._config import Recipe
 from ._data import Batches, FromTiles
 from ._loss import TrainingLoss
 
+_ASKED = 0.1  # of the loss with texture asked for: the optimiser does not care, the common limit of the gradient does
+
 
 class Denoising(lightning.LightningModule):
     """The network, its moving average (which is what is judged and kept), and the loss."""
@@ -40,6 +42,8 @@ class Denoising(lightning.LightningModule):
                     f"training.start is {start!r}, of layout {found.layout}; accepted: weights of {recipe.model}"
                 )
             self.network.load_state_dict(found.state_dict())
+        self.textured = bool(recipe.loss.get("grain"))
+        self.network.grain.requires_grad_(self.textured)
         self.network.to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.training.average))
         self.average.requires_grad_(False)
@@ -48,9 +52,17 @@ class Denoising(lightning.LightningModule):
         self.batches: Batches | None = None
 
     def training_step(self, batch: Mapping[str, Tensor], index: int) -> Tensor:
-        out = self.network(batch["noisy"], batch["law"])
-        with torch.autocast(out.device.type, enabled=False):
-            total, terms = self.loss(out, batch)
+        few = max(1, len(batch["noisy"]) // 4)
+        if self.textured:
+            plain, textured = self.network.both(batch["noisy"], batch["law"], few)
+        else:
+            plain = self.network.plain(batch["noisy"], batch["law"])
+        with torch.autocast(plain.device.type, enabled=False):
+            total, terms = self.loss(plain, batch)
+            if self.textured:
+                asked, more = self.loss(textured, {name: v[:few] for name, v in batch.items()}, asked=True)
+                total = total + _ASKED * asked
+                terms |= {f"asked_{name}": value for name, value in more.items()}
         self.log("loss", total, prog_bar=True)
         self.log_dict({f"loss_{name}": value for name, value in terms.items()})
         return total

@@ -30,7 +30,8 @@ class Family:
     sigma
         Noise at half of full scale, one frame (drawn evenly in its logarithm).
     poisson
-        Share of that variance that grows with the signal.
+        Share of that variance that grows with the signal; drawn densest near the highest, since a good detector adds
+        little of its own.
     correlation
         Of the noise with the pixel before on its line.
     row
@@ -107,7 +108,8 @@ class Tools:
             return ends[0] + (ends[1] - ends[0]) * torch.rand(count, 1, 1, 1, generator=generator)
 
         sigma = torch.exp(uniform((math.log(family.sigma[0]), math.log(family.sigma[1]))))
-        poisson, correlation = uniform(family.poisson), uniform(family.correlation)
+        few, correlation = uniform((0.0, 1.0)), uniform(family.correlation)
+        poisson = family.poisson[1] - (family.poisson[1] - family.poisson[0]) * few**2
         low = (2 * correlation - 1).clamp(min=0)
         row = uniform(family.row) * sigma * (torch.rand(count, 1, 1, 1, generator=generator) < 0.5)
         return Tools(
@@ -141,8 +143,10 @@ class Tools:
         out = (self.gain * (clean + noise + self.row * rows) + self.offset).clamp(0, 1)
         return torch.where(self.rounded, torch.round(out * 255) / 255, out)
 
-    def law(self) -> Tensor:
+    def law(self, darkest: Tensor | float = 0.4) -> Tensor:
         """(N, 6): gain, offset, floor, centre and two correlations as a measurement on the recording would give them.
+
+        The floor is half of the variance at the darkest recorded level, as the estimator sets it.
 
         Row noise and rounding count as noise; row noise also correlates fully along its line.
         """
@@ -154,7 +158,7 @@ class Tools:
         whole = (middle + rows + rounding).clamp(min=1e-12)
         first = (self.correlation * middle + rows) / whole
         second = (second_lag(self.correlation, self.kernel, self.pole) * middle + rows) / whole
-        floor = 0.25 * (a * 0.4 + b)
+        floor = torch.maximum(0.5 * (a * darkest + b), 0.05 * (a * 0.4 + b))
         return torch.cat([v.reshape(-1, 1) for v in (a, b, floor, torch.full_like(a, 0.4), first, second)], dim=1)
 
     def sigma(self, level: float = 0.4) -> Tensor:
@@ -164,19 +168,13 @@ class Tools:
 
 
 def told(law: Tensor, family: Family, generator: torch.Generator) -> Tensor:
-    """The law with the errors of a measurement."""
+    """(N, 7): the law with the errors of a measurement, no texture asked for."""
     law = law.clone()
     law[:, :3] *= torch.exp(family.law_error * torch.randn(len(law), 1, generator=generator))
     law[:, 3] += 0.1 * torch.randn(len(law), generator=generator)
     law[:, 4:] += family.correlation_error * torch.randn(len(law), 2, generator=generator)
     law[:, 4:].clamp_(0, 0.95)
-    return law
-
-
-def asked(count: int, generator: torch.Generator) -> Tensor:
-    """(N, 1): what users may ask of texture: half of them nothing, a quarter all of it."""
-    drawn = torch.rand(count, 2, generator=generator)
-    return torch.where(drawn[:, :1] < 0.5, 0.0, torch.where(drawn[:, :1] < 0.75, 1.0, drawn[:, 1:]))
+    return torch.cat([law, torch.zeros(len(law), 1)], dim=1)
 
 
 def correlated(white: Tensor, correlation: Tensor, kernel: str = "first_order", pole: Tensor | None = None) -> Tensor:

@@ -2,8 +2,9 @@
 
 A network trained on lines alone paints lines. So beside gratings, holes, plugs and wires there are dead leaves
 (occluding discs, ellipses and polygons with the bright rims of secondary electrons: Lee, Mumford and Huang,
-doi 10.1023/A:1011109015675, and Achddou et al., doi 10.1137/21M1414000, for their use in training denoisers), porous
-and fibrous fields, grain, and nothing at all. Everything comes from a seed; no file is read.
+doi 10.1023/A:1011109015675, and Achddou et al., doi 10.1137/21M1414000, for their use in training denoisers),
+particles side by side on a support (what a microscope's resolution is tested on: tin or gold on carbon), porous and
+fibrous fields, grain, and nothing at all. Everything comes from a seed; no file is read.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 from semnr.synth import Look, tile
 from semnr.synth._check import stream
 
-KINDS = ("lines", "holes", "vias", "metal", "leaves", "porous", "grain", "blank")
+KINDS = ("lines", "holes", "vias", "metal", "leaves", "particles", "porous", "grain", "blank")
 SHARES: Mapping[str, float] = {
-    "lines": 0.2, "holes": 0.1, "vias": 0.08, "metal": 0.14, "leaves": 0.28, "porous": 0.1, "grain": 0.05,
-    "blank": 0.05,
+    "lines": 0.2, "holes": 0.1, "vias": 0.1, "metal": 0.16, "leaves": 0.15, "particles": 0.14, "porous": 0.08,
+    "grain": 0.04, "blank": 0.03,
 }  # fmt: skip
 _PURPOSE = 71  # of the seed: scenes of training have streams of their own
 
@@ -29,7 +30,8 @@ def scene(seed: int, index: int, side: int, shares: Mapping[str, float] = SHARES
     names = list(shares)
     weights = np.array([shares[name] for name in names], float)
     kind = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-    made = {"leaves": _leaves, "porous": _porous, "grain": _grain, "blank": _blank}.get(kind)
+    fields = {"leaves": _leaves, "particles": _particles, "porous": _porous, "grain": _grain, "blank": _blank}
+    made = fields.get(kind)
     image = made(rng, side) if made else _pattern(rng, kind, side)
     if rng.random() < 0.5:
         image = image.T
@@ -107,6 +109,48 @@ def _leaves(rng: np.random.Generator, side: int) -> np.ndarray:
             slope = np.clip(1 - inside / radius, 0, 1)
             body = level * (0.7 + 0.6 * slope**3) + rng.uniform(-0.15, 0.15) * (p / radius)
         image[box] += cover * (body.astype(np.float32) - image[box])
+    return _beam(rng, image)
+
+
+def _particles(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Round grains of many sizes that do not touch, the large ones first, the small ones in the gaps between them."""
+    rows, columns = np.mgrid[:side, :side].astype(np.float32)
+    dark, bright = np.sort(rng.uniform(0.0, 1.0, 2) ** (1.6, 0.6))
+    dark = min(dark, 0.6 * bright)
+    image = dark + rng.uniform(0, 0.04) * _field(rng, side, rng.uniform(1.0, 2.5)).astype(np.float32)
+    lowest, highest = rng.uniform(1.2, 4.0), np.exp(rng.uniform(np.log(8), np.log(60)))
+    count, slope = int(rng.integers(60, 900)), rng.uniform(1.0, 2.5)
+    u = rng.random(count)
+    radii = np.sort((lowest**-slope + u * (highest**-slope - lowest**-slope)) ** (-1 / slope))[::-1]
+    smaller_are_dimmer, gap = rng.uniform(0, 0.5), rng.uniform(0.0, 3.0)
+    spread, rim, rim_px = rng.uniform(0, 0.08), rng.uniform(-0.1, 0.3), rng.uniform(0.8, 3)
+    spots, shading = rng.uniform(0, 0.06), rng.uniform(0, 0.08)
+    oval = rng.uniform(0, 0.12) if rng.random() < 0.7 else rng.uniform(0.1, 0.4)
+    placed = np.empty((count, 3), np.float32)  # y, x, radius
+    n = 0
+    mottled = _field(rng, side, 1.5).astype(np.float32)
+    for radius in radii:
+        tries = rng.uniform(-radius, side + radius, (24, 1, 2)).astype(np.float32)
+        far = np.hypot(*np.moveaxis(tries - placed[None, :n, :2], -1, 0)) - placed[:n, 2] - radius
+        free = np.flatnonzero((far > gap).all(axis=1))
+        if not free.size:
+            continue
+        y, x = tries[free[0], 0]
+        placed[n] = y, x, radius
+        n += 1
+        reach = radius * (1 + oval) + 2
+        box = tuple(slice(max(0, int(c - reach)), max(0, int(c + reach) + 2)) for c in (y, x))
+        dy, dx = rows[box] - y, columns[box] - x
+        if not dy.size:
+            continue
+        angle, stretch = rng.uniform(0, np.pi), 1 + rng.uniform(0, oval)
+        p, q = dy * np.sin(angle) + dx * np.cos(angle), (dy * np.cos(angle) - dx * np.sin(angle)) * stretch
+        depth = radius - np.hypot(p, q)
+        level = dark + (bright - dark) * (1 - smaller_are_dimmer * (1 - radius / highest)) * (1 + spread * rng.normal())
+        body = level * (1 + rim * np.exp(-np.clip(depth, 0, None) / rim_px) + spots * mottled[box])
+        body += shading * p / radius
+        cover = np.clip(depth + 0.5, 0, 1)
+        image[box] += cover * (body - image[box])
     return _beam(rng, image)
 
 

@@ -70,7 +70,7 @@ def methods(model: str, bm3d_sigma: float | None) -> dict[str, Method]:
             found[f"bm3d plain, sigma {sigma:.2f}"] = lambda x, s=sigma: plain_bm3d(x, s)
         found["bm3d tuned"] = classical("bm3d")
     found = {name: method for name, method in found.items() if not (left_out and name.startswith(left_out))}
-    return found | {model: classical(model)}
+    return found | {model: classical(model), f"{model}, texture=1": classical(model, texture=1.0)}
 
 
 _methods: dict[str, Method] = {}
@@ -172,12 +172,28 @@ def folder() -> Path:
     return Path(os.environ.get("SEMNR_DATA", Path(__file__).parents[2] / "shared" / "data")) / "pairs"
 
 
-def real(model: str, dists: bool) -> dict[str, Any]:
+def careamics(python: str, images: list[Image]) -> tuple[str, Method]:
+    """Name and method of a Noise2Void network trained on these images, by an environment of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder, "given.npz"), Path(folder, "made.npz")
+        np.savez(given, images=np.stack(images))
+        apart = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        subprocess.run([python, str(Path(__file__).with_name("peer_careamics.py")), str(given), str(made)],
+                       check=True, env=apart, capture_output=True)  # fmt: skip
+        with np.load(made) as found:
+            denoised, number = found["denoised"].astype(np.float64), str(found["version"])
+    by_image = {x.tobytes(): d for x, d in zip(images, denoised, strict=True)}
+    return f"structN2V (CAREamics {number})", lambda x: by_image[x.tobytes()]
+
+
+def real(model: str, dists: bool, python: str | None) -> dict[str, Any]:
     """Mean over the pairs, on the registered clean image inside a border, gain and offset fitted; raw PSNR listed."""
     if not (folder() / "REGISTRATION.csv").is_file():
         print(f"real: no {folder()} (set SEMNR_DATA)")
         return {"absent": f"no {folder()} (set SEMNR_DATA)"}
     _methods.update(methods(model, None))
+    if python:
+        _methods.update([careamics(python, [pair[1] for pair in real_pairs()])])
     rows = rows_of(functools.partial(_real, dists), _methods, range(len(real_pairs())))
     table = {name: mean(found) for name, found in rows.items()}
     for name, row in table.items():
@@ -599,7 +615,8 @@ def bars(found: dict[str, Any]) -> str:
         rows.append(f"| {asked} | {measured} | {'met' if met else '**missed**'} |")
 
     def peers(table: dict[str, Any], key: str) -> dict[str, float]:
-        return {name: r[key] for name, r in table.items() if name not in (model, "noisy", "clean") and key in r}
+        ours = ("noisy", "clean", model, f"{model}, texture=1")
+        return {name: r[key] for name, r in table.items() if name not in ours and key in r}
 
     if "mean" in found.get("real", {}):
         own, others = found["real"]["mean"][model], found["real"]["mean"]
@@ -691,6 +708,7 @@ def main() -> None:
         "--only", default=",".join(PARTS), help="of " + ", ".join(PARTS) + "; the others stay as they were"
     )
     parser.add_argument("--without", default="", help="peers to leave out, by the start of their names: bm3d,nlm")
+    parser.add_argument("--careamics", help="python of an environment with CAREamics: Noise2Void on the real pairs")
     parser.add_argument("--quick", action="store_true", help="few tiles; writes nothing")
     parser.add_argument("--table", action="store_true", help="measure nothing: print what is there")
     parser.add_argument("--card", action="store_true", help="put the tables into the model card")
@@ -722,7 +740,7 @@ def main() -> None:
     found["versions"] = {name: version(name) for name in ("torch", "scikit-image", "bm3d", "numpy") if _there(name)}
     sigma = 0.10  # of plain bm3d away from the real pairs, where it is searched for
     measure: dict[str, Callable[[], Any]] = {
-        "real": lambda: real(model, dists),
+        "real": lambda: real(model, dists, args.careamics),
         "synthetic": lambda: synthetic(model, 4 if q else 8, 0 if q else 192, sigma, dists),
         "lines": lambda: lines(model, 2 if q else 10, sigma),
         "defects": lambda: defects(model, 4 if q else 12, 0 if q else 188, sigma),

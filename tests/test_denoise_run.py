@@ -122,6 +122,24 @@ def test_a_damaged_tile_is_made_again(wafer: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(image, before[key])
 
 
+def test_other_weights_of_the_same_name_do_not_go_on_with_a_run(wafer: Path, tmp_path: Path) -> None:
+    import torch
+
+    from semnr.denoising import _weights
+    from semnr.denoising._network import Layout, SemDenoiser
+
+    path = tmp_path / "w.safetensors"
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        digest = _weights.save(SemDenoiser(Layout((4, 4), (1,), 1, 4)), path, family={}, about={})
+        if seed == 0:
+            first = denoise(wafer, tmp_path / "clean.zarr", model=str(path))
+            assert first.weights == digest
+            assert denoise(wafer, tmp_path / "clean.zarr", model=str(path), resume=True).kept == TILES
+    with pytest.raises(ValueError, match=f"weights is '{digest}'.* was begun with '{first.weights}'"):
+        denoise(wafer, tmp_path / "clean.zarr", model=str(path), resume=True)
+
+
 def test_other_settings_do_not_go_on_with_a_run(wafer: Path, tmp_path: Path) -> None:
     denoise(wafer, tmp_path / "clean.zarr", model="median")
     with pytest.raises(ValueError, match=r"params is .*'size': 3.* was begun with .*'size': 5"):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import pickle
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.integrate import quad
 from scipy.optimize import curve_fit
 from skimage.measure import find_contours
 
 from semnr import synth
+from semnr.denoising import estimate_noise, fuse
 from semnr.tiles import open_tiles
 
 # No bloom, shadow, grain or shading: an edge is a blurred step between two levels.
@@ -319,6 +322,52 @@ def test_averaging_n_frames_divides_the_variance_by_n_and_frames_are_independent
     assert mean.var() == pytest.approx(sixteen.var(), rel=0.05)
     again = frames[1] - (0.5 * tile.clean + 0.1)
     assert abs(np.corrcoef(one.ravel(), again.ravel())[0, 1]) < 0.02
+
+
+def test_a_frame_that_drifts_shows_each_line_where_the_field_was_by_then():
+    made = synth.tile("holes", (96, 128), seed=3)
+    scan = synth.Scan(drift_px=(1.5, -4.0))
+    for frame in (0, 2):
+        seen = made.reference(scan=scan, frame=frame)
+        for row in (20, 60):
+            share = frame + row / 96
+            moved = ndimage.shift(made.clean, (1.5 * share, -4.0 * share), order=3, mode="nearest")
+            np.testing.assert_allclose(seen[row, 16:-16], np.clip(moved, 0, 1)[row, 16:-16], rtol=0, atol=1e-6)
+    noise = made.noisy(dose=1e12, read_noise=0.0, row_noise=0.0, scan=scan, frame=2) - seen
+    assert np.abs(noise).max() < 1e-4
+
+
+def test_the_charging_trail_is_missing_behind_bright_structure_and_decays():
+    bright = np.full((4, 200), 0.2)
+    bright[:, 20:40] = 0.8
+    seen = synth.Scan(trail=0.1, trail_px=20.0).apply(bright)
+    behind = seen[0, 40:140] - seen[0, -1]
+    assert behind[0] < -0.03
+    slope = np.polyfit(np.arange(50), np.log(-behind[:50]), 1)[0]
+    assert slope == pytest.approx(-1 / 20, rel=0.1)
+    np.testing.assert_array_equal(synth.Scan().apply(bright), bright)
+
+
+def test_the_noise_law_is_found_under_drift_and_charging():
+    made = synth.tile("metal", 384, seed=5, look=dataclasses.replace(synth.render.LOOKS["metal"], shading=0.06))
+    scan = synth.Scan(drift_px=(0.8, -1.7), trail=0.08)
+    tool = synth.NoiseModel(dose=100, read_noise=0.02, row_noise=0.0, correlation=0.45)
+    found = estimate_noise(made.noisy(noise=tool, scan=scan), data_range=1.0)
+    gain, offset = tool.law
+    for level in (0.15, 0.4, 0.8):
+        assert found.variance(level) == pytest.approx(gain * level + offset, rel=0.1)
+    assert found.correlation[0] == pytest.approx(0.45, abs=0.04)
+
+
+def test_frames_of_a_drifting_field_are_fused_as_the_first_one_shows_it():
+    made = synth.tile("holes", 256, seed=3)
+    scan = synth.Scan(drift_px=(0.9, -1.3), trail=0.05)
+    frames = [made.noisy(scan=scan, frame=k) for k in range(4)]
+    fused, moved = fuse(frames)
+    np.testing.assert_allclose(moved, [(0.9 * k, -1.3 * k) for k in range(4)], rtol=0, atol=0.15)
+    truth, inner = made.reference(scan=scan), np.s_[12:-12, 12:-12]
+    errors = [((x - truth)[inner] ** 2).mean() for x in (fused, frames[0])]
+    assert errors[0] < 0.35 * errors[1]  # four frames: a quarter of the noise
 
 
 @pytest.mark.parametrize(
@@ -660,6 +709,8 @@ def test_writing_a_wafer_holds_a_few_tiles_in_memory_however_many_there_are(tmp_
         (lambda: synth.NoiseModel(dose=0), ValueError, "dose is 0; accepted: a finite number above 0"),
         (lambda: synth.NoiseModel(frames=0), ValueError, "frames is 0"),
         (lambda: synth.NoiseModel(correlation=1), ValueError, "correlation is 1"),
+        (lambda: synth.Scan(trail=2), ValueError, "scan.trail is 2; accepted: .* at most 1"),
+        (lambda: synth.Scan(drift_px=(1.0,)), ValueError, "scan.drift_px is .*; accepted: two numbers"),
         (lambda: synth.tile(shape=32).noisy(noise=80), TypeError, "noise is int; accepted: a NoiseModel, or a dict"),
         (lambda: synth.tile(shape=32).noisy(blur=1), TypeError, "unknown noise parameters 'blur'; accepted: dose"),
         (lambda: synth.tile(shape=32).noisy(dtype="int8"), ValueError, "dtype is 'int8'; accepted: 'uint8', 'uint16'"),

@@ -7,6 +7,7 @@ from .defects import KINDS, Defect, DefectTruth
 from .noise import NoiseModel, quantise
 from .render import Look
 from .roughness import rough_edges, roughness_psd
+from .scan import Scan
 from .tiles import PATTERNS, SyntheticTile, Truth, tile
 from .wafer import Wafer, WaferTile
 from .writing import WrittenWafer, write_wafer
@@ -18,6 +19,7 @@ __all__ = [
     "DefectTruth",
     "Look",
     "NoiseModel",
+    "Scan",
     "SyntheticTile",
     "Truth",
     "Wafer",

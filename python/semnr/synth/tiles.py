@@ -14,6 +14,7 @@ from .metal import metal
 from .noise import NoiseModel, as_noise, quantise
 from .patterns import Layout, Rough, discs, lines
 from .render import Look, Renderer, as_look
+from .scan import Scan
 
 PATTERNS = ("lines", "holes", "vias", "metal")
 _PITCH_NM = {"lines": 48.0, "holes": 64.0, "vias": 64.0, "metal": 56.0}
@@ -83,6 +84,7 @@ class SyntheticTile:
         seed: Seed | None = None,
         frame: int = 0,
         noise: NoiseModel | Mapping[str, float] | None = None,
+        scan: Scan | None = None,
         dtype: object = "float64",
         data_range: float | None = None,
         **parameters: float,
@@ -97,16 +99,23 @@ class SyntheticTile:
         seed, frame
             The noise is drawn from (seed, frame); seed None is the tile's own. Another `frame` is another,
             independent recording of the same site.
+        scan
+            Drift within and between frames, and the charging trail along the line.
         dtype, data_range
             "uint8", "uint16" (with data_range=4095 for 12 bit), "float32" or "float64"; clipped to the range.
         """
         model = as_noise(noise, dose=dose, frames=frames, **parameters)
         rng = stream(self.seed if seed is None else seed, NOISE, whole("frame", frame))
-        return quantise(model.apply(self.clean, rng), dtype, data_range)
+        return quantise(model.apply(self._scanned(scan, frame), rng), dtype, data_range)
 
-    def reference(self, dtype: object = "float64", data_range: float | None = None) -> np.ndarray:
-        """The clean image, scaled and quantised as a recording is."""
-        return quantise(self.clean, dtype, data_range)
+    def reference(
+        self, dtype: object = "float64", data_range: float | None = None, *, scan: Scan | None = None, frame: int = 0
+    ) -> np.ndarray:
+        """The clean image, scaled and quantised as a recording is; with a scan, as that frame shows it."""
+        return quantise(self._scanned(scan, frame), dtype, data_range)
+
+    def _scanned(self, scan: Scan | None, frame: int) -> np.ndarray:
+        return self.clean if scan is None else scan.apply(self.clean, frame)
 
 
 def tile(

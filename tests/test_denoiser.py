@@ -104,6 +104,35 @@ def test_the_small_model_keeps_its_budget_of_weights_and_multiplications() -> No
     assert counted == pytest.approx(model.macs(textured=True))
 
 
+def test_texture_is_given_back_by_a_part_that_the_rest_does_not_learn_from() -> None:
+    model = network()
+    x = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    law = torch.tensor([[0.01, 1e-3, 1e-4, 0.5, 0.4, 0.1, 0.0]]).repeat(3, 1)
+    asking = law.clone()
+    asking[:, -1] = 1
+    torch.testing.assert_close(model(x, law), model.plain(x, law), rtol=0, atol=0)
+    plain, textured = model.both(x, law, 2)
+    torch.testing.assert_close(plain, model.plain(x, law), rtol=0, atol=0)
+    torch.testing.assert_close(textured, model(x, asking)[:2], rtol=0, atol=1e-6)
+    assert (textured - plain[:2]).abs().max() > 0.01
+    textured.square().sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.network.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in model.grain.parameters())
+
+
+def test_noise_that_grows_with_the_signal_is_one_noise_to_the_network() -> None:
+    """What it sees has variance 1 in the dark and in the bright, up to the edge between them."""
+    scene = np.full((64, 512), 0.06)
+    scene[:, 256:] = 0.8
+    tool = Recording(dose=300, read_noise=0.01, row_noise=0.0, correlation=0.0)
+    x = torch.from_numpy(tool.apply(scene, np.random.default_rng(0)).astype(np.float32))[None, None]
+    law = torch.tensor([[*tool.law, 1e-5, 0.4, 0.0, 0.0, 0.0]], dtype=torch.float32)
+    seen = torch.nn.functional.pixel_shuffle(SemDenoiser(SMALL).cells(x, law)[0][:, :4], 2)[0, 0]
+    for columns in (slice(0, 248), slice(248, 256), slice(256, 264), slice(264, 512)):
+        assert float(seen[:, columns].std()) == pytest.approx(1, abs=0.1)
+    assert float(seen[:, :256].mean()) < float(seen[:, 256:].mean()) - 10
+
+
 @pytest.mark.parametrize(
     "given", [{"widths": []}, {"widths": [8, 0]}, {"widths": [8, 8], "blocks": []}, {"middle": True}, {"width": [8]}]
 )

@@ -127,11 +127,9 @@ def scores(candidate: Image, reference: Image, noisy: Image, sigma: float, dists
     metrics = ("psnr", "ssim", "fsim", "cnr", *(("dists",) if dists else ()))
     p = semnr.profile(x, y, data_range=255.0, metrics=metrics, noise=sigma, kind="denoised")
     axes = p.axes()
-    row = {
-        "psnr": float(p.psnr[0]) if np.isfinite(p.psnr[0]) else math.nan,
-        "ssim": float(p.ssim[0]),
-        "fsim": float(p.fsim[0]),
-    }
+    psnr = float(p.psnr[0])
+    row = {"psnr": psnr if psnr < 100 else math.nan}  # the clean image itself has none
+    row |= {"ssim": float(p.ssim[0]), "fsim": float(p.fsim[0])}
     row |= {"cnr_fixed_noise": float(p.cnr_fixed_noise[0]), "dists": float(p.dists[0]) if dists else math.nan}
     return row | {"area": float(_axes.area(list(axes.values())))}
 

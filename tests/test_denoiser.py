@@ -539,13 +539,14 @@ def test_a_family_that_cannot_be_is_refused(given: dict[str, Any]) -> None:
 
 
 def test_each_term_of_the_loss_is_least_at_the_target() -> None:
-    from semnr.training._config import load_recipe
+    from semnr.training._config import TERMS, load_recipe
     from semnr.training._data import Batches
     from semnr.training._loss import TrainingLoss
 
-    batch = next(iter(Batches(load_recipe("toy", {"scenes.count": 4, "data.batch": 4}))))
+    large = {"scenes.count": 4, "data.batch": 4, "scenes.side": 128, "data.patch": 128}
+    batch = next(iter(Batches(load_recipe("toy", large))))
     assert batch["specks"].abs().sum() > 0
-    for term in ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture", "transfer", "grain", "defects"):
+    for term in TERMS["synthetic"]:
         loss = TrainingLoss({term: 1.0}, 8)
         smooth = torch.nn.functional.avg_pool2d(batch["target"], 5, 1, 2)
         asked = term == "grain"  # the others count either way
@@ -594,6 +595,7 @@ def test_a_hidden_pixel_and_its_neighbours_on_the_line_are_not_seen() -> None:
         ({"traning.steps": 5}, "recipe has table 'traning'"),
         ({"training.step": 5}, "training has 'step'"),
         ({"loss.texture": -1}, "loss.texture is -1"),
+        ({"loss.fsim_half": 1.0}, "data.patch is 64; accepted with loss.fsim_half: at least 112"),
     ],
 )
 def test_a_recipe_with_a_mistake_is_refused_before_anything_runs(changes: dict[str, Any], message: str) -> None:

@@ -22,11 +22,15 @@ RECIPES = Path(__file__).with_name("recipes")
 MODES = ("synthetic", "supervised", "noise2noise", "blind_spot")
 #: terms that make sense against each kind of target; a noisy target has the noise's own SSIM
 TERMS = {
-    "synthetic": ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture", "transfer", "grain", "defects"),
-    "supervised": ("charbonnier", "mse", "ssim", "fsim", "gradient", "texture", "transfer", "grain"),
+    "synthetic": (
+        "charbonnier", "mse", "ssim", "fsim", "fsim_half", "gradient", "texture", "transfer", "grain", "defects",
+    ),
+    "supervised": ("charbonnier", "mse", "ssim", "fsim", "fsim_half", "gradient", "texture", "transfer", "grain"),
     "noise2noise": ("mse", "texture"),
     "blind_spot": ("mse",),
-}
+}  # fmt: skip
+#: px that the loss must see for it
+SMALLEST = {"ssim": 11, "fsim": 48, "fsim_half": 96}
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,9 @@ def _check(recipe: Recipe) -> None:
             )
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e6:
             raise ValueError(f"loss.{term} is {weight!r}; accepted: a number of at least 0")
+        least = SMALLEST.get(term, 0) + 2 * data.margin
+        if weight and data.patch < least:
+            raise ValueError(f"data.patch is {data.patch}; accepted with loss.{term}: at least {least}")
     if not any(recipe.loss.values()):
         raise ValueError(f"loss is {dict(recipe.loss)}; accepted: at least one weight above 0")
     if steps.precision not in ("auto", "32", "bf16"):

@@ -44,7 +44,7 @@ def network(layout: Layout = SMALL, seed: int = 0) -> SemDenoiser:
     made = SemDenoiser(layout)
     with torch.no_grad():
         made.network.tail.weight.mul_(10)
-        made.grain.tail.weight.normal_(0, 0.1)
+        made.grain.tail.weight.normal_(0, 1.0)
     return made
 
 
@@ -595,6 +595,8 @@ def test_a_hidden_pixel_and_its_neighbours_on_the_line_are_not_seen() -> None:
         ({"traning.steps": 5}, "recipe has table 'traning'"),
         ({"training.step": 5}, "training has 'step'"),
         ({"loss.texture": -1}, "loss.texture is -1"),
+        ({"training.part": "texture"}, "training.part is 'texture'; accepted: 'all', or 'texture' with loss.grain"),
+        ({"scenes.roughness": -1}, "scenes.roughness is -1; accepted: 0 to 20 nm"),
         ({"loss.fsim_half": 1.0}, "data.patch is 64; accepted with loss.fsim_half: at least 112"),
     ],
 )
@@ -739,3 +741,14 @@ def test_training_goes_on_from_weights_of_its_layout(tmp_path: Path, weights: Pa
     assert about["recipe"]["training"]["start"] == weights.name  # where a user's files lie is not told
     with pytest.raises(ValueError, match=r"training.start is .*semnr-small.*, of layout"):
         train_denoiser(out=tmp_path / "other", recipe="toy", changes={**quick, "training.start": "semnr-small"})
+
+
+def test_the_part_for_texture_is_trained_alone(tmp_path: Path, weights: Path) -> None:
+    pytest.importorskip("lightning")
+    from semnr.training import train_denoiser
+
+    alone = {**QUICK, "training.start": str(weights), "training.part": "texture", "loss.grain": 5.0}
+    done = train_denoiser(out=tmp_path / "texture", recipe="toy", changes=alone)
+    before, after = (_weights.load(path).network.state_dict() for path in (weights, done.last))
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(after[name], value)}
+    assert moved == {"grain"}

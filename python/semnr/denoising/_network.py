@@ -31,6 +31,9 @@ _PIXELS = CELL * CELL
 _INPUTS = _PIXELS + 3  # the pixels of a cell, the noise's sigma (1 by construction), its correlations
 _ANSCOMBE = 3 / 8
 _GRAIN_REACH = 4  # cells: four convolutions
+_SHY = 2.0  # a fresh part gives back little: sigmoid(-2)
+_SMOOTH = torch.exp(-0.5 * (torch.arange(-2, 3) / 0.7) ** 2)  # px: below this, noise is all that texture could hide in
+_SMOOTH = _SMOOTH / _SMOOTH.sum()
 _LIMIT = 1e4  # sigma units beyond which a pixel is no signal of a recording; keeps float32 and bfloat16 finite
 
 
@@ -97,7 +100,9 @@ class Block(nn.Module):
 class Grain(nn.Module):
     """What of the removed noise is to stay where faint texture may lie in it: (N, 4, h, w).
 
-    Nothing flows back from here into the network before: who wants the least error does not pay for texture.
+    A share of it at each pixel, its finest part smoothed away: never more than was removed, so that texture cannot come
+    out stronger than it went in. Nothing flows back from here into the network before: who wants the least error does
+    not pay for texture.
     """
 
     def __init__(self, features: int, channels: int) -> None:
@@ -105,13 +110,17 @@ class Grain(nn.Module):
         self.head = nn.Conv2d(features + 2 * _PIXELS, channels, 3, padding=1, bias=False)
         self.block = Block(channels)
         self.tail = nn.Conv2d(channels, _PIXELS, 3, padding=1, bias=False)
-        with torch.no_grad():  # a fresh one gives nothing back
+        with torch.no_grad():
             self.tail.weight.zero_()
+        self.register_buffer("taps", torch.outer(_SMOOTH, _SMOOTH)[None, None], persistent=False)
 
     def forward(self, features: Tensor, cells: Tensor, removed: Tensor) -> Tensor:
-        seen = torch.cat([features.detach(), cells[:, :_PIXELS], removed.detach()], dim=1)
-        kept: Tensor = self.tail(self.block(self.head(seen)))
-        return kept
+        removed = removed.detach()
+        seen = torch.cat([features.detach(), cells[:, :_PIXELS], removed], dim=1)
+        share = torch.sigmoid(self.tail(self.block(self.head(seen))) - _SHY)
+        pixels = functional.pixel_shuffle(removed, CELL)
+        smooth = functional.conv2d(pixels, self.taps.to(pixels.dtype), padding=self.taps.shape[-1] // 2)
+        return share * functional.pixel_unshuffle(smooth, CELL)
 
 
 class Network(nn.Module):

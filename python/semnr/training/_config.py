@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from semnr._plain import from_plain
 
-from ._scenes import KINDS, SHARES
+from ._scenes import KINDS, ROUGHNESS, SHARES
 
 if TYPE_CHECKING:
     from semnr.denoising._network import Layout
@@ -35,11 +35,13 @@ SMALLEST = {"ssim": 11, "fsim": 48, "fsim_half": 96}
 
 @dataclass(frozen=True)
 class Scenes:
-    """Clean scenes of the generator: how many are kept, their side in px, and the share of each kind."""
+    """Clean scenes of the generator: how many are kept, their side in px, the share of each kind, and how rough edges
+    of wafer patterns may be (LER sigma, nm, at 0.6 to 2.6 nm a pixel)."""
 
     count: int = 600
     side: int = 320
     shares: Mapping[str, float] = field(default_factory=lambda: dict(SHARES))
+    roughness: float = ROUGHNESS
     charging: bool = True
     specks: bool = True
 
@@ -75,6 +77,7 @@ class Steps:
     accelerator: str = "auto"
     seed: int = 0
     start: str | None = None  # weights to go on from: a shipped name or a .safetensors file of the same layout
+    part: str = "all"  # "texture": the part that gives texture back alone, the rest stays as it is
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,9 @@ def _check(recipe: Recipe) -> None:
         raise ValueError(f"data.margin is {data.margin}; accepted: 0 to below a quarter of data.patch ({data.patch})")
     if recipe.scenes.side < data.patch:
         raise ValueError(f"scenes.side is {recipe.scenes.side}; accepted: at least data.patch ({data.patch})")
+    rough = recipe.scenes.roughness
+    if isinstance(rough, bool) or not isinstance(rough, int | float) or not 0 <= rough <= 20:
+        raise ValueError(f"scenes.roughness is {rough!r}; accepted: 0 to 20 nm")
     for kind in recipe.scenes.shares:
         if kind not in KINDS:
             raise ValueError(f"scenes.shares has {kind!r}; accepted: {', '.join(KINDS)}")
@@ -198,5 +204,7 @@ def _check(recipe: Recipe) -> None:
             raise ValueError(f"data.patch is {data.patch}; accepted with loss.{term}: at least {least}")
     if not any(recipe.loss.values()):
         raise ValueError(f"loss is {dict(recipe.loss)}; accepted: at least one weight above 0")
+    if steps.part not in ("all", "texture") or (steps.part == "texture" and not recipe.loss.get("grain")):
+        raise ValueError(f"training.part is {steps.part!r}; accepted: 'all', or 'texture' with loss.grain")
     if steps.precision not in ("auto", "32", "bf16"):
         raise ValueError(f"training.precision is {steps.precision!r}; accepted: 'auto', '32', 'bf16'")

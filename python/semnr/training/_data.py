@@ -42,9 +42,9 @@ class Synthetic:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         scenes, seed = recipe.scenes, recipe.training.seed
-        self.scenes = np.stack(
-            [_scenes.scene(seed, i, scenes.side, scenes.shares).astype(np.float16) for i in range(scenes.count)]
-        )
+        self.scenes = np.empty((scenes.count, scenes.side, scenes.side), np.float16)
+        for i in range(scenes.count):
+            self.scenes[i] = _scenes.scene(seed, i, scenes.side, scenes.shares, scenes.roughness)
 
     def __call__(self, rng: np.random.Generator) -> Batch:
         data, family = self.recipe.data, self.recipe.noise

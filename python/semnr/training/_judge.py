@@ -52,7 +52,8 @@ def synthetic(
     count, side = tiles or recipe.validation.tiles, recipe.validation.side
     seed = (recipe.training.seed if seed is None else seed) + HELD_OUT
     shares = {k: v for k, v in recipe.scenes.shares.items() if k != "blank"}  # nothing to score there
-    made = [_scenes.scene(seed, i, side, {kind: 1.0}) for i, kind in enumerate(_kinds(shares, count))]
+    rough = recipe.scenes.roughness
+    made = [_scenes.scene(seed, i, side, {kind: 1.0}, rough) for i, kind in enumerate(_kinds(shares, count))]
     scenes = torch.from_numpy(np.stack(made))[:, None]
     generator = torch.Generator().manual_seed(seed)
     changes: dict[str, Any] = {"kernel": kernel, "sigma": sigma or recipe.validation.sigma}

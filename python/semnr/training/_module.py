@@ -43,6 +43,10 @@ class Denoising(lightning.LightningModule):
                 )
             self.network.load_state_dict(found.state_dict())
         self.textured = bool(recipe.loss.get("grain"))
+        self.whole = recipe.training.part == "all"
+        if not self.whole:
+            self.network.grain = SemDenoiser(recipe.model).grain  # from nothing
+        self.network.network.requires_grad_(self.whole)
         self.network.grain.requires_grad_(self.textured)
         self.network.to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.training.average))
@@ -52,13 +56,15 @@ class Denoising(lightning.LightningModule):
         self.batches: Batches | None = None
 
     def training_step(self, batch: Mapping[str, Tensor], index: int) -> Tensor:
-        few = max(1, len(batch["noisy"]) // 4)
+        few = max(1, len(batch["noisy"]) // 4) if self.whole else len(batch["noisy"])
         if self.textured:
             plain, textured = self.network.both(batch["noisy"], batch["law"], few)
         else:
             plain = self.network.plain(batch["noisy"], batch["law"])
+        total, terms = plain.new_zeros(()), {}
         with torch.autocast(plain.device.type, enabled=False):
-            total, terms = self.loss(plain, batch)
+            if self.whole:
+                total, terms = self.loss(plain, batch)
             if self.textured:
                 asked, more = self.loss(textured, {name: v[:few] for name, v in batch.items()}, asked=True)
                 total = total + _ASKED * asked

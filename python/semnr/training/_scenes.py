@@ -21,24 +21,27 @@ SHARES: Mapping[str, float] = {
     "lines": 0.2, "holes": 0.1, "vias": 0.1, "metal": 0.16, "leaves": 0.15, "particles": 0.14, "porous": 0.08,
     "grain": 0.04, "blank": 0.03,
 }  # fmt: skip
+ROUGHNESS = 2.0
 _PURPOSE = 71  # of the seed: scenes of training have streams of their own
 
 
-def scene(seed: int, index: int, side: int, shares: Mapping[str, float] = SHARES) -> np.ndarray:
-    """Scene `index` of a seed: (side, side) float32 on 0..1."""
+def scene(
+    seed: int, index: int, side: int, shares: Mapping[str, float] = SHARES, roughness: float = ROUGHNESS
+) -> np.ndarray:
+    """Scene `index` of a seed: (side, side) float32 on 0..1. `roughness`: the largest LER sigma of patterns, in nm."""
     rng = stream(seed, _PURPOSE, index)
     names = list(shares)
     weights = np.array([shares[name] for name in names], float)
     kind = names[int(rng.choice(len(names), p=weights / weights.sum()))]
     fields = {"leaves": _leaves, "particles": _particles, "porous": _porous, "grain": _grain, "blank": _blank}
     made = fields.get(kind)
-    image = made(rng, side) if made else _pattern(rng, kind, side)
+    image = made(rng, side) if made else _pattern(rng, kind, side, roughness)
     if rng.random() < 0.5:
         image = image.T
     return np.ascontiguousarray(np.clip(image, 0, 1), np.float32)
 
 
-def _pattern(rng: np.random.Generator, kind: str, side: int) -> np.ndarray:
+def _pattern(rng: np.random.Generator, kind: str, side: int, roughness: float) -> np.ndarray:
     pixel = float(np.exp(rng.uniform(np.log(0.6), np.log(2.6))))
     pitch = {"lines": 48.0, "holes": 64.0, "vias": 64.0, "metal": 56.0}[kind] * float(np.exp(rng.uniform(-0.6, 0.7)))
     pitch = max(pitch, 7 * pixel)
@@ -64,7 +67,7 @@ def _pattern(rng: np.random.Generator, kind: str, side: int) -> np.ndarray:
         seed=[int(rng.integers(2**31)), 5],
         pitch_nm=pitch,
         cd_nm=pitch * float(rng.uniform(0.3, 0.7)),
-        ler_sigma_nm=float(rng.uniform(0, 2.0)),
+        ler_sigma_nm=float(rng.uniform(0, roughness)),
         correlation_nm=float(rng.uniform(5, 60)),
         hurst=float(rng.uniform(0.3, 0.9)),
         look=look,

@@ -105,6 +105,8 @@ class Grain(nn.Module):
     not pay for texture.
     """
 
+    taps: Tensor
+
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
         self.head = nn.Conv2d(features + 2 * _PIXELS, channels, 3, padding=1, bias=False)

@@ -294,6 +294,8 @@ def _line(points: np.ndarray) -> tuple[float, float, float]:
     level, variance, count = points
     if level.size < 3 or np.ptp(level) <= 0:
         return 0.0, float(np.average(variance, weights=count)), math.nan
+    middle = level.mean()
+    level = level - middle  # the fit must not feel a pedestal: 40,000 grey levels under a spread of 2
     fitted = np.full_like(variance, np.average(variance, weights=count))
     robust = np.ones_like(variance)
     design = np.stack([level, np.ones_like(level)], axis=1)
@@ -306,7 +308,7 @@ def _line(points: np.ndarray) -> tuple[float, float, float]:
         spread = 1.4826 * np.median(np.abs(relative)) + 0.01
         robust = 1 / np.maximum(1, np.abs(relative) / (1.5 * spread))
     chi2 = float((weight * (variance - gain * level - offset) ** 2).sum()) / max(1, level.size - 2)
-    return float(gain), float(offset), float(math.sqrt(chi2 * np.linalg.inv(normal)[0, 0]))
+    return float(gain), float(offset - gain * middle), float(math.sqrt(chi2 * np.linalg.inv(normal)[0, 0]))
 
 
 def _correlation(fields: Sequence[tuple[np.ndarray, ...]], keep: np.ndarray, model: NoiseModel) -> tuple[float, ...]:

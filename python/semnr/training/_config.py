@@ -128,13 +128,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, An
     if isinstance(recipe, Mapping):
         tables, name = {k: dict(v) for k, v in recipe.items()}, "recipe"
     else:
-        path = Path(recipe)
-        if path.suffix != ".toml":
-            path = RECIPES / f"{recipe}.toml"
-        if not path.is_file():
-            known = ", ".join(sorted(repr(p.stem) for p in RECIPES.glob("*.toml")))
-            raise FileNotFoundError(f"recipe {str(recipe)!r} does not exist; accepted: {known}, or a .toml file")
-        tables, name = tomllib.loads(path.read_text()), path.stem
+        tables, name = _read(recipe), Path(recipe).stem
     accepted = ("model", "noise", "scenes", "data", "training", "validation", "loss")
     for key, value in (changes or {}).items():
         table, _, entry = key.partition(".")
@@ -156,6 +150,21 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, An
     )
     _check(made)
     return made
+
+
+def _read(recipe: str | Path) -> dict[str, dict[str, Any]]:
+    """The tables of a recipe; what it has not are those of the one that it names as its `base`."""
+    path = Path(recipe)
+    if path.suffix != ".toml":
+        path = RECIPES / f"{recipe}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(repr(p.stem) for p in RECIPES.glob("*.toml")))
+        raise FileNotFoundError(f"recipe {str(recipe)!r} does not exist; accepted: {known}, or a .toml file")
+    own = tomllib.loads(path.read_text())
+    tables: dict[str, dict[str, Any]] = _read(own.pop("base")) if "base" in own else {}
+    for table, entries in own.items():
+        tables[table] = {**tables.get(table, {}), **entries} if isinstance(entries, dict) else entries
+    return tables
 
 
 def _of(kind: Any, table: str, tables: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -204,7 +213,10 @@ def _check(recipe: Recipe) -> None:
             raise ValueError(f"data.patch is {data.patch}; accepted with loss.{term}: at least {least}")
     if not any(recipe.loss.values()):
         raise ValueError(f"loss is {dict(recipe.loss)}; accepted: at least one weight above 0")
-    if steps.part not in ("all", "texture") or (steps.part == "texture" and not recipe.loss.get("grain")):
-        raise ValueError(f"training.part is {steps.part!r}; accepted: 'all', or 'texture' with loss.grain")
+    ready = recipe.loss.get("grain") and steps.start  # a part needs the rest to be trained
+    if steps.part != "all" and not (steps.part == "texture" and ready):
+        raise ValueError(
+            f"training.part is {steps.part!r}; accepted: 'all', or 'texture' with loss.grain and training.start"
+        )
     if steps.precision not in ("auto", "32", "bf16"):
         raise ValueError(f"training.precision is {steps.precision!r}; accepted: 'auto', '32', 'bf16'")

@@ -86,7 +86,7 @@ class TrainingLoss(nn.Module):
             elif name == "defects":
                 lost = _defects(out - target, batch["specks"][inner], batch["sigma"].float())
                 terms[name] = (1.0 if asked else _UNASKED_DEFECTS) * lost
-        total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        total = sum((self.weights[name] * term for name, term in terms.items()), out.new_zeros(()))
         return total, {name: term.detach() for name, term in terms.items()}
 
     def _texture(self, out: Tensor, target: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:

@@ -108,8 +108,8 @@ class Tools:
             return ends[0] + (ends[1] - ends[0]) * torch.rand(count, 1, 1, 1, generator=generator)
 
         sigma = torch.exp(uniform((math.log(family.sigma[0]), math.log(family.sigma[1]))))
-        few, correlation = uniform((0.0, 1.0)), uniform(family.correlation)
-        poisson = family.poisson[1] - (family.poisson[1] - family.poisson[0]) * few**2
+        below, correlation = uniform((0.0, 1.0)), uniform(family.correlation)
+        poisson = family.poisson[1] - (family.poisson[1] - family.poisson[0]) * below**2
         low = (2 * correlation - 1).clamp(min=0)
         row = uniform(family.row) * sigma * (torch.rand(count, 1, 1, 1, generator=generator) < 0.5)
         return Tools(

@@ -91,9 +91,7 @@ def _leaves(rng: np.random.Generator, side: int) -> np.ndarray:
         stretch = 1.0 if spheres else rng.uniform(0.3, 1.0)
         reach = radius + 3
         y, x = rng.uniform(-reach, side + reach, 2)
-        box = np.s_[
-            max(0, int(y - reach)) : max(0, int(y + reach) + 1), max(0, int(x - reach)) : max(0, int(x + reach) + 1)
-        ]
+        box = _around(y, x, reach)
         dy, dx = rows[box] - y, columns[box] - x
         if not dy.size:
             continue
@@ -113,6 +111,11 @@ def _leaves(rng: np.random.Generator, side: int) -> np.ndarray:
             body = level * (0.7 + 0.6 * slope**3) + rng.uniform(-0.15, 0.15) * (p / radius)
         image[box] += cover * (body.astype(np.float32) - image[box])
     return _beam(rng, image)
+
+
+def _around(y: float, x: float, reach: float) -> tuple[slice, ...]:
+    """The rows and columns within reach of a place."""
+    return tuple(slice(max(0, int(c - reach)), max(0, int(c + reach) + 1)) for c in (y, x))
 
 
 def _particles(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -141,8 +144,7 @@ def _particles(rng: np.random.Generator, side: int) -> np.ndarray:
         y, x = tries[free[0], 0]
         placed[n] = y, x, radius
         n += 1
-        reach = radius * (1 + oval) + 2
-        box = tuple(slice(max(0, int(c - reach)), max(0, int(c + reach) + 2)) for c in (y, x))
+        box = _around(y, x, radius * (1 + oval) + 3)
         dy, dx = rows[box] - y, columns[box] - x
         if not dy.size:
             continue

@@ -122,6 +122,15 @@ def test_a_damaged_tile_is_made_again(wafer: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(image, before[key])
 
 
+def test_the_command_says_what_the_scores_are(wafer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", "median", "--score", "--metrics", "psnr,ssim", "-q"]
+    assert main(["denoise", str(wafer), "--out", str(tmp_path / "clean.zarr"), *options]) == 0
+    said = capsys.readouterr().out
+    assert f"{TILES} of {TILES} tiles scored" in said
+    assert "psnr " in said
+    assert str(tmp_path / "clean-scores") in said
+
+
 def test_other_weights_of_the_same_name_do_not_go_on_with_a_run(wafer: Path, tmp_path: Path) -> None:
     import torch
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ._text import add_output_options, add_settings, print_json, settings
+from .score import describe as scores
 
 _MODELS = "gaussian, median, nlm (default), wavelet, tv, bm3d, semnr-small, or FILE.safetensors"
 
@@ -67,7 +68,11 @@ def describe(done: Any) -> str:
     settings = ", ".join(f"{name}={value}" for name, value in done.params.items() if value is not None)
     lines = [f"{done.model}({settings}): {counts.get('ok', 0)} of {counts['tiles']} tiles in {done.seconds:.1f} s"]
     if done.noise is not None:
-        lines.append(f"noise: {done.noise}")
+        lags = ", ".join(f"{lag:.2f}" for lag in done.noise.correlation)
+        lines.append(
+            f"noise: variance {done.noise.gain:.4g} · level {done.noise.offset:+.4g}"
+            + (f", correlation along the line {lags}" if lags else "")
+        )
     if not done.exact_tiling:
         lines.append("this model is not local: tiles of a mosaic may differ from the whole image at their seams")
     lines += [f"note: {remark}" for remark in done.remarks]
@@ -78,7 +83,7 @@ def describe(done: Any) -> str:
         lines.append(f"{done.kept} tiles were there already")
     lines.append(f"written to {done.out}")
     if done.run is not None:
-        lines += [f"scores: {done.run.path}", *([] if done.run.verdict is None else [str(done.run.verdict)])]
+        lines += [scores(done.run), *([] if done.run.verdict is None else [str(done.run.verdict)])]
     return "\n".join(lines)
 
 

@@ -44,7 +44,7 @@ def network(layout: Layout = SMALL, seed: int = 0) -> SemDenoiser:
     made = SemDenoiser(layout)
     with torch.no_grad():
         made.network.tail.weight.mul_(10)
-        made.grain.tail.weight.normal_(0, 1.0)
+        made.grain.look[-2].weight.normal_(0, 1.0)
     return made
 
 
@@ -85,9 +85,9 @@ def test_a_pixel_depends_on_no_more_than_the_stated_reach(layout: Layout) -> Non
 
 def test_the_small_model_keeps_its_budget_of_weights_and_multiplications() -> None:
     model = SemDenoiser()
-    assert model.parameter_count() == 796_128
+    assert model.parameter_count() == 785_956
     assert model.macs() == pytest.approx(62_232)
-    assert model.macs(textured=True) == pytest.approx(70_008)
+    assert model.macs(textured=True) == pytest.approx(67_448)
     counted = 0.0
     side = 64
 
@@ -102,6 +102,17 @@ def test_the_small_model_keeps_its_budget_of_weights_and_multiplications() -> No
     with torch.no_grad():
         model(torch.zeros(1, 1, side, side), torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]]))
     assert counted == pytest.approx(model.macs(textured=True))
+
+
+def test_the_bands_of_the_removed_noise_add_up_to_all_but_its_finest() -> None:
+    part = SemDenoiser().grain
+    x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    bands = part.bands(x)
+    expected = ndimage.gaussian_filter(x[0, 0].numpy(), 0.7, radius=8, mode="constant")
+    np.testing.assert_allclose(bands.sum(dim=1)[0], expected, atol=1e-5)
+    inner = part.bands(torch.ones(1, 1, 64, 64))[0, :, 16:-16, 16:-16]
+    torch.testing.assert_close(inner[-1], torch.ones(32, 32))  # a level is in the coarsest band alone
+    torch.testing.assert_close(inner[:-1], torch.zeros(3, 32, 32), rtol=0, atol=1e-6)
 
 
 def test_texture_is_given_back_by_a_part_that_the_rest_does_not_learn_from() -> None:
@@ -199,6 +210,18 @@ def test_the_shipped_network_denoises_in_half_precision_within_the_stated_error(
     for precision, bound in (("bfloat16", 0.03), ("float16", 0.004)):  # sigma of the noise, rms: as the docs state
         half = denoise(x, precision=precision, **options)
         assert np.sqrt(np.mean((half - full) ** 2)) < bound * estimate_noise(noisy((192, 256))).sigma()
+
+
+def test_edges_under_a_wide_beam_do_not_come_out_sharper() -> None:
+    from semnr._changes import columns
+
+    peaks = []
+    for seed in range(4):
+        scene = tile("lines" if seed % 2 else "holes", 384, seed=90 + seed)
+        x, y = scene.noisy(dtype="uint8"), np.rint(255 * scene.clean).astype("uint8")
+        d = denoise(x, model="semnr-small", data_range=255.0)
+        peaks.append(float(columns(x[None, None], d[None, None], y[None, None], data_range=255.0)["transfer_peak"][0]))
+    assert np.nanmedian(peaks) < 1.08, peaks  # what over_sharpening holds single tiles to is 1.12
 
 
 def test_asking_for_texture_keeps_more_of_it() -> None:
@@ -549,12 +572,14 @@ def test_each_term_of_the_loss_is_least_at_the_target() -> None:
     assert batch["specks"].abs().sum() > 0
     for term in TERMS["synthetic"]:
         loss = TrainingLoss({term: 1.0}, 8)
-        smooth = torch.nn.functional.avg_pool2d(batch["target"], 5, 1, 2)
+        worse = torch.nn.functional.avg_pool2d(batch["target"], 5, 1, 2)
+        if term == "sharpening":
+            worse = 2 * batch["target"] - worse
         asked = term == "grain"  # the others count either way
-        at, blurred = (float(loss(x, batch, asked)[0]) for x in (batch["target"], smooth))
+        at, away = (float(loss(x, batch, asked)[0]) for x in (batch["target"], worse))
         assert at < 0.02, term
-        assert blurred > at + 3e-4, term
-        x = smooth.clone().requires_grad_()
+        assert away > at + 3e-4, term
+        x = worse.clone().requires_grad_()
         loss(x, batch, asked)[0].backward()
         assert x.grad is not None
         assert torch.isfinite(x.grad).all(), term

@@ -30,10 +30,15 @@ CELL = 2  # pixels a side of a cell; the network works on cells
 _PIXELS = CELL * CELL
 _INPUTS = _PIXELS + 3  # the pixels of a cell, the noise's sigma (1 by construction), its correlations
 _ANSCOMBE = 3 / 8
-_GRAIN_REACH = 4  # cells: four convolutions
+_GRAIN_REACH = 4  # cells: two convolutions, and half of five for the mean
 _SHY = 2.0  # a fresh part gives back little: sigmoid(-2)
-_SMOOTH = torch.exp(-0.5 * (torch.arange(-2, 3) / 0.7) ** 2)  # px: below this, noise is all that texture could hide in
-_SMOOTH = _SMOOTH / _SMOOTH.sum()
+_BANDS = (
+    0.7,
+    1.2,
+    2.0,
+    3.2,
+)  # px: Gaussians that part the removed noise; below the first, texture cannot be told from it
+_MOST = 2.0  # of a band: what the finest one loses, the next makes up for
 _LIMIT = 1e4  # sigma units beyond which a pixel is no signal of a recording; keeps float32 and bfloat16 finite
 
 
@@ -100,29 +105,42 @@ class Block(nn.Module):
 class Grain(nn.Module):
     """What of the removed noise is to stay where faint texture may lie in it: (N, 4, h, w).
 
-    A share of it at each pixel, its finest part smoothed away: never more than was removed, so that texture cannot come
-    out stronger than it went in. Nothing flows back from here into the network before: who wants the least error does
-    not pay for texture.
+    A share of each band of it at each pixel, the finest band left out, so that noise costs least where texture is not.
+    Nothing flows back from here into the network before: who wants the least error does not pay for texture.
     """
 
     taps: Tensor
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
-        self.head = nn.Conv2d(features + 2 * _PIXELS, channels, 3, padding=1, bias=False)
-        self.block = Block(channels)
-        self.tail = nn.Conv2d(channels, _PIXELS, 3, padding=1, bias=False)
-        with torch.no_grad():
-            self.tail.weight.zero_()
-        self.register_buffer("taps", torch.outer(_SMOOTH, _SMOOTH)[None, None], persistent=False)
+        # with biases, unlike the rest: a share is bounded whatever it sees
+        self.look = nn.Sequential(
+            nn.Conv2d(features + 2 * _PIXELS, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, len(_BANDS), 1),
+            # a share of a neighbourhood: pixel by pixel it would follow the noise itself
+            nn.AvgPool2d(5, 1, 2, count_include_pad=False),
+        )
+        at = torch.arange(-CELL * _GRAIN_REACH, CELL * _GRAIN_REACH + 1)
+        taps = torch.exp(-0.5 * (at / torch.tensor(_BANDS)[:, None]) ** 2)
+        self.register_buffer("taps", (taps / taps.sum(dim=1, keepdim=True))[:, None, None], persistent=False)
 
     def forward(self, features: Tensor, cells: Tensor, removed: Tensor) -> Tensor:
         removed = removed.detach()
         seen = torch.cat([features.detach(), cells[:, :_PIXELS], removed], dim=1)
-        share = torch.sigmoid(self.tail(self.block(self.head(seen))) - _SHY)
-        pixels = functional.pixel_shuffle(removed, CELL)
-        smooth = functional.conv2d(pixels, self.taps.to(pixels.dtype), padding=self.taps.shape[-1] // 2)
-        return share * functional.pixel_unshuffle(smooth, CELL)
+        shares = _MOST * torch.sigmoid(self.look(seen) - _SHY)
+        shares = functional.interpolate(shares, scale_factor=CELL)
+        stays = shares * self.bands(functional.pixel_shuffle(removed, CELL))
+        return functional.pixel_unshuffle(stays.sum(dim=1, keepdim=True), CELL)
+
+    def bands(self, pixels: Tensor) -> Tensor:
+        """(N, 1, H, W) to (N, 4, H, W), fine to coarse."""
+        taps, n = self.taps.to(pixels.dtype), self.taps.shape[-1] // 2
+        smooth = functional.conv2d(pixels, taps, padding=(0, n))
+        smooth = functional.conv2d(smooth, taps.transpose(2, 3), padding=(n, 0), groups=len(_BANDS))
+        return torch.cat([smooth[:, :-1] - smooth[:, 1:], smooth[:, -1:]], dim=1)
 
 
 class Network(nn.Module):

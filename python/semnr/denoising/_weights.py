@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._network import SemDenoiser
 
-FORMAT = "semnr-denoiser-2"  # 2: stabilised pixels, texture by a part of its own
+FORMAT = "semnr-denoiser-3"  # 2: stabilised pixels, texture by a part of its own; 3: by bands of what was removed
 FOLDER = Path(__file__).with_name("models")
 
 

@@ -23,9 +23,12 @@ MODES = ("synthetic", "supervised", "noise2noise", "blind_spot")
 #: terms that make sense against each kind of target; a noisy target has the noise's own SSIM
 TERMS = {
     "synthetic": (
-        "charbonnier", "mse", "ssim", "fsim", "fsim_half", "gradient", "texture", "transfer", "grain", "defects",
+        "charbonnier", "mse", "ssim", "fsim", "fsim_half", "gradient", "texture", "transfer", "sharpening", "grain",
+        "defects",
     ),
-    "supervised": ("charbonnier", "mse", "ssim", "fsim", "fsim_half", "gradient", "texture", "transfer", "grain"),
+    "supervised": (
+        "charbonnier", "mse", "ssim", "fsim", "fsim_half", "gradient", "texture", "transfer", "sharpening", "grain",
+    ),
     "noise2noise": ("mse", "texture"),
     "blind_spot": ("mse",),
 }  # fmt: skip

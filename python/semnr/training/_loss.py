@@ -14,8 +14,12 @@ from semnr.losses import FSIMLoss, SSIMLoss
 
 _TYPICAL = 0.08  # noise that a patch's errors are scaled to
 _BANDS = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0))  # px: differences of Gaussians, fine to coarse
+_EDGES = (0.12, 0.16, 0.2, 0.25, 0.32)  # cycles a pixel: rings where an edge may come out sharper than it is
 _BLOCK = 32  # px: side of the blocks that transfer is taken over
 _KEPT = 0.95  # transfer of a patch that costs nothing
+_GRAIN_KEPT = (
+    0.98  # of its texture, where asked for: the last hundredths cost the most noise, and no guardrail needs them
+)
 _UNASKED = 0.03  # weight of that where no texture is asked for
 _UNASKED_DEFECTS = 0.25  # and of the defects' contrast there
 _STRUCTURE = 0.2  # share of the noise's band energy below which a block's structure does not count
@@ -39,9 +43,11 @@ class TrainingLoss(nn.Module):
         Evidence transfer of the patch as `semnr.evidence` takes it, squared where it falls short of 0.95: it costs
         nothing but where the denoiser would wipe structure out, and leaves some noise there. All of the weight stands
         where texture is asked for, a thirtieth where it is not: there it costs 0.3 dB.
+    sharpening
+        What of the transfer is above 1, squared, ring by ring of high frequency: edges sharper than they are.
     grain
-        (1 − T)² between the edges, in a finer band, where texture is asked for: for those who want it to stay, with the
-        noise that cannot be told from it.
+        (0.985 − T)² between the edges, in a finer band, where texture is asked for: for those who want it to stay, with
+        the noise that cannot be told from it.
     defects
         Squared relative error of each small defect's contrast, by projection of the error on its shape; a quarter of
         the weight where no texture is asked for.
@@ -81,6 +87,8 @@ class TrainingLoss(nn.Module):
                 terms[name] = self._texture(out, target, noisy, batch["sigma"].float())
             elif name == "transfer":
                 terms[name] = (1.0 if asked else _UNASKED) * _transfer(out, target, batch["sigma"].float())
+            elif name == "sharpening":
+                terms[name] = _sharpening(out, target, batch["sigma"].float())
             elif name == "grain" and asked:
                 terms[name] = _grain(out, target, batch["sigma"].float())
             elif name == "defects":
@@ -108,6 +116,26 @@ def _transfer(out: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
     return _short(_band(out, 1.0, 4.0), _band(target, 1.0, 4.0), sigma, _KEPT, 0.0).mean()
 
 
+def _sharpening(out: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
+    rows, columns, rings = _rings(*out.shape[-2:])
+    window = (rows[:, None] * columns).to(out)
+    d, r = (torch.fft.rfft2((v - v.mean(dim=(-2, -1), keepdim=True)) * window).flatten(1) for v in (out, target))
+    rings = rings.to(out)
+    energy = (r.real**2 + r.imag**2) @ rings
+    above = ((d.real * r.real + d.imag * r.imag) @ rings / energy.clamp(min=1e-9) - 1).clamp(0, 2)
+    z2 = energy / (sigma.reshape(-1, 1) ** 2 * (window**2).sum())
+    return (z2 / (z2 + 4) * above**2).mean()
+
+
+@functools.lru_cache(maxsize=8)
+def _rings(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A window along each axis, and (frequencies of rfft2, rings): which frequency lies in which ring."""
+    f = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)).flatten()
+    limits = torch.tensor(_EDGES)
+    rings = (f[:, None] >= limits[:-1]) & (f[:, None] < limits[1:])
+    return torch.hann_window(height), torch.hann_window(width), rings.float()
+
+
 def _grain(out: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
     smooth = _gaussian(target, 1.5)
     steep = torch.hypot(smooth.diff(dim=-1)[..., 1:, :], smooth.diff(dim=-2)[..., 1:])
@@ -116,7 +144,7 @@ def _grain(out: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
     limit = torch.maximum(0.25 * flat.amax(dim=1), flat.median(dim=1).values).reshape(-1, 1, 1, 1)
     calm = steep <= limit
     # texture that comes out stronger than it went in is invented: both ways count
-    return _short(_band(out, 1.0, 3.0) * calm, _band(target, 1.0, 3.0) * calm, sigma, 1.0, -2.0).mean()
+    return _short(_band(out, 1.0, 3.0) * calm, _band(target, 1.0, 3.0) * calm, sigma, _GRAIN_KEPT, -2.0).mean()
 
 
 def _short(d: Tensor, r: Tensor, sigma: Tensor, kept: float, least: float) -> Tensor:

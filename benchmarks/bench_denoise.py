@@ -302,16 +302,24 @@ def grating(k: int) -> tuple[Any, Image, Any]:
     return scene, scene.noisy(noise=noise, dtype="uint8"), find_edges(255 * scene.clean, orientation="vertical")
 
 
+def half(model: str) -> str:
+    return f"{model}, texture=0.5"
+
+
 def lines(model: str, tiles: int, sigma: float | None) -> dict[str, Any]:
     """Gratings at SNR 2 (step over pixel noise at its middle): CD bias, error of edge positions, edge PSD by octave.
 
     The truth is the same measurement on the clean image: the beam has smoothed the geometry in it (its own PSD from 16
     to 8 px is 0.6 of the geometry's), which no denoiser is to undo. `edge_rms_geometry` is against the geometry that
-    the image was rendered from. Errors are about each edge's mean; the mean is the CD's.
+    the image was rendered from. Errors are about each edge's mean; the mean is the CD's. Half of the texture is
+    asked for as well: noise left along the edge makes up in the PSD for what a least error shrinks.
     """
     out: dict[str, Any] = {}
     _methods.update(methods(model, sigma))
-    for name, rows in rows_of(_lines, ["clean", *methods(model, sigma)], range(tiles)).items():
+    _methods[half(model)] = lambda x: denoise(
+        x.astype(np.float64), model=model, data_range=255.0, tile=4096, workers=1, texture=0.5
+    )
+    for name, rows in rows_of(_lines, ["clean", *methods(model, sigma), half(model)], range(tiles)).items():
         good = [row for row in rows if row]
         if not good:
             out[name] = {"failed": len(rows)}
@@ -451,7 +459,7 @@ def _invented(job: tuple[str, int]) -> tuple[bool, bool]:
     tool = NoiseModel(dose=float(rng.uniform(40, 400)), row_noise=0.0)
     x = quantise(tool.apply(np.full((256, 256), level), rng), "uint8")
     before, after = (_discs(v.astype(np.float64)) for v in (x, _methods[job[0]](x)))
-    there = np.abs(after) > 2 * estimate_noise(x).sigma()
+    there = np.abs(after) > 2 * x.std()
     shown = np.where(after > 0, ndimage.maximum_filter(before, 5), -ndimage.minimum_filter(before, 5))
     return bool(there.any()), bool((there & (np.abs(after) > shown)).any())
 
@@ -460,7 +468,7 @@ def _discs(x: Image) -> Image:
     """Mean of a disc of 4 px over its surroundings, around each pixel whose disc lies in the image."""
     disc = np.hypot(*np.mgrid[-3:4, -3:4]) <= 2
     raised: Image = ndimage.convolve(
-        x - ndimage.median_filter(x, 31, mode="nearest"), disc / disc.sum(), mode="nearest"
+        x - ndimage.uniform_filter(x, 31, mode="nearest"), disc / disc.sum(), mode="nearest"
     )
     return raised
 
@@ -642,8 +650,9 @@ def bars(found: dict[str, Any]) -> str:
         rows.append(f"| {asked} | {measured} | {'met' if met else '**missed**'} |")
 
     def peers(table: dict[str, Any], key: str) -> dict[str, float]:
-        ours = ("noisy", "clean", model, f"{model}, texture=1")
-        return {name: r[key] for name, r in table.items() if name not in ours and key in r}
+        return {
+            name: r[key] for name, r in table.items() if not name.startswith(("noisy", "clean", model)) and key in r
+        }
 
     if "mean" in found.get("real", {}):
         own, others = found["real"]["mean"][model], found["real"]["mean"]
@@ -680,8 +689,12 @@ def bars(found: dict[str, Any]) -> str:
         best = min(peers(table, "edge_rms").items(), key=lambda item: item[1])
         row("edge-position error below every peer's", f"{own['edge_rms']:.3f} px; {best[0]} {best[1]:.3f}",
             own["edge_rms"] < best[1])  # fmt: skip
+        other = found["lines"][half(model)]
         for band, ratio in own["psd"].items():
             row(f"edge PSD within 15 % of the truth, {band}", f"{ratio:.2f}", abs(ratio - 1) <= 0.15)
+        worst = max(other["psd"].values(), key=lambda ratio: abs(ratio - 1))
+        row(f"the same with `texture=0.5`, every octave (edge error {other['edge_rms']:.3f} px)", f"worst {worst:.2f}",
+            abs(worst - 1) <= 0.15)  # fmt: skip
     if "defects" in found:
         own = found["defects"][model]
         row("defects of 4 px, 5 σ: ≥ 80 % kept in ≥ 95 %", f"{own['kept_5_sigma']:.1%} of {own['n']}",
@@ -773,7 +786,7 @@ def main() -> None:
         "synthetic": lambda: synthetic(model, 4 if q else 8, 0 if q else 192, sigma, dists),
         "lines": lambda: lines(model, 2 if q else 10, sigma),
         "defects": lambda: defects(model, 4 if q else 12, 0 if q else 188, sigma),
-        "invented": lambda: invented(model, 4 if q else 100, 6 if q else 900, sigma),
+        "invented": lambda: invented(model, 4 if q else 20, 6 if q else 980, sigma),
         "texture": lambda: texture(model, 4 if q else 24),
         "memory": lambda: memory(model, (2000, 4000) if q else (4000, 20000)),
         "speed": lambda: speed(model, 1024 if q else 2048),

@@ -735,6 +735,10 @@ def into_card(found: dict[str, Any]) -> Path:
         "spectrum. "
         + ("" if found["dists"] else "DISTS has no calibrated weights here: the area is that of four axes. ")
         + "T: evidence transfer; CNR: of fixed noise."
+        # a part that was carried over by hand, the network's shape being the same
+        + "".join(
+            f" The part {part!r} was measured with the former weights." for part in found.get("former_weights", ())
+        )
     )
     path.write_text(f"{text}\n\n{HEADING}\n\n{about}\n\n{bars(found)}\n\n{tables(found)}\n")
     return path

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import ndimage
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 import semnr
 from semnr import _axes
@@ -56,21 +56,22 @@ Image = np.ndarray
 Method = Callable[[Image], Image]  # 8-bit image in, float64 image on 0..255 out
 
 
+def by(name: str, **options: Any) -> Method:
+    """`semnr.denoise` of whole images."""
+    return lambda x: denoise(x.astype(np.float64), model=name, data_range=255.0, tile=4096, workers=1, **options)
+
+
 def methods(model: str, bm3d_sigma: float | None) -> dict[str, Method]:
     """Each denoiser as a function; peers that are not installed are named and left out."""
-
-    def classical(name: str, **options: Any) -> Method:
-        return lambda x: denoise(x.astype(np.float64), model=name, data_range=255.0, tile=4096, workers=1, **options)
-
     found: dict[str, Method] = {"noisy": lambda x: x.astype(np.float64)}
-    found |= {"wavelet (scikit-image's rule)": classical("wavelet"), "nlm (scikit-image)": classical("nlm")}
+    found |= {"wavelet (scikit-image's rule)": by("wavelet"), "nlm (scikit-image)": by("nlm")}
     if bm3d_module() is not None:
         sigmas = PLAIN if bm3d_sigma is None else (bm3d_sigma,)
         for sigma in sigmas:
             found[f"bm3d plain, sigma {sigma:.2f}"] = lambda x, s=sigma: plain_bm3d(x, s)
-        found["bm3d tuned"] = classical("bm3d")
+        found["bm3d tuned"] = by("bm3d")
     found = {name: method for name, method in found.items() if not (left_out and name.startswith(left_out))}
-    return found | {model: classical(model), f"{model}, texture=1": classical(model, texture=1.0)}
+    return found | {model: by(model), f"{model}, texture=1": by(model, texture=1.0)}
 
 
 _methods: dict[str, Method] = {}
@@ -140,17 +141,6 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def _all_nan(rows: list[dict[str, float]], key: str) -> bool:
     return all(math.isnan(row[key]) for row in rows)
-
-
-def interval(count: int, n: int) -> tuple[float, float]:
-    """Clopper and Pearson's 95 % interval of a share."""
-    low = float(beta.ppf(0.025, count, n - count + 1)) if count else 0.0
-    return low, float(beta.ppf(0.975, count + 1, n - count)) if count < n else 1.0
-
-
-def bound(count: int, n: int) -> float:
-    """What a share is below, with 95 % confidence: none of 1,000 proves 0.3 %."""
-    return float(beta.ppf(0.95, count + 1, n - count)) if count < n else 1.0
 
 
 # --- real pairs
@@ -265,7 +255,8 @@ def synthetic(model: str, tiles: int, more: int, sigma: float | None, dists: boo
             low = sum(t < 0.88 for t in transfer)
             table[name] = mean(rows) | {
                 "transfer": float(np.mean(transfer)), "transfer_low": low / len(transfer),
-                "transfer_low_interval": interval(low, len(transfer)), "tiles": len(rows), "judged": len(transfer),
+                "transfer_low_interval": binomtest(low, len(transfer)).proportion_ci(),
+                "tiles": len(rows), "judged": len(transfer),
             }  # fmt: skip
             print(f"synthetic, {family}: {name}: {show(table[name])}", flush=True)
         out[family] = table
@@ -316,9 +307,7 @@ def lines(model: str, tiles: int, sigma: float | None) -> dict[str, Any]:
     """
     out: dict[str, Any] = {}
     _methods.update(methods(model, sigma))
-    _methods[half(model)] = lambda x: denoise(
-        x.astype(np.float64), model=model, data_range=255.0, tile=4096, workers=1, texture=0.5
-    )
+    _methods[half(model)] = by(model, texture=0.5)
     for name, rows in rows_of(_lines, ["clean", *methods(model, sigma), half(model)], range(tiles)).items():
         good = [row for row in rows if row]
         if not good:
@@ -419,7 +408,7 @@ def defects(model: str, tiles: int, more: int, sigma: float | None) -> dict[str,
         good = int((five >= 0.8).sum())
         out[name] = {
             "n": len(five), "mean_3_sigma": float(three.mean()), "mean_5_sigma": float(five.mean()),
-            "kept_5_sigma": good / len(five), "kept_5_sigma_interval": interval(good, len(five)),
+            "kept_5_sigma": good / len(five), "kept_5_sigma_interval": binomtest(good, len(five)).proportion_ci(),
             "least_5_sigma": float(five.min()),
         }  # fmt: skip
         print(f"defects: {name}: {show(out[name])}", flush=True)
@@ -448,7 +437,8 @@ def invented(model: str, tiles: int, more: int, sigma: float | None) -> dict[str
         rows[name] += rows_of(_invented, [name], range(tiles, tiles + more))[name]
     for name, found in rows.items():
         left, made = (sum(row[k] for row in found) for k in (0, 1))
-        out[name] = {"n": len(found), "left": left, "made": made, "made_up_to": bound(made, len(found))}
+        bound = binomtest(made, len(found)).proportion_ci(0.9).high  # one side of it: none of 1,000 proves 0.3 %
+        out[name] = {"n": len(found), "left": left, "made": made, "made_up_to": bound}
         print(f"invented: {name}: {show(out[name])}", flush=True)
     return out
 
@@ -467,10 +457,8 @@ def _invented(job: tuple[str, int]) -> tuple[bool, bool]:
 def _discs(x: Image) -> Image:
     """Mean of a disc of 4 px over its surroundings, around each pixel whose disc lies in the image."""
     disc = np.hypot(*np.mgrid[-3:4, -3:4]) <= 2
-    raised: Image = ndimage.convolve(
-        x - ndimage.uniform_filter(x, 31, mode="nearest"), disc / disc.sum(), mode="nearest"
-    )
-    return raised
+    around = ndimage.uniform_filter(x, 31, mode="nearest")
+    return np.asarray(ndimage.convolve(x - around, disc / disc.sum()))[3:-3, 3:-3]
 
 
 # --- texture
@@ -480,10 +468,7 @@ ASKED = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def texture(model: str, tiles: int) -> dict[str, Any]:
     """What asking for texture costs and keeps, on tiles with faint grain between the edges (the wafers' own)."""
-    for share in ASKED:
-        _methods[str(share)] = lambda x, share=share: denoise(
-            x.astype(np.float64), model=model, data_range=255.0, workers=1, texture=share
-        )
+    _methods.update({str(share): by(model, texture=share) for share in ASKED})
     rows = rows_of(_texture, map(str, ASKED), range(tiles))
     for share, found in rows.items():
         print(f"texture {share}: {show(mean(found))}", flush=True)
@@ -735,10 +720,6 @@ def into_card(found: dict[str, Any]) -> Path:
         "spectrum. "
         + ("" if found["dists"] else "DISTS has no calibrated weights here: the area is that of four axes. ")
         + "T: evidence transfer; CNR: of fixed noise."
-        # a part that was carried over by hand, the network's shape being the same
-        + "".join(
-            f" The part {part!r} was measured with the former weights." for part in found.get("former_weights", ())
-        )
     )
     path.write_text(f"{text}\n\n{HEADING}\n\n{about}\n\n{bars(found)}\n\n{tables(found)}\n")
     return path

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import ndimage
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 from semnr import residual_tests, without_reference
 from semnr.denoising import denoise
@@ -54,12 +54,6 @@ STRONG: dict[str, dict[str, float]] = {
     "median": {"size": 11},
     "gaussian": {"sigma": 4.0},
 }
-
-
-def interval(count: int, n: int) -> tuple[float, float]:
-    """Clopper and Pearson's 95 % interval of a share."""
-    low = float(beta.ppf(0.025, count, n - count + 1)) if count else 0.0
-    return low, float(beta.ppf(0.975, count + 1, n - count)) if count < n else 1.0
 
 
 def bump(shape: str) -> np.ndarray:
@@ -121,7 +115,7 @@ class Table:
         for case, (n, *counts) in self.rows.items():
             row: dict[str, Any] = {"case": case, "n": n}
             for name, count in zip(names, counts, strict=True):
-                low, high = interval(count, n)
+                low, high = binomtest(count, n).proportion_ci()
                 row[name] = {"share": count / n, "low": low, "high": high}
             out.append(row)
         return out
@@ -248,7 +242,7 @@ def psnr_table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for frames in ("three", "two"):
             errors = np.array([r[frames] - r["true"] for r in chosen])
             hits = int((np.abs(errors) <= 0.2).sum())
-            low, high = interval(hits, len(chosen))
+            low, high = binomtest(hits, len(chosen)).proportion_ci()
             row[frames] = {"share": hits / len(chosen), "low": low, "high": high}
             row[f"{frames}_rms"] = float(np.sqrt(np.nanmean(errors**2)))
             row[f"{frames}_bias"] = float(np.nanmean(errors))

@@ -32,12 +32,8 @@ _INPUTS = _PIXELS + 3  # the pixels of a cell, the noise's sigma (1 by construct
 _ANSCOMBE = 3 / 8
 _GRAIN_REACH = 4  # cells: two convolutions, and half of five for the mean
 _SHY = 2.0  # a fresh part gives back little: sigmoid(-2)
-_BANDS = (
-    0.7,
-    1.2,
-    2.0,
-    3.2,
-)  # px: Gaussians that part the removed noise; below the first, texture cannot be told from it
+# px: Gaussians that part the removed noise; below the first, texture cannot be told from it
+_BANDS = (0.7, 1.2, 2.0, 3.2)
 _MOST = 2.0  # of a band: what the finest one loses, the next makes up for
 _LIMIT = 1e4  # sigma units beyond which a pixel is no signal of a recording; keeps float32 and bfloat16 finite
 
@@ -105,7 +101,7 @@ class Block(nn.Module):
 class Grain(nn.Module):
     """What of the removed noise is to stay where faint texture may lie in it: (N, 4, h, w).
 
-    A share of each band of it at each pixel, the finest band left out, so that noise costs least where texture is not.
+    A share of each band of it in each neighbourhood, at most twice the band; what is finer than all bands stays out.
     Nothing flows back from here into the network before: who wants the least error does not pay for texture.
     """
 

@@ -17,9 +17,7 @@ _BANDS = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0))  # px: differences of Gaussians, f
 _EDGES = (0.12, 0.16, 0.2, 0.25, 0.32)  # cycles a pixel: rings where an edge may come out sharper than it is
 _BLOCK = 32  # px: side of the blocks that transfer is taken over
 _KEPT = 0.95  # transfer of a patch that costs nothing
-_GRAIN_KEPT = (
-    0.98  # of its texture, where asked for: the last hundredths cost the most noise, and no guardrail needs them
-)
+_GRAIN_KEPT = 0.98  # of its texture, where asked for: the last hundredths cost the most noise
 _UNASKED = 0.03  # weight of that where no texture is asked for
 _UNASKED_DEFECTS = 0.25  # and of the defects' contrast there
 _STRUCTURE = 0.2  # share of the noise's band energy below which a block's structure does not count
@@ -46,7 +44,7 @@ class TrainingLoss(nn.Module):
     sharpening
         What of the transfer is above 1, squared, ring by ring of high frequency: edges sharper than they are.
     grain
-        (0.985 − T)² between the edges, in a finer band, where texture is asked for: for those who want it to stay, with
+        (0.98 − T)² between the edges, in a finer band, where texture is asked for: for those who want it to stay, with
         the noise that cannot be told from it.
     defects
         Squared relative error of each small defect's contrast, by projection of the error on its shape; a quarter of
@@ -117,10 +115,8 @@ def _transfer(out: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _sharpening(out: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
-    rows, columns, rings = _rings(*out.shape[-2:])
-    window = (rows[:, None] * columns).to(out)
+    window, rings = (v.to(out) for v in _rings(*out.shape[-2:]))
     d, r = (torch.fft.rfft2((v - v.mean(dim=(-2, -1), keepdim=True)) * window).flatten(1) for v in (out, target))
-    rings = rings.to(out)
     energy = (r.real**2 + r.imag**2) @ rings
     above = ((d.real * r.real + d.imag * r.imag) @ rings / energy.clamp(min=1e-9) - 1).clamp(0, 2)
     z2 = energy / (sigma.reshape(-1, 1) ** 2 * (window**2).sum())
@@ -128,12 +124,12 @@ def _sharpening(out: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def _rings(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A window along each axis, and (frequencies of rfft2, rings): which frequency lies in which ring."""
+def _rings(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """A window, and (frequencies of rfft2, rings): which frequency lies in which ring."""
     f = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)).flatten()
     limits = torch.tensor(_EDGES)
     rings = (f[:, None] >= limits[:-1]) & (f[:, None] < limits[1:])
-    return torch.hann_window(height), torch.hann_window(width), rings.float()
+    return torch.outer(torch.hann_window(height), torch.hann_window(width)), rings.float()
 
 
 def _grain(out: Tensor, target: Tensor, sigma: Tensor) -> Tensor:

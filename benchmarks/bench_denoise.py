@@ -36,15 +36,15 @@ from scipy import ndimage
 from scipy.stats import binomtest
 
 import semnr
-from semnr import _axes
-from semnr._changes import columns
 from semnr.denoising import denoise, estimate_noise
-from semnr.denoising._tiled import default_workers
+from semnr.denoising.tiled import default_workers
 from semnr.metrology import edge_psd, find_edges
-from semnr.scoring._run import machine
+from semnr.profiles import radar
+from semnr.runs.run import machine
 from semnr.synth import Defect, Look, NoiseModel, tile
 from semnr.synth.noise import quantise
-from semnr.training._noise import correlated
+from semnr.training.noise import correlated
+from semnr.trust.changes import columns
 
 RESULTS = Path(__file__).parent / "results" / "denoise.json"
 PATTERNS = ("lines", "holes", "vias", "metal")
@@ -132,7 +132,7 @@ def scores(candidate: Image, reference: Image, noisy: Image, sigma: float, dists
     row = {"psnr": psnr if psnr < 100 else math.nan}  # the clean image itself has none
     row |= {"ssim": float(p.ssim[0]), "fsim": float(p.fsim[0])}
     row |= {"cnr_fixed_noise": float(p.cnr_fixed_noise[0]), "dists": float(p.dists[0]) if dists else math.nan}
-    return row | {"area": float(_axes.area(list(axes.values())))}
+    return row | {"area": float(radar.area(list(axes.values())))}
 
 
 def mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -520,7 +520,7 @@ def speed(model: str, side: int) -> dict[str, Any]:
     for _ in range(10):
         a @ a
     out["matrix_gmacs_per_second"] = 10 * 1024**3 / 1e9 / (time.perf_counter() - started)
-    from semnr.denoising._weights import load
+    from semnr.denoising.weights import load
 
     out |= {"megapixels_per_second": rates, "macs_per_pixel": load(model).network.macs()}
     for name, rate in rates.items():
@@ -707,7 +707,7 @@ HEADING = "## Beside classical denoisers"
 
 def into_card(found: dict[str, Any]) -> Path:
     """Put the tables into the card of the shipped weights, in place of those of an earlier run."""
-    from semnr.denoising._weights import SHIPPED
+    from semnr.denoising.weights import SHIPPED
 
     path = SHIPPED[found["model"]].path.with_suffix(".md")
     machine = found["machine"]
@@ -748,7 +748,7 @@ def main() -> None:
             print(f"card: {into_card(found)}")
         return
     warnings.filterwarnings("ignore", message=".*non-commercial.*|outside the training noise family.*")
-    from semnr.training._judge import dists_there
+    from semnr.training.judge import dists_there
 
     global left_out
     left_out = tuple(filter(None, args.without.split(",")))
@@ -756,7 +756,7 @@ def main() -> None:
     if not dists:
         print("DISTS: no calibrated weights (semnr weights fetch vgg16); the area is that of four axes")
     model = args.model
-    from semnr.denoising._weights import load
+    from semnr.denoising.weights import load
 
     found: dict[str, Any] = {"model": model, "sha256": load(model).sha256, "seed": SEEDS, "dists": dists}
     keep = not q and not left_out

@@ -23,10 +23,10 @@ from scipy import ndimage
 
 from semnr.guarding import DEFAULT_RULES, tile_flags
 from semnr.stress import FAULTS
-from semnr.stress._faults import kept_contrast, probes
-from semnr.stress._measure import measure
-from semnr.stress._run import KEEP_NOISE, _undone, applied
-from semnr.stress._scenes import Scenes, scenes_of
+from semnr.stress.faults import kept_contrast, probes
+from semnr.stress.measure import measure
+from semnr.stress.run import KEEP_NOISE, _undone, applied
+from semnr.stress.scenes import Scenes, scenes_of
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "trust.json", HERE.parent / "docs" / "trust.md"

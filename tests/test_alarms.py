@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import semnr
-from semnr.scoring._alarms import Alarms, read_alarms
+from semnr.scoring.alarms import Alarms, read_alarms
 
 
 def sounded(folder, rules, rows, **options) -> list[dict]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cases
-from semnr._cli import main
+from semnr.cli import main
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from semnr._cli import main
+from semnr.cli import main
 from semnr.demo import run_demo
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import semnr
-from semnr._cli import main
+from semnr.cli import main
 from semnr.denoising import denoise, fuse
-from semnr.denoising._source import Work
-from semnr.denoising._tiled import as_dtype
+from semnr.denoising.over_tiles import Work
+from semnr.denoising.tiled import as_dtype
 from semnr.synth import tile
 from semnr.tiles import TileKey, create_tiles
 
@@ -134,13 +134,13 @@ def test_the_command_says_what_the_scores_are(wafer: Path, tmp_path: Path, capsy
 def test_other_weights_of_the_same_name_do_not_go_on_with_a_run(wafer: Path, tmp_path: Path) -> None:
     import torch
 
-    from semnr.denoising import _weights
-    from semnr.denoising._network import Layout, SemDenoiser
+    from semnr.denoising import weights
+    from semnr.denoising.network import Layout, SemDenoiser
 
     path = tmp_path / "w.safetensors"
     for seed in (0, 1):
         torch.manual_seed(seed)
-        digest = _weights.save(SemDenoiser(Layout((4, 4), (1,), 1, 4)), path, family={}, about={})
+        digest = weights.save(SemDenoiser(Layout((4, 4), (1,), 1, 4)), path, family={}, about={})
         if seed == 0:
             first = denoise(wafer, tmp_path / "clean.zarr", model=str(path))
             assert first.weights == digest

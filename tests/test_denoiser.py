@@ -17,7 +17,6 @@ from scipy import ndimage
 import semnr
 from semnr.denoising import (
     NoiseModel,
-    _weights,
     denoise,
     denoise_frames,
     drift,
@@ -26,12 +25,13 @@ from semnr.denoising import (
     export_onnx,
     fuse,
 )
-from semnr.denoising._family import figures, remarks
-from semnr.denoising._network import Layout, SemDenoiser
+from semnr.denoising import weights as weight_files
+from semnr.denoising.network import Layout, SemDenoiser
+from semnr.noise.family import figures, remarks
 from semnr.synth import NoiseModel as Recording
 from semnr.synth import tile
 from semnr.tiles import TileKey, create_tiles
-from semnr.training._noise import KERNELS, Family, Tools, correlated, second_lag
+from semnr.training.noise import KERNELS, Family, Tools, correlated, second_lag
 from semnr_kernels._errors import WeightsUnavailable
 
 SMALL = Layout((8, 16), (1,), 1)
@@ -51,7 +51,7 @@ def network(layout: Layout = SMALL, seed: int = 0) -> SemDenoiser:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    _weights.save(network(), path, family=WIDE, about={"name": "untrained"})
+    weight_files.save(network(), path, family=WIDE, about={"name": "untrained"})
     return path
 
 
@@ -213,7 +213,7 @@ def test_the_shipped_network_denoises_in_half_precision_within_the_stated_error(
 
 
 def test_edges_under_a_wide_beam_do_not_come_out_sharper() -> None:
-    from semnr._changes import columns
+    from semnr.trust.changes import columns
 
     peaks = []
     for seed in range(4):
@@ -250,7 +250,7 @@ def test_batches_give_what_single_windows_give(weights: Path, options: dict[str,
 def test_a_batch_that_fails_fails_in_every_thread_that_waits_for_it() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    from semnr.denoising._batches import Batches
+    from semnr.denoising.batches import Batches
 
     sizes: list[int] = []
 
@@ -317,7 +317,7 @@ def test_levels_that_are_cut_off_do_not_explode(bright: bool, level: float) -> N
 
 def test_an_input_outside_the_training_family_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "narrow.safetensors"
-    _weights.save(network(), path, family={"correlation": (0.0, 0.2)}, about={})
+    weight_files.save(network(), path, family={"correlation": (0.0, 0.2)}, about={})
     with pytest.warns(UserWarning, match="outside the training noise family: correlation .* trained on 0 to 0.2"):
         denoise(noisy(), model=str(path))
     with create_tiles(tmp_path / "in.zarr", count=2, roles=("noisy",)) as writer:
@@ -350,7 +350,7 @@ def test_figures_of_the_family_do_not_depend_on_gain_and_offset() -> None:
 
 
 def test_weights_come_back_as_they_were_saved(weights: Path) -> None:
-    loaded = _weights.load(weights)
+    loaded = weight_files.load(weights)
     assert loaded.network.layout == SMALL
     assert loaded.family == WIDE
     for name, value in network().state_dict().items():
@@ -359,7 +359,7 @@ def test_weights_come_back_as_they_were_saved(weights: Path) -> None:
 
 def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     paths = [tmp_path / f"{k}.safetensors" for k in range(2)]
-    digests = {_weights.save(network(), path, family=WIDE, about={"a": 1, "b": 2}) for path in paths}
+    digests = {weight_files.save(network(), path, family=WIDE, about={"a": 1, "b": 2}) for path in paths}
     assert len(digests) == 1
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
@@ -378,7 +378,7 @@ def damaged(path: Path, how: str, source: Path) -> None:
         model = network()
         with torch.no_grad():
             model.network.head.weight[0, 0, 0, 0] = torch.nan
-        _weights.save(model, path, family={}, about={})
+        weight_files.save(model, path, family={}, about={})
 
 
 @pytest.mark.parametrize("how", ["cut", "text", "foreign", "nan", "missing"])
@@ -390,37 +390,39 @@ def test_weights_that_are_none_are_refused_by_name(tmp_path: Path, weights: Path
 
 
 def test_shipped_weights_have_the_published_checksum(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for shipped in _weights.SHIPPED.values():
-        assert _weights.load(next(k for k, v in _weights.SHIPPED.items() if v is shipped)).sha256 == shipped.sha256
-    monkeypatch.setattr(_weights, "FOLDER", weights.parent)
-    monkeypatch.setitem(_weights.SHIPPED, "semnr-small", _weights.Shipped(weights.name, "0" * 64, ""))
+    for shipped in weight_files.SHIPPED.values():
+        assert (
+            weight_files.load(next(k for k, v in weight_files.SHIPPED.items() if v is shipped)).sha256 == shipped.sha256
+        )
+    monkeypatch.setattr(weight_files, "FOLDER", weights.parent)
+    monkeypatch.setitem(weight_files.SHIPPED, "semnr-small", weight_files.Shipped(weights.name, "0" * 64, ""))
     with pytest.raises(WeightsUnavailable, match="damaged or altered"):
         denoise(noisy(), model="semnr-small")
-    found = _weights.load(weights).sha256
-    monkeypatch.setitem(_weights.SHIPPED, "semnr-small", _weights.Shipped(weights.name, found, ""))
+    found = weight_files.load(weights).sha256
+    monkeypatch.setitem(weight_files.SHIPPED, "semnr-small", weight_files.Shipped(weights.name, found, ""))
     np.testing.assert_array_equal(denoise(noisy(), model="semnr-small"), denoise(noisy(), model=str(weights)))
 
 
 def test_weights_are_shipped_with_their_card_and_checksum(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_weights, "FOLDER", tmp_path / "models")
-    monkeypatch.setattr(_weights, "SHIPPED", {})
+    monkeypatch.setattr(weight_files, "FOLDER", tmp_path / "models")
+    monkeypatch.setattr(weight_files, "SHIPPED", {})
     run = tmp_path / "run"
     run.mkdir()
     with pytest.raises(WeightsUnavailable, match="no candidate passed"):
-        _weights.ship(run, "semnr-small")
+        weight_files.ship(run, "semnr-small")
     (run / "best.safetensors").write_bytes(weights.read_bytes())
     (run / "card.md").write_text("card")
-    _weights.ship(run, "semnr-small", "a summary")
-    registry = _weights._registry()
-    assert registry["semnr-small"].sha256 == _weights.load(weights).sha256
+    weight_files.ship(run, "semnr-small", "a summary")
+    registry = weight_files._registry()
+    assert registry["semnr-small"].sha256 == weight_files.load(weights).sha256
     assert (tmp_path / "models" / "semnr-small.md").read_text() == "card"
     np.testing.assert_array_equal(denoise(noisy(), model="semnr-small"), denoise(noisy(), model=str(weights)))
 
 
 def test_a_model_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(_weights.SHIPPED, "semnr-small", raising=False)
+    monkeypatch.delitem(weight_files.SHIPPED, "semnr-small", raising=False)
     with pytest.raises(WeightsUnavailable, match="semnr train denoiser"):
         semnr.denoise(noisy(), model="semnr-small")
 
@@ -433,7 +435,7 @@ def test_onnx_gives_what_the_network_gives(tmp_path: Path, weights: Path) -> Non
     facts = json.loads(session.get_modelmeta().custom_metadata_map["semnr"])
     assert facts["halo"] == SMALL.halo
     assert facts["law"] == ["gain", "offset", "floor", "centre", "correlation_1", "correlation_2", "texture"]
-    model = _weights.load(weights).network
+    model = weight_files.load(weights).network
     law = np.array([[0.02, 1e-4, 1e-4, 0.3, 0.4, 0.2, 0.5]] * 2, np.float32)
     for shape in ((2, 1, 64, 64), (2, 1, 36, 100)):  # not the size it was exported with
         x = np.random.default_rng(0).random(shape, np.float32)
@@ -563,9 +565,9 @@ def test_a_family_that_cannot_be_is_refused(given: dict[str, Any]) -> None:
 
 
 def test_each_term_of_the_loss_is_least_at_the_target() -> None:
-    from semnr.training._config import TERMS, load_recipe
-    from semnr.training._data import Batches
-    from semnr.training._loss import TrainingLoss
+    from semnr.training.config import TERMS, load_recipe
+    from semnr.training.data import Batches
+    from semnr.training.loss import TrainingLoss
 
     large = {"scenes.count": 4, "data.batch": 4, "scenes.side": 128, "data.patch": 128}
     batch = next(iter(Batches(load_recipe("toy", large))))
@@ -587,7 +589,7 @@ def test_each_term_of_the_loss_is_least_at_the_target() -> None:
 
 
 def test_a_wiped_out_defect_costs_and_a_kept_one_does_not() -> None:
-    from semnr.training._loss import _defects
+    from semnr.training.loss import _defects
 
     shape = torch.zeros(1, 2, 32, 32)
     shape[0, 0, 10:14, 10:14] = 0.3
@@ -600,7 +602,7 @@ def test_a_wiped_out_defect_costs_and_a_kept_one_does_not() -> None:
 
 
 def test_a_hidden_pixel_and_its_neighbours_on_the_line_are_not_seen() -> None:
-    from semnr.training._data import hide
+    from semnr.training.data import hide
 
     x = torch.arange(64 * 64, dtype=torch.float32).reshape(1, 1, 64, 64)
     hidden, where = hide(x, 0.002, 3, np.random.default_rng(0))
@@ -627,14 +629,14 @@ def test_a_hidden_pixel_and_its_neighbours_on_the_line_are_not_seen() -> None:
     ],
 )
 def test_a_recipe_with_a_mistake_is_refused_before_anything_runs(changes: dict[str, Any], message: str) -> None:
-    from semnr.training._config import load_recipe
+    from semnr.training.config import load_recipe
 
     with pytest.raises(ValueError, match=message):
         load_recipe("toy", changes)
 
 
 def test_a_recipe_takes_what_it_does_not_say_from_its_base(tmp_path: Path) -> None:
-    from semnr.training._config import load_recipe
+    from semnr.training.config import load_recipe
 
     path = tmp_path / "mine.toml"
     path.write_text('base = "toy"\n[loss]\nssim = 0.5\n')
@@ -648,8 +650,8 @@ def test_a_recipe_takes_what_it_does_not_say_from_its_base(tmp_path: Path) -> No
 
 
 def test_every_batch_of_a_seed_comes_again() -> None:
-    from semnr.training._config import load_recipe
-    from semnr.training._data import Batches
+    from semnr.training.config import load_recipe
+    from semnr.training.data import Batches
 
     recipe = load_recipe("toy", {"scenes.count": 3, "data.batch": 2})
     stream = iter(Batches(recipe))
@@ -679,7 +681,7 @@ def test_a_toy_is_trained_judged_and_can_be_used(tmp_path: Path) -> None:
     best = result["best"]
     assert best["psnr"] > 25  # noisy: 20.7
     assert 0.9 <= best["transfer"] <= 1.1
-    assert result["sha256"] == _weights.load(result["weights"]).sha256
+    assert result["sha256"] == weight_files.load(result["weights"]).sha256
     card = (out / "card.md").read_text()
     for said in ("Held-out tiles", "Gaussian low-pass", "SHA-256", "Limits", result["sha256"]):
         assert said in card
@@ -706,12 +708,12 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path: Path) -> No
     from semnr.training import train_denoiser
 
     whole = train_denoiser(out=tmp_path / "whole", recipe="toy", changes=QUICK)
-    from semnr.training import _module
+    from semnr.training import module
 
     class Cut(Exception):
         pass
 
-    judge = _module.Chooser.judge
+    judge = module.Chooser.judge
 
     def stop(self: Any, trainer: Any, module: Any, step: int) -> None:
         if step > 6:
@@ -719,13 +721,13 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path: Path) -> No
         judge(self, trainer, module, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_module.Chooser, "judge", stop)
+        patch.setattr(module.Chooser, "judge", stop)
         with pytest.raises(Cut):
             train_denoiser(out=tmp_path / "cut", recipe="toy", changes=QUICK)
     resumed = train_denoiser(out=tmp_path / "cut", recipe="toy", changes=QUICK, resume=True)
     assert resumed.steps == whole.steps == 12
     assert [row["step"] for row in resumed.rows] == [6, 12]
-    a, b = (_weights.load(run.last).network.state_dict() for run in (whole, resumed))
+    a, b = (weight_files.load(run.last).network.state_dict() for run in (whole, resumed))
     for name, value in a.items():
         torch.testing.assert_close(b[name], value, rtol=0, atol=1e-6)
 
@@ -756,7 +758,7 @@ def test_tiles_of_the_user_are_learned_from(tmp_path: Path, roles: tuple[str, ..
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert recipe["data"]["mode"] == mode
     assert done.steps == 12
-    assert _weights.load(done.last).family
+    assert weight_files.load(done.last).family
     assert "mine.zarr" in Path(done.card).read_text()
     out = denoise(tile("lines", 96, seed=9).noisy(dtype="uint8"), model=done.last)
     assert out.dtype == np.uint8
@@ -774,10 +776,10 @@ def test_training_goes_on_from_weights_of_its_layout(tmp_path: Path, weights: Pa
 
     quick = {**QUICK, "training.start": str(weights), "training.steps": 1, "training.learning_rate": 1e-12}
     done = train_denoiser(out=tmp_path / "tuned", recipe="toy", changes=quick)
-    before, after = (_weights.load(path).network.state_dict() for path in (weights, done.last))
+    before, after = (weight_files.load(path).network.state_dict() for path in (weights, done.last))
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)
-    about = _weights.load(done.last).about
+    about = weight_files.load(done.last).about
     assert about["recipe"]["training"]["start"] == weights.name  # where a user's files lie is not told
     with pytest.raises(ValueError, match=r"training.start is .*semnr-small.*, of layout"):
         train_denoiser(out=tmp_path / "other", recipe="toy", changes={**quick, "training.start": "semnr-small"})
@@ -789,6 +791,6 @@ def test_the_part_for_texture_is_trained_alone(tmp_path: Path, weights: Path) ->
 
     alone = {**QUICK, "training.start": str(weights), "training.part": "texture", "loss.grain": 5.0}
     done = train_denoiser(out=tmp_path / "texture", recipe="toy", changes=alone)
-    before, after = (_weights.load(path).network.state_dict() for path in (weights, done.last))
+    before, after = (weight_files.load(path).network.state_dict() for path in (weights, done.last))
     moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(after[name], value)}
     assert moved == {"grain"}

@@ -15,9 +15,9 @@ from scipy.ndimage import gaussian_filter
 
 import cases
 import semnr
-from semnr._cli import main
-from semnr._profile import Profile
+from semnr.cli import main
 from semnr.guarding import DEFAULT_RULES, dump_rules, guard, load_rules
+from semnr.profiles import Profile
 
 N = 20
 CALIBRATED = {"dists": {"weights": "vgg16", "calibrated": True, "resize": None}, "fsim_downsample": 2}
@@ -598,7 +598,7 @@ def test_learnt_thresholds_flag_few_tiles_of_a_frame_they_have_not_seen_and_a_re
 
 def test_a_noisier_column_gets_a_wider_bound() -> None:
     from semnr.guarding import Bound
-    from semnr.guarding._learn import _bound
+    from semnr.stress.learn import _bound
 
     rng = np.random.default_rng(0)
     calm, wild = ([scores(gain_change=s * rng.standard_normal(N)) for _ in range(10)] for s in (1e-4, 0.1))

@@ -197,7 +197,7 @@ def test_integers_tensors_and_batches_agree(monkeypatch: pytest.MonkeyPatch) -> 
     d = ndimage.gaussian_filter(x, (0, 0, 1.2, 1.2))
     whole = semnr.without_reference(x, d, a, b)
     tensors = semnr.without_reference(*(torch.from_numpy(v) for v in (x, d, a, b)))
-    monkeypatch.setattr("semnr.noreference._CHUNK_PIXELS", 1)
+    monkeypatch.setattr("semnr.trust.two_frames._CHUNK_PIXELS", 1)
     parts = semnr.without_reference(x, d, a, b)
     for other in (tensors, parts):
         np.testing.assert_allclose(other.umse, whole.umse, rtol=1e-9)

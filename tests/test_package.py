@@ -27,7 +27,7 @@ def test_importing_semnr_loads_no_torch_and_no_heavy_library() -> None:
 
 def test_help_imports_no_torch() -> None:
     code = (
-        "import sys, semnr._cli as c\n"
+        "import sys, semnr.cli as c\n"
         "try: c.main(['--help'])\n"
         "except SystemExit: pass\n"
         "print('torch' in sys.modules, 'numpy' in sys.modules)"
@@ -37,7 +37,7 @@ def test_help_imports_no_torch() -> None:
 
 def test_every_subcommand_answers_help_without_torch() -> None:
     code = (
-        "import sys, semnr._cli as c\n"
+        "import sys, semnr.cli as c\n"
         "for name in c.COMMANDS:\n"
         "    try: c.main([name, '--help'])\n"
         "    except SystemExit as e: assert e.code == 0, name\n"

@@ -12,8 +12,8 @@ import torch
 
 import cases
 import semnr
-from semnr._axes import RANGES, area, on_axis
-from semnr._profile import Profile
+from semnr.profiles import Profile
+from semnr.profiles.radar import RANGES, area, on_axis
 
 FOUR = ("psnr", "ssim", "fsim", "cnr")
 
@@ -446,7 +446,7 @@ def test_compare_says_what_was_gained_and_what_was_paid() -> None:
 
 
 def test_the_sign_flip_test_counts_every_flip_of_few_clusters() -> None:
-    from semnr._statistics import sign_flip
+    from semnr.profiles.statistics import sign_flip
 
     values = np.array([1.0, 2.0, 3.0])
     assert sign_flip(values, np.arange(3)) == pytest.approx(2 / 8)
@@ -456,7 +456,7 @@ def test_the_sign_flip_test_counts_every_flip_of_few_clusters() -> None:
 
 
 def test_chance_is_called_a_difference_about_as_often_as_it_says() -> None:
-    from semnr._statistics import holm, sign_flip
+    from semnr.profiles.statistics import holm, sign_flip
 
     rng = np.random.default_rng(5)
     p = np.array([sign_flip(rng.standard_normal(12), np.arange(12)) for _ in range(400)])

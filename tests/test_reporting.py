@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from semnr.reporting import report
-from semnr.reporting._draw import diverging_table, radar
-from semnr.reporting._metrics import number
-from semnr.reporting._panes import _residual
-from semnr.reporting._runs import load_run, merged, psnr_of_mean_mse
-from semnr.reporting._wafer import lay_out, script_json
+from semnr.reporting.draw import diverging_table, radar
+from semnr.reporting.metrics import number
+from semnr.reporting.panes import _residual
+from semnr.reporting.runs import load_run, merged, psnr_of_mean_mse
+from semnr.reporting.wafer import lay_out, script_json
 
 AXES = ("psnr", "ssim", "fsim", "dists", "cnr")
 PANES = ("Reference", "Noisy input", "Denoised", "Residual", "Evidence map")
@@ -380,7 +380,7 @@ def test_missing_pixels_are_said_with_the_reason(make):
 @pytest.mark.parametrize("name", ["wafer.zarr", "tiles"])
 def test_pixels_are_read_from_the_sources_that_the_run_names(tmp_path, make, name):
     from semnr.tiles import create_tiles
-    from semnr.tiles._source import TileKey
+    from semnr.tiles.source import TileKey
 
     lowest = make(worst=1).wafer["runs"][0]["values"]["ssim"]
     tile = f"t{int(np.nanargmin(np.array(lowest, dtype=float))):06d}"
@@ -431,8 +431,8 @@ def test_the_ssim_map_lies_in_the_frame_of_the_tile():
 
     from PIL import Image
 
-    from semnr.reporting._draw import lookup_table
-    from semnr.reporting._panes import _ssim_map
+    from semnr.reporting.draw import lookup_table
+    from semnr.reporting.panes import _ssim_map
 
     class Run:
         data_range = 255.0
@@ -936,7 +936,7 @@ def test_the_form_follows_the_name_unless_it_is_said(tmp_path):
 
 
 def test_the_command_writes_each_form(tmp_path, capsys):
-    from semnr._cli import main
+    from semnr.cli import main
 
     folder = write_run(tmp_path / "run")
     (tmp_path / "v.json").write_text(json.dumps(example_verdicts(["candidate"])[0]))

@@ -12,7 +12,8 @@ from PIL import Image
 
 import cases
 import semnr
-from semnr.scoring import Run, _sink, score
+from semnr.runs import parts as run_parts
+from semnr.scoring import Run, score
 
 FAST = {"metrics": ("psnr", "ssim")}
 
@@ -141,7 +142,7 @@ def test_a_full_disk_keeps_what_was_written_and_says_how_to_go_on(tmp_path, monk
     plan = wafer(tmp_path / "in")
     flushes = []
 
-    class Small(_sink.ParquetSink):
+    class Small(run_parts.ParquetSink):
         def __init__(self, run) -> None:
             super().__init__(run, rows=2)
 
@@ -149,7 +150,7 @@ def test_a_full_disk_keeps_what_was_written_and_says_how_to_go_on(tmp_path, monk
             flushes.append(len(self.buffer))
             super().flush()
 
-    real = _sink.atomic
+    real = run_parts.atomic
 
     def full(path):
         if path.name == "part-00001.parquet":
@@ -157,13 +158,13 @@ def test_a_full_disk_keeps_what_was_written_and_says_how_to_go_on(tmp_path, monk
         return real(path)
 
     monkeypatch.setattr("semnr.scoring.ParquetSink", Small)
-    monkeypatch.setattr(_sink, "atomic", full)
+    monkeypatch.setattr(run_parts, "atomic", full)
     with pytest.raises(OSError, match=r"part-00001.parquet: No space left on device; 1 earlier parts are kept"):
         score(plan, out=tmp_path / "out", workers=1, memory_budget=64, **FAST)
-    done = _sink.done_tiles(tmp_path / "out")
+    done = run_parts.done_tiles(tmp_path / "out")
     assert [f"t{i}" in done for i in range(4)] == [True, True, False, False]
 
-    monkeypatch.setattr(_sink, "atomic", real)
+    monkeypatch.setattr(run_parts, "atomic", real)
     run = score(plan, out=tmp_path / "out", **FAST)  # resumes
     assert [r["tile"] for r in rows_of(run)] == [f"t{i}" for i in range(6)]
     assert_same_rows(rows_of(run), rows_of(score(plan, out=tmp_path / "fresh", **FAST)))
@@ -172,7 +173,7 @@ def test_a_full_disk_keeps_what_was_written_and_says_how_to_go_on(tmp_path, monk
 def test_resuming_scores_only_what_is_left(tmp_path, monkeypatch) -> None:
     plan = wafer(tmp_path / "in")
     score(plan, out=tmp_path / "out", **FAST)
-    monkeypatch.setattr("semnr.scoring._scorer.profile", lambda *a, **k: pytest.fail("scored again"))
+    monkeypatch.setattr("semnr.scoring.scorer.profile", lambda *a, **k: pytest.fail("scored again"))
     assert score(plan, out=tmp_path / "out", **FAST).counts == {"tiles": 6, "ok": 6}
 
 

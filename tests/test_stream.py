@@ -16,12 +16,13 @@ import torch
 import zarr
 
 import semnr
-from semnr._cli import main
-from semnr._stages import Stages, stage
+from semnr.base.timing import Stages, stage
+from semnr.cli import main
 from semnr.denoising import denoised
 from semnr.klarf import read_klarf
-from semnr.scoring import _device, _maps
-from semnr.scoring._ids import TileIds
+from semnr.runs.seen_ids import TileIds
+from semnr.scoring import device as devices
+from semnr.scoring import maps
 from semnr.tiles import TileKey, create_tiles
 from semnr.wafers import Wafer, read_wafer
 
@@ -253,7 +254,7 @@ def test_a_run_killed_at_random_moments_loses_nothing_and_repeats_nothing(tmp_pa
 
 
 def test_batches_travel_through_buffers_in_turn_and_arrive_as_they_were() -> None:
-    upload = _device.Upload(torch.device("cpu"))
+    upload = devices.Upload(torch.device("cpu"))
     rng = np.random.default_rng(0)
     batches = [
         {
@@ -274,7 +275,7 @@ def test_rows_do_not_depend_on_the_way_the_pixels_came(tmp_path, monkeypatch) ->
     """A device that is none: the whole path of tensors through the scorer, on the CPU."""
     source = stack(tmp_path / "w.zarr")
     plain = semnr.score(source, out=tmp_path / "a", metrics=("psnr", "ssim"))
-    monkeypatch.setattr("semnr.scoring._device.device_of", lambda given: torch.device("cpu"))
+    monkeypatch.setattr("semnr.scoring.device.device_of", lambda given: torch.device("cpu"))
     sent = semnr.score(source, out=tmp_path / "b", metrics=("psnr", "ssim"))
     for one, other in zip(rows_of(sent), rows_of(plain), strict=True):
         assert one == {k: pytest.approx(v, rel=1e-9) if isinstance(v, float) else v for k, v in other.items()}
@@ -326,7 +327,7 @@ def test_a_stream_is_denoised_and_scored_in_one_pass_and_its_pixels_kept(tmp_pat
 
 
 def test_maps_of_smaller_tiles_are_padded_and_a_larger_one_makes_room(tmp_path) -> None:
-    sink = _maps.MapSink(tmp_path, ("ssim",))
+    sink = maps.MapSink(tmp_path, ("ssim",))
     for index, shape in enumerate([(4, 5), (2, 3), (6, 5)]):
         sink.write("ssim", index, np.full(shape, index, np.float32))
     sink.trim(3)

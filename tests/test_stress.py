@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import semnr
-from semnr._changes import columns
-from semnr._cli import main
+from semnr.cli import main
 from semnr.stress import FAULTS, stress_test
-from semnr.stress._faults import Case, disc, kept_contrast
-from semnr.stress._run import applied
-from semnr.stress._scenes import scenes_of
+from semnr.stress.faults import Case, disc, kept_contrast
+from semnr.stress.run import applied
+from semnr.stress.scenes import scenes_of
+from semnr.trust.changes import columns
 
 
 @pytest.fixture(scope="module")

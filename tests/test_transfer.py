@@ -11,8 +11,8 @@ from scipy.ndimage import affine_transform, gaussian_filter
 
 import cases
 import semnr
-from semnr._bands import band_pass, smooth
-from semnr.transfer import evidence
+from semnr.trust.bands import band_pass, smooth
+from semnr.trust.transfer import evidence
 
 RNG = np.random.default_rng
 BORDER = 12
@@ -192,7 +192,7 @@ def test_batches_and_chunks_give_the_same_rows(monkeypatch: pytest.MonkeyPatch) 
     s = RNG(13).random((5, 1, 64, 64))
     d = blur(s, 1.0)
     whole = evidence(s, d, s, return_maps=True)
-    monkeypatch.setattr("semnr.transfer._CHUNK_PIXELS", 2 * 64 * 64)
+    monkeypatch.setattr("semnr.trust.transfer._CHUNK_PIXELS", 2 * 64 * 64)
     parts = evidence(s, d, s, return_maps=True)
     np.testing.assert_allclose(parts.transfer, whole.transfer, rtol=1e-12)
     one = evidence(s[2:3], d[2:3], s[2:3])

@@ -216,7 +216,7 @@ def test_verify_reports_a_sound_file_and_the_shipped_one(good_file):
 
 
 def test_the_shipped_denoiser_is_listed_and_verified(tmp_path):
-    from semnr.denoising._weights import SHIPPED
+    from semnr.denoising.weights import SHIPPED
 
     name, shipped = next(iter(SHIPPED.items()))
     entry = {row["name"]: row for row in semnr.weights.list_weights()}[name]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ._files import write_json
+from .base.files import write_json
 
 # name, model, its parameters, what it stands for
 RELEASED = ("wavelet", "wavelet", {"strength": 0.4}, "the released denoiser: careful, leaves noise")

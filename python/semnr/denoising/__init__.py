@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from semnr.denoising._frames import denoise_frames, drift, estimate_noise_frames, fuse
-from semnr.denoising._lazy import denoised
-from semnr.denoising._models import MODELS, Model
-from semnr.denoising._noise import NoiseModel, estimate_noise
-from semnr.denoising._onnx import export_onnx
-from semnr.denoising._run import Denoised, denoise
-from semnr.denoising._vst import Stabiliser
+from semnr.denoising.frames import denoise_frames, drift, estimate_noise_frames, fuse
+from semnr.denoising.lazy import denoised
+from semnr.denoising.models import MODELS, Model
+from semnr.denoising.onnx import export_onnx
+from semnr.denoising.run import Denoised, denoise
+from semnr.noise.model import NoiseModel, estimate_noise
+from semnr.noise.stabilise import Stabiliser
 
 __all__ = [
     "MODELS",

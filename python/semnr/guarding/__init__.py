@@ -11,32 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from .._profile import Profile
-from . import _evaluate, _flowchart, _pairing
-from ._baseline import read_baseline, write_baseline
-from ._inputs import measured
-from ._junit import junit
-from ._learn import Learnt, learn_rules
-from ._rules import (
-    DEFAULT_RULES,
-    Bound,
-    Comparison,
-    Condition,
-    Range,
-    Rules,
-    Transfer,
-    as_rules,
-    dump_rules,
-    load_rules,
-)
-from ._verdict import Signal, Verdict
+from ..profiles import Profile, pairing
+from . import evaluate, flowchart
+from .baseline import read_baseline, write_baseline
+from .inputs import measured
+from .junit import junit
+from .rules import DEFAULT_RULES, Bound, Comparison, Condition, Range, Rules, Transfer, as_rules, dump_rules, load_rules
+from .verdict import Signal, Verdict
 
 __all__ = [
     "DEFAULT_RULES",
     "Bound",
     "Comparison",
     "Condition",
-    "Learnt",
     "Range",
     "Rules",
     "Signal",
@@ -45,7 +32,6 @@ __all__ = [
     "dump_rules",
     "guard",
     "junit",
-    "learn_rules",
     "load_rules",
     "read_baseline",
     "tile_flags",
@@ -94,18 +80,18 @@ def guard(
     rules = as_rules(rules)
     waived = _waived(allow_unknown, rules)
     if before is not None:
-        before = _pairing.align(before, after)
+        before = pairing.align(before, after)
     found, after = measured(inputs, after)
     findings = []
-    if (incomplete := _evaluate.tiles_scored(before, after)) is not None:
+    if (incomplete := evaluate.tiles_scored(before, after)) is not None:
         findings.append(incomplete)
     for rule in rules.values():
         if isinstance(rule, Comparison):
-            findings.append(_evaluate.compare(rule, before, after, found))
+            findings.append(evaluate.compare(rule, before, after, found))
         elif isinstance(rule, Range):
-            findings.append(_evaluate.ranged(rule, after))
+            findings.append(evaluate.ranged(rule, after))
         else:
-            findings.append(_evaluate.transfer(rule, after, found))
+            findings.append(evaluate.transfer(rule, after, found))
     signals = tuple(f.signal for f in findings)
     return Verdict(
         signals=signals,
@@ -114,7 +100,7 @@ def guard(
         before=None if before is None else before.label or "before",
         after=after.label or "after",
         tiles=len(after),
-        flowchart=_flowchart.walk(rules, signals, before, after, waived),
+        flowchart=flowchart.walk(rules, signals, before, after, waived),
     )
 
 
@@ -128,19 +114,19 @@ def tile_flags(
     """
     rules = as_rules(rules)
     if before is not None:
-        before = _pairing.align(before, after)
+        before = pairing.align(before, after)
     found, after = measured(inputs, after)
     flags = {}
     for name, rule in rules.items():
         none = np.zeros(len(after), dtype=bool)
         if isinstance(rule, Range):
-            known, fired, _ = _evaluate.ranged_tiles(rule, after)
+            known, fired, _ = evaluate.ranged_tiles(rule, after)
         elif isinstance(rule, Comparison):
             known, fired = none, none
             if before is not None and "noisy" not in (before.kind, after.kind):
-                _, known, fired = _evaluate.compared_tiles(rule, before, after)
+                _, known, fired = evaluate.compared_tiles(rule, before, after)
         else:
-            known, meets, low = _evaluate.transfer_tiles(rule, found)
+            known, meets, low = evaluate.transfer_tiles(rule, found)
             fired = low & meets
         flags[name] = (known, fired)
     return flags

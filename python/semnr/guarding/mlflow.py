@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .._profile import Profile
-from ._junit import junit
-from ._verdict import Verdict
+from ..profiles import Profile
+from .junit import junit
+from .verdict import Verdict
 
 __all__ = ["log"]
 

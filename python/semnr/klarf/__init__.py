@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ._model import Defect, ImageRef, InspectedWafer, Klarf, KlarfError
-from ._write import VERSIONS, write_klarf
+from .model import Defect, ImageRef, InspectedWafer, Klarf, KlarfError
+from .write import VERSIONS, write_klarf
 
 __all__ = ["VERSIONS", "Defect", "ImageRef", "InspectedWafer", "Klarf", "KlarfError", "parse_klarf", "read_klarf"]
 __all__ += ["write_klarf"]
@@ -40,8 +40,8 @@ def read_klarf(path: str | Path) -> Klarf:
 
 def parse_klarf(text: str, name: str = "text") -> Klarf:
     """As `read_klarf`, of text at hand; `name` is what an error calls it."""
-    from ._read1 import Reader1
-    from ._read18 import Reader18
+    from .read1 import Reader1
+    from .read18 import Reader18
 
     head = text[: 2**16]
     if found := _VERSION_1.search(head):

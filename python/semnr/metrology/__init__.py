@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ._columns import columns
-from ._compare import LineComparison, compare_lines
-from ._holes import Hole, measure_holes
-from ._lines import LineEdges, find_edges
-from ._roughness import Roughness, edge_psd, roughness
+from .compare import LineComparison, compare_lines
+from .holes import Hole, measure_holes
+from .lines import LineEdges, find_edges
+from .per_tile import columns
+from .roughness import Roughness, edge_psd, roughness
 
 __all__ = [
     "Hole",

@@ -76,8 +76,8 @@ def report(
     FileNotFoundError
         No run or no verdict at the path given.
     """
-    from .._files import atomic
-    from ._gather import gather
+    from ..base.files import atomic
+    from .gather import gather
 
     for name, value in (("worst", worst), ("thumbnails", thumbnails)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -92,15 +92,15 @@ def report(
         raise ValueError(f"format is {format!r}; accepted: {', '.join(map(repr, FORMATS))}")
     found = gather(run_or_path, compare, verdict, title, notes)
     if kind == "html":
-        from ._sections import build
+        from .sections import build
 
         content = _render(build(found, images, worst, thumbnails)).encode("utf-8")
     elif kind == "png":
-        from ._overview import overview
+        from .overview import overview
 
         content = overview(found)
     else:
-        from ._texts import as_json, as_markdown
+        from .texts import as_json, as_markdown
 
         content = (as_json(found) if kind == "json" else as_markdown(found)).encode("utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)

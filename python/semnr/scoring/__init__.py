@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .._files import write_json
-from .._progress import Progress
+from ..base.files import write_json
+from ..base.progress import Progress
+from ..runs import summaries as summaries
+from ..runs.parts import ParquetSink, parts
+from ..runs.run import Run, machine
+from ..runs.seen_ids import TileIds
 from ..tiles import open_tiles
-from ..tiles._source import TileKey, TileSource, length_of
-from . import _prepare as prepare
-from . import _summaries as summaries
-from ._ids import TileIds
-from ._maps import MapSink, maps_of
-from ._prepare import METRICS
-from ._run import Run, machine
-from ._sink import ParquetSink, parts
+from ..tiles.source import TileKey, TileSource, length_of
+from . import prepare as prepare
+from .maps import MapSink, maps_of
+from .prepare import METRICS
 
 __all__ = ["METRICS", "Run", "score"]
 
@@ -151,11 +151,11 @@ def score(
 
     from semnr_kernels._registry import recording
 
-    from ._alarms import Alarms, read_alarms
-    from ._cluster import Cluster, Spec, cluster, workers_of
-    from ._device import Upload, device_of
-    from ._engine import Engine
-    from ._scorer import Scorer
+    from .alarms import Alarms, read_alarms
+    from .cluster import Cluster, Spec, cluster, workers_of
+    from .device import Upload, device_of
+    from .engine import Engine
+    from .scorer import Scorer
 
     alarm_rules, map_names = read_alarms(alarms), maps_of(maps)
     prepare.maps_can_be(map_names, inputs)
@@ -259,8 +259,8 @@ def score(
 
 def _rows(source: TileSource, inputs: Any, runner: Any, done: TileIds) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """(pixels, rows): the source's own problems, its tiles, then those that only the reference has."""
-    from ._engine import problem_row
-    from ._scorer import unscored
+    from .engine import problem_row
+    from .scorer import unscored
 
     yield 0, [problem_row(problem) for problem in source.problems if problem.tile not in done]
     other = inputs.witness[0]

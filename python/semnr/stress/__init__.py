@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._faults import FAULTS, Fault
-from ._run import Stress, stress_test
+from .faults import FAULTS, Fault
+from .learn import Learnt, learn_rules
+from .run import Stress, stress_test
 
-__all__ = ["FAULTS", "Fault", "Stress", "stress_test"]
+__all__ = ["FAULTS", "Fault", "Learnt", "Stress", "learn_rules", "stress_test"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ._check import number
+from ..base.random_streams import number
 from .patterns import Layout, Slot
 
 KINDS = ("bridge", "open", "particle", "missing_hole", "scratch", "nick")

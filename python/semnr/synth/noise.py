@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from ._check import number, whole
+from ..base.random_streams import number, whole
 
 DTYPES = ("uint8", "uint16", "float32", "float64")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from ._check import number
+from ..base.random_streams import number
 
 FAR = 1e4  # px: a signed distance at which every profile is flat
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from ._check import number, whole
+from ..base.random_streams import number, whole
 
 
 def roughness_psd(frequency: np.ndarray, sigma_nm: float, correlation_nm: float, hurst: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._check import number
+from ..base.random_streams import number
 
 
 @dataclass(frozen=True)

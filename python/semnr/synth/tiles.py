@@ -7,7 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._check import DEFECTS, LAYOUT, NOISE, ROUGHNESS, TEXTURE, Seed, choice, number, seed_words, size, stream, whole
+from ..base.random_streams import (
+    DEFECTS,
+    LAYOUT,
+    NOISE,
+    ROUGHNESS,
+    TEXTURE,
+    Seed,
+    choice,
+    number,
+    seed_words,
+    size,
+    stream,
+    whole,
+)
 from .defects import Defect, DefectTruth
 from .insertion import insert
 from .metal import metal

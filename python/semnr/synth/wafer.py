@@ -14,7 +14,7 @@ import numpy as np
 
 from semnr.tiles import TileKey, TileSource
 
-from ._check import CHANCE, choice, number, seed_words, size, stream, whole
+from ..base.random_streams import CHANCE, choice, number, seed_words, size, stream, whole
 from .defects import KINDS, Defect, NoRoom
 from .noise import NoiseModel, as_dtype, as_noise
 from .tiles import PATTERNS, SyntheticTile, Truth, tile

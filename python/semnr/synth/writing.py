@@ -10,7 +10,7 @@ from pathlib import Path
 
 from semnr.tiles import create_tiles
 
-from ._check import choice
+from ..base.random_streams import choice
 from .wafer import Wafer
 
 DEFECT_COLUMNS = ("tile", "kind", "row", "col", "height_px", "width_px", "contrast")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._decode import PILLOW_SUFFIXES, TIFF_SUFFIXES, decode
-from ._pixels import is_tensor
-from ._source import ROLES, Problem, TileKey, TileSource, TileWriter
-from ._vendor import pixel_size_nm
-from ._watch import watch_folder
+from .decode import PILLOW_SUFFIXES, TIFF_SUFFIXES, decode
+from .pixels import is_tensor
+from .source import ROLES, Problem, TileKey, TileSource, TileWriter
+from .vendor import pixel_size_nm
+from .watch import watch_folder
 
 if TYPE_CHECKING:
-    from ._places import Place
+    from .places import Place
 
 __all__ = [
     "ROLES",
@@ -85,7 +85,7 @@ def open_tiles(
     TypeError, ValueError
         What `source` was and what is accepted; a plan without tiles or with paths outside its folder.
     """
-    from ._planes import tile_side
+    from .planes import tile_side
 
     tile_side(tile)
     if isinstance(source, TileSource):
@@ -98,15 +98,15 @@ def open_tiles(
     if array is not None:
         raise ValueError(f"array is {array!r}, but source is {type(source).__name__}; accepted: None (Zarr only)")
     if isinstance(source, np.ndarray) or is_tensor(source):
-        from ._array import open_array
+        from .array import open_array
 
         return open_array(source, tile)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
-        from ._array import SequenceSource
+        from .array import SequenceSource
 
         return SequenceSource(source)
     if isinstance(source, Iterable) and not isinstance(source, bytes | Mapping):
-        from ._array import StreamSource
+        from .array import StreamSource
 
         return StreamSource(source)
     raise TypeError(f"source is {type(source).__name__}; accepted: {_ACCEPTED}")
@@ -119,7 +119,7 @@ def _open_path(
     url = "://" in text
     path = Path(text)
     if _is_zarr(text, None if url else path):
-        from ._zarr import open_zarr
+        from .zarr import open_zarr
 
         return open_zarr(text.rstrip("/"), text.rstrip("/").rpartition("/")[2], array, tile, options)
     if array is not None:
@@ -128,7 +128,7 @@ def _open_path(
         return _open_url(text, tile, options)
     if not path.exists():
         raise FileNotFoundError(f"source is {text!r}: no such file or folder; accepted: {_ACCEPTED}")
-    from ._places import Here
+    from .places import Here
 
     if path.is_dir():
         return _open_folder(path, Here(path, root))
@@ -140,13 +140,13 @@ def _open_url(url: str, tile: int | None, options: Mapping[str, Any] | None) -> 
     import tempfile
     import weakref
 
-    from ._places import There, has, kind_of, parent
+    from .places import There, has, kind_of, parent
 
     if kind_of(url, options) == "directory":
         plan = next((name for name in _PLANS if has(url, name, options)), None)
         if plan is not None:
             return _open_url(f"{url.rstrip('/')}/{plan}", tile, options)
-        from ._folder import FolderSource
+        from .folder import FolderSource
 
         return FolderSource(There(url, options))
     folder, name = parent(url)
@@ -164,25 +164,25 @@ def _open_url(url: str, tile: int | None, options: Mapping[str, Any] | None) -> 
 
 
 def _open_file(path: Path, place: Place, tile: int | None) -> TileSource:
-    from ._klarf import KlarfSource, is_klarf
+    from .klarf import KlarfSource, is_klarf
 
     suffix = path.suffix.lower()
     if is_klarf(path):
         return KlarfSource(path, place)
     if suffix in (".csv", ".parquet", ".pq"):
-        from ._plan import PlanSource, read_columns
+        from .plan import PlanSource, read_columns
 
         return PlanSource(read_columns(path), path.name, place)
     if suffix in TIFF_SUFFIXES:
-        from ._tiff import TiffSource
+        from .tiff import TiffSource
 
         return TiffSource(path, tile)
     if suffix == ".npy":
-        from ._array import open_npy
+        from .array import open_npy
 
         return open_npy(path, tile)
     if suffix in PILLOW_SUFFIXES:
-        from ._array import ImageSource
+        from .array import ImageSource
 
         return ImageSource(path, tile)
     raise ValueError(f"source is {path.name!r} with suffix {path.suffix!r}; accepted: {_ACCEPTED}")
@@ -195,9 +195,9 @@ def _is_zarr(text: str, path: Path | None) -> bool:
 
 
 def _open_folder(folder: Path, place: Place) -> TileSource:
-    from ._folder import FolderSource
-    from ._plan import PlanSource
-    from ._write_tiff import PLAN, journal_columns
+    from .folder import FolderSource
+    from .plan import PlanSource
+    from .write_tiff import PLAN, journal_columns
 
     for name in _PLANS:
         if (folder / name).is_file():
@@ -257,8 +257,8 @@ def create_tiles(
     OSError
         From `write` and `close`, a full disk above all; names the path. What was written before stays readable.
     """
-    from ._journal import NAME as JOURNAL
-    from ._writer import check_arguments, prepare
+    from .journal import NAME as JOURNAL
+    from .writer import check_arguments, prepare
 
     check_arguments(count, shape, dtype, roles, data_range, pixel_nm)
     if "://" in str(out):
@@ -267,14 +267,14 @@ def create_tiles(
     options: dict[str, Any] = {"count": count, "shape": shape, "dtype": dtype, "roles": roles}
     options |= {"pixel_nm": pixel_nm, "data_range": data_range}
     if path.suffix.lower() == ".zarr":
-        from ._write_zarr import ZarrWriter, is_stack
+        from .write_zarr import ZarrWriter, is_stack
 
         names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
         if resume and is_stack(path):
             return ZarrWriter(path, compress=compress, before=_left(path), **options)
         prepare(path, names, overwrite, is_stack(path))
         return ZarrWriter(path, compress=compress, **options)
-    from ._write_tiff import PLAN, TiffWriter
+    from .write_tiff import PLAN, TiffWriter
 
     ours = (path / PLAN).is_file() or (path / JOURNAL).is_file()
     if resume and ours:

@@ -51,7 +51,7 @@ def train_denoiser(
         Folder for best.safetensors, last.safetensors, card.md, curves.svg, judged.jsonl, recipe.json, the log and the
         checkpoint that `resume` goes on from.
     recipe, changes
-        See `semnr.training._config`: "small", "toy", a .toml file or a mapping, and single entries changed, such as
+        See `semnr.training.config`: "small", "toy", a .toml file or a mapping, and single entries changed, such as
         {"training.minutes": 30, "loss.texture": 0.6}.
     resume : bool
         Go on from the last checkpoint in `out`; without one, start.
@@ -73,8 +73,8 @@ def train_denoiser(
         import lightning  # noqa: F401
     except ImportError as error:
         raise ImportError("training needs Lightning: pip install 'semnr[train]'") from error
-    from ._config import load_recipe
-    from ._fit import fit
+    from .config import load_recipe
+    from .fit import fit
 
     changes = dict(changes or {})
     if source is not None:
@@ -106,7 +106,7 @@ def _without_terms(recipe: Any, mode: str, loss: Mapping[str, float]) -> Mapping
     """The recipe with the terms that this kind of target allows; noisy targets take the mean, not the median."""
     import tomllib
 
-    from ._config import RECIPES, TERMS
+    from .config import RECIPES, TERMS
 
     if not isinstance(recipe, Mapping):
         path = Path(recipe)

@@ -1,0 +1,107 @@
+"""`semnr guard`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from .text import add_settings, print_json
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="BEFORE AFTER",
+        help="scored runs: the released or baseline denoiser and the candidate, on the same tiles and reference; "
+        "the candidate alone with --baseline or --write-baseline",
+    )
+    parser.add_argument("--rules", metavar="FILE", help="rules (TOML); default: the built-in ones")
+    parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
+    parser.add_argument("--baseline", metavar="FILE", help="a file of --write-baseline in place of BEFORE")
+    parser.add_argument("--write-baseline", metavar="FILE", help="write AFTER as a baseline if no rule fired on it")
+    parser.add_argument("--junit", metavar="FILE", help="also write JUnit XML, one test case a rule")
+    parser.add_argument("--out", metavar="FILE", help="also write the verdict as JSON")
+    parser.add_argument("--mlflow", action="store_true", help="also log to the active MLflow run (needs mlflow)")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    learn = parser.add_argument_group("learn thresholds from harmless re-imagings")
+    learn.add_argument("--learn", metavar="SOURCE", help="tiles to image anew, or `synthetic`; writes --rules-out")
+    learn.add_argument("--rules-out", metavar="FILE", help="the learnt rules (TOML, with where they come from)")
+    learn.add_argument("--denoise", metavar="MODEL", help="the released denoiser, thereby taken for harmless")
+    add_settings(learn, "NAME=VALUE", help="with --denoise: sigma=0.5")
+    learn.add_argument("--false-alarm", type=float, default=0.01, metavar="P", help="share of tiles; default 0.01")
+    learn.add_argument("--tiles", type=int, default=48, metavar="N", help="scenes; default %(default)s")
+    learn.add_argument("--frames", type=int, default=3, metavar="N", help="frames of each; default %(default)s")
+    learn.add_argument("--seed", type=int, default=0, help="default %(default)s")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.learn is not None:
+        return _learn(args)
+    from ..base.files import write_json
+    from ..guarding import DEFAULT_RULES, guard, load_rules, read_baseline, write_baseline
+    from ..guarding.junit import junit
+    from ..scoring import Run
+
+    alone = args.baseline is not None or (args.write_baseline is not None and len(args.runs) == 1)
+    wanted = 1 if alone else 2
+    if len(args.runs) != wanted:
+        accepted = "the candidate's run with --baseline" if alone else "two runs, BEFORE and AFTER"
+        raise ValueError(f"{len(args.runs)} runs are given ({' '.join(args.runs) or 'none'}); accepted: {accepted}")
+    started = time.monotonic()
+    before = None if alone else Run.open(args.runs[0]).profile()
+    before = read_baseline(args.baseline) if args.baseline is not None else before
+    after = Run.open(args.runs[-1]).profile()
+    rules = load_rules(args.rules) if args.rules else DEFAULT_RULES
+    verdict = guard(before, after, rules=rules, allow_unknown=tuple(args.allow_unknown))
+    if args.out:
+        write_json(Path(args.out), verdict.to_dict())
+    if args.junit:
+        Path(args.junit).write_text(junit(verdict, seconds=time.monotonic() - started), encoding="utf-8")
+    if args.mlflow:
+        from ..guarding.mlflow import log
+
+        log(verdict, after)
+    written = ""
+    if args.write_baseline:
+        # the first baseline has nothing to be compared with; a later one must have passed
+        good = not verdict.fired if before is None else verdict.passed
+        if good:
+            write_baseline(after, args.write_baseline)
+        written = f"baseline: {'written to' if good else 'the gate is shut, not written to'} {args.write_baseline}"
+    if args.json:
+        print_json(verdict.to_dict())
+    else:
+        print(verdict)
+        if written:
+            print(written)
+    return verdict.exit_code
+
+
+def _learn(args: argparse.Namespace) -> int:
+    from ..guarding import DEFAULT_RULES, load_rules
+    from ..stress import learn_rules
+    from .denoise import parameters
+
+    if args.runs or args.rules_out is None:
+        raise ValueError("--learn needs --rules-out FILE and no runs")
+    learnt = learn_rules(
+        None if args.learn == "synthetic" else args.learn,
+        model=args.denoise,
+        parameters=parameters(args.set),
+        rules=load_rules(args.rules) if args.rules else DEFAULT_RULES,
+        false_alarm=args.false_alarm,
+        tiles=args.tiles,
+        frames=args.frames,
+        seed=args.seed,
+    )
+    learnt.save(args.rules_out)
+    if args.json:
+        print_json(dict(learnt.provenance))
+        return 0
+    print(f"rules learnt at {args.false_alarm:g} false alarms a tile, written to {args.rules_out}")
+    print("flagged of one more, unseen frame:")
+    for name, share in learnt.provenance["unseen_frame_flagged"].items():
+        print(f"  {name}: {'not evaluated' if share != share else f'{share:.1%}'}")
+    return 0

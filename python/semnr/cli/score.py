@@ -1,0 +1,144 @@
+"""`semnr score`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..base.text import number, table
+from .text import add_output_options, add_settings, print_json
+
+DIGITS = {"psnr": 2, "psnr_estimated": 2, "mse_estimated": 2, "psnr_noisy": 2, "mse": 2, "mae": 3}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="Zarr, tiled TIFF, folder, plan.csv or .npy of tiles")
+    parser.add_argument("--reference", metavar="SRC", help="reference tiles, paired by id; default: the source's own")
+    parser.add_argument("--noisy", metavar="SRC", help="noisy input, for evidence transfer and fixed-noise CNR")
+    parser.add_argument("--noisy-2", metavar="SRC", help="second noisy frame of each site, where there is no reference")
+    parser.add_argument("--noisy-3", metavar="SRC", help="third noisy frame of each site")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
+    parser.add_argument("--metrics", default="psnr,ssim,fsim,dists,cnr", help="comma separated; default %(default)s")
+    parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
+    parser.add_argument("--label", help="name of the candidate in tables and reports")
+    parser.add_argument("--fsim-downsample", default="auto", metavar="F", help="one factor for the run; default auto")
+    parser.add_argument("--dists-weights", metavar="W", help="a file, or `random` (uncalibrated); default: the cache")
+    parser.add_argument("--dists-every", type=int, default=1, metavar="N", help="DISTS on every N-th tile")
+    parser.add_argument("--nan", choices=("error", "propagate", "omit"), default="error", help="non-finite pixels")
+    parser.add_argument("--no-tests", action="store_true", help="no residual tests and changes (with a noisy input)")
+    parser.add_argument("--metrology", choices=("lines", "holes"), help="also measure CD and roughness of each tile")
+    parser.add_argument("--scan-axis", choices=("x", "y"), default="x", help="along which the beam scans; default x")
+    parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
+    parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
+    parser.add_argument("--denoise", metavar="MODEL", help="denoise each tile as it is read; see `semnr denoise`")
+    add_settings(parser, "NAME=VALUE", help="with --denoise: sigma=1.5")
+    parser.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
+    parser.add_argument("--maps", default="", metavar="M", help="ssim, cnr, evidence, image: also write maps.zarr")
+    parser.add_argument("--klarf", choices=("1.2", "1.8"), help="also write the flagged tiles to flagged.klarf")
+    parser.add_argument("--wafer", metavar="FILE", help="layout of the wafer (TOML: pitch_um, center_um, ...)")
+    parser.add_argument("--scheduler", metavar="ADDR", help="local:N processes here, or tcp://host:8786 of dask")
+    parser.add_argument(
+        "--watch",
+        type=float,
+        metavar="SECONDS",
+        help="SOURCE is a folder that fills while it is scored; end after SECONDS without a change",
+    )
+    parser.add_argument("--follow", action="store_true", help="print throughput and latency by stage while it runs")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read tiles; default 2")
+    parser.add_argument("--memory-budget", default="2GiB", metavar="SIZE", help="bounds the tiles held; default 2GiB")
+    parser.add_argument("--root", metavar="DIR", help="folder that a plan's paths may lie in")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N or auto; never ran on a GPU")
+    parser.add_argument("--backend", default="auto", help="default auto; see `semnr doctor`")
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..scoring import score
+    from ..wafers import read_wafer
+
+    source = args.source
+    if args.watch is not None:
+        from ..tiles import ROLES, watch_folder
+
+        there = [role for role in ("denoised", "candidate", "image", *ROLES) if (Path(source) / role).is_dir()]
+        source = watch_folder(source, roles=tuple(dict.fromkeys(there)), idle=args.watch)
+    if args.denoise is not None:
+        from ..denoising import denoised
+        from .denoise import parameters
+
+        source = denoised(
+            source, model=args.denoise, data_range=args.data_range, root=args.root, **parameters(args.set)
+        )
+    elif args.set:
+        raise ValueError("--set is given without --denoise MODEL; accepted: both")
+    scored = score(
+        source,
+        reference=args.reference,
+        noisy=args.noisy,
+        noisy_2=args.noisy_2,
+        noisy_3=args.noisy_3,
+        out=args.out,
+        metrics=[m.strip() for m in args.metrics.split(",") if m.strip()],
+        data_range=args.data_range,
+        label=args.label,
+        fsim_downsample=int(args.fsim_downsample) if args.fsim_downsample.isdigit() else args.fsim_downsample,
+        dists_weights=args.dists_weights,
+        dists_every=args.dists_every,
+        nan=args.nan,
+        tests=not args.no_tests,
+        metrology=args.metrology,
+        scan_axis=-1 if args.scan_axis == "x" else -2,
+        rules=args.rules,
+        allow_unknown=args.allow_unknown,
+        alarms=args.alarms,
+        maps=[m.strip() for m in args.maps.split(",") if m.strip()],
+        wafer=None if args.wafer is None else read_wafer(args.wafer),
+        scheduler=args.scheduler,
+        follow=args.follow,
+        resume=args.resume,
+        workers=args.workers,
+        memory_budget=args.memory_budget,
+        root=args.root,
+        device=args.device,
+        backend=args.backend,
+        quiet=args.quiet or args.json,
+    )
+    if args.klarf is not None:
+        scored.write_klarf(scored.path / "flagged.klarf", version=args.klarf)
+    verdict = scored.verdict
+    if args.json:
+        print_json({**scored.info, "verdict": None if verdict is None else verdict.to_dict()})
+    else:
+        print(describe(scored))
+        if verdict is not None:
+            print(verdict)
+    return scored.exit_code
+
+
+def describe(scored) -> str:  # type: ignore[no-untyped-def]
+    """The run as a few lines of text."""
+    summary, counts = scored.summary, scored.counts
+    rows = []
+    for name, values in summary.items():
+        if isinstance(values, dict):
+            d = DIGITS.get(name, 4)
+            rows.append((name, *(number(values[k], d) for k in ("mean", "median", "p05", "p95")), values["n"]))
+    lines = [f"{scored.label}: {counts['ok']} of {counts['tiles']} tiles scored in {scored.info['seconds']:.1f} s"]
+    if rows:
+        lines.append(table(("metric", "mean", "median", "5 %", "95 %", "tiles"), rows))
+    if (pooled := summary.get("psnr_of_mean_mse")) is not None:
+        lines.append(f"PSNR of the mean MSE: {pooled:.2f} dB (the row `psnr` is a mean of dB values)")
+    if summary.get("infinite_psnr"):
+        lines.append(f"{summary['infinite_psnr']} tiles identical to their reference: infinite PSNR, counted apart")
+    dists = scored.info["settings"].get("dists") or {}
+    if "dists" in summary and dists.get("calibrated") is False:
+        lines.append("DISTS is uncalibrated (random weights): compare nothing with published values")
+    if "dists" in summary and dists.get("sample"):
+        lines.append(f"DISTS on a sample of {dists['sample']} tiles")
+    for problem in scored.problems[:10]:
+        lines.append(f"  {problem['status']}: {problem['tile']}: {problem['reason']}")
+    if len(scored.problems) > 10:
+        lines.append(f"  and {len(scored.problems) - 10} more, see {scored.path / 'run.json'}")
+    lines.append(f"written to {scored.path}")
+    return "\n".join(lines)

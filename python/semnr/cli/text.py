@@ -1,0 +1,35 @@
+"""What the subcommands share: JSON for machines, options that many of them have."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    from ..base.jsonable import plain
+
+    print(json.dumps(plain(value), indent=1, allow_nan=False))
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
+def add_settings(parser: Any, kind: str, **options: Any) -> None:
+    """`--set` of pairs, which may be given again."""
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar=kind, **options)
+
+
+def settings(pairs: Sequence[str], kind: str) -> list[tuple[str, str]]:
+    """["sigma=1.5"] as [("sigma", "1.5")]; `kind` names the form that is accepted."""
+    found = []
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise ValueError(f"--set is {pair!r}; accepted: {kind}")
+        found.append((name, text))
+    return found

@@ -1,0 +1,136 @@
+"""Sources whose tiles are computed when they are read: several frames as one, and denoised ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semnr.base.timing import stage
+from semnr.denoising.frames import fuse
+from semnr.denoising.over_tiles import Work, input_role, planned, store
+from semnr.denoising.plan import request
+from semnr.denoising.run import DEFAULT_TILE
+from semnr.denoising.tiled import as_dtype
+from semnr.noise.model import NoiseModel
+from semnr.tiles import Problem, TileKey, TileSource, TileWriter, open_tiles
+from semnr_kernels._errors import TileError
+
+_FRAMES = ("noisy", "noisy_2", "noisy_3")
+
+
+class _Over(TileSource):
+    """Tiles computed from those of another source, under the same keys."""
+
+    def __init__(self, source: TileSource) -> None:
+        self.problems, self.pixel_nm = source.problems, source.pixel_nm
+        self.data_range, self.layout = source.data_range, source.layout
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[TileKey]:
+        return iter(self._source)
+
+    def find(self, tile: str) -> TileKey | None:
+        return self._source.find(tile)
+
+
+class FusedSource(_Over):
+    """Role "noisy" is the registered mean of the frames of a site; the frames themselves are no longer there."""
+
+    def __init__(self, source: TileSource) -> None:
+        super().__init__(source)
+        # in the order of scanning: the first one is what the others are registered to
+        self._frames = tuple(role for role in _FRAMES if role in source.roles)
+        if len(self._frames) < 2:
+            raise ValueError(
+                f"frames is True, but {source.name} has the roles {', '.join(source.roles)}; accepted: a source with "
+                "noisy and noisy_2 (and noisy_3)"
+            )
+        self.name = f"{source.name}, {len(self._frames)} frames fused"
+        self.roles = ("noisy", *(role for role in source.roles if role not in (*_FRAMES, "image")))
+
+    def read(self, key: TileKey, role: str = "noisy") -> np.ndarray:
+        self._check_role(role)
+        if role != "noisy":
+            return self._source.read(key, role)
+        frames = [self._source.read(key, frame) for frame in self._frames]
+        try:
+            image, _ = fuse(frames)
+        except ValueError as error:
+            raise TileError(key.tile, str(error), "error") from error
+        return as_dtype(image, frames[0].dtype, self.data_range)
+
+
+class DenoisedSource(_Over):
+    """Role "image" is the denoised tile, "noisy" what it was made of; every other role is that of the source."""
+
+    def __init__(self, source: TileSource, work: Work, keys: Any, model: str, writer: TileWriter | None = None) -> None:
+        super().__init__(source)
+        self.name = f"{source.name} denoised by {model}"
+        self.roles = ("image", "noisy", *(r for r in source.roles if r not in ("image", "noisy", "candidate")))
+        self.data_range = work.asked.data_range
+        self._work, self._keys, self._writer = work, keys, writer
+        self.failed: list[Problem] = []
+
+    def __iter__(self) -> Iterator[TileKey]:
+        return iter(self._keys)
+
+    def read(self, key: TileKey, role: str = "image") -> np.ndarray:
+        self._check_role(role)
+        if role != "image":
+            return self._source.read(key, self._work.role if role == "noisy" else role)
+        with stage("denoise"):
+            found = self._work(key)
+        try:
+            if isinstance(found, Problem):
+                raise TileError(key.tile, found.reason, found.status)
+            if self._writer is not None:
+                with stage("write"):
+                    store(self._writer, key, found)
+        except TileError as error:
+            self.failed.append(Problem(key.tile, error.status, error.reason))
+            raise
+        return found
+
+
+def opened(src: Any, root: Any, tile: int, frames: bool) -> TileSource:
+    """The source to denoise: as it is, or its frames as one image."""
+    source = open_tiles(src, root=root, tile=tile)
+    return FusedSource(source) if frames else source
+
+
+def denoised(
+    src: Any,
+    *,
+    model: str = "nlm",
+    data_range: float | None = None,
+    vst: str | bool = "auto",
+    noise: str | NoiseModel = "run",
+    tile: int = DEFAULT_TILE,
+    halo: int | None = None,
+    frames: bool = False,
+    root: str | Path | None = None,
+    **params: Any,
+) -> TileSource:
+    """The tiles of `src`, each denoised when it is read; for `semnr.score`, which then writes no pixels.
+
+    Arguments, and what is estimated once for the run, are those of `semnr.denoise`. Of several roles `noisy` is
+    denoised, else `image`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `semnr.denoise`; from `read`, TileError for a tile that cannot be read or denoised.
+    """
+    asked = request(model, params, vst, noise, data_range, halo)
+    source = opened(src, root, tile, frames)
+    asked, plan, keys = planned(source, asked)
+    for remark in () if plan is None else plan.remarks:
+        warnings.warn(remark, UserWarning, stacklevel=2)
+    return DenoisedSource(source, Work(source, input_role(source), asked, plan, tile), keys, model)

@@ -1,0 +1,305 @@
+"""Tiles in, denoised tiles out. A tile cut from a mosaic gets its halo from the tiles around it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semnr.base.files import write_json
+from semnr.base.jsonable import plain
+from semnr.base.progress import Progress
+from semnr.base.threads import in_order, pool
+from semnr.denoising.plan import Plan, Request
+from semnr.denoising.run import Denoised
+from semnr.denoising.tiled import Tile, cut
+from semnr.noise.model import MAX_WINDOWS, array_windows, evenly, sample_windows
+from semnr.tiles import Problem, TileKey, TileSource, TileWriter, create_tiles
+from semnr.tiles.planes import PlaneSource
+from semnr.tiles.source import length_of
+from semnr_kernels._errors import TileError
+
+
+def denoise_source(
+    src: Any,
+    out: Path,
+    asked: Request,
+    side: int,
+    workers: int,
+    *,
+    overwrite: bool,
+    resume: bool,
+    score: Mapping[str, Any] | None,
+    frames: bool,
+    root: str | Path | None,
+    quiet: bool,
+) -> Denoised:
+    """See `semnr.denoise`."""
+    from semnr.denoising.lazy import DenoisedSource, opened
+    from semnr.scoring import METRICS
+    from semnr.scoring import score as run_scores
+    from semnr.scoring.prepare import inputs_of, metrics_of
+
+    started = time.monotonic()
+    source = opened(src, root, side, frames)
+    role = input_role(source)
+    asked, plan, keys = planned(source, asked)
+    work = Work(source, role, asked, plan, side)
+    summary = Denoised(
+        out=str(out),
+        source=source.name,
+        model=asked.model.name,
+        weights=asked.model.checksum(),
+        params=dict(asked.params),
+        role=role,
+        vst=None if plan is None else plan.vst,
+        sigma=None if plan is None else plan.sigma,
+        noise=None if plan is None else plan.noise,
+        halo=None if plan is None else plan.runner.halo,
+        tile=side,
+        exact_tiling=asked.model.exact_tiling,
+        counts={},
+    )
+    if resume:
+        _same(out, summary)
+    if score is not None:  # mistakes show before anything is written over
+        metrics_of(score.get("metrics", METRICS))
+        lazily = DenoisedSource(source, work, keys, asked.model.name)
+        inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
+    total = length_of(source)
+    fixed: dict[str, Any] = {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
+    with create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed) as writer:
+        _record(out, summary)  # what a resumed run must ask for again
+        kept, problems, run = 0, list(source.problems), None
+        if score is None:
+            kept = _write(writer, work, keys, problems, workers, total, quiet)
+        else:
+            kept = _kept(source, writer) if resume else 0
+            lazily = DenoisedSource(source, work, keys, asked.model.name, writer)
+            run = run_scores(lazily, resume=resume, workers=workers, quiet=quiet, **score)
+            problems += lazily.failed
+        done = len(writer)
+    counts = {"tiles": done + len(problems), "ok": done, **Counter(problem.status for problem in problems)}
+    summary = dataclasses.replace(
+        summary, counts=counts, problems=tuple(problems), seconds=round(time.monotonic() - started, 3),
+        remarks=work.remarks(), kept=kept, run=run,
+    )  # fmt: skip
+    _record(out, summary)
+    return summary
+
+
+def _write(
+    writer: TileWriter,
+    work: Work,
+    keys: Iterable[TileKey],
+    problems: list[Problem],
+    workers: int,
+    total: int | None,
+    quiet: bool,
+) -> int:
+    """How many tiles were kept of an earlier run."""
+    kept = 0
+
+    def wanted() -> Iterator[TileKey]:
+        nonlocal kept
+        for key in keys:
+            if writer.keep(key):
+                kept += 1
+                progress.advance(1, 0)
+            else:
+                yield key
+
+    with pool(workers, "denoise") as executor, Progress("denoise", total, quiet=quiet) as progress:
+        for key, result in in_order(executor, work, wanted(), 2 * workers):
+            progress.advance(1, 0 if isinstance(result, Problem) else result.size)
+            if isinstance(result, Problem):
+                problems.append(result)
+                continue
+            try:
+                store(writer, key, result)
+            except TileError as error:
+                problems.append(Problem(key.tile, error.status, error.reason))
+    return kept
+
+
+def store(writer: TileWriter, key: TileKey, pixels: np.ndarray) -> None:
+    """Write a denoised tile; what the form cannot hold is a TileError."""
+    try:
+        writer.write(key, pixels)
+    except TypeError as error:  # another dtype than the tiles before
+        raise TileError(key.tile, str(error), "error") from error
+    except ValueError as error:  # larger than they are, or RGB
+        raise TileError(key.tile, str(error), "wrong_size") from error
+
+
+def _kept(source: TileSource, writer: TileWriter) -> int:
+    """How many tiles an earlier run has left: those that have their scores already are not read again."""
+    if length_of(source) is None:
+        raise ValueError(f"resume is True for {source.name}, which is read once; accepted: False with score")
+    return sum(writer.keep(key) for key in source)
+
+
+def input_role(source: TileSource) -> str:
+    """What of a source is denoised."""
+    return "noisy" if "noisy" in source.roles else "image"
+
+
+def planned(source: TileSource, asked: Request) -> tuple[Request, Plan | None, Iterable[TileKey]]:
+    """(request, plan, keys): what is estimated once for the whole source; without a plan each tile has its own."""
+    if asked.data_range is None and source.data_range is not None:
+        asked = dataclasses.replace(asked, data_range=float(source.data_range))
+    if asked.noise == "image" and _is_cut(source):
+        raise ValueError(
+            f"noise is 'image', but {source.name} is a mosaic that is cut into tiles; accepted: 'run' or a NoiseModel"
+        )
+    keys, windows = _sample(source, input_role(source)) if asked.looks else (source, [])
+    # with nothing to look at, each tile is on its own: all of them turn out to be problems, or nearly so
+    plan = None if asked.noise == "image" or (asked.looks and not windows) else asked.plan(lambda: windows)
+    return asked, plan, keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Read and denoise one tile; what stops it is its Problem, and the run goes on."""
+
+    source: TileSource
+    role: str
+    asked: Request
+    plan: Plan | None  # None: one for each image
+    side: int
+    noted: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (tile, remark), of tiles with own plans
+
+    def remarks(self) -> tuple[str, ...]:
+        """What the reader of the run should know of its input."""
+        if self.plan is not None:
+            return self.plan.remarks
+        tiles = sorted({tile for tile, _ in self.noted})
+        return (f"{len(tiles)} tile(s), the first one {tiles[0]}: {min(self.noted)[1]}",) if tiles else ()
+
+    def __call__(self, key: TileKey) -> np.ndarray | Problem:
+        try:
+            return self._from_mosaic(key) if _is_cut(self.source) else self._whole(key)
+        except TileError as error:
+            return Problem(key.tile, getattr(error, "status", "unreadable"), error.reason)
+        except ValueError as error:  # non-finite pixels, or too small to take its noise from
+            return Problem(key.tile, "error", str(error))
+
+    def _whole(self, key: TileKey) -> np.ndarray:
+        x = self.source.read(key, self.role)
+        shape = (x.shape[-2], x.shape[-1])
+        plan = self.plan or self.asked.plan(lambda: array_windows(x))
+        if self.plan is None:
+            self.noted.extend((key.tile, remark) for remark in plan.remarks)
+        result = np.empty_like(x)
+        for tile in cut(shape, self.side):
+            result[..., tile.top : tile.bottom, tile.left : tile.right] = plan.runner.tile(
+                lambda rows, columns: x[..., rows, columns], shape, tile, f"tile {key.tile}"
+            )
+        return result
+
+    def _from_mosaic(self, key: TileKey) -> np.ndarray:
+        source, plan = self.source, self.plan or self.asked.plan(list)
+        assert isinstance(source, PlaneSource)  # by _is_cut
+        assert source._tile is not None
+        plane = int(np.searchsorted(source._starts, key.index, side="right")) - 1
+        height, width = source._sizes()[plane]
+        row, column = divmod(key.index - int(source._starts[plane]), source._grids[plane][1])
+        top, left = row * source._tile, column * source._tile
+        tile = Tile(top, min(top + source._tile, height), left, min(left + source._tile, width))
+        return plan.runner.tile(
+            lambda rows, columns: source._window(key.tile, plane, rows, columns),
+            (height, width),
+            tile,
+            f"tile {key.tile} or its halo",
+        )
+
+
+def _is_cut(source: TileSource) -> bool:
+    """Whether its tiles are parts of larger planes, which can be read across their borders."""
+    return isinstance(source, PlaneSource) and source._tile is not None
+
+
+def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.ndarray]]:
+    """The keys to go through, and windows to estimate from: readable ones, spread over the source."""
+    windows: list[np.ndarray] = []
+
+    def look(key: TileKey) -> None:
+        try:
+            pixels = source.read(key, role)
+        except TileError:
+            return  # counted and listed when its turn comes
+        x = pixels if pixels.ndim == 2 else pixels[0]
+        windows.extend(window for window in array_windows(x, limit=1) if np.isfinite(window).all())
+
+    if isinstance(source, PlaneSource) and _is_cut(source):
+
+        def window(plane: int, rows: slice, columns: slice) -> np.ndarray:
+            try:
+                pixels = source._window("sample", plane, rows, columns)
+            except TileError:
+                return np.empty((0, 0))
+            return pixels if pixels.ndim == 2 else pixels[0]
+
+        found = sample_windows(source._sizes(), window)
+        return source, [pixels for pixels in found if pixels.size and np.isfinite(pixels).all()]
+    total = length_of(source)
+    if total is None:  # a stream is read once: its first tiles stand for it
+        keys = iter(source)
+        head = list(islice(keys, MAX_WINDOWS))
+        for key in head:
+            look(key)
+        return chain(head, keys), windows
+    chosen = set(evenly(total)) if total else set()
+    for place, key in enumerate(source):
+        if place in chosen:
+            look(key)
+    if not windows:  # none of the chosen could be read: any other one will do
+        for key in source:
+            look(key)
+            if windows:
+                break
+    return source, windows
+
+
+_SETTINGS = ("source", "model", "weights", "params", "role", "vst", "sigma", "noise", "halo", "tile")
+
+
+def _same(out: Path, summary: Denoised) -> None:
+    """Refuse to go on with a run of other settings."""
+    before = _recorded(out)
+    now = plain(summary.to_dict())
+    for name in _SETTINGS if before else ():
+        if before.get(name) != now[name]:
+            raise ValueError(
+                f"{name} is {now[name]!r}, but {out} was begun with {before.get(name)!r}; accepted: the same, "
+                "or overwrite in place of resume"
+            )
+
+
+def _recorded(out: Path) -> dict[str, Any]:
+    if out.suffix.lower() != ".zarr":
+        path = out / "run.json"
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    import zarr
+
+    if not (out / "zarr.json").is_file():
+        return {}
+    return dict(zarr.open_group(str(out), mode="r").attrs.get("denoised", {}))  # type: ignore[arg-type]
+
+
+def _record(out: Path, summary: Denoised) -> None:
+    """What was done, kept with the tiles: run.json of a folder, the attribute "denoised" of a tile stack."""
+    record = plain(summary.to_dict())
+    if out.suffix.lower() != ".zarr":
+        write_json(out / "run.json", record)
+        return
+    import zarr
+
+    zarr.open_group(str(out), mode="r+").attrs["denoised"] = record

@@ -1,0 +1,188 @@
+"""Two or more candidates on the same tiles: what did one gain on the other, and what did it pay?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import statistics as statistics
+from .rows import Profile
+
+# What is better: "higher", "lower", or nearer to a number.
+BETTER: Mapping[str, str | float] = {
+    "psnr": "higher", "ssim": "higher", "fsim": "higher", "dists": "lower", "mse": "lower", "mae": "lower",
+    "cnr_fixed_noise": "higher", "cnr_fixed_noise_worst": "higher",
+    "contrast_retention": 1.0, "contrast_retention_worst": 1.0, "transfer": 1.0, "transfer_high": 1.0,
+    "transfer_texture": 1.0, "feature_contrast": 1.0, "overshoot": 0.0, "gain_change": 0.0, "offset_change": 0.0,
+    "shift_y_px": 0.0, "shift_x_px": 0.0, "row_noise_added": "lower",
+    "removed_count": "lower", "invented_count": "lower",
+    "cd_change_px": 0.0, "edge_rms_px": "lower", "cd_bias_px": 0.0,
+}  # fmt: skip
+_DEFAULT = tuple(k for k in BETTER if k not in ("mse", "mae", "contrast_retention", "contrast_retention_worst"))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One column of one candidate against the baseline, over the tiles that both have.
+
+    `change` is after - before of the column, `gain` the same counted so that more is better; both are means over tiles
+    with their bootstrap intervals. `p` is that of a sign-flip test, `p_holm` corrected for the table's columns.
+    """
+
+    column: str
+    before: float
+    after: float
+    change: float
+    low: float
+    high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    p: float
+    p_holm: float
+    tiles: int
+
+    @property
+    def verdict(self) -> str:
+        """ "gained", "paid", or "no difference" where the interval holds 0 or the corrected p is above 0.05."""
+        if not self.p_holm <= 0.05 or self.gain_low <= 0 <= self.gain_high:
+            return "no difference"
+        return "gained" if self.gain > 0 else "paid"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What `semnr.compare` found: candidate label -> its differences to the baseline, in the columns' order."""
+
+    baseline: str
+    candidates: Mapping[str, tuple[Difference, ...]]
+    settings: Mapping[str, Any]
+
+    def gained(self, candidate: str) -> list[str]:
+        return [d.column for d in self.candidates[candidate] if d.verdict == "gained"]
+
+    def paid(self, candidate: str) -> list[str]:
+        return [d.column for d in self.candidates[candidate] if d.verdict == "paid"]
+
+    def to_dict(self) -> dict[str, Any]:
+        from ..base.jsonable import plain
+
+        rows = {
+            name: [{**plain(vars(d)), "verdict": d.verdict} for d in differences]
+            for name, differences in self.candidates.items()
+        }
+        return {"baseline": self.baseline, "candidates": rows, "settings": plain(dict(self.settings))}
+
+    def __str__(self) -> str:
+        from ..base.text import table
+
+        blocks = []
+        for name, differences in self.candidates.items():
+            rows = [
+                (d.column, f"{d.before:.4g}", f"{d.after:.4g}", f"{d.change:+.3g} [{d.low:+.3g}, {d.high:+.3g}]",
+                 f"{d.p:.2g}", d.tiles, d.verdict)
+                for d in differences
+            ]  # fmt: skip
+            head = f"{name} against {self.baseline}: gained {', '.join(self.gained(name)) or 'nothing'}; "
+            head += f"paid {', '.join(self.paid(name)) or 'nothing'}"
+            confidence = f"{self.settings['confidence']:.0%}"
+            titles = ("column", "before", "after", f"change [{confidence}]", "p", "tiles", "verdict")
+            blocks.append(f"{head}\n{table(titles, rows)}")
+        return "\n\n".join(blocks)
+
+
+def compare(
+    baseline: Profile,
+    *candidates: Profile,
+    columns: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resamples: int = statistics.RESAMPLES,
+) -> Compared:
+    """What did each candidate gain on the baseline, and what did it pay? Paired by tile.
+
+    Parameters
+    ----------
+    baseline, *candidates : Profile
+        Of the same tiles, reference and settings; rows are paired by tile id.
+    columns : sequence of str, optional
+        Default: every column that is known to be better higher, lower or nearer to a number
+        (`semnr.profiles.comparison.BETTER`) and that both have.
+    confidence : float
+        Of the intervals: percentile bootstrap, by die where `die_x` and `die_y` are known (tiles of a die are alike).
+    seed, resamples : int
+        Of the bootstrap; the sign-flip test takes all flips up to 13 clusters, else 10,000.
+
+    Returns
+    -------
+    Compared
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not profiles, none to compare with, or profiles that do not compare: what differs.
+    """
+    from .pairing import align
+
+    for i, value in enumerate((baseline, *candidates)):
+        if not isinstance(value, Profile):
+            name = "baseline" if i == 0 else f"candidate {i}"
+            raise TypeError(f"{name} is {type(value).__name__}; accepted: a semnr.Profile")
+    if not candidates:
+        raise ValueError("no candidate to compare with the baseline; accepted: at least one")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence!r}; accepted: a number between 0 and 1")
+    if columns is not None and (unknown := [c for c in columns if c not in BETTER]):
+        raise ValueError(f"columns has {unknown[0]!r}; accepted: {', '.join(map(repr, BETTER))}")
+    found: dict[str, tuple[Difference, ...]] = {}
+    group = np.arange(len(baseline))
+    for i, candidate in enumerate(candidates):
+        base = align(baseline, candidate)
+        group = candidate.clusters()
+        label = candidate.label or f"candidate {i + 1}"
+        label = label if label not in found else f"{label} ({i + 1})"
+        found[label] = _differences(base, candidate, group, columns, confidence, seed, resamples)
+    settings = {"confidence": confidence, "seed": seed, "resamples": resamples, "clusters": int(group.max()) + 1}
+    return Compared(baseline.label or "baseline", found, settings)
+
+
+def _differences(
+    base: Profile, other: Profile, group: np.ndarray, columns: Sequence[str] | None, confidence: float, seed: int,
+    resamples: int,
+) -> tuple[Difference, ...]:  # fmt: skip
+    names, before, after = [], [], []
+    for name in columns or _DEFAULT:
+        a, b = base.column(name), other.column(name)
+        both = np.isfinite(a) & np.isfinite(b)
+        if both.any():
+            names.append(name)
+            before.append(np.where(both, a, np.nan))
+            after.append(np.where(both, b, np.nan))
+    if not names:
+        return ()
+    a, b = np.stack(before, 1), np.stack(after, 1)
+    gains = np.stack([_gain(BETTER[n], a[:, k], b[:, k]) for k, n in enumerate(names)], 1)
+    both = np.concatenate([b - a, gains], axis=1)
+    replicates = statistics.bootstrap(both, group, lambda m: m, seed=seed, resamples=resamples)
+    low, high = statistics.ends(replicates, confidence)
+    p = np.array([statistics.sign_flip(gains[:, k], group, seed=seed) for k in range(len(names))])
+    corrected, n = statistics.holm(p), len(names)
+    return tuple(
+        Difference(
+            name, float(np.nanmean(a[:, k])), float(np.nanmean(b[:, k])), float(np.nanmean(both[:, k])),
+            float(low[k]), float(high[k]), float(np.nanmean(gains[:, k])), float(low[n + k]), float(high[n + k]),
+            float(p[k]), float(corrected[k]), int(np.isfinite(gains[:, k]).sum()),
+        )
+        for k, name in enumerate(names)
+    )  # fmt: skip
+
+
+def _gain(better: str | float, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    if better == "higher":
+        return b - a
+    if better == "lower":
+        return a - b
+    return np.asarray(np.abs(a - float(better)) - np.abs(b - float(better)))

@@ -1,0 +1,361 @@
+"""Reference: what depends on a reference image alone, computed once and used for every candidate."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from semnr_kernels import _checks, _registry, cnr, dists, fsim
+
+from .. import metrics as functions
+from ..metrics import to_numpy, to_tensor
+from .rows import METRICS, Profile
+
+__all__ = ["Reference"]
+
+MEMORY_BUDGET = 2**30
+# DISTS keeps about this much: known before the network runs, so that what does not fit is not made.
+_DISTS_BYTES_PER_PIXEL = 500
+# Fixed with the reference.
+_FIXED = ("y", "data_range", "mask")
+# Arguments of the functions that the features do not depend on.
+_OF_THE_SCORE = ("reduction", "nan", "backend", "overshoot", "return_map", "details", "memory_budget")
+
+
+class Reference:
+    """A reference that many candidates are scored against: what depends on it alone is computed once.
+
+    `Reference(y, ...).ssim(x)` is `semnr.ssim(x, y, ...)`, and so for every method: the same number (to 1e-12; DISTS
+    in float32 to 1e-6, since the network sees one image at a time), the same options, errors and kind of array. A
+    gradient goes to the candidate and none to the reference.
+
+    Parameters
+    ----------
+    y : Tensor or ndarray, (N, C, H, W), (C, H, W) or (H, W)
+        The reference. It is not copied: do not write to it.
+    data_range : float, optional
+        As in `semnr.metrics`; with `mask` it holds for every score.
+    metrics : sequence of str
+        What `profile` scores and `prepare` computes: of "psnr", "ssim", "fsim", "dists", "cnr".
+    masks : (signal, background), mapping with these names, or Masks, optional
+        Bool regions for CNR; default: Otsu on `y`.
+    mask : bool, optional
+        Valid pixels.
+    nan, backend, fsim_downsample, dists_weights, dists_resize
+        Defaults of the methods, which take others: `reference.fsim(x, downsample=2)`.
+    details : bool
+        More columns in `profile`.
+    keep : bool
+        False: compute everything for each candidate.
+    memory_budget : int
+        Bytes that may be kept. What does not fit is computed for each candidate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The argument, what it was, what is accepted.
+
+    Notes
+    -----
+    Kept from the first use on, or from `prepare`: the CNR regions (2 bytes a pixel), mean and σ of each image, the
+    FSIM features (two numbers a pixel at the downsampled size) and the DISTS maps (about 500 bytes a pixel in float32);
+    `nbytes` says how much it is. Nothing is kept for PSNR, SSIM and MS-SSIM: of the four sums under a window three hold
+    the candidate, and the reference's own would come back as two numbers a pixel, more than the pixel itself. Nor for
+    nan="omit", where the candidate's pixels mask the reference's, nor for `details`, `return_map`, `overshoot` and
+    weights that are a state dict.
+
+    Any number of threads may score against one reference.
+    """
+
+    def __init__(
+        self,
+        y: Any,
+        *,
+        data_range: float | None = None,
+        metrics: Sequence[str] = METRICS,
+        masks: Any = None,
+        mask: Any = None,
+        nan: str = "error",
+        fsim_downsample: int | str = "auto",
+        dists_weights: Any = None,
+        dists_resize: str | None = None,
+        details: bool = False,
+        backend: str | None = "auto",
+        keep: bool = True,
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
+        metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+        for name in metrics:
+            _checks.choice("metrics", name, METRICS)
+        _checks.choice("nan", nan, ("error", "propagate", "omit"))
+        if not metrics:
+            raise ValueError(f"metrics is empty; accepted: some of {', '.join(map(repr, METRICS))}")
+        self.numpy = isinstance(y, np.ndarray)
+        self.y = to_tensor("y", y)
+        if isinstance(self.y, torch.Tensor):
+            self.y = self.y.detach()
+        self.y4 = _checks.as_image("y", self.y)
+        self.data_range = _checks.as_data_range(self.y.dtype, data_range)
+        self.metrics, self.nan, self.details, self.backend = metrics, nan, details, backend
+        self.mask = to_tensor("mask", mask)
+        _checks.as_mask(self.mask, self.y4)
+        self.fsim_downsample, self.dists_weights, self.dists_resize = fsim_downsample, dists_weights, dists_resize
+        self.memory_budget = _checks.positive_int("memory_budget", memory_budget)
+        self._keep = keep
+        self._lock = threading.RLock()
+        self._kept: dict[Any, Any] = {}
+        self._too_large: set[Any] = set()
+        self._given = _given_masks(masks)
+
+    def __len__(self) -> int:
+        return len(self.y4)
+
+    def __repr__(self) -> str:
+        shape, dtype = "x".join(map(str, self.y.shape)), _checks.dtype_name(self.y.dtype)
+        return f"Reference({shape} {dtype}, data_range={self.data_range:g}, {self.nbytes} bytes kept)"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept beside y itself."""
+        with self._lock:
+            return _nbytes(self._kept)
+
+    # --- scores ---------------------------------------------------------------------------------------------------
+
+    def mse(self, x: Any, **options: Any) -> Any:
+        """As `semnr.mse`."""
+        return self._plain(functions.mse, x, options)
+
+    def mae(self, x: Any, **options: Any) -> Any:
+        """As `semnr.mae`."""
+        return self._plain(functions.mae, x, options)
+
+    def psnr(self, x: Any, **options: Any) -> Any:
+        """As `semnr.psnr`."""
+        return self._plain(functions.psnr, x, options)
+
+    def ssim(self, x: Any, **options: Any) -> Any:
+        """As `semnr.ssim`."""
+        return self._plain(functions.ssim, x, options)
+
+    def ms_ssim(self, x: Any, **options: Any) -> Any:
+        """As `semnr.ms_ssim`."""
+        return self._plain(functions.ms_ssim, x, options)
+
+    def fsim(self, x: Any, **options: Any) -> Any:
+        """As `semnr.fsim`, with the reference's phase congruency and gradient kept."""
+        return self._featured(functions.fsim, x, self._fsim_options() | options)
+
+    def dists(self, x: Any, **options: Any) -> Any:
+        """As `semnr.dists`, with the reference's maps kept: half of the network's work."""
+        return self._featured(functions.dists, x, self._dists_options() | options)
+
+    def cnr(self, x: Any, **options: Any) -> Any:
+        """As `semnr.cnr`, with the regions built on the reference once."""
+        return self._plain(functions.cnr, x, self._with_regions(options))
+
+    def cnr_map(self, x: Any, **options: Any) -> Any:
+        """As `semnr.cnr_map`, with the regions built on the reference once."""
+        return self._plain(functions.cnr_map, x, self._with_regions(options))
+
+    def profile(
+        self,
+        x: Any,
+        *,
+        noise: Any = None,
+        kind: str | None = None,
+        tiles: Sequence[str] | None = None,
+        label: str = "",
+    ) -> Profile:
+        """The profile of candidate `x` against this reference; see `semnr.profile`."""
+        from .score import against
+
+        return against(self, x, noise=noise, kind=kind, tiles=tiles, label=label)
+
+    # --- what is kept ---------------------------------------------------------------------------------------------
+
+    def prepare(self) -> Reference:
+        """Compute now what `metrics` keep, and not with the first candidate; gives the reference itself."""
+        with torch.no_grad():
+            self.fingerprint()
+            if "cnr" in self.metrics:
+                self.regions()
+            for op, own in (("fsim", self._fsim_options()), ("dists", self._dists_options())):
+                if op in self.metrics and self._features_serve(options := self._common(own)):
+                    call = _registry.Call.of(op, self.y4, masked=self.mask is not None)
+                    self._features(op, _registry.choose(call, self.backend).backend, options)
+        return self
+
+    def regions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Signal and background of CNR."""
+        if self._given is not None:
+            return self._given
+        return self._once("regions", self._build_regions)  # type: ignore[no-any-return]
+
+    def _build_regions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        found = cnr.otsu_masks(self.y, mask=self.mask, nan=self.nan)
+        return found.signal, found.background
+
+    def fingerprint(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and σ of each image, (N,) float64: enough to notice that two profiles had different references."""
+        return self._once("fingerprint", self._measure)  # type: ignore[no-any-return]
+
+    def _measure(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """From the kernel that CNR takes its moments from: one read of the pixels, no copy of them."""
+        n, _, height, width = self.y4.shape
+        everywhere = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.y4.device).expand(n, 1, height, width)
+        found = _registry.choose(_registry.Call.of("cnr", self.y4, masked=True)).run(self.y4, everywhere)[0]
+        variance = found.variance.mean(1) + found.mean.var(1, correction=0)
+        return found.mean.mean(1), variance.sqrt()
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            if key in self._kept:
+                return self._kept[key]
+            with torch.inference_mode(False), torch.no_grad():
+                made = make()
+            if self._keep and _nbytes(self._kept) + _nbytes(made) <= self.memory_budget:
+                self._kept[key] = made
+            else:
+                self._too_large.add(key)
+            return made
+
+    # --- how a score is made --------------------------------------------------------------------------------------
+
+    def _common(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        for name in _FIXED:
+            if name in options:
+                raise TypeError(f"{name} is given; accepted: the reference's own, fixed when it was made")
+        own = {"data_range": self.data_range, "mask": self.mask, "nan": self.nan, "backend": self.backend}
+        return {**own, **options}
+
+    def _plain(self, function: Callable[..., Any], x: Any, options: Mapping[str, Any]) -> Any:
+        """The function itself, on both images."""
+        options = self._common(options)
+        return function(x, self.y.numpy() if self.numpy else self.y, **options)
+
+    def _with_regions(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        _ = self._common(options)
+        theirs = any(options.get(name) is not None for name in ("signal", "background"))
+        own_rules = options.get("nan", self.nan) != self.nan or bool(options.get("details"))
+        if theirs or (own_rules and self._given is None):
+            return dict(options)
+        return {**options, **dict(zip(("signal", "background"), self.regions(), strict=True))}
+
+    def _featured(self, function: Callable[..., Any], x: Any, options: Mapping[str, Any]) -> Any:
+        """FSIM and DISTS: from kept features where they give the function's number, else the function itself."""
+        found = self._compared(function.__name__, x, options)
+        if found is None:
+            return self._plain(function, x, options)
+        value = _checks.reduce(found[0], options.get("reduction", "mean"), found[1])
+        return to_numpy(value) if self.numpy else value
+
+    def rows(self, op: str, x: Any, options: Mapping[str, Any]) -> torch.Tensor | None:
+        """A score an image from kept features; None where the pair is to be scored whole."""
+        found = self._compared(op, x, options)
+        return None if found is None else found[0]
+
+    def _compared(self, op: str, x: Any, options: Mapping[str, Any]) -> tuple[torch.Tensor, _checks.Pair] | None:
+        options = self._common(options)
+        module: Any = {"fsim": fsim, "dists": dists}[op]
+        known = inspect.signature(getattr(module, op)).parameters
+        usual = isinstance(x, np.ndarray) == self.numpy and all(name in known for name in options)
+        if not usual or not self._features_serve(options):
+            return None  # the function itself says what is wrong, or does what features cannot
+        x = to_tensor("x", x)
+        checked = _checks.pair(x, self.y, data_range=self.data_range, mask=self.mask, nan=options["nan"])
+        call = _registry.Call.of(op, checked.x, checked.y, masked=checked.valid is not None)
+        backend = _registry.choose(call, options["backend"]).backend
+        if (fy := self._features(op, backend, options)) is None:
+            return None
+        if op == "dists":
+            budget = options.get("memory_budget")
+            rows = dists.against(x, fy, reduction="none", nan="propagate", backend=backend, memory_budget=budget)
+        else:
+            fx = fsim.features(
+                x, reference_image=None if self.mask is None else self.y, nan="propagate", backend=backend,
+                **_of_the_image(options),
+            )  # fmt: skip
+            rows = fsim.similarity(fx, fy, backend=backend).rows
+        rows = rows.reshape(-1)
+        if options["nan"] == "error" and not bool(torch.isfinite(rows.detach()).all()):
+            _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+        return rows, checked
+
+    def _features_serve(self, options: Mapping[str, Any]) -> bool:
+        whole = options.get("details") or options.get("return_map") or options.get("overshoot", "keep") != "keep"
+        return self._keep and options["nan"] in ("error", "propagate") and not whole
+
+    def _features(self, op: str, backend: str, options: Mapping[str, Any]) -> Any:
+        """The reference's features on one backend; None where it has none or they do not fit."""
+        asked = _of_the_image(options)
+        key = (op, backend, *((k, v) for k, v in sorted(asked.items()) if k not in _FIXED))
+        if not isinstance(asked.get("weights"), str | os.PathLike | None):
+            return None  # tensors of the caller's own may change
+        if key in self._too_large or not self._fits(op, asked):
+            return None
+        features = {"fsim": fsim, "dists": dists}[op].features  # type: ignore[attr-defined]
+        return self._once(key, lambda: features(self.y, nan="propagate", backend=backend, **asked))
+
+    def _fits(self, op: str, asked: Mapping[str, Any]) -> bool:
+        if op != "dists":
+            return True
+        n, _, height, width = self.y4.shape
+        height, width = dists.reference.resized(height, width, asked.get("resize"))
+        dtype = self.y.dtype if asked.get("dtype") is None else asked["dtype"]
+        return n * height * width * _DISTS_BYTES_PER_PIXEL * max(4, dtype.itemsize) // 4 <= self.memory_budget
+
+    def _fsim_options(self) -> dict[str, Any]:
+        return {"downsample": self.fsim_downsample}
+
+    def _dists_options(self) -> dict[str, Any]:
+        return {"weights": self.dists_weights, "resize": self.dists_resize}
+
+
+def _of_the_image(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the features of one image depend on."""
+    return {k: v for k, v in options.items() if k not in _OF_THE_SCORE}
+
+
+def _nbytes(kept: Any) -> int:
+    """Bytes of the tensors in containers and dataclasses, each storage once; networks are not the reference's."""
+    seen: dict[int, int] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            storage = value.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, Mapping):
+            for part in value.values():
+                visit(part)
+        elif isinstance(value, tuple | list):
+            for part in value:
+                visit(part)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, dists.network.Network):
+            for field in dataclasses.fields(value):
+                visit(getattr(value, field.name))
+
+    visit(kept)
+    return sum(seen.values())
+
+
+def _given_masks(masks: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if masks is None:
+        return None
+    if isinstance(masks, Mapping):
+        unknown = set(masks) - {"signal", "background"}
+        if unknown or len(masks) != 2:
+            raise ValueError(f"masks has the keys {sorted(map(str, masks))}; accepted: 'signal' and 'background'")
+        masks = masks["signal"], masks["background"]
+    elif hasattr(masks, "signal") and hasattr(masks, "background"):
+        masks = masks.signal, masks.background
+    if not isinstance(masks, tuple | list) or len(masks) != 2:
+        raise TypeError(f"masks is {type(masks).__name__}; accepted: (signal, background), both bool images")
+    return to_tensor("masks[0]", masks[0]), to_tensor("masks[1]", masks[1])

@@ -1,0 +1,282 @@
+"""The profile: five metrics of the same tiles side by side, because no one of them can be trusted alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from semnr_kernels import _checks, cnr, dists, fsim, pixel, ssim
+from semnr_kernels import profile as kernel
+
+from ..metrics import to_tensor
+from .reference import Reference
+from .rows import FINGERPRINT, KINDS, METRICS, Profile, default_ids
+
+__all__ = ["Profile", "Reference", "profile"]
+
+# What the CPU kernels score from one read of the pixels.
+_TOGETHER = ("psnr", "ssim", "cnr")
+# Windows of the worst-window columns, and the least pixels of each region in one: fewer, and noise picks the worst.
+_WINDOW, _WINDOW_PIXELS = 64, 64
+
+
+def profile(
+    x: Any,
+    y: Any,
+    *,
+    data_range: float | None = None,
+    metrics: Sequence[str] = METRICS,
+    masks: Any = None,
+    noise: Any = None,
+    mask: Any = None,
+    nan: str = "error",
+    fsim_downsample: int | str = "auto",
+    dists_weights: Any = None,
+    dists_resize: str | None = None,
+    details: bool = False,
+    backend: str | None = "auto",
+    kind: str | None = None,
+    tiles: Sequence[str] | None = None,
+    label: str = "",
+) -> Profile:
+    """The five metrics of candidate `x` against reference `y`, a row an image.
+
+    Parameters
+    ----------
+    x, y : Tensor or ndarray, (N, C, H, W), (C, H, W) or (H, W), of one dtype
+        Candidate and reference.
+    data_range : float
+        Width of the intensity scale; required for floating images, the dtype's range for integers unless given.
+    metrics : sequence of str
+        Of "psnr" (with mse and mae), "ssim", "fsim", "dists", "cnr". The columns of others are NaN, and the area
+        is NaN unless all five are there.
+    masks : (signal, background), mapping with these names, or Masks, optional
+        Bool regions for CNR; default: Otsu on `y`.
+    noise : number, Tensor, ndarray or Sigma, optional
+        Noise of the *noisy input*: a σ, or the noisy image. Gives the columns `cnr_fixed_noise` and
+        `contrast_retention`, and with `_worst` appended those of the tile's lowest window of 64 px.
+    mask : bool, optional
+        Valid pixels.
+    nan : {"error", "propagate", "omit"}
+        Non-finite pixels.
+    fsim_downsample, dists_weights, dists_resize
+        See `semnr.fsim` and `semnr.dists`. dists_weights="random" is flagged uncalibrated.
+    details : bool
+        Also the columns `ssim_luminance`, `ssim_contrast`, `ssim_structure`, `clipped_low`, `clipped_high`
+        (shares of pixels of `x` at or beyond 0 and data_range).
+    kind : {"denoised", "noisy"}, optional
+        What `x` is. Default: "noisy" where `noise` is the very image `x`, else "denoised".
+    tiles : sequence of str, optional
+        Ids of the images; default "t000000", ...
+    label : str
+        Name of the candidate in tables.
+
+    Returns
+    -------
+    Profile
+
+    Raises
+    ------
+    TypeError, ValueError
+        The argument, what it was, what is accepted.
+    WeightsUnavailable
+        "dists" is asked for and there are no weights.
+    """
+    reference = Reference(
+        y, data_range=data_range, metrics=metrics, masks=masks, mask=mask, nan=nan, fsim_downsample=fsim_downsample,
+        dists_weights=dists_weights, dists_resize=dists_resize, details=details, backend=backend, keep=False,
+    )  # fmt: skip
+    return against(reference, x, noise=noise, kind=kind, tiles=tiles, label=label)
+
+
+def against(
+    reference: Reference,
+    x: Any,
+    *,
+    noise: Any = None,
+    kind: str | None = None,
+    tiles: Sequence[str] | None = None,
+    label: str = "",
+) -> Profile:
+    """The profile of candidate `x` against a reference that is at hand; see `profile`."""
+    if isinstance(x, np.ndarray) != reference.numpy and isinstance(x, np.ndarray | torch.Tensor):
+        ours = "ndarray" if reference.numpy else "Tensor"
+        raise TypeError(f"x is {type(x).__name__} and y {ours}; accepted: both of one kind")
+    x, noise = to_tensor("x", x), to_tensor("noise", noise)
+    if kind is not None:
+        _checks.choice("kind", kind, KINDS)
+    with torch.no_grad():
+        scored = _Scored(reference, x, noise)
+        done = _TOGETHER if scored.together() else ()
+        for name in reference.metrics:
+            if name not in done:
+                getattr(scored, name)()
+        scored.fingerprint()
+        if kind is None:
+            same = isinstance(noise, torch.Tensor) and noise.shape == x.shape and torch.equal(noise, x)
+            kind = "noisy" if same else "denoised"
+    n = len(reference)
+    if tiles is not None and len(tiles) != n:
+        raise ValueError(f"tiles has {len(tiles)} ids for {n} images; accepted: one an image")
+    return Profile(
+        tiles=tuple(default_ids(n) if tiles is None else map(str, tiles)),
+        columns=scored.columns,
+        data_range=reference.data_range,
+        settings=scored.settings,
+        flags=tuple(dict.fromkeys(scored.flags)),
+        kind=kind,
+        label=label,
+        auto_ids=tiles is None,
+    )
+
+
+class _Scored:
+    """One candidate's columns while they are gathered."""
+
+    def __init__(self, reference: Reference, x: torch.Tensor, noise: Any) -> None:
+        self.ref, self.x, self.noise = reference, x, noise
+        self.columns: dict[str, np.ndarray] = {}
+        self.flags: list[str] = []
+        self.settings: dict[str, Any] = {"metrics": list(reference.metrics), "nan": reference.nan}
+        self.common = {
+            "data_range": reference.data_range,
+            "mask": reference.mask,
+            "nan": reference.nan,
+            "backend": reference.backend,
+        }
+        # also the check of x against y, whatever metrics follow
+        self.checked = _checks.pair(
+            x, reference.y, data_range=reference.data_range, mask=reference.mask, nan=reference.nan
+        )
+
+    def _rows(self, name: str, value: torch.Tensor) -> None:
+        rows = value.detach().double().cpu().numpy().reshape(-1)
+        self.columns[name] = np.ascontiguousarray(rows)
+
+    def together(self) -> bool:
+        """PSNR, SSIM and CNR from one read of the pixels; False where they are to be scored one by one."""
+        ref = self.ref
+        plain = ref.mask is None and ref.nan == "error" and not ref.details and self.noise is None
+        if not plain or not set(_TOGETHER) <= set(ref.metrics):
+            return False
+        x, y = self.checked.x, self.checked.y
+        regions = [_checks.as_mask(v, x, n) for v, n in zip(ref.regions(), ("signal", "background"), strict=True)]
+        found = kernel.together(x, y, *regions, data_range=ref.data_range, backend=ref.backend)  # type: ignore[arg-type]
+        if found is None or 0 in found.mse.tolist():
+            return False
+        variance = cnr.reference.noise_variance("two_roi", found.signal, found.background)
+        ratio = cnr.reference.ratio(found.signal.mean - found.background.mean, variance, signed=False)
+        if not all(map(math.isfinite, ratio.tolist())):
+            return False
+        rows = {
+            "mse": found.mse,
+            "mae": found.mae,
+            "psnr": pixel.to_db(found.mse, ref.data_range),
+            "ssim": found.ssim,
+            "cnr_two_roi": ratio,
+            "reference_mean": found.reference_mean,
+            "reference_std": found.reference_variance.sqrt(),
+        }
+        self.columns |= zip(rows, torch.stack(tuple(rows.values())).numpy(), strict=True)
+        self.settings["ssim"] = dict(kernel.SSIM_SETTINGS)
+        return True
+
+    def psnr(self) -> None:
+        found = pixel.psnr(self.x, self.ref.y, reduction="none", details=True, **self.common)
+        self._rows("mse", found.components["mse"])
+        self._rows("mae", found.components["mae"])
+        self._rows("psnr", found.value)
+        self.flags += found.flags
+        if self.ref.details:
+            x = self.checked.x if self.checked.x.dtype != torch.uint16 else self.checked.x.int()
+            self._rows("clipped_low", (x <= 0).double().mean((1, 2, 3)))
+            self._rows("clipped_high", (x >= self.ref.data_range).double().mean((1, 2, 3)))
+
+    def ssim(self) -> None:
+        found = ssim.ssim(
+            self.x, self.ref.y, reduction="none", details=True, components=self.ref.details, **self.common
+        )
+        self._rows("ssim", found.value)
+        for name, part in (found.components or {}).items():
+            if part.numel() == len(self.ref):
+                self._rows(f"ssim_{name}", part)
+        self.flags += found.flags
+        self.settings["ssim"] = {k: v for k, v in found.settings.items() if k not in ("reduction", "nan")}
+
+    def fsim(self) -> None:
+        ref = self.ref
+        self.settings["fsim_downsample"] = (
+            "authors"
+            if ref.fsim_downsample == "authors"
+            else fsim.downsampling_factor(ref.y4.shape[2], ref.y4.shape[3], ref.fsim_downsample)
+        )
+        rows = ref.rows("fsim", self.x, {"downsample": ref.fsim_downsample})
+        if rows is not None:
+            self._rows("fsim", rows)
+            if ref.mask is not None:
+                self.flags.append("approximate: masked pixels take the reference's local mean")
+            return
+        found = fsim.fsim(self.x, ref.y, downsample=ref.fsim_downsample, reduction="none", details=True, **self.common)
+        self._rows("fsim", found.value)
+        self.flags += found.flags
+
+    def dists(self) -> None:
+        ref = self.ref
+        options = {"weights": ref.dists_weights, "resize": ref.dists_resize}
+        rows = ref.rows("dists", self.x, options)
+        if rows is not None:
+            weights = dists.load(ref.dists_weights)
+            self._rows("dists", rows)
+            self.flags += dists._flags(weights, channels=self.checked.x.shape[1], masked=ref.mask is not None)
+            source, sha256, calibrated = weights.source, weights.sha256, weights.calibrated
+        else:
+            found = dists.dists(self.x, ref.y, reduction="none", details=True, **options, **self.common)
+            self._rows("dists", found.value)
+            self.flags += found.flags
+            source, sha256, calibrated = (found.settings[k] for k in ("weights", "weights_sha256", "calibrated"))
+        self.settings["dists"] = {
+            "weights": source, "weights_sha256": sha256, "calibrated": calibrated, "resize": ref.dists_resize,
+        }  # fmt: skip
+
+    def cnr(self) -> None:
+        signal, background = self.ref.regions()
+        options: dict[str, Any] = {
+            "signal": signal, "background": background, "mask": self.ref.mask, "data_range": self.ref.data_range,
+            "nan": self.ref.nan, "backend": self.ref.backend, "reduction": "none", "details": True,
+        }  # fmt: skip
+        found: Any = cnr.cnr(self.x, self.ref.y, kind="two_roi", **options)
+        self._rows("cnr_two_roi", found.value)
+        self.flags += (f"cnr: {f}" for f in found.flags)
+        if self.noise is not None:
+            fixed: Any = cnr.cnr(self.x, self.ref.y, kind="fixed_noise", noise=self.noise, **options)
+            self._rows("cnr_fixed_noise", fixed.value)
+            self._rows("contrast_retention", fixed.components["contrast_retention"])
+            self.flags += (f"cnr_fixed_noise: {f}" for f in fixed.flags if f not in found.flags)
+            self._worst_windows({k: v for k, v in options.items() if k != "reduction"})
+
+    def _worst_windows(self, options: dict[str, Any]) -> None:
+        """The lowest window of each image: contrast lost in one place does not show in the ratio of a whole tile."""
+        side = min(_WINDOW, *self.ref.y4.shape[2:])
+        found: Any = cnr.cnr_map(
+            self.x, self.ref.y, kind="fixed_noise", noise=self.noise, window=side, stride=max(1, side // 2),
+            min_pixels=_WINDOW_PIXELS, **options,
+        )  # fmt: skip
+        parts = {
+            "cnr_fixed_noise_worst": found.value,
+            "contrast_retention_worst": found.components["contrast_retention"],
+        }
+        for name, values in parts.items():
+            rows = values.reshape(len(self.ref), -1)
+            lowest = torch.where(torch.isnan(rows), torch.inf, rows).amin(1)
+            self._rows(name, torch.where(torch.isnan(rows).all(1), torch.nan, lowest))
+
+    def fingerprint(self) -> None:
+        """Mean and σ of the reference: enough to notice that two profiles were scored against different ones."""
+        if set(FINGERPRINT) <= set(self.columns):  # from the read that scored it
+            return
+        for name, value in zip(FINGERPRINT, self.ref.fingerprint(), strict=True):
+            self._rows(name, value)

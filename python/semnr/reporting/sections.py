@@ -1,0 +1,182 @@
+"""From runs and verdicts to what the templates show: one function a section."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from . import draw, wafer
+from .gather import Gathered
+from .images import Pixels
+from .measures import measures
+from .metrics import AXES, BY_COLUMN, GROUPS, METRICS, MISSING, PANELS, SUMMARY, Metric, number, plain
+from .places import alarms, places, trend
+from .profiles import basis, gains, profiles, ranges
+from .provenance import problems, provenance
+from .runs import RunData, input_psnr, psnr_of_mean_mse, summarise
+from .thumbs import thumbnails
+from .verdicts import matrix
+from .worst import worst_tiles
+
+
+def build(found: Gathered, images: Any, worst: int, thumbs: int) -> dict[str, Any]:
+    """Everything the templates need."""
+    runs, layout, judged = found.runs, found.layout, found.judged
+    pixels = Pixels(images, runs)
+    try:
+        tiles = worst_tiles(runs, found.flags, found.verdicts, pixels, layout, worst)
+        first = [tile.tile for tile in tiles["worst"]]
+        sheets = thumbnails(runs, pixels, layout.tiles, first, found.flags, thumbs) if thumbs else None
+    finally:
+        pixels.close()
+    shown = profiles(runs, found.profiles)
+    data = {**wafer.wafer_data(runs, layout, found.flags), "colours": draw.VIRIDIS, "thumbs": sheets}
+    return {
+        "title": found.title,
+        "notes": found.notes,
+        "scored": scored(runs),
+        "several": found.several,
+        "candidates": [{"label": run.label, "mark": draw.key_mark(k)} for k, run in enumerate(runs)],
+        "letters": {run.label: draw.letter(k) for k, run in enumerate(runs)},
+        "verdicts": judged,
+        "signal_matrix": matrix(judged) if len(judged) > 1 else None,
+        "summary": summary(runs),
+        "radar": draw.radar([(p["label"], p["axes"], p["bands"]) for p in shown])
+        if any(p["axes"] for p in shown)
+        else None,
+        "profiles": shown,
+        "axes": AXES,
+        "ranges": ranges(),
+        "cnr_axes": sorted({p["cnr"] for p in shown if p["cnr"]}),
+        "gains": gains(runs, found.profiles, found.verdicts),
+        "basis": basis(runs),
+        "wafer_caption": layout.caption,
+        "notch": layout.notch,
+        "groups": GROUPS,
+        "wafer_json": draw.Markup(wafer.script_json(data)),
+        "places": places(runs),
+        "alarms": alarms(runs),
+        "histograms": _histograms(runs),
+        "trend": trend(runs),
+        "measures": measures(runs),
+        "viridis": draw.VIRIDIS,
+        "diverging": draw.DIVERGING,
+        **tiles,
+        "problems": problems(runs),
+        "provenance": provenance(runs),
+        "version": plain(runs[0].meta.get("semnr")),
+        "number": number,
+        "missing": MISSING,
+    }
+
+
+def scored(runs: Sequence[RunData]) -> list[tuple[str, str]]:
+    """What was scored, in a few facts under the title."""
+    ok = {sum(s == "ok" for s in run.status) for run in runs}
+    total = {len(run.tiles) for run in runs}
+    tiles = f"{_range(ok)} of {_range(total)} scored" if ok != total else f"{_range(total)}, all scored"
+    facts = [("Tiles", tiles)]
+    references = {Path(str(run.meta["reference"])).name for run in runs if run.meta.get("reference")}
+    facts.append(("Reference", ", ".join(sorted(references)) or "none"))
+    ranges = {"not recorded" if run.data_range is None else f"{run.data_range:g}" for run in runs}
+    facts.append(("Data range", ", ".join(sorted(ranges))))
+    dates = sorted(str(run.meta["created"]) for run in runs if run.meta.get("created"))
+    if dates:
+        facts.append(("Scored", _date(dates[-1])))
+    running = [run.label for run in runs if run.meta.get("state", "finished") != "finished"]
+    if running:
+        facts.append(("Not finished", f"{', '.join(running)}: the run was still going or was cut off"))
+    return facts
+
+
+def _range(values: set[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def _date(text: str) -> str:
+    try:
+        stamp = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{stamp.day} {stamp:%B %Y, %H:%M}" + (
+        " UTC" if stamp.utcoffset() is not None and not stamp.utcoffset() else ""
+    )
+
+
+def summary(runs: Sequence[RunData]) -> dict[str, Any]:
+    columns = [BY_COLUMN[c] for c in SUMMARY]
+    estimated = [m for m in METRICS if m.group == "estimated" and any(run.has(m.column) for run in runs)]
+    if estimated:  # no clean reference: the estimates take the place of what they stand for
+        columns = [m for m in columns if any(run.has(m.column) for run in runs)] + estimated
+    rows: list[dict[str, Any]] = []
+    said: dict[str, list[str]] = {}  # note -> the candidates that it holds for
+    noisy = next((v for v in map(input_psnr, runs) if not math.isnan(v)), None)
+    for k, run in enumerate(runs):
+        db = summarise(run.values("psnr"))
+        cells = []
+        for metric in columns:
+            s = summarise(run.values(metric.column))
+            spread = f"{number(s.p05, metric.digits)}–{number(s.p95, metric.digits)}" if s.n > 1 else ""
+            spread = spread.replace("–", " to ") if s.p05 < 0 else spread
+            cells.append({"mean": number(s.mean, metric.digits), "spread": spread})
+        scored = sum(status == "ok" for status in run.status)
+        rows.append({
+            "label": run.label, "mark": draw.key_mark(k) if len(runs) > 1 else "",
+            "n": scored, "total": len(run.tiles),
+            "psnr": number(psnr_of_mean_mse(run), 2), "mean_db": number(db.mean, 2), "cells": cells,
+        })  # fmt: skip
+        for note in _notes(run, scored, [BY_COLUMN["psnr"], *columns], db.infinite):
+            said.setdefault(note, []).append(run.label)
+    notes = [
+        note if len(labels) == len(runs) else f"{', '.join(labels)}: {note[0].lower()}{note[1:]}"
+        for note, labels in said.items()
+    ]
+    return {
+        "columns": [{"metric": m, "labels": _dists_labels(runs) if m.column == "dists" else []} for m in columns],
+        "rows": rows,
+        "noisy": number(noisy, 2) if noisy is not None else None,
+        "notes": notes,
+    }
+
+
+def _notes(run: RunData, scored: int, metrics: Sequence[Metric], infinite: int) -> Iterator[str]:
+    """What a reader of the means should know."""
+    if infinite:
+        yield f"Identical to the reference (PSNR ∞), so left out of the mean of tile PSNRs: {infinite}."
+    absent = [m.label for m in metrics if not run.has(m.column)]
+    if absent:
+        yield f"Not evaluated: {', '.join(absent)}."
+    counts: dict[int, list[str]] = {}
+    for metric in metrics:
+        n = summarise(run.values(metric.column)).n
+        if n and n < scored and metric.column not in ("dists", "psnr"):
+            counts.setdefault(n, []).append(metric.label)
+    for n, names in counts.items():
+        yield f"A value on {n} of {scored} scored tiles only: {'; '.join(names)}."
+
+
+def _dists_labels(runs: Sequence[RunData]) -> list[str]:
+    """uncalibrated, and on which sample: said wherever a DISTS number stands."""
+    evaluated = [run for run in runs if run.has("dists")]
+    labels = []
+    settings = [run.settings.get("dists") or {} for run in evaluated]
+    if any(s.get("calibrated") is False for s in settings):
+        labels.append("uncalibrated")
+    counts = {summarise(run.values("dists")).n for run in evaluated}
+    if any(summarise(run.values("dists")).n < sum(s == "ok" for s in run.status) for run in evaluated):
+        labels.append(f"on a sample of {_range(counts)} tile{'' if counts == {1} else 's'}")
+    return labels
+
+
+def _histograms(runs: Sequence[RunData]) -> list[dict[str, Any]]:
+    panels = []
+    for metric in (BY_COLUMN[c] for c in PANELS):
+        drawing = draw.histograms(metric, [run.values(metric.column) for run in runs], [run.label for run in runs])
+        if drawing is not None:
+            labels = _dists_labels(runs) if metric.column == "dists" else []
+            panels.append({"metric": metric, "svg": drawing, "labels": labels})
+    return panels

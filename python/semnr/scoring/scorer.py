@@ -1,0 +1,176 @@
+"""One batch of tiles to rows: the profile of each tile, and what its noisy input says of it where that is known."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from semnr_kernels import SemnrError
+from semnr_kernels.fsim import downsampling_factor
+
+from .. import metrics
+from ..profiles import profile
+from ..tiles.pixels import to_numpy
+from ..tiles.source import TileKey
+from ..trust.columns import Trust
+from .maps import MapSink
+
+# The parts of a batch by the names that the evidence has for them.
+_IMAGES = {"x": "denoised", "y": "reference", "noisy": "noisy", "noisy_2": "second_frame", "noisy_3": "third_frame"}
+
+
+@dataclass
+class Scorer:
+    """Settings of a run, applied to batch after batch."""
+
+    metrics: tuple[str, ...]
+    data_range: float | None
+    fsim_downsample: int | str
+    dists_weights: Any
+    dists_resize: str | None
+    dists_every: int
+    nan: str
+    backend: str | None
+    trust: Trust = field(default_factory=Trust)
+    pixel_nm: float | None = None
+    calibrated: bool | None = None
+    scale_used: float | None = None
+    weights: dict[str, Any] = field(default_factory=dict)
+    maps: MapSink | None = None
+    dtype: Any = None  # of the run: that of its first tile
+    one_network: threading.Lock = field(default_factory=threading.Lock)  # VGG16's feature maps are large
+
+    def begin(self, first: np.ndarray) -> None:
+        """Fix what the first tile (C, H, W), or batch of tiles, decides for the run; later ones change nothing."""
+        if self.dtype is not None:
+            return
+        self.dtype = first.dtype
+        if first.dtype.kind == "f" and self.data_range is None:
+            self.dtype = None
+            raise ValueError(
+                f"data_range is missing; it is required for {first.dtype} tiles (for example data_range=1.0)"
+            )
+        if self.fsim_downsample == "auto":  # one factor for all tiles, or they would not compare
+            self.fsim_downsample = downsampling_factor(first.shape[-2], first.shape[-1], "auto")
+
+    def learnt(self) -> dict[str, Any]:
+        """What scoring found out, for `learn` in the process that keeps the run."""
+        return {"calibrated": self.calibrated, "scale_used": self.scale_used, "weights": self.weights}
+
+    def learn(self, found: dict[str, Any]) -> None:
+        self.calibrated = self.calibrated if found["calibrated"] is None else found["calibrated"]
+        self.scale_used = found["scale_used"] or self.scale_used
+        self.weights = found["weights"] or self.weights
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "one_network"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, one_network=threading.Lock())
+
+    def rows(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """A row a tile. A tile that cannot be scored gets its reason; the others of its batch are scored."""
+        try:
+            return self._batch(keys, parts)
+        except (ValueError, SemnrError) as error:
+            if len(keys) == 1:
+                return unscored(keys, "error", str(error))
+            one = [{name: images[i : i + 1] for name, images in parts.items()} for i in range(len(keys))]
+            return [row for key, part in zip(keys, one, strict=True) for row in self.rows([key], part)]
+
+    def _batch(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        x, y, noisy = parts["x"], parts.get("y"), parts.get("noisy")
+        columns: dict[str, Any] = {}
+        if y is not None:
+            most = tuple(m for m in self.metrics if m != "dists")  # of every tile; DISTS may run on a sample
+            columns = dict(self._profile(x, y, most, noisy).columns) if most else {}
+            if "dists" in self.metrics:
+                columns["dists"] = self._dists(keys, x, y)
+            if noisy is not None:
+                columns["psnr_noisy"] = self._profile(noisy, y, ("psnr",), None).psnr
+        else:
+            self.scale_used = self.data_range or float(np.iinfo(self.dtype).max)
+        mapped = self.maps is not None and "evidence" in self.maps.names
+        found = self.trust.measure(
+            {_IMAGES[name]: images for name, images in parts.items()},
+            data_range=self.data_range,
+            nan="omit" if self.nan == "omit" else "error",
+            pixel_nm=self.pixel_nm,
+            with_map=mapped,
+        )
+        columns |= found.columns | found.texts
+        if self.maps is not None:
+            self._write_maps(self.maps, keys, parts, found.map)
+        rows = []
+        for i, key in enumerate(keys):
+            values = {name: _value(column[i]) for name, column in columns.items()}
+            rows.append({**row_of(key), **values, "status": "ok", "reason": None})
+        return rows
+
+    def _write_maps(
+        self, sink: MapSink, keys: list[TileKey], parts: dict[str, np.ndarray], evidence: np.ndarray | None
+    ) -> None:
+        x, y = parts["x"], parts.get("y")
+        options: dict[str, Any] = {"data_range": self.data_range, "nan": self.nan, "backend": self.backend}
+        for name in sink.names:
+            found: Any
+            if name == "image":
+                found = x[:, 0]
+            elif name == "evidence":
+                found = evidence
+            elif name == "ssim":
+                found = metrics.ssim(x, y, return_map=True, reduction="none", **options).map
+            else:
+                found = metrics.cnr_map(x, y, **options)
+            for key, values in zip(keys, to_numpy(found), strict=True):
+                sink.write(name, key.index, values.mean(axis=0) if values.ndim == 3 else values)
+
+    def _profile(self, x: np.ndarray, y: np.ndarray, metrics: tuple[str, ...], noise: np.ndarray | None) -> Any:
+        scored = profile(
+            x,
+            y,
+            data_range=self.data_range,
+            metrics=metrics,
+            noise=noise,
+            nan=self.nan,
+            fsim_downsample=self.fsim_downsample,
+            dists_weights=self.dists_weights,
+            dists_resize=self.dists_resize,
+            backend=self.backend,
+        )
+        self.scale_used = scored.data_range
+        return scored
+
+    def _dists(self, keys: list[TileKey], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """DISTS of every `dists_every`-th tile of the source, NaN elsewhere."""
+        values = np.full(len(keys), np.nan)
+        chosen = [i for i, key in enumerate(keys) if key.index % self.dists_every == 0]
+        if chosen:
+            with self.one_network:
+                scored = self._profile(x[chosen], y[chosen], ("dists",), None)
+            values[chosen] = scored.dists
+            settings = scored.settings["dists"]
+            self.calibrated = settings["calibrated"]
+            self.weights = {"dists": {"source": settings["weights"], "sha256": settings["weights_sha256"]}}
+        return values
+
+
+def row_of(key: TileKey) -> dict[str, Any]:
+    """What is known of a tile before its pixels are."""
+    return {**key.meta, "tile": key.tile, "path": key.path, "index": key.index}
+
+
+def unscored(keys: list[TileKey], status: str, reason: str) -> list[dict[str, Any]]:
+    """Rows of tiles that were not scored, and why."""
+    return [{**row_of(key), "status": status, "reason": reason} for key in keys]
+
+
+def _value(value: Any) -> float | str | None:
+    """A float or text for Parquet; NaN (not evaluated, undefined) and no text as null, infinity kept."""
+    if value is None or isinstance(value, str):
+        return value or None
+    value = float(value)
+    return None if value != value else value

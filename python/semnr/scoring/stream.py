@@ -1,0 +1,121 @@
+"""Tiles from sources to batches: paired by id, problems set aside, memory bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from semnr_kernels import TileError
+
+from ..tiles.source import Problem, TileKey, TileSource
+
+Loaded = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where candidate, reference and noisy pixels come from: (source, role) each; None where there is none.
+
+    Without a reference there are two or three noisy frames of each site.
+    """
+
+    candidate: tuple[TileSource, str]
+    reference: tuple[TileSource, str] | None
+    noisy: tuple[TileSource, str] | None
+    noisy_2: tuple[TileSource, str] | None = None
+    noisy_3: tuple[TileSource, str] | None = None
+
+    @property
+    def others(self) -> dict[str, tuple[TileSource, str]]:
+        """Every place beside the candidate's, by the name of its pixels in a batch."""
+        places = {"y": self.reference, "noisy": self.noisy, "noisy_2": self.noisy_2, "noisy_3": self.noisy_3}
+        return {name: place for name, place in places.items() if place is not None}
+
+    @property
+    def witness(self) -> tuple[TileSource, str]:
+        """What each tile is held against: its tiles without a candidate are missing from the run."""
+        return self.reference or self.others["noisy_2"]
+
+    def named(self) -> dict[str, tuple[TileSource, str] | None]:
+        """The places by the argument of `score` that gives each."""
+        return {name: getattr(self, name) for name in ("reference", "noisy", "noisy_2", "noisy_3")}
+
+    def given(self, *arguments: Any) -> list[tuple[TileSource, Any]]:
+        """The other sources, each with the argument (reference, noisy, noisy_2, noisy_3) that it was opened from."""
+        pairs = zip(self.named().values(), arguments, strict=True)
+        return [(place[0], argument) for place, argument in pairs if place is not None and argument is not None]
+
+    def load(self, key: TileKey) -> Loaded | Problem:
+        """Pixels of every part of one tile, or what is wrong with it."""
+        source, role = self.candidate
+        parts = {"x": (source, role, key)}
+        for name, (other, its_role) in self.others.items():
+            its_key = key if other is source else other.find(key.tile)
+            if its_key is None:
+                status = "no_reference" if name == "y" else "missing"
+                return Problem(key.tile, status, f"{other.name} has no tile {key.tile}")
+            parts[name] = (other, its_role, its_key)
+        loaded: Loaded = {}
+        for name, (other, its_role, its_key) in parts.items():
+            try:
+                loaded[name] = other.read(its_key, its_role)
+            except TileError as error:
+                return Problem(key.tile, error.status, f"{its_role}: {error.reason}")
+        return _mismatch(key, loaded) or loaded
+
+
+def _mismatch(key: TileKey, loaded: Loaded) -> Problem | None:
+    x = loaded["x"]
+    for name, other in loaded.items():
+        what = {"y": "reference", "noisy": "noisy input", "noisy_2": "second frame", "noisy_3": "third frame"}.get(name)
+        if other.shape != x.shape:
+            return Problem(key.tile, "wrong_size", f"candidate is {_size(x)}, {what} {_size(other)}")
+        if other.dtype != x.dtype:
+            return Problem(key.tile, "wrong_dtype", f"candidate is {x.dtype}, {what} {other.dtype}")
+    return None
+
+
+def _size(image: np.ndarray) -> str:
+    return "x".join(map(str, image.shape))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tiles of one shape and dtype; `parts` holds x, y and maybe noisy, (N, C, H, W)."""
+
+    keys: list[TileKey]
+    parts: dict[str, np.ndarray]
+
+
+def batches(tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int) -> Iterator[Batch | tuple[TileKey, Problem]]:
+    """Runs of tiles of one shape and dtype, bounded in bytes; problems as they come."""
+    keys: list[TileKey] = []
+    held: list[Loaded] = []
+    size = 0
+
+    def stacked() -> Batch:
+        parts = {}
+        for name in held[0]:
+            images = [tile[name] if tile[name].ndim == 3 else tile[name][None] for tile in held]
+            alone = len(images) == 1 and images[0].flags.writeable  # torch warns of arrays that it may not write
+            parts[name] = images[0][None] if alone else np.stack(images)  # one large tile is not copied
+        return Batch(list(keys), parts)
+
+    for key, loaded in tiles:
+        if isinstance(loaded, Problem):
+            yield key, loaded
+            continue
+        alike = not held or (held[0]["x"].shape, held[0]["x"].dtype) == (loaded["x"].shape, loaded["x"].dtype)
+        if held and (not alike or size + loaded["x"].nbytes > batch_bytes):
+            yield stacked()
+            keys.clear()
+            held.clear()
+            size = 0
+        keys.append(key)
+        held.append(loaded)
+        size += loaded["x"].nbytes
+    if held:
+        yield stacked()

@@ -1,0 +1,183 @@
+"""Thresholds from harmless re-imagings: how far every column strays when nothing but the noise is new."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..guarding import evaluate
+from ..guarding.rules import DEFAULT_RULES, AnyRule, Bound, Condition, Range, Rules, Transfer, as_rules, dump_rules
+from ..profiles import Profile
+
+# What is tolerated in any case, however still the noise holds a column: a threshold is never set tighter.
+TOLERATED: Mapping[str, float] = {
+    "gain_change": 0.015, "offset_change": 0.006, "shift_y_px": 0.06, "shift_x_px": 0.06,
+    "overshoot": 0.015, "transfer": 0.06, "transfer_high": 0.08, "transfer_peak": 0.08, "transfer_texture": 0.07,
+    "feature_contrast": 0.07, "row_noise_added": 0.25, "removed_count": 0.5, "invented_count": 0.5,
+    "psnr": 0.05, "ssim": 0.001, "fsim": 0.001, "dists": 0.002, "cnr_fixed_noise_worst": 0.01,
+}  # fmt: skip
+# A column says "nothing happened" at this value.
+_NEUTRAL = dict.fromkeys(("transfer", "transfer_high", "transfer_peak", "transfer_texture", "feature_contrast"), 1.0)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """Rules with learnt thresholds, and where they come from."""
+
+    rules: Rules
+    provenance: Mapping[str, Any]
+
+    def to_toml(self) -> str:
+        return dump_rules(self.rules, self.provenance)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the TOML file that `load_rules` and `semnr guard --rules` read."""
+        Path(path).write_text(self.to_toml(), encoding="utf-8")
+
+
+def learn_rules(
+    source: Any = None,
+    *,
+    model: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    rules: Any = DEFAULT_RULES,
+    false_alarm: float = 0.01,
+    tiles: int = 48,
+    side: int = 256,
+    frames: int = 3,
+    seed: int = 0,
+    root: Any = None,
+) -> Learnt:
+    """Set the thresholds of `rules` so that re-imaging alone fires each on at most a stated share of tiles.
+
+    Scenes are imaged `frames` times with fresh noise of the law fitted to the source, denoised, and scored. A bound is
+    put where only `false_alarm` (shared among the bounds of a rule) of these harmless tiles lie beyond it by the rule's
+    z standard errors, but never tighter than `TOLERATED`. Comparing rules are learnt from pairs of frames.
+    What a rule asks, its share, severity and advice stay as they are, and so does `certain`.
+
+    Parameters
+    ----------
+    source : what `semnr.open_tiles` takes, optional
+        As for `semnr.stress_test`; None: synthetic scenes.
+    model, parameters : str and mapping, optional
+        The released denoiser, a model of `semnr.denoise`, which is thereby taken for harmless: whatever it loses will
+        be tolerated. Default: the scene with 30 % of its noise left.
+    false_alarm : float
+        Share of harmless tiles that a rule may flag.
+    tiles, side, frames, seed
+        How many scenes of which side are imaged how often. tiles · frames must be at least 1 / false_alarm.
+
+    Returns
+    -------
+    Learnt
+        `.rules`, `.provenance` (with the share of tiles of one more, unseen frame that each rule flags), `.save(path)`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The argument, what it was, what is accepted.
+    """
+    held = as_rules(rules)
+    if not isinstance(false_alarm, float) or not 0 < false_alarm < 0.5:
+        raise ValueError(f"false_alarm is {false_alarm!r}; accepted: a share between 0 and 0.5")
+    if frames < 2 or tiles * frames * false_alarm < 1:
+        raise ValueError(
+            f"tiles {tiles} x frames {frames} at false_alarm {false_alarm:g} hold less than one alarm; "
+            f"accepted: two frames or more, and at least {int(np.ceil(1 / false_alarm))} tiles in all"
+        )
+    from .. import __version__
+    from .scenes import scenes_of
+
+    scenes = scenes_of(source, tiles=tiles, side=side, seed=seed, root=root)
+    imaged = [_imaged(scenes, (seed, 11, k), model, parameters) for k in range(frames + 1)]
+    unseen = imaged.pop()
+    learnt = {name: _learnt(rule, imaged, false_alarm) for name, rule in held.items()}
+    flagged = {name: _flagged(rule, imaged[0], unseen) for name, rule in learnt.items()}
+    provenance = {
+        "learnt_by": f"semnr {__version__}",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "source": scenes.name,
+        "denoiser": model or "takes 70 % of the noise and nothing else",
+        "parameters": dict(parameters or {}),
+        "noise": {"gain": scenes.gain, "offset": scenes.offset, "correlation": scenes.correlation},
+        "false_alarm": false_alarm,
+        "tiles": len(scenes),
+        "side": side,
+        "frames": frames,
+        "seed": seed,
+        "unseen_frame_flagged": flagged,
+    }
+    return Learnt(learnt, provenance)
+
+
+def _imaged(scenes: Any, seed: Any, model: str | None, parameters: Mapping[str, Any] | None) -> Profile:
+    from .measure import measure
+    from .run import KEEP_NOISE
+
+    noisy = scenes.record(seed)
+    if model is None:
+        denoised = scenes.clean + KEEP_NOISE * (noisy - scenes.clean)
+    else:
+        from ..denoising import denoise
+
+        denoised = np.stack([np.asarray(denoise(x, model=model, data_range=1.0, **(parameters or {}))) for x in noisy])
+    return measure(scenes.clean, noisy, denoised, metrics=("psnr", "ssim", "fsim", "cnr"))
+
+
+def _learnt(rule: AnyRule, imaged: list[Profile], false_alarm: float) -> AnyRule:
+    if isinstance(rule, Range):
+        share = false_alarm / len(rule.bounds)
+        return dataclasses.replace(rule, bounds=tuple(_bound(b, rule.z, imaged, share) for b in rule.bounds))
+    if isinstance(rule, Transfer):
+        t = np.concatenate([p.transfer + rule.z * p.transfer_se for p in imaged])
+        low = _quantile(-t, false_alarm)
+        return rule if low is None else dataclasses.replace(rule, below=_rounded(min(-low, 1 - TOLERATED["transfer"])))
+    conditions = tuple(_condition(c, imaged, false_alarm) for c in rule.conditions)
+    return dataclasses.replace(rule, conditions=conditions)
+
+
+def _bound(bound: Bound, z: float, imaged: list[Profile], share: float) -> Bound:
+    pairs = [evaluate.columns_of(bound, p) for p in imaged]
+    values, errors = (np.concatenate(v) for v in zip(*pairs, strict=True))
+    neutral, least = _NEUTRAL.get(bound.column, 0.0), TOLERATED.get(bound.column, 0.0)
+    below, above = bound.below, bound.above
+    if np.isfinite(above) and (high := _quantile(values - z * errors, share)) is not None:
+        above = _rounded(max(high, neutral + least))
+    if np.isfinite(below) and (low := _quantile(-(values + z * errors), share)) is not None:
+        below = _rounded(min(-low, neutral - least))
+    return dataclasses.replace(bound, below=below, above=above)
+
+
+def _condition(condition: Condition, imaged: list[Profile], false_alarm: float) -> Condition:
+    if condition.change == "stable":
+        return condition
+    pairs = [(a, b) for a in imaged for b in imaged if a is not b]
+    change = np.concatenate([evaluate._change(condition, a, b) for a, b in pairs])
+    high = _quantile(change if condition.change == "up" else -change, false_alarm)
+    if high is None:
+        return condition
+    return dataclasses.replace(condition, by=_rounded(max(high, TOLERATED.get(condition.metric, 0.0))))
+
+
+def _flagged(rule: AnyRule, before: Profile, after: Profile) -> float:
+    from ..guarding import tile_flags
+
+    known, fired = tile_flags(before, after, rules={rule.name: rule})[rule.name]
+    return float(fired.sum() / known.sum()) if known.any() else float("nan")
+
+
+def _quantile(values: np.ndarray, share: float) -> float | None:
+    """The value that at most `share` of the sample exceeds; None where the column was not evaluated."""
+    finite = values[np.isfinite(values)]
+    return float(np.quantile(finite, 1 - share, method="higher")) if finite.size else None
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,120 @@
+"""One image file to the pixels of one tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semnr_kernels import TileError
+
+from .pixels import ACCEPTED, as_pixels, grey_or_rgb
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
+PILLOW_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *PILLOW_SUFFIXES, ".npy")
+
+
+@contextmanager
+def explained(tile: str, name: object) -> Iterator[None]:
+    """Turn whatever a decoder raises into a TileError that names the file and the cause."""
+    try:
+        yield
+    except (TileError, MemoryError):
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise TileError(tile, f"{name}: no such file ({error})", "missing") from error
+    except Exception as error:  # codecs raise zlib.error, struct.error, SyntaxError, KeyError, RuntimeError, ...
+        raise TileError(tile, f"{name}: {type(error).__name__}: {error}") from error
+
+
+def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
+    """Pixels of an image file as (H, W), or (3, H, W) where it is in colour.
+
+    TIFF, PNG, BMP, JPEG and .npy. An RGB image whose channels are equal is one channel. A palette is applied, so a
+    grey ramp gives grey and a colour palette RGB. 8-bit files give uint8, 16-bit ones uint16; nothing is rescaled.
+
+    Raises
+    ------
+    TileError
+        Missing, truncated or damaged; 1-bit, signed, 32-bit integer or complex samples; transparency; several
+        pages of one size; or more pixels than Pillow's decompression-bomb limit.
+    """
+    path = Path(path)
+    tile = path.name if tile is None else tile
+    suffix = path.suffix.lower()
+    with explained(tile, path):
+        if suffix in TIFF_SUFFIXES:
+            pixels = _tiff(path)
+        elif suffix in PILLOW_SUFFIXES:
+            pixels = _pillow(path, ("PNG", "BMP", "JPEG"))
+        elif suffix == ".npy":
+            pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            raise ValueError(f"suffix {path.suffix!r}; accepted: {', '.join(IMAGE_SUFFIXES)}")
+        try:
+            return as_pixels(tile, pixels)
+        except TileError as error:
+            raise TileError(tile, f"{path}: {error.reason}") from error
+
+
+def _tiff(path: Path) -> np.ndarray:
+    import tifffile
+    from PIL import Image
+
+    from .tiff import TiffPlane, main_pages
+
+    with tifffile.TiffFile(path, _multifile=False) as file:
+        pages = main_pages(file)
+        if not pages:
+            raise ValueError("it holds no image")
+        twins = [page for page in pages[1:] if page.shape == pages[0].shape]
+        if twins:
+            raise ValueError(
+                f"it has {1 + len(twins)} pages of one size; accepted: one image "
+                "(open a stack by itself: one page a tile)"
+            )
+        plane = TiffPlane(path, pages[0])
+    height, width = plane.size
+    if Image.MAX_IMAGE_PIXELS is not None and height * width > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"it claims {width} x {height} pixels, above the limit of {2 * Image.MAX_IMAGE_PIXELS}; "
+            "accepted: smaller images (open a mosaic by itself, it is cut into tiles)"
+        )
+    try:
+        return plane.window(slice(0, height), slice(0, width))
+    except (KeyError, ValueError, ModuleNotFoundError) as error:
+        if "imagecodecs" not in str(error) and not isinstance(error, ModuleNotFoundError):
+            raise
+        return _pillow(path, ("TIFF",))  # LZW, PackBits, JPEG: Pillow has them, tifffile needs imagecodecs
+
+
+def _pillow(path: Path, formats: tuple[str, ...]) -> Any:
+    from PIL import Image
+
+    with Image.open(path, formats=formats) as image:
+        coding = image.tile[0][3] if image.tile else ""
+        coding = coding if isinstance(coding, str) else (coding[0] if coding else "")
+        if "16" in str(coding) and not image.mode.startswith("I"):
+            raise ValueError(f"16-bit {image.mode} is not supported; accepted: {ACCEPTED} (16-bit colour as TIFF)")
+        image.load()
+        mode = image.mode
+        if mode == "I" and image.format == "PNG":  # older Pillow opens 16-bit grey PNG as 32-bit
+            return np.asarray(image).astype(np.uint16)
+        if mode in ("P", "PA", "LA", "RGBA"):
+            return grey_or_rgb(_opaque(image))
+        if mode == "RGB":
+            return grey_or_rgb(np.asarray(image))
+        if mode not in ("L", "F", "I;16", "I;16B", "I;16L"):
+            raise ValueError(f"it has Pillow mode {mode!r}; accepted: {ACCEPTED}")
+        return np.asarray(image)
+
+
+def _opaque(image: Any) -> np.ndarray:
+    pixels = np.asarray(image.convert("RGBA"))
+    if not (pixels[..., 3] == 255).all():
+        raise ValueError("it has transparent pixels; accepted: grey or RGB")
+    return pixels[..., :3]

@@ -1,0 +1,131 @@
+"""The tile stack: a Zarr v3 group, one array a role, one chunk a tile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .planes import default_id
+from .source import TileKey
+from .writer import BaseWriter, explained_full
+from .zarr import ABSENT
+
+
+class ZarrWriter(BaseWriter):
+    """zarr's local store writes a chunk to a temporary file and renames it (since 3.1.3): a tile is whole or absent.
+
+    Every chunk is stored, also one of zeros, so that an absent chunk means a tile that was never written.
+    """
+
+    def __init__(self, out: Path, *, compress: bool = True, **options: Any) -> None:
+        super().__init__(out, **options)
+        self._compress = compress
+        self._arrays: dict[str, Any] = {role: array for role, array in self._group.arrays() if role in self._roles}
+        entry = {"format": "tile-stack", "version": 1, "pixel_nm": self._pixel_nm, "data_range": self._data_range}
+        with explained_full(out, "create"):
+            self._group.attrs["semnr"] = {k: None if v is None else plain_number(v) for k, v in entry.items()}
+            if self._shape is not None:
+                for role, dtype in self._dtypes.items():
+                    if role not in self._arrays:
+                        self._create(role, dtype)
+
+    def _journal_folder(self) -> Path:
+        """Inside columns/, where listing the arrays of the stack does not meet a file that is not Zarr's."""
+        import zarr
+
+        self._group = zarr.open_group(str(self._out), mode="a", zarr_format=3)
+        self._group.require_group("columns")
+        return self._out / "columns"
+
+    def _create(self, role: str, dtype: np.dtype[Any]) -> None:
+        from zarr.codecs import ZstdCodec
+
+        assert self._shape is not None
+        self._arrays[role] = self._group.create_array(
+            role,
+            shape=(self._count or 0, *self._shape),
+            chunks=(1, *self._shape),
+            dtype=dtype,
+            # the checksum tells damage from pixels
+            compressors=[ZstdCodec(level=1, checksum=True)] if self._compress else None,
+            fill_value=0,
+            attributes=dict(ABSENT),
+            config={"write_empty_chunks": True},
+        )
+
+    def _fit(self, key: TileKey, pixels: np.ndarray) -> tuple[int, int] | None:
+        if pixels.ndim != 2:
+            raise ValueError(f"tile {key.tile} has shape {pixels.shape}; accepted: (H, W) (RGB goes to a TIFF folder)")
+        if self._shape is None:
+            self._shape = pixels.shape
+        height, width = pixels.shape
+        if height > self._shape[0] or width > self._shape[1]:
+            raise ValueError(
+                f"tile {key.tile} has shape {pixels.shape}; accepted: up to {self._shape}, the shape= of create_tiles "
+                "or, where that is None, of the first tile"
+            )
+        return None if pixels.shape == self._shape else (height, width)
+
+    def _store(self, key: TileKey, pixels: np.ndarray, role: str) -> None:
+        with self._lock:
+            if role not in self._arrays:
+                self._create(role, self._dtypes[role])
+            array = self._arrays[role]
+            if key.index >= array.shape[0]:
+                array.resize((int(key.index) + 1, *array.shape[1:]))
+        if pixels.shape != array.shape[1:]:
+            padded = np.zeros(array.shape[1:], pixels.dtype)
+            padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+            pixels = padded
+        array[int(key.index)] = pixels  # one chunk, no other thread's
+
+    def _describe(self) -> None:
+        length = max((array.shape[0] for array in self._arrays.values()), default=0)
+        for array in self._arrays.values():
+            if array.shape[0] < length:  # roles of one stack are equally long
+                array.resize((length, *array.shape[1:]))
+        rows = dict(self._written())
+        names = list(dict.fromkeys(name for row in rows.values() for name in row.meta))
+        columns: dict[str, list[Any]] = {
+            name: [rows[i].meta.get(name) if i in rows else None for i in range(length)] for name in names
+        }
+        if any(row.tile != default_id(index) for index, row in rows.items()):
+            columns["tile"] = [rows[i].tile if i in rows else None for i in range(length)]
+        if any(row.size for row in rows.values()):
+            sizes = [(rows[i].size if i in rows else None) or self._shape for i in range(length)]
+            columns["tile_height"], columns["tile_width"] = ([size[k] for size in sizes if size] for k in (0, 1))
+        group = self._group.require_group("columns")
+        for name, values in columns.items():
+            group.create_array(name, data=as_column(values), overwrite=True)
+
+
+def is_stack(path: Path) -> bool:
+    """Whether `path` is a tile stack, so that it may be replaced."""
+    try:
+        document = json.loads((path / "zarr.json").read_text())
+    except (OSError, ValueError):
+        return False
+    entry = document.get("attributes", {}).get("semnr") if isinstance(document, dict) else None
+    return isinstance(entry, dict) and entry.get("format") == "tile-stack"
+
+
+def plain_number(value: Any) -> Any:
+    return value if isinstance(value, str | int) else float(value)
+
+
+def as_column(values: Sequence[Any]) -> np.ndarray:
+    """int64 where all are integers, float64 (None as NaN) where all are numbers, else UTF-8 rows (T, bytes)."""
+    present = [value for value in values if value is not None]
+    if present and all(isinstance(value, int) and abs(value) < 2**53 for value in present):
+        if len(present) == len(values):
+            return np.array(values, np.int64)
+        return np.array([np.nan if value is None else value for value in values], np.float64)
+    if all(isinstance(value, int | float) for value in present):
+        return np.array([np.nan if value is None else float(value) for value in values], np.float64)
+    rows = [b"" if value is None else str(value).encode() for value in values]
+    width = max((len(row) for row in rows), default=0) or 1
+    return np.frombuffer(b"".join(row.ljust(width, b"\0") for row in rows), np.uint8).reshape(len(rows), width)

@@ -1,0 +1,1 @@
+"""Evidence on one candidate: transfer, residual tests, changes, estimates from frames, and their columns."""

@@ -1,0 +1,155 @@
+"""The evidence on a candidate as columns: the same for a scored run, for `guard(inputs=)` and for `stress`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..metrology import columns as metrology_columns
+from ..tiles.pixels import to_numpy
+from . import changes
+from .residual import COLUMNS, residual_tests
+from .transfer import Evidence, evidence
+from .two_frames import without_reference
+
+BOXES = "evidence_boxes"
+_LEAST_SIDE = 32  # px: smaller tiles hold neither their noise nor the surroundings of a defect
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Columns (float rows) and texts of a batch of tiles, the evidence map (N, H, W) where it was asked for."""
+
+    columns: dict[str, np.ndarray]
+    texts: dict[str, tuple[str | None, ...]]
+    map: np.ndarray | None = None
+    transfer: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Which evidence is taken, and how.
+
+    Attributes
+    ----------
+    tests
+        The residual tests and the changes beside noise, too.
+    metrology
+        "lines", "holes" or None.
+    scan_axis
+        -1 where scan lines are rows, -2 where they are columns.
+    bands, block
+        Of evidence transfer, see `semnr.evidence`.
+    """
+
+    tests: bool = True
+    metrology: str | None = None
+    scan_axis: int = -1
+    bands: Sequence[tuple[float, float]] = ((1.0, 4.0),)
+    block: int | None = field(default=None, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"tests": self.tests, "metrology": self.metrology, "scan_axis": self.scan_axis}
+
+    def measure(
+        self,
+        images: Mapping[str, Any],
+        *,
+        data_range: float | None,
+        nan: str = "error",
+        mask: Any = None,
+        pixel_nm: float | None = None,
+        with_map: bool = False,
+    ) -> Measured:
+        """Everything that a batch's images tell of the candidate.
+
+        images: (N, C, H, W) each; "denoised", and of "noisy", "reference", "second_frame", "third_frame" what is known.
+        """
+        noisy, denoised = images.get("noisy"), images["denoised"]
+        witness = images.get("reference", images.get("second_frame"))
+        columns: dict[str, Any] = {}
+        texts: dict[str, tuple[str | None, ...]] = {}
+        moved = shown = None
+        if noisy is not None and witness is not None:
+            moved = self._transfer(images, data_range, nan, mask)
+            columns |= transfer_columns(moved)
+            if "reference" not in images:
+                estimates, problems = _estimates(images, data_range, nan)
+                columns |= {"mse_drop": moved.mse_drop, **estimates}
+                texts["frames_problem"] = problems
+        if noisy is not None and (self.tests or with_map):
+            tests, boxes, shown = self._tests(noisy, denoised, data_range, nan, mask, with_map)
+            columns |= tests
+            columns |= changes.columns(
+                _array(noisy), _array(denoised), _array(witness), data_range=data_range, scan_axis=self.scan_axis
+            )
+            texts[BOXES] = boxes
+        if self.metrology is not None:
+            columns |= metrology_columns(
+                _array(noisy), _array(denoised), _array(images.get("reference")), pixel_nm, self.metrology
+            )
+        return Measured(columns, texts, shown, moved)
+
+    def _transfer(self, images: Mapping[str, Any], data_range: float | None, nan: str, mask: Any) -> Evidence:
+        reference = images.get("reference")
+        return evidence(
+            images["noisy"],
+            images["denoised"],
+            reference=reference,
+            second_frame=images["second_frame"] if reference is None else None,
+            bands=self.bands,
+            block=self.block,
+            data_range=data_range,
+            mask=mask,
+            nan=nan,
+            hints=False,
+        )
+
+    def _tests(
+        self, noisy: Any, denoised: Any, data_range: float | None, nan: str, mask: Any, with_map: bool
+    ) -> tuple[dict[str, np.ndarray], tuple[str | None, ...], np.ndarray | None]:
+        n, side = denoised.shape[0], min(denoised.shape[-2:])
+        if side < _LEAST_SIDE:
+            empty = np.full((n, *denoised.shape[-2:]), np.nan, np.float32) if with_map else None
+            return dict.fromkeys(COLUMNS, np.full(n, np.nan)), (None,) * n, empty
+        options: dict[str, Any] = {"data_range": data_range, "nan": nan, "scan_axis": self.scan_axis}
+        found = residual_tests(noisy, denoised, mask=mask, return_maps=with_map, **options)
+        shown = None if found.maps is None else found.maps["evidence"]
+        return found.columns(), tuple(found.boxes_json()), shown
+
+
+def transfer_columns(found: Evidence) -> dict[str, np.ndarray]:
+    """T of each tile and its standard error, in the band that speaks for it."""
+    transfer, se, _ = loudest_band(found)
+    return {"transfer": transfer, "transfer_se": se}
+
+
+def loudest_band(found: Evidence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(T, standard error, energy) of each tile in the band that lost most, beyond its own uncertainty."""
+    upper = np.where(np.isfinite(found.transfer), found.transfer + 2 * found.se, np.inf)
+    band = upper.argmin(axis=1)[:, None]
+    transfer, se, energy = (np.take_along_axis(v, band, axis=1)[:, 0] for v in (found.transfer, found.se, found.energy))
+    return transfer, se, energy
+
+
+def _estimates(
+    images: Mapping[str, Any], data_range: float | None, nan: str
+) -> tuple[dict[str, np.ndarray], tuple[str | None, ...]]:
+    found = without_reference(
+        images["noisy"],
+        images["denoised"],
+        images["second_frame"],
+        images.get("third_frame"),
+        data_range=data_range,
+        nan=nan,
+    )
+    # two frames prove less than three, and a reader of the table should see which it were
+    return {**found.columns(), "frames": np.full(len(found), float(found.frames))}, tuple(found.problems)
+
+
+def _array(images: Any) -> np.ndarray | None:
+    """On the host, where it is asked for: a batch on a device is not fetched for nothing."""
+    return None if images is None else to_numpy(images)

@@ -1,0 +1,45 @@
+"""Images as the evidence reads them: stacks of tiles of one shape, and which of their pixels are valid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from semnr_kernels import _checks
+
+
+def as_tiles(name: str, value: Any, like: torch.Tensor | None = None) -> torch.Tensor:
+    """`value` as (N, C, H, W) without a copy, of the shape and device of `like`."""
+    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+    tensor = _checks.as_image(name, tensor).detach()
+    if value.ndim == 3 and tensor.shape[1] not in (1, 3):
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}, read as (C, H, W) of one image; accepted: C of 1 or 3, "
+            "or (N, 1, H, W) for a stack of tiles"
+        )
+    if like is not None:
+        if tensor.shape != like.shape:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}; accepted: that of noisy, {tuple(like.shape)}")
+        if tensor.device != like.device:
+            raise ValueError(f"{name} is on {tensor.device}; accepted: the device of noisy, {like.device}")
+    return tensor
+
+
+def finite(images: dict[str, torch.Tensor], valid: torch.Tensor | None, nan: str) -> torch.Tensor | None:
+    """The valid mask; in `images` masked pixels become 0, because 0 · NaN is NaN."""
+    finite = None
+    for image in images.values():
+        ok = torch.isfinite(image).all(dim=1, keepdim=True)
+        finite = ok if finite is None else finite & ok
+    if finite is None:
+        return valid
+    if not bool(finite.all()):
+        if nan == "error" and (valid is None or bool((valid & ~finite).any())):
+            _checks.raise_if_nonfinite(**images)
+        valid = finite if valid is None else valid & finite
+    if valid is not None:
+        for name, image in images.items():
+            images[name] = torch.where(valid, image, 0.0)
+    return valid

@@ -17,7 +17,8 @@ from .baseline import read_baseline, write_baseline
 from .inputs import measured
 from .junit import junit
 from .rules import DEFAULT_RULES, Bound, Comparison, Condition, Range, Rules, Transfer, as_rules, dump_rules, load_rules
-from .verdict import Signal, Verdict
+from .signal import Signal
+from .verdict import Verdict
 
 __all__ = [
     "DEFAULT_RULES",

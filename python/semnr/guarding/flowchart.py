@@ -15,7 +15,7 @@ import numpy as np
 
 from ..profiles import Profile
 from .rules import Comparison, Range, Rules, Transfer
-from .verdict import CLEAR, FIRED, NO_EVIDENCE, Signal
+from .signal import CLEAR, FIRED, NO_EVIDENCE, Signal
 
 _ANSWERS = {FIRED: "yes", CLEAR: "no"}
 

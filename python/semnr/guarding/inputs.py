@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..profiles import Profile
-from ..trust.columns import Measured, Trust, loudest_band
-from ..trust.images import as_tiles
-from ..trust.transfer import Evidence, evidence
 from .evaluate import Inputs
+
+if TYPE_CHECKING:
+    from ..trust.columns import Measured
 
 _PIXELS = ("noisy", "denoised", "reference", "second_frame")
 _OPTIONS = ("mask", "bands", "block", "nan", "scan_axis")
@@ -25,6 +25,9 @@ def measured(inputs: Any, after: Profile) -> tuple[Inputs, Profile]:
         gain = np.where(np.isnan(gain), after.column("mse_drop"), gain)  # from a second frame, without a reference
         reason = "" if np.isfinite(after.transfer).any() else "no evidence transfer: neither inputs nor such a column"
         return Inputs(after.transfer, after.transfer_se, gain, reason=reason), after
+    from ..trust.columns import loudest_band  # loads torch: a run is judged without
+    from ..trust.transfer import Evidence, evidence
+
     found: Measured | None = None
     if isinstance(inputs, Mapping):
         unknown = [k for k in inputs if k not in (*_PIXELS, *_OPTIONS)]
@@ -46,6 +49,9 @@ def measured(inputs: Any, after: Profile) -> tuple[Inputs, Profile]:
 
 def _of_pixels(inputs: Mapping[str, Any], data_range: float | None) -> Measured:
     """The columns that a scored run would have, with the options that were given."""
+    from ..trust.columns import Trust
+    from ..trust.images import as_tiles
+
     if inputs.get("reference") is not None and inputs.get("second_frame") is not None:
         raise ValueError("reference and second_frame are both given; accepted: one of them (or neither)")
     images = {k: as_tiles(k, inputs[k]) for k in _PIXELS if inputs.get(k) is not None}

@@ -7,7 +7,8 @@ import platform
 import re
 import xml.etree.ElementTree as ET
 
-from .verdict import FIRED, NO_EVIDENCE, Signal, Verdict
+from .signal import FIRED, NO_EVIDENCE, Signal
+from .verdict import Verdict
 
 _CLASS = "semnr.guard"
 

@@ -1,52 +1,15 @@
-"""What a guard says: signals, and the verdict that they add up to."""
+"""The verdict that the signals of a guard add up to."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..base.jsonable import plain
-
-FIRED, CLEAR = "fired", "clear"
-UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE = "unknown", "not_evaluated", "not_comparable"
-STATUSES = (FIRED, CLEAR, UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE)
-NO_EVIDENCE = (UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE)
-
-
-@dataclass(frozen=True)
-class Signal:
-    """One rule on one pair of candidates.
-
-    Attributes
-    ----------
-    status : str
-        "fired"; "clear"; "unknown" (the evidence is not there); "not_evaluated" (it is there but means nothing, as
-        DISTS on random weights); "not_comparable" (the rule does not hold for such a pair).
-    metrics : tuple of str
-        Columns that it read.
-    evidence : mapping
-        The numbers behind the status; `name_se` is the standard error of `name`.
-    regions : tuple of mapping
-        The tiles that show it, worst first: "tile", the tile's coordinates and the numbers.
-    advice : str
-        What to do about it.
-    """
-
-    name: str
-    status: str
-    severity: str
-    metrics: tuple[str, ...] = ()
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    regions: tuple[Mapping[str, Any], ...] = ()
-    advice: str = ""
-    required: bool = True
-    gate: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        names = ("name", "status", "severity", "metrics", "evidence", "regions", "advice", "required", "gate")
-        return {name: plain(getattr(self, name)) for name in names}
+from .flowchart import lines as steps
+from .signal import FIRED, NO_EVIDENCE, Signal
 
 
 @dataclass(frozen=True)
@@ -116,8 +79,6 @@ class Verdict:
             for note in filter(None, notes):
                 lines += textwrap.wrap(note, 100, initial_indent="      ", subsequent_indent="      ")
         if self.flowchart:
-            from .flowchart import lines as steps
-
             lines.append("path through the flowchart:")
             for step in steps(self.flowchart):
                 lines += textwrap.wrap(step, 100, initial_indent="  ", subsequent_indent="      ")

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from .model import Defect, ImageRef, InspectedWafer, Klarf, KlarfError
+from .read1 import Reader1
+from .read18 import Reader18
 from .write import VERSIONS, write_klarf
 
 __all__ = ["VERSIONS", "Defect", "ImageRef", "InspectedWafer", "Klarf", "KlarfError", "parse_klarf", "read_klarf"]
@@ -40,9 +42,6 @@ def read_klarf(path: str | Path) -> Klarf:
 
 def parse_klarf(text: str, name: str = "text") -> Klarf:
     """As `read_klarf`, of text at hand; `name` is what an error calls it."""
-    from .read1 import Reader1
-    from .read18 import Reader18
-
     head = text[: 2**16]
     if found := _VERSION_1.search(head):
         if int(found[1]) <= 2:

@@ -1,13 +1,31 @@
 """The profile of tiles: five metrics side by side, their intervals, pairing and comparison.
 
 `profile` scores images, `Profile` holds the rows, `Reference` keeps what is computed of a reference once, `compare`
-tells what two profiles of the same tiles gained and paid.
+tells what two profiles of the same tiles gained and paid. A profile that is read from a run needs no torch.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .comparison import compare
 from .pairing import align
-from .reference import Reference
 from .rows import FINGERPRINT, KINDS, METRICS, Profile
-from .score import profile
+
+if TYPE_CHECKING:
+    from .reference import Reference
+    from .score import profile
 
 __all__ = ["FINGERPRINT", "KINDS", "METRICS", "Profile", "Reference", "align", "compare", "profile"]
+
+
+def __getattr__(name: str) -> Any:
+    """`profile` and `Reference` compute, and load torch when they are first asked for."""
+    if name == "profile":
+        from .score import profile as found
+    elif name == "Reference":
+        from .reference import Reference as found  # type: ignore[assignment]
+    else:
+        raise AttributeError(f"module 'semnr.profiles' has no attribute {name!r}")
+    globals()[name] = found
+    return found

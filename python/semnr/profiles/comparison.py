@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..base.jsonable import plain
+from ..base.text import table
 from . import statistics as statistics
+from .pairing import align
 from .rows import Profile
 
 # What is better: "higher", "lower", or nearer to a number.
@@ -68,8 +71,6 @@ class Compared:
         return [d.column for d in self.candidates[candidate] if d.verdict == "paid"]
 
     def to_dict(self) -> dict[str, Any]:
-        from ..base.jsonable import plain
-
         rows = {
             name: [{**plain(vars(d)), "verdict": d.verdict} for d in differences]
             for name, differences in self.candidates.items()
@@ -77,8 +78,6 @@ class Compared:
         return {"baseline": self.baseline, "candidates": rows, "settings": plain(dict(self.settings))}
 
     def __str__(self) -> str:
-        from ..base.text import table
-
         blocks = []
         for name, differences in self.candidates.items():
             rows = [
@@ -125,8 +124,6 @@ def compare(
     TypeError, ValueError
         Not profiles, none to compare with, or profiles that do not compare: what differs.
     """
-    from .pairing import align
-
     for i, value in enumerate((baseline, *candidates)):
         if not isinstance(value, Profile):
             name = "baseline" if i == 0 else f"candidate {i}"

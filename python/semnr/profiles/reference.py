@@ -175,7 +175,7 @@ class Reference:
         label: str = "",
     ) -> Profile:
         """The profile of candidate `x` against this reference; see `semnr.profile`."""
-        from .score import against
+        from .score import against  # which makes a Reference of an image
 
         return against(self, x, noise=noise, kind=kind, tiles=tiles, label=label)
 

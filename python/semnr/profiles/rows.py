@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..base.jsonable import plain
+from ..runs.parts import read_rows
 from . import radar
 from . import statistics as statistics
+from .intervals import grouped, intervals
 
 METRICS = ("psnr", "ssim", "fsim", "dists", "cnr")
 SCORES = (
@@ -190,14 +192,10 @@ class Profile:
         Returns {"axes": {name: (value, low, high)}, "area": ..., "mean_axis": ..., "tiles", "clusters", "confidence"};
         NaN where an axis is missing.
         """
-        from .intervals import intervals
-
         return intervals(self, confidence, seed, resamples, ranges)
 
     def by(self, level: str, **options: Any) -> dict[str, dict[str, Any]]:
         """`intervals` of each "tile", "die", "wafer" or "lot", by name; a die carries its lot and wafer in its name."""
-        from .intervals import grouped
-
         return {name: self.take(rows).intervals(**options) for name, rows in grouped(self, level).items()}
 
     def take(self, rows: Sequence[int]) -> Profile:
@@ -298,8 +296,6 @@ class Profile:
         ValueError
             Not such a folder.
         """
-        from ..runs.parts import read_rows
-
         folder = Path(path)
         try:
             info = json.loads((folder / "run.json").read_text(encoding="utf-8"))

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from semnr_kernels._errors import SemnrError
+
+from ..tiles import open_tiles
 from .draw import letter
 from .metrics import BY_COLUMN, RANKING, Metric
 from .runs import RunData
@@ -96,8 +99,6 @@ class Pixels:
         return self._from_sources(run, tile, role)
 
     def _from_sources(self, run: RunData, tile: str, role: str) -> tuple[np.ndarray | None, str]:
-        from semnr_kernels._errors import SemnrError
-
         named = {name: run.meta.get(name) or run.settings.get(name) for name in ("source", "reference", "noisy")}
         order = {"image": ("source",), "reference": ("reference", "source"), "noisy": ("noisy", "source", "reference")}
         reasons = []
@@ -121,10 +122,6 @@ class Pixels:
         return None, reasons[0] if reasons else f"the run names no {role} pixels"
 
     def _source(self, name: str, run: RunData) -> Any:
-        from semnr_kernels._errors import SemnrError
-
-        from ..tiles import open_tiles
-
         beside = run.path / name  # run.json names sources relative to its folder
         where = str(beside.resolve()) if "://" not in name and beside.exists() else name
         if where not in self._open:

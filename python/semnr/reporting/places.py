@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from ..runs.summaries import by_place
+from ..wafers import Wafer
 from .draw import letter, nice_range, tick_text
 from .metrics import BY_COLUMN, PLACES, TREND, Metric, number, plain, words
 from .runs import RunData
@@ -19,9 +21,6 @@ _COLUMNS = 8  # of a table: more do not fit a page
 
 def places(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     """Tables by ring, reticle field and die: a row a place, a column a candidate and metric."""
-    from ..runs.summaries import by_place
-    from ..wafers import Wafer
-
     found = []
     for run in runs:
         layout = run.meta.get("wafer")

@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semnr_kernels._errors import SemnrError
+
+from ..profiles import Profile
+from ..profiles.comparison import compare
+from ..profiles.radar import RANGES
+from ..trust.two_frames import UNKNOWN
 from . import draw
 from .metrics import AXES, BY_COLUMN, Metric, number, words
 from .runs import RunData
@@ -16,10 +22,6 @@ _RESAMPLES = 500  # of the bootstrap: the ends of a 95 % interval to a few per c
 
 def load(runs: Sequence[RunData]) -> list[Any]:
     """The `semnr.Profile` of each run, or the reason (str) why it has none."""
-    from semnr_kernels._errors import SemnrError
-
-    from ..profiles import Profile
-
     found: list[Any] = []
     for run in runs:
         try:
@@ -53,8 +55,6 @@ def profiles(runs: Sequence[RunData], loaded: Sequence[Any]) -> list[dict[str, A
 
 def ranges() -> str:
     """What 0 and 1 stand for on each axis."""
-    from ..profiles.radar import RANGES
-
     units = {"psnr": " dB"}
     return ", ".join(f"{name} {RANGES[key][0]:g} to {RANGES[key][1]:g}{units.get(key, '')}" for key, name in AXES)
 
@@ -72,8 +72,6 @@ def gains(
     runs: Sequence[RunData], loaded: Sequence[Any], verdicts: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """For each candidate, against its baseline on the same tiles: the mean change and its 95 % interval."""
-    from ..profiles.comparison import compare
-
     tables = []
     for k, run in enumerate(runs):
         named = next((v.get("before") for v in verdicts if v["run"] == run.label and v.get("before")), None)
@@ -155,8 +153,6 @@ def _rests(run: RunData, column: str) -> tuple[str, str]:
 
 
 def _why_unknown(run: RunData, column: str) -> str:
-    from ..trust.two_frames import UNKNOWN
-
     if not run.meta.get("reference") and column in UNKNOWN:
         return f"no clean reference: {UNKNOWN[column]}"
     if column in ("transfer", "removed_z", "residual_variance") and not run.settings.get("noisy"):

@@ -12,9 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ..guarding import evaluate
+from .. import __version__
+from ..denoising import denoise
+from ..guarding import evaluate, tile_flags
 from ..guarding.rules import DEFAULT_RULES, AnyRule, Bound, Condition, Range, Rules, Transfer, as_rules, dump_rules
 from ..profiles import Profile
+from .measure import measure
+from .run import KEEP_NOISE
+from .scenes import scenes_of
 
 # What is tolerated in any case, however still the noise holds a column: a threshold is never set tighter.
 TOLERATED: Mapping[str, float] = {
@@ -92,9 +97,6 @@ def learn_rules(
             f"tiles {tiles} x frames {frames} at false_alarm {false_alarm:g} hold less than one alarm; "
             f"accepted: two frames or more, and at least {int(np.ceil(1 / false_alarm))} tiles in all"
         )
-    from .. import __version__
-    from .scenes import scenes_of
-
     scenes = scenes_of(source, tiles=tiles, side=side, seed=seed, root=root)
     imaged = [_imaged(scenes, (seed, 11, k), model, parameters) for k in range(frames + 1)]
     unseen = imaged.pop()
@@ -118,15 +120,10 @@ def learn_rules(
 
 
 def _imaged(scenes: Any, seed: Any, model: str | None, parameters: Mapping[str, Any] | None) -> Profile:
-    from .measure import measure
-    from .run import KEEP_NOISE
-
     noisy = scenes.record(seed)
     if model is None:
         denoised = scenes.clean + KEEP_NOISE * (noisy - scenes.clean)
     else:
-        from ..denoising import denoise
-
         denoised = np.stack([np.asarray(denoise(x, model=model, data_range=1.0, **(parameters or {}))) for x in noisy])
     return measure(scenes.clean, noisy, denoised, metrics=("psnr", "ssim", "fsim", "cnr"))
 
@@ -167,8 +164,6 @@ def _condition(condition: Condition, imaged: list[Profile], false_alarm: float) 
 
 
 def _flagged(rule: AnyRule, before: Profile, after: Profile) -> float:
-    from ..guarding import tile_flags
-
     known, fired = tile_flags(before, after, rules={rule.name: rule})[rule.name]
     return float(fired.sum() / known.sum()) if known.any() else float("nan")
 

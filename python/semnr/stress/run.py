@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ..base.files import write_json
+from ..base.jsonable import plain
 from ..guarding import DEFAULT_RULES, tile_flags
 from ..guarding.rules import as_rules
 from ..profiles import Profile
+from .draw import page, svg, text
 from .faults import FAULTS, Case, Fault, kept_contrast
 from .measure import ADVERSE, measure
 from .scenes import Scenes, scenes_of
@@ -65,16 +68,11 @@ class Stress:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        from ..base.jsonable import plain
-
         data = {"settings": self.settings, "harmless": self.harmless, "rows": self.rows}
         return {**{k: plain(v) for k, v in data.items()}, "thresholds": plain(self.thresholds())}
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write stress.json, stress.html (heat map, self-contained) and stress.svg into `folder`."""
-        from ..base.files import write_json
-        from .draw import page, svg
-
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         paths = [out / f"stress.{kind}" for kind in ("json", "html", "svg")]
@@ -84,8 +82,6 @@ class Stress:
         return paths
 
     def __str__(self) -> str:
-        from .draw import text
-
         return text(self)
 
 

@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..denoising import denoise, estimate_noise
+from ..synth import tile
+from ..tiles import open_tiles
+
 # Noise of a scene whose source has no noisy frame: that of semnr.synth, on the 0-1 scale.
 _LAW = (1 / 80, 1e-4 + 1.6e-5)
 _CORRELATION = 0.47
@@ -59,9 +63,6 @@ def scenes_of(source: Any, *, tiles: int, side: int, seed: int, root: Any = None
     """
     if source is None:
         return _synthetic(tiles, side, seed)
-    from ..denoising import denoise, estimate_noise
-    from ..tiles import open_tiles
-
     src = open_tiles(source, root=root)
     roles = [r for r in ("reference", "noisy", "image", "candidate") if r in src.roles]
     scene_role = roles[0] if roles else src.roles[0]
@@ -92,8 +93,6 @@ def scenes_of(source: Any, *, tiles: int, side: int, seed: int, root: Any = None
 
 
 def _synthetic(tiles: int, side: int, seed: int) -> Scenes:
-    from ..synth import tile
-
     made = [
         tile(PATTERNS[i % len(PATTERNS)], side, seed=(seed, i), look={"texture": _TEXTURE}).clean for i in range(tiles)
     ]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semnr.base.jsonable import from_plain
+from semnr.denoising.network import Layout
 
+from .noise import Family
 from .scenes import KINDS, ROUGHNESS, SHARES
 
 if TYPE_CHECKING:
@@ -124,10 +126,6 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, An
     ValueError, FileNotFoundError
         Names the entry, what it was, what is accepted.
     """
-    from semnr.denoising.network import Layout
-
-    from .noise import Family
-
     if isinstance(recipe, Mapping):
         tables, name = {k: dict(v) for k, v in recipe.items()}, "recipe"
     else:

@@ -13,6 +13,8 @@ from torch.utils.data import IterableDataset
 from semnr.base.random_streams import stream
 from semnr.denoising.learned import law
 from semnr.noise.model import MAX_WINDOWS, NoiseModel, array_windows, evenly, fit_noise
+from semnr.tiles import open_tiles
+from semnr_kernels._errors import TileError
 
 from . import scenes as scene_kinds
 from .config import Recipe
@@ -132,9 +134,6 @@ def hide(noisy: Tensor, share: float, strip: int, rng: np.random.Generator) -> t
 
 def read_tiles(recipe: Recipe, source: Any = None) -> tuple[list[np.ndarray], list[np.ndarray], NoiseModel]:
     """(training, held out, noise): images (1 or 2, H, W) float32 on 0..1, the last ones held out."""
-    from semnr.tiles import open_tiles
-    from semnr_kernels._errors import TileError
-
     data = recipe.data
     opened = open_tiles(data.source if source is None else source)
     first = "noisy" if "noisy" in opened.roles else "image"

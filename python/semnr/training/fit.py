@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from semnr.base.jsonable import plain
+from semnr.denoising.weights import load
 
 from . import Trained
 from . import card as cards
@@ -90,8 +91,6 @@ def _finish(recipe: Recipe, out: Path, trainer: Any, module: Denoising, chooser:
     chosen = [row for row in rows if row["chosen"]]
     kept = best if chosen and best.is_file() else None
     if kept is not None:
-        from semnr.denoising.weights import load
-
         loaded = load(kept)
         network, digest = loaded.network, loaded.sha256
     cards.curves(rows, out / "curves.svg")

@@ -14,7 +14,9 @@ from torch import Tensor
 from semnr.denoising import NoiseModel, denoise, estimate_noise
 from semnr.denoising.learned import law
 from semnr.denoising.network import SemDenoiser
+from semnr.noise.family import figures
 from semnr.profiles import Profile, radar
+from semnr_kernels.dists import weights
 
 from . import scenes as scene_kinds
 from .config import Recipe
@@ -194,8 +196,6 @@ def judge(
 
 def dists_there() -> bool:
     """Whether DISTS has its calibrated weights here; without them the area is that of four axes."""
-    from semnr_kernels.dists import weights
-
     return weights.default_path().is_file()
 
 
@@ -203,8 +203,6 @@ def family(recipe: Recipe, tiles: int = 64, limit: float = 0.02) -> dict[str, tu
     """Range of each figure of the noise over tiles of the training, outermost `limit` left out: what an input is
     held against when it is denoised."""
     from dataclasses import replace
-
-    from semnr.noise.family import figures
 
     recipe = replace(recipe, validation=replace(recipe.validation, side=max(192, recipe.validation.side)))
     drawn = synthetic(recipe, tiles=tiles, seed=recipe.training.seed + 17, sigma=recipe.noise.sigma)

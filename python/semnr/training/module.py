@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from semnr.denoising import weights
 from semnr.denoising.network import SemDenoiser
+from semnr.noise.family import figures
 
 from . import judge as judging
 from .config import Recipe
@@ -228,8 +229,6 @@ class Chooser(lightning.Callback):
             if self.recipe.data.mode == "synthetic":
                 self._ranges = judging.family(self.recipe)
             else:
-                from semnr.noise.family import figures
-
                 held = self.held_out
                 rows = [figures(n, [x[0].numpy()]) for n, x in zip(held.noises, held.noisy, strict=True)]  # type: ignore[union-attr]
                 self._ranges = judging.ranges(rows)

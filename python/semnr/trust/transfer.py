@@ -19,6 +19,7 @@ import torch
 
 from semnr_kernels import _checks
 
+from ..base.jsonable import plain
 from ..noise import NoiseModel
 from .bands import band_pass, smooth
 from .blocks import block_side, block_sums
@@ -81,8 +82,6 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the maps, in plain lists (NaN as None)."""
-        from ..base.jsonable import plain
-
         names = (
             "transfer",
             "se",

@@ -23,7 +23,9 @@ import numpy as np
 import torch
 
 from semnr_kernels import _checks
+from semnr_kernels.cnr import otsu_masks
 
+from ..base.jsonable import plain
 from .blocks import block_side, block_sums
 from .frame_checks import fluctuation, suspects
 from .images import as_tiles, finite
@@ -129,8 +131,6 @@ class NoReference:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in plain lists (NaN as None)."""
-        from ..base.jsonable import plain
-
         return {name: plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
     def __str__(self) -> str:
@@ -311,8 +311,6 @@ def _structure(
 def _contrast(
     x: torch.Tensor, d: torch.Tensor, a: torch.Tensor, b: torch.Tensor | None, valid: torch.Tensor | None, side: int
 ) -> dict[str, torch.Tensor]:
-    from semnr_kernels.cnr import otsu_masks
-
     found = otsu_masks(d.mean(1, keepdim=True), mask=valid)
     signal, background = (v.double() for v in (found.signal, found.background))
     other = a if b is None else (a + b) / 2

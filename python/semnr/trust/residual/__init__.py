@@ -17,6 +17,7 @@ import torch
 
 from semnr_kernels import _checks
 
+from ...base.jsonable import plain
 from ...noise import NoiseModel, fit_noise
 from ...noise.model import array_windows
 from ..images import as_tiles
@@ -102,8 +103,6 @@ class ResidualTests:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the maps, in plain lists."""
-        from ...base.jsonable import plain
-
         noise = [model.to_dict() for model in self.noise]
         more = {"boxes": list(self.boxes), "threshold": self.threshold, "settings": dict(self.settings)}
         return {name: plain(value) for name, value in {**self.columns(), **more}.items()} | {"noise": plain(noise)}

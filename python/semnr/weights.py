@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from semnr.denoising.weights import FORMAT, SHIPPED, load
+from .denoising.weights import FORMAT, SHIPPED, load
 
 __all__ = ["fetch", "list_weights", "verify"]
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from .score import describe as scores
-from .text import add_output_options, add_settings, print_json, settings
+from .text import add_output_options, add_settings, parameters, print_json
 
 _MODELS = "gaussian, median, nlm (default), wavelet, tv, bm3d, semnr-small, or FILE.safetensors"
 
@@ -85,17 +85,3 @@ def describe(done: Any) -> str:
     if done.run is not None:
         lines += [scores(done.run), *([] if done.run.verdict is None else [str(done.run.verdict)])]
     return "\n".join(lines)
-
-
-def parameters(pairs: list[str]) -> dict[str, Any]:
-    """["sigma=1.5", "wavelet=db2"] as keyword arguments."""
-    found: dict[str, Any] = {}
-    for name, text in settings(pairs, "NAME=VALUE"):
-        try:
-            found[name] = int(text)
-        except ValueError:
-            try:
-                found[name] = float(text)
-            except ValueError:
-                found[name] = text
-    return found

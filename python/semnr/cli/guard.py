@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from .text import add_settings, print_json
+from .text import add_settings, parameters, print_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,6 @@ def run(args: argparse.Namespace) -> int:
 def _learn(args: argparse.Namespace) -> int:
     from ..guarding import DEFAULT_RULES, load_rules
     from ..stress import learn_rules
-    from .denoise import parameters
 
     if args.runs or args.rules_out is None:
         raise ValueError("--learn needs --rules-out FILE and no runs")

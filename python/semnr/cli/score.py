@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..base.text import number, table
-from .text import add_output_options, add_settings, print_json
+from .text import add_output_options, add_settings, parameters, print_json
 
 DIGITS = {"psnr": 2, "psnr_estimated": 2, "mse_estimated": 2, "psnr_noisy": 2, "mse": 2, "mae": 3}
 
@@ -65,7 +65,6 @@ def run(args: argparse.Namespace) -> int:
         source = watch_folder(source, roles=tuple(dict.fromkeys(there)), idle=args.watch)
     if args.denoise is not None:
         from ..denoising import denoised
-        from .denoise import parameters
 
         source = denoised(
             source, model=args.denoise, data_range=args.data_range, root=args.root, **parameters(args.set)

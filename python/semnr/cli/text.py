@@ -33,3 +33,17 @@ def settings(pairs: Sequence[str], kind: str) -> list[tuple[str, str]]:
             raise ValueError(f"--set is {pair!r}; accepted: {kind}")
         found.append((name, text))
     return found
+
+
+def parameters(pairs: list[str]) -> dict[str, Any]:
+    """["sigma=1.5", "wavelet=db2"] as keyword arguments."""
+    found: dict[str, Any] = {}
+    for name, text in settings(pairs, "NAME=VALUE"):
+        try:
+            found[name] = int(text)
+        except ValueError:
+            try:
+                found[name] = float(text)
+            except ValueError:
+                found[name] = text
+    return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from semnr.denoising.frames import denoise_frames, drift, estimate_noise_frames, fuse
-from semnr.denoising.lazy import denoised
-from semnr.denoising.models import MODELS, Model
-from semnr.denoising.onnx import export_onnx
-from semnr.denoising.run import Denoised, denoise
-from semnr.noise.model import NoiseModel, estimate_noise
-from semnr.noise.stabilise import Stabiliser
+from ..noise.model import NoiseModel, estimate_noise
+from ..noise.stabilise import Stabiliser
+from .frames import denoise_frames, drift, estimate_noise_frames, fuse
+from .lazy import denoised
+from .model import Model
+from .models import MODELS
+from .onnx import export_onnx
+from .run import Denoised, denoise
 
 __all__ = [
     "MODELS",

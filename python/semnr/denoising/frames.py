@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semnr.noise.model import _LAGS, NoiseModel, _line, _points, correlations, lag_products
+from ..noise.model import _LAGS, NoiseModel, _line, _points, correlations, lag_products
 
 
 def estimate_noise_frames(frames: Any, *, data_range: float | None = None, register: bool = True) -> NoiseModel:
@@ -203,8 +203,8 @@ def denoise_frames(frames: Any, *, register: bool = True, reference: int = 0, **
     -------
     ndarray, (H, W), of the frames' dtype
     """
-    from semnr.denoising.run import denoise
-    from semnr.denoising.tiled import as_dtype
+    from .run import denoise
+    from .tiled import as_dtype
 
     kind = np.asarray(frames[0]).dtype
     image, _ = fuse(frames, register=register, reference=reference)

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from semnr.base.timing import stage
-from semnr.denoising.frames import fuse
-from semnr.denoising.over_tiles import Work, input_role, planned, store
-from semnr.denoising.plan import request
-from semnr.denoising.run import DEFAULT_TILE
-from semnr.denoising.tiled import as_dtype
-from semnr.noise.model import NoiseModel
-from semnr.tiles import Problem, TileKey, TileSource, TileWriter, open_tiles
 from semnr_kernels._errors import TileError
+
+from ..base.timing import stage
+from ..noise.model import NoiseModel
+from ..tiles import Problem, TileKey, TileSource, TileWriter, open_tiles
+from .frames import fuse
+from .over_tiles import Work, input_role, planned, store
+from .plan import request
+from .run import DEFAULT_TILE
+from .tiled import as_dtype
 
 _FRAMES = ("noisy", "noisy_2", "noisy_3")
 

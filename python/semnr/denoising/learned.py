@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semnr.denoising.models import Built, Model, Setting
-from semnr.noise.family import figures, remarks
-from semnr.noise.model import NoiseModel
+from ..noise.family import figures, remarks
+from ..noise.model import NoiseModel
+from .model import Built, Model, Setting
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ def model(name: str | Path) -> Model:
 
 
 def _checksum(name: str) -> str:
-    from semnr.denoising.weights import load
+    from .weights import load
 
     return load(name).sha256
 
@@ -83,8 +83,8 @@ def law(noise: NoiseModel, centre: float, texture: float = 0.0) -> tuple[float, 
 def _build(name: str, setting: Setting) -> Built:
     import torch
 
-    from semnr.denoising.batches import Batches
-    from semnr.denoising.weights import load
+    from .batches import Batches
+    from .weights import load
 
     loaded, noise, windows = load(name), setting.noise, setting.samples()
     if noise is None:

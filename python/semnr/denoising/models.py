@@ -1,84 +1,23 @@
-"""The denoisers by name: what each computes, its parameters, and how far around a pixel it looks.
-
-A model is built once per run, from parameters and the noise of the run, into a filter with everything fixed:
-nothing is estimated from the window that a filter happens to get, which is what makes tiled results equal whole
-ones.
-"""
+"""The denoisers by name; the classical ones: what each computes, its parameters, how far it looks around a pixel."""
 
 from __future__ import annotations
 
 import math
 import threading
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from semnr.noise.model import NoiseModel
-
-Filter = Callable[[np.ndarray], np.ndarray]  # (h, w) float64 -> (h, w) float64
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a model is built for."""
-
-    params: Mapping[str, Any]
-    sigma: float  # the noise's standard deviation in the units the filter sees; 0: nothing to remove
-    noise: NoiseModel | None
-    samples: Callable[[], list[np.ndarray]]  # windows of the run, in the units the filter sees
-
-
-@dataclass(frozen=True)
-class Built:
-    """A filter with every parameter fixed."""
-
-    apply: Filter
-    halo: int  # pixels around a pixel that its result depends on
-    align: int = 1  # a window must start at a multiple of this
-    remarks: tuple[str, ...] = ()  # what the reader of the result should know of this input
-
-
-@dataclass(frozen=True)
-class Model:
-    """One denoiser of the registry.
-
-    `exact_tiling`: tiles with their halo give the result of the whole image, within 1e-6.
-    `by_sigma`: takes the noise's sigma (estimated, or the parameter `sigma`) and expects it uniform, so that
-    variance stabilisation applies. `by_law`: takes the noise law itself, and so no stabilisation.
-    """
-
-    name: str
-    build: Callable[[Setting], Built]
-    defaults: Mapping[str, Any]
-    summary: str
-    by_sigma: bool = False
-    by_law: bool = False
-    exact_tiling: bool = True
-    checks: Mapping[str, Callable[[str, Any], Any]] = field(default_factory=dict)
-    checksum: Callable[[], str | None] = lambda: None  # of the weights, where there are any
-
-    def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Defaults with what was given, checked."""
-        unknown = sorted(set(given) - set(self.defaults))
-        if unknown:
-            raise TypeError(
-                f"{unknown[0]} is no parameter of model {self.name!r}; accepted: "
-                + ", ".join(f"{name}={value!r}" for name, value in self.defaults.items())
-            )
-        params = {**self.defaults, **given}
-        return {name: self.checks[name](name, value) for name, value in params.items()}
+from ..noise.model import line_spectrum
+from . import learned, wavelet
+from .model import Built, Model, Setting
+from .weights import NAMES, is_learned
 
 
 def find(name: object) -> Model:
     """A classical model by name, or a learned one by its name or the path of its weights."""
-    from semnr.denoising.weights import NAMES, is_learned
-
     if is_learned(name):
-        from semnr.denoising import learned
-
         return learned.model(str(name))
     if not isinstance(name, str) or name not in MODELS:
         raise ValueError(
@@ -179,22 +118,6 @@ def _bm3d(setting: Setting) -> Built:
     return Built(apply, 48)
 
 
-def line_spectrum(correlation: tuple[float, ...], width: int) -> np.ndarray:
-    """Power spectrum along a line of noise of this autocorrelation (lags 1, 2, ...), mean 1."""
-    row = np.zeros(width)
-    row[0] = 1.0
-    for lag, value in enumerate(correlation[: max(0, (width - 1) // 2)], start=1):
-        row[lag] = row[-lag] = max(value, 0.0)
-    spectrum = np.maximum(np.fft.fft(row).real, 0.0)
-    return spectrum / spectrum.mean()
-
-
-def _wavelet(setting: Setting) -> Built:
-    from semnr.denoising import wavelet as module
-
-    return module.build(setting)
-
-
 _SIGMA = {"strength": _positive, "sigma": _positive_or_none}
 
 MODELS: dict[str, Model] = {
@@ -218,7 +141,7 @@ MODELS: dict[str, Model] = {
         ),
         Model(
             "wavelet",
-            _wavelet,
+            wavelet.build,
             {"strength": 1.2, "sigma": None, "wavelet": "db2", "levels": 3, "shifts": 4},
             "BayesShrink soft thresholds, averaged over shifts x shifts grids; thresholds follow the noise's spectrum",
             by_sigma=True,

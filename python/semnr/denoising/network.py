@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semnr.base.jsonable import from_plain
+from ..base.jsonable import from_plain
 
 CELL = 2  # pixels a side of a cell; the network works on cells
 _PIXELS = CELL * CELL

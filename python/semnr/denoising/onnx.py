@@ -39,7 +39,7 @@ def export_onnx(model: str | Path, out: str | Path) -> Path:
         raise ImportError("ONNX export needs the package onnx: pip install 'semnr[onnx]'") from error
     import torch
 
-    from semnr.denoising.weights import load
+    from .weights import load
 
     loaded, path = load(model), Path(out)
     network, align = loaded.network, loaded.network.layout.align

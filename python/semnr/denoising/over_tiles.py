@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from semnr.base.files import write_json
-from semnr.base.jsonable import plain
-from semnr.base.progress import Progress
-from semnr.base.threads import in_order, pool
-from semnr.denoising.plan import Plan, Request
-from semnr.denoising.run import Denoised
-from semnr.denoising.tiled import Tile, cut
-from semnr.noise.model import MAX_WINDOWS, array_windows, evenly, sample_windows
-from semnr.tiles import Problem, TileKey, TileSource, TileWriter, create_tiles
-from semnr.tiles.planes import PlaneSource
-from semnr.tiles.source import length_of
 from semnr_kernels._errors import TileError
+
+from ..base.files import write_json
+from ..base.jsonable import plain
+from ..base.progress import Progress
+from ..base.threads import in_order, pool
+from ..noise.model import MAX_WINDOWS, array_windows, evenly, sample_windows
+from ..tiles import Problem, TileKey, TileSource, TileWriter, create_tiles
+from ..tiles.planes import PlaneSource
+from ..tiles.source import length_of
+from .plan import Plan, Request
+from .run import Denoised
+from .tiled import Tile, cut
 
 
 def denoise_source(
@@ -42,10 +43,10 @@ def denoise_source(
     quiet: bool,
 ) -> Denoised:
     """See `semnr.denoise`."""
-    from semnr.denoising.lazy import DenoisedSource, opened
-    from semnr.scoring import METRICS
-    from semnr.scoring import score as run_scores
-    from semnr.scoring.prepare import inputs_of, metrics_of
+    from ..scoring import METRICS
+    from ..scoring import score as run_scores
+    from ..scoring.prepare import inputs_of, metrics_of
+    from .lazy import DenoisedSource, opened
 
     started = time.monotonic()
     source = opened(src, root, side, frames)

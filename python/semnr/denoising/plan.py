@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from semnr.denoising.models import Model, Setting, find
-from semnr.denoising.tiled import Runner
-from semnr.noise.model import NoiseModel, fit_noise
-from semnr.noise.stabilise import Stabiliser
+from ..noise.model import NoiseModel, fit_noise
+from ..noise.stabilise import Stabiliser
+from .model import Model, Setting
+from .models import find
+from .tiled import Runner
 
 Samples = Callable[[], list[np.ndarray]]  # reads windows of the run; called only where something is estimated
 

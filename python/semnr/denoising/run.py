@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semnr.base.threads import in_order, pool
-from semnr.denoising.plan import Plan, Request, request
-from semnr.denoising.tiled import Tile, cut, default_workers
-from semnr.noise.model import NoiseModel, array_windows
+from ..base.threads import in_order, pool
+from ..noise.model import NoiseModel, array_windows
+from .plan import Plan, Request, request
+from .tiled import Tile, cut, default_workers
 
 if TYPE_CHECKING:
-    from semnr.scoring import Run
-    from semnr.tiles import Problem
+    from ..scoring import Run
+    from ..tiles import Problem
 
 DEFAULT_TILE = 512  # side of the windows that large images are worked on in
 _DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
@@ -165,7 +165,7 @@ def denoise(
     side = _count("tile", tile)
     threads = default_workers() if workers is None else _count("workers", workers)
     if isinstance(out, str | Path):
-        from semnr.denoising.over_tiles import denoise_source
+        from .over_tiles import denoise_source
 
         return denoise_source(
             src, Path(out), asked, side, threads, overwrite=overwrite, resume=resume,

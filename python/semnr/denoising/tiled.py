@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semnr.denoising.models import Filter
+from .model import Filter
 
 Read = Callable[[slice, slice], np.ndarray]
 

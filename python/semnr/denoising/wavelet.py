@@ -11,7 +11,8 @@ import math
 
 import numpy as np
 
-from semnr.denoising.models import Built, Setting, line_spectrum
+from ..noise.model import line_spectrum
+from .model import Built, Setting
 
 Bands = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 

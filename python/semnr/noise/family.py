@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from semnr.noise.model import NoiseModel
+from .model import NoiseModel
 
 #: what each figure is, for the message
 FIGURES = {

@@ -336,3 +336,13 @@ def lag_products(x: np.ndarray, good: np.ndarray) -> np.ndarray:
 
 def correlations(products: np.ndarray) -> tuple[float, ...]:
     return tuple(float(p / q) if q > 0 else 0.0 for p, q in products)
+
+
+def line_spectrum(correlation: tuple[float, ...], width: int) -> np.ndarray:
+    """Power spectrum along a line of noise of this autocorrelation (lags 1, 2, ...), mean 1."""
+    row = np.zeros(width)
+    row[0] = 1.0
+    for lag, value in enumerate(correlation[: max(0, (width - 1) // 2)], start=1):
+        row[lag] = row[-lag] = max(value, 0.0)
+    spectrum = np.maximum(np.fft.fft(row).real, 0.0)
+    return spectrum / spectrum.mean()

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from semnr.tiles import TileKey, TileSource
-
 from ..base.random_streams import CHANCE, choice, number, seed_words, size, stream, whole
+from ..tiles import TileKey, TileSource
 from .defects import KINDS, Defect, NoRoom
 from .noise import NoiseModel, as_dtype, as_noise
 from .tiles import PATTERNS, SyntheticTile, Truth, tile

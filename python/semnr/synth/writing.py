@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from semnr.tiles import create_tiles
-
 from ..base.random_streams import choice
+from ..tiles import create_tiles
 from .wafer import Wafer
 
 DEFECT_COLUMNS = ("tile", "kind", "row", "col", "height_px", "width_px", "contrast")

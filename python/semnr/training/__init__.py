@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .trained import Trained
+
 __all__ = ["Trained", "train_denoiser"]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run left: folder, weights (None where no candidate passed the guardrails), and its judgements."""
-
-    out: str
-    weights: str | None
-    last: str
-    sha256: str
-    card: str
-    steps: int
-    minutes: float
-    best: Mapping[str, Any] | None  # the row of `judged.jsonl` of the kept model
-    rows: tuple[Mapping[str, Any], ...]
-
-    @property
-    def exit_code(self) -> int:
-        """1 where no candidate passed the guardrails."""
-        return 0 if self.weights else 1
 
 
 def train_denoiser(
@@ -91,7 +72,7 @@ def train_denoiser(
 
 
 def _opened(source: Any) -> Any:
-    from semnr.tiles import TileSource, open_tiles
+    from ..tiles import TileSource, open_tiles
 
     return source if isinstance(source, TileSource) else open_tiles(source)
 

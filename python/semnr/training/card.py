@@ -14,8 +14,7 @@ from . import judge as judging
 from .config import Recipe
 
 if TYPE_CHECKING:
-    from semnr.denoising.network import SemDenoiser
-
+    from ..denoising.network import SemDenoiser
     from .module import Chooser
 
 _COLUMNS = (

@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semnr.base.jsonable import from_plain
-from semnr.denoising.network import Layout
-
+from ..base.jsonable import from_plain
+from ..denoising.network import Layout
 from .noise import Family
 from .scenes import KINDS, ROUGHNESS, SHARES
 
 if TYPE_CHECKING:
-    from semnr.denoising.network import Layout
-
+    from ..denoising.network import Layout
     from .noise import Family
 
 RECIPES = Path(__file__).with_name("recipes")

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from semnr.base.random_streams import stream
-from semnr.denoising.learned import law
-from semnr.noise.model import MAX_WINDOWS, NoiseModel, array_windows, evenly, fit_noise
-from semnr.tiles import open_tiles
 from semnr_kernels._errors import TileError
 
+from ..base.random_streams import stream
+from ..denoising.learned import law
+from ..noise.model import MAX_WINDOWS, NoiseModel, array_windows, evenly, fit_noise
+from ..tiles import open_tiles
 from . import scenes as scene_kinds
 from .config import Recipe
 from .noise import Tools, charged, told

@@ -15,13 +15,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from semnr.base.jsonable import plain
-from semnr.denoising.weights import load
-
-from . import Trained
+from ..base.jsonable import plain
+from ..denoising.weights import load
 from . import card as cards
 from .config import Recipe
 from .module import Chooser, Denoising
+from .trained import Trained
 
 _CHECKPOINT = "last.ckpt"
 

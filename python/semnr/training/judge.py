@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semnr.denoising import NoiseModel, denoise, estimate_noise
-from semnr.denoising.learned import law
-from semnr.denoising.network import SemDenoiser
-from semnr.noise.family import figures
-from semnr.profiles import Profile, radar
 from semnr_kernels.dists import weights
 
+from ..denoising import NoiseModel, denoise, estimate_noise
+from ..denoising.learned import law
+from ..denoising.network import SemDenoiser
+from ..noise.family import figures
+from ..profiles import Profile, radar
 from . import scenes as scene_kinds
 from .config import Recipe
 from .noise import Family, Tools, charged

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semnr.losses import FSIMLoss, SSIMLoss
+from ..losses import FSIMLoss, SSIMLoss
 
 _TYPICAL = 0.08  # noise that a patch's errors are scaled to
 _BANDS = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0))  # px: differences of Gaussians, fine to coarse

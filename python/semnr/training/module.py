@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from semnr.denoising import weights
-from semnr.denoising.network import SemDenoiser
-from semnr.noise.family import figures
-
+from ..denoising import weights
+from ..denoising.network import SemDenoiser
+from ..noise.family import figures
 from . import judge as judging
 from .config import Recipe
 from .data import Batches, FromTiles

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semnr.base.jsonable import from_plain
+from ..base.jsonable import from_plain
 
 KERNELS = ("detector", "first_order", "gaussian")
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from semnr.base.random_streams import stream
-from semnr.synth import Look, tile
+from ..base.random_streams import stream
+from ..synth import Look, tile
 
 KINDS = ("lines", "holes", "vias", "metal", "leaves", "particles", "porous", "grain", "blank")
 SHARES: Mapping[str, float] = {

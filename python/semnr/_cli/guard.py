@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from ._text import add_settings, print_json
+from ._text import add_settings, print_json, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(verdict.to_dict())
     else:
-        print(verdict)
+        say(verdict)
         if written:
-            print(written)
+            say(written)
     return verdict.exit_code
 
 
@@ -99,8 +99,8 @@ def _learn(args: argparse.Namespace) -> int:
     if args.json:
         print_json(dict(learnt.provenance))
         return 0
-    print(f"rules learnt at {args.false_alarm:g} false alarms a tile, written to {args.rules_out}")
-    print("flagged of one more, unseen frame:")
+    say(f"rules learnt at {args.false_alarm:g} false alarms a tile, written to {args.rules_out}")
+    say("flagged of one more, unseen frame:")
     for name, share in learnt.provenance["unseen_frame_flagged"].items():
-        print(f"  {name}: {'not evaluated' if share != share else f'{share:.1%}'}")
+        say(f"  {name}: {'not evaluated' if share != share else f'{share:.1%}'}")
     return 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ._text import add_output_options, add_settings, number, print_json, table
+from .._plain import in_line
+from ._text import add_output_options, add_settings, number, print_json, say, table
 
 DIGITS = {"psnr": 2, "psnr_estimated": 2, "mse_estimated": 2, "psnr_noisy": 2, "mse": 2, "mae": 3}
 
@@ -109,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**scored.info, "verdict": None if verdict is None else verdict.to_dict()})
     else:
-        print(describe(scored))
+        say(describe(scored))
         if verdict is not None:
-            print(verdict)
+            say(verdict)
     return scored.exit_code
 
 
@@ -136,7 +137,7 @@ def describe(scored) -> str:  # type: ignore[no-untyped-def]
     if "dists" in summary and dists.get("sample"):
         lines.append(f"DISTS on a sample of {dists['sample']} tiles")
     for problem in scored.problems[:10]:
-        lines.append(f"  {problem['status']}: {problem['tile']}: {problem['reason']}")
+        lines.append(f"  {problem['status']}: {in_line(problem['tile'])}: {in_line(problem['reason'])}")
     if len(scored.problems) > 10:
         lines.append(f"  and {len(scored.problems) - 10} more, see {scored.path / 'run.json'}")
     lines.append(f"written to {scored.path}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from semnr._files import write_json
+from semnr._files import keeping, write_json
 from semnr._ordered import in_order, pool
 from semnr._plain import plain
 from semnr._progress import Progress
@@ -75,7 +75,8 @@ def denoise_source(
         inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
     total = length_of(source)
     fixed: dict[str, Any] = {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
-    with create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed) as writer:
+    writer = create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed)
+    with keeping(out, lambda: len(writer) > 0), writer:
         _record(out, summary)  # what a resumed run must ask for again
         kept, problems, run = 0, list(source.problems), None
         if score is None:

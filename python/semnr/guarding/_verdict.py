@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._plain import plain
+from .._plain import in_line, plain
 
 FIRED, CLEAR = "fired", "clear"
 UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE = "unknown", "not_evaluated", "not_comparable"
@@ -110,7 +110,7 @@ class Verdict:
             lines.append(f"  {s.status.upper() if s.status == FIRED else s.status}{waived}: {s.name}")
             notes = [taken.get(s.name, "").rsplit(" -> ", 1)[0]]
             if s.status == FIRED:
-                worst = ", ".join(str(r["tile"]) for r in s.regions[:5])
+                worst = ", ".join(in_line(r["tile"]) for r in s.regions[:5])
                 more = f" and {len(s.regions) - 5} more" if len(s.regions) > 5 else ""
                 notes += [s.advice, f"Worst tiles: {worst}{more}." if worst else ""]
             for note in filter(None, notes):

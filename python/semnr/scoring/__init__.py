@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .._files import write_json
+from .._files import keeping, write_json
 from .._progress import Progress
 from ..tiles import open_tiles
 from ..tiles._source import TileKey, TileSource, length_of
@@ -21,7 +21,7 @@ from ._ids import TileIds
 from ._maps import MapSink, maps_of
 from ._prepare import METRICS
 from ._run import Run, machine
-from ._sink import ParquetSink, parts
+from ._sink import ParquetSink, part_files, parts
 
 __all__ = ["METRICS", "Run", "score"]
 
@@ -190,12 +190,14 @@ def score(
     }
     before, done = prepare.begin(folder, settings, resume)
     with ExitStack() as stack:
+        stack.enter_context(keeping(folder, lambda: bool(part_files(folder))))
         used = stack.enter_context(recording())
         runner: Any = engine
         if scheduler is not None:
             client, share = stack.enter_context(cluster(scheduler))
             engine.decide(key for key in source if key.tile not in done)
             runner = Cluster(client, Spec(inputs, scorer, workers, budget, share, layout), engine, used)
+        folder.mkdir(parents=True, exist_ok=True)
         sink = ParquetSink(folder)
         stack.callback(sink.flush)  # whatever stops the run, the rows that are known are kept
         if map_names:

@@ -12,6 +12,7 @@ from ..tiles._source import TileSource
 from ..wafers import Wafer
 from ._ids import TileIds
 from ._run import Run
+from ._sink import FOLDER as PARTS
 from ._sink import done_tiles
 from ._stream import Inputs
 
@@ -135,8 +136,10 @@ def whence(source: TileSource, given: Any, folder: Path) -> str:
 def begin(folder: Path, settings: dict[str, Any], resume: bool) -> tuple[dict[str, Any], TileIds]:
     """What an earlier run in `folder` says of itself and the ids it scored; refuses to mix settings."""
     if not (folder / "run.json").exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"out is {folder}, which holds other files; accepted: a new, empty or scored folder")
+        if others := _others(folder):
+            raise ValueError(
+                f"out is {folder}, which holds other files ({others[0]!r}); accepted: a new, empty or scored folder"
+            )
         return {}, TileIds()
     if not resume:
         raise ValueError(f"out is {folder}, which holds a run already; accepted: another folder, or resume=True")
@@ -149,6 +152,15 @@ def begin(folder: Path, settings: dict[str, Any], resume: bool) -> tuple[dict[st
     if changed and done:
         raise ValueError(f"out is {folder}, a run with other settings ({'; '.join(changed)}); accepted: the same ones")
     return run.info, done
+
+
+def _others(folder: Path) -> list[str]:
+    """What is in `folder` besides the traces of a run that did not come to its first run.json (a full disk)."""
+    if not folder.is_dir():
+        return [folder.name] if folder.exists() else []
+    left = [entry.name for entry in folder.glob(".run.json.*.tmp")]
+    left += [PARTS] if (folder / PARTS).is_dir() and not any((folder / PARTS).iterdir()) else []
+    return sorted(entry.name for entry in folder.iterdir() if entry.name not in left)
 
 
 def _same(before: Any, now: Any) -> bool:

@@ -18,7 +18,6 @@ class ParquetSink:
 
     def __init__(self, run: Path, *, rows: int = 2000, seconds: float = 5.0) -> None:
         self.folder = run / FOLDER
-        self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".part-*.tmp"):  # of a run that was killed while it wrote
             left.unlink(missing_ok=True)
         self.rows, self.seconds = rows, seconds
@@ -43,13 +42,15 @@ class ParquetSink:
         table = pa.table({name: [row.get(name) for row in self.buffer] for name in columns})
         path = self.folder / f"part-{self.next:05d}.parquet"
         try:
+            self.folder.mkdir(exist_ok=True)
             with atomic(path) as temporary:
                 pq.write_table(table, temporary)
         except OSError as error:
+            cause = error.strerror or str(error)
             raise OSError(
                 error.errno,
-                f"cannot write {path}: {error.strerror or error}; {self.next} earlier parts are kept, "
-                "free some space and continue with resume",
+                f"{cause if str(path) in cause else f'cannot write {path}: {cause}'}; {self.next} earlier parts are "
+                "kept, free some space and continue with resume",
             ) from error
         self.next += 1
         self.buffer.clear()

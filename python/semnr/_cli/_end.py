@@ -131,7 +131,7 @@ def _library_messages(quiet: bool) -> Iterator[None]:
         root.addHandler(handler)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = show
+            warnings.showwarning = show  # type: ignore[assignment]
             yield
     finally:
         if handler is not None:

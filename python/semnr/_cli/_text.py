@@ -12,7 +12,6 @@ from typing import Any
 
 from .._plain import plain, printable
 
-
 unsaid: list[str] = []  # why output was lost, other than by a reader that went away
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._lock import is_ours
 from ..tiles import open_tiles
 from ..tiles._source import TileSource
 from ..wafers import Wafer
@@ -160,7 +161,7 @@ def _others(folder: Path) -> list[str]:
         return [folder.name] if folder.exists() else []
     left = [entry.name for entry in folder.glob(".run.json.*.tmp")]
     left += [PARTS] if (folder / PARTS).is_dir() and not any((folder / PARTS).iterdir()) else []
-    return sorted(entry.name for entry in folder.iterdir() if entry.name not in left)
+    return sorted(entry.name for entry in folder.iterdir() if entry.name not in left and not is_ours(entry.name))
 
 
 def _same(before: Any, now: Any) -> bool:

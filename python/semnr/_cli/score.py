@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .._plain import in_line
 from ._text import add_output_options, add_settings, number, print_json, say, table
+
+if TYPE_CHECKING:
+    from ..tiles import TileSource
 
 DIGITS = {"psnr": 2, "psnr_estimated": 2, "mse_estimated": 2, "psnr_noisy": 2, "mse": 2, "mae": 3}
 
@@ -43,6 +47,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="SOURCE is a folder that fills while it is scored; end after SECONDS without a change",
     )
+    parser.add_argument(
+        "--settle", type=float, metavar="SECONDS", help="with --watch: a file without a change so long is whole; 1"
+    )
+    parser.add_argument(
+        "--roles", metavar="R", help="with --watch: folders that will come, the scored one first: denoised,reference"
+    )
     parser.add_argument("--follow", action="store_true", help="print throughput and latency by stage while it runs")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read tiles; default 2")
@@ -59,10 +69,9 @@ def run(args: argparse.Namespace) -> int:
 
     source = args.source
     if args.watch is not None:
-        from ..tiles import ROLES, watch_folder
-
-        there = [role for role in ("denoised", "candidate", "image", *ROLES) if (Path(source) / role).is_dir()]
-        source = watch_folder(source, roles=tuple(dict.fromkeys(there)), idle=args.watch)
+        source = _watched(args)
+    elif args.settle is not None or args.roles is not None:
+        raise ValueError(f"{'--settle' if args.settle is not None else '--roles'} is given without --watch SECONDS")
     if args.denoise is not None:
         from ..denoising import denoised
         from .denoise import parameters
@@ -79,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         noisy_2=args.noisy_2,
         noisy_3=args.noisy_3,
         out=args.out,
-        metrics=[m.strip() for m in args.metrics.split(",") if m.strip()],
+        metrics=names(args.metrics),
         data_range=args.data_range,
         label=args.label,
         fsim_downsample=int(args.fsim_downsample) if args.fsim_downsample.isdigit() else args.fsim_downsample,
@@ -92,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         rules=args.rules,
         allow_unknown=args.allow_unknown,
         alarms=args.alarms,
-        maps=[m.strip() for m in args.maps.split(",") if m.strip()],
+        maps=names(args.maps),
         wafer=None if args.wafer is None else read_wafer(args.wafer),
         scheduler=args.scheduler,
         follow=args.follow,
@@ -114,6 +123,23 @@ def run(args: argparse.Namespace) -> int:
         if verdict is not None:
             say(verdict)
     return scored.exit_code
+
+
+def _watched(args: argparse.Namespace) -> TileSource:
+    from ..tiles import watch_folder
+
+    for role in ("reference", "noisy", "noisy_2", "noisy_3"):
+        if (place := getattr(args, role)) is not None and Path(place).resolve() == (Path(args.source) / role).resolve():
+            setattr(args, role, None)  # the folder's own, which fills too
+    roles = tuple(names(args.roles or ""))
+    given = [role for role in ("reference", "noisy", "noisy_2") if getattr(args, role) is not None]
+    settle = {} if args.settle is None else {"settle": args.settle}
+    return watch_folder(args.source, roles=roles, given=given, idle=args.watch, **settle)
+
+
+def names(text: str) -> list[str]:
+    """ "a, b" as ["a", "b"]."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def describe(scored) -> str:  # type: ignore[no-untyped-def]
@@ -140,5 +166,7 @@ def describe(scored) -> str:  # type: ignore[no-untyped-def]
         lines.append(f"  {problem['status']}: {in_line(problem['tile'])}: {in_line(problem['reason'])}")
     if len(scored.problems) > 10:
         lines.append(f"  and {len(scored.problems) - 10} more, see {scored.path / 'run.json'}")
+    lines += [f"  note: {remark}" for remark in scored.info.get("remarks", [])]
+    lines += [f"  not judged: {what}" for what in scored.info.get("unjudged", [])]
     lines.append(f"written to {scored.path}")
     return "\n".join(lines)

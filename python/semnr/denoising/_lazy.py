@@ -26,9 +26,25 @@ class _Over(TileSource):
     """Tiles computed from those of another source, under the same keys."""
 
     def __init__(self, source: TileSource) -> None:
-        self.problems, self.pixel_nm = source.problems, source.pixel_nm
-        self.data_range, self.layout = source.data_range, source.layout
+        self.pixel_nm, self.layout = source.pixel_nm, source.layout
+        self.data_range = source.data_range
         self._source = source
+
+    # what a stream knows by its end is asked of it, not copied
+    @property
+    def problems(self) -> tuple[Problem, ...]:  # type: ignore[override]
+        return self._source.problems
+
+    @property
+    def remarks(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self._source.remarks
+
+    @property
+    def unjudged(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self._source.unjudged
+
+    def repeats(self, tile: str) -> bool:
+        return self._source.repeats(tile)
 
     def __len__(self) -> int:
         return len(self._source)

@@ -224,9 +224,12 @@ def score(
             for pixels, rows in _rows(source, inputs, runner, done):
                 with engine.stages.stage("write"):
                     for row in rows:
+                        if source.repeats(row["tile"]):
+                            sink.forget(row["tile"])
                         sink.add(row)
                         watch.watch(row)
                 progress.advance(len(rows), pixels)
+    sources = list({id(place[0]): place[0] for place in (inputs.candidate, *inputs.others.values())}.values())
     if scorer.maps is not None:
         scorer.maps.trim(summaries.last_index(folder) + 1)
     info.update(
@@ -236,6 +239,8 @@ def score(
         weights=scorer.weights or before.get("weights", {}),
         counts=summaries.counts(folder),
         problems=summaries.problems(folder),
+        remarks=[remark for place in sources for remark in place.remarks],
+        unjudged=[what for place in sources for what in place.unjudged],
         summary=summaries.summary(folder, scorer.scale_used),
         alarms=len(watch.raised),
         stages=engine.stages.table(),
@@ -264,7 +269,8 @@ def _rows(source: TileSource, inputs: Any, runner: Any, done: TileIds) -> Iterat
     from ._engine import problem_row
     from ._scorer import unscored
 
-    yield 0, [problem_row(problem) for problem in source.problems if problem.tile not in done]
+    early = source.problems
+    yield 0, [problem_row(problem) for problem in early if problem.tile not in done]
     other = inputs.witness[0]
     seen = TileIds() if other is not source else None
 
@@ -276,6 +282,8 @@ def _rows(source: TileSource, inputs: Any, runner: Any, done: TileIds) -> Iterat
                 yield key
 
     yield from runner.run(keys())
+    late = [problem for problem in source.problems if problem not in early]
+    yield 0, [problem_row(problem) for problem in late if problem.tile not in done]
     if seen is None:
         return
     for key in other:

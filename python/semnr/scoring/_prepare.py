@@ -80,6 +80,7 @@ def inputs_of(
             f"reference is missing: {source.name} has {', '.join(source.roles)} only; accepted: reference=SOURCE, "
             "a plan with a `reference` column or a tile stack with a `reference` array; or noisy frames of each site, "
             "`noisy`, `noisy_2` and perhaps `noisy_3`, from which PSNR, transfer and contrast are estimated"
+            + "".join(f" ({remark})" for remark in source.remarks)
         )
     return Inputs((source, candidate), None, input_, second, third)
 

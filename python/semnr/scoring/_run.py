@@ -48,10 +48,11 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """1 when a rule fired, 3 when tiles or evidence are missing, else 0."""
+        """1 when a rule fired, 3 when tiles or evidence are missing or something could not be judged, else 0."""
         if self.verdict is not None and self.verdict.exit_code:
             return int(self.verdict.exit_code)
-        return 0 if self.counts["ok"] == self.counts["tiles"] and self.counts["tiles"] else 3
+        whole = self.counts["ok"] == self.counts["tiles"] and self.counts["tiles"] and not self.info.get("unjudged")
+        return 0 if whole else 3
 
     def table(self, columns: list[str] | None = None) -> Any:
         """The rows as a pyarrow Table, one a tile."""

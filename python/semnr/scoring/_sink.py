@@ -9,12 +9,16 @@ from typing import Any
 
 from .._files import atomic
 from ._ids import TileIds
+from ._schema import Schema
 
 FOLDER = "tiles"
 
 
 class ParquetSink:
-    """Buffers rows and writes a part after `rows` of them or `seconds`, whichever comes first."""
+    """Buffers rows and writes a part after `rows` of them or `seconds`, whichever comes first.
+
+    Every part has the same columns, of the same types.
+    """
 
     def __init__(self, run: Path, *, rows: int = 2000, seconds: float = 5.0) -> None:
         self.folder = run / FOLDER
@@ -23,28 +27,32 @@ class ParquetSink:
         self.rows, self.seconds = rows, seconds
         self.buffer: list[dict[str, Any]] = []
         self.written = time.monotonic()
-        numbers = [int(p.stem.removeprefix("part-")) for p in self.folder.glob("part-*.parquet")]
-        self.next = max(numbers, default=-1) + 1
+        self.next = max(map(_number, part_files(run)), default=-1) + 1
+        self.schema, self.common = Schema(), None  # common: what all parts on the disk have
+        for path in part_files(run):
+            self.schema.learn_part(path)
+        self.stale: set[str] = set()  # tiles in the parts that are scored again
 
     def add(self, row: dict[str, Any]) -> None:
         self.buffer.append(row)
         if len(self.buffer) >= self.rows or time.monotonic() - self.written > self.seconds:
             self.flush()
 
+    def forget(self, tile: str) -> None:
+        """Drop the tile's rows: it is scored again. Those on the disk go when its new row is written."""
+        self.buffer = [row for row in self.buffer if row["tile"] != tile]
+        self.stale.add(tile)
+
     def flush(self) -> None:
         """Write the buffered rows. A full disk leaves them buffered and every earlier part readable."""
         if not self.buffer:
             return
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        columns = list(dict.fromkeys(name for row in self.buffer for name in row))
-        table = pa.table({name: [row.get(name) for row in self.buffer] for name in columns})
         path = self.folder / f"part-{self.next:05d}.parquet"
         try:
             self.folder.mkdir(exist_ok=True)
-            with atomic(path) as temporary:
-                pq.write_table(table, temporary)
+            self.schema.learn(self.buffer)
+            self._renew()  # first: after a kill in between, a tile is scored once more, and is never there twice
+            _write(self.schema.table(self.buffer), path)
         except OSError as error:
             cause = error.strerror or str(error)
             raise OSError(
@@ -56,6 +64,47 @@ class ParquetSink:
         self.buffer.clear()
         self.written = time.monotonic()
 
+    def _renew(self) -> None:
+        """Bring the earlier parts to the schema, and take the rows of forgotten tiles out."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        schema = self.schema.arrow()
+        if not self.stale and schema == self.common:
+            return
+        for path in part_files(self.folder.parent):
+            if not self.stale and pq.read_schema(path) == schema:
+                continue
+            table = pq.ParquetFile(path).read(use_threads=False)
+            old = pc.is_in(table.column("tile"), pa.array(sorted(self.stale), pa.string()))
+            if pc.any(old).as_py() or table.schema != schema:
+                _write(self.schema.fitted(table.filter(pc.invert(old))), path)
+        self.common = schema
+        self.stale.clear()
+
+
+def _write(table: Any, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def _number(part: Path) -> int:
+    return int(part.stem.removeprefix("part-"))
+
+
+def _schema_of(files: list[Path]) -> Schema:
+    """What all of these parts fit in, also those of earlier versions, which differ among themselves."""
+    import pyarrow.parquet as pq
+
+    differ = len({pq.read_schema(path) for path in files}) > 1
+    schema = Schema()
+    for path in files if differ else files[:1]:
+        schema.learn_part(path)
+    return schema
+
 
 def read_rows(run: Path, columns: list[str] | None = None) -> Any:
     """Every row of a scored run as one pyarrow Table, in the order of the source."""
@@ -64,7 +113,7 @@ def read_rows(run: Path, columns: list[str] | None = None) -> Any:
     tables = list(parts(run, columns))
     if not tables:
         raise ValueError(f"{run} holds no scored tiles; accepted: a folder that semnr.score wrote")
-    table = pa.concat_tables(tables, promote_options="permissive")
+    table = pa.concat_tables(tables)
     return table.sort_by("index") if "index" in table.column_names else table  # problems of the source come last
 
 
@@ -74,14 +123,17 @@ def part_files(run: Path) -> list[Path]:
 
 
 def parts(run: Path, columns: list[str] | None = None) -> Iterator[Any]:
-    """The parts as pyarrow Tables, one at a time; columns that a part does not have are left out of it."""
+    """The parts as pyarrow Tables of one schema, one at a time; columns that no part has are left out."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for path in part_files(run):
+    files = part_files(run)
+    schema = _schema_of(files)
+    schema = schema if columns is None else schema.only(columns)
+    for path in files:
         file = pq.ParquetFile(path)
-        wanted = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-        yield file.read(columns=wanted, use_threads=False)  # small parts: threads only hold memory
+        wanted = [name for name in schema.arrow().names if name in file.schema_arrow.names]
+        yield schema.fitted(file.read(columns=wanted, use_threads=False))  # small parts: threads only hold memory
     pa.default_memory_pool().release_unused()
 
 

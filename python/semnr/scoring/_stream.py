@@ -97,23 +97,27 @@ def batches(tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int) -> Iterator[
     size = 0
 
     def stacked() -> Batch:
+        nonlocal size
         parts = {}
         for name in held[0]:
             images = [tile[name] if tile[name].ndim == 3 else tile[name][None] for tile in held]
             alone = len(images) == 1 and images[0].flags.writeable  # torch warns of arrays that it may not write
             parts[name] = images[0][None] if alone else np.stack(images)  # one large tile is not copied
-        return Batch(list(keys), parts)
+        batch = Batch(list(keys), parts)
+        keys.clear()
+        held.clear()
+        size = 0
+        return batch
 
     for key, loaded in tiles:
         if isinstance(loaded, Problem):
+            if any(before.tile == key.tile for before in keys):  # read again: its later row is the one that counts
+                yield stacked()
             yield key, loaded
             continue
         alike = not held or (held[0]["x"].shape, held[0]["x"].dtype) == (loaded["x"].shape, loaded["x"].dtype)
         if held and (not alike or size + loaded["x"].nbytes > batch_bytes):
             yield stacked()
-            keys.clear()
-            held.clear()
-            size = 0
         keys.append(key)
         held.append(loaded)
         size += loaded["x"].nbytes

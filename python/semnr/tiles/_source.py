@@ -40,7 +40,9 @@ class TileSource(abc.ABC):
 
     name: str
     roles: tuple[str, ...] = ("image",)  # of ROLES
-    problems: tuple[Problem, ...] = ()  # found on opening: duplicates, paths refused
+    problems: tuple[Problem, ...] = ()  # found on opening, or by the end of a stream: duplicates, paths refused
+    remarks: tuple[str, ...] = ()  # what a reader of the run should know of the source
+    unjudged: tuple[str, ...] = ()  # what should have been read and was not: a run with any is incomplete
     pixel_nm: float | None = None
     data_range: float | None = None  # where the file says its own (10- or 12-bit data in uint16)
     layout: Wafer | None = None  # of the wafer, where the source knows it
@@ -75,6 +77,10 @@ class TileSource(abc.ABC):
     def find(self, tile: str) -> TileKey | None:
         """The key of tile id `tile`, for pairing with another source."""
         return self._by_id().get(tile)
+
+    def repeats(self, tile: str) -> bool:
+        """Whether the tile came more than once, because its files changed: its last row is the one that counts."""
+        return False
 
     def _by_id(self) -> dict[str, TileKey]:
         if not hasattr(self, "_index"):

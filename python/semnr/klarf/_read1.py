@@ -183,7 +183,8 @@ class Reader1:
                 row: Row | str = why if shape.plain == 0 else shape.row(self.cursor)
                 if isinstance(row, str) and token.is_word:
                     row = f"{token.text!r} is not known among the rows of a DefectList"
-                if damaged and wrapped and length not in lengths:
+                beside = length not in lengths if wrapped else length < shape.plain and not lengths
+                if damaged and beside and not closed:
                     row = f"{length} cells after a damaged row"
                 damaged = isinstance(row, str)
                 if isinstance(row, str):

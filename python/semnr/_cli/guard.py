@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.learn is not None:
         return _learn(args)
     from .._files import write_json
-    from ..guarding import DEFAULT_RULES, guard, load_rules, read_baseline, write_baseline
+    from ..guarding import DEFAULT_RULES, ON_THE_RUN, guard, load_rules, read_baseline, write_baseline
     from ..guarding._junit import junit
     from ..scoring import Run
 
@@ -66,9 +66,10 @@ def run(args: argparse.Namespace) -> int:
     written = ""
     if args.write_baseline:
         # the first baseline has nothing to be compared with; a later one must have passed
-        good = not verdict.fired if before is None else verdict.passed
+        lacking = {signal.name for signal in verdict.lacking}
+        good = not verdict.fired and not lacking & set(ON_THE_RUN) if before is None else verdict.passed
         if good:
-            write_baseline(after, args.write_baseline)
+            write_baseline(after, args.write_baseline, allow_unknown=verdict.waived)
         written = f"baseline: {'written to' if good else 'the gate is shut, not written to'} {args.write_baseline}"
     if args.json:
         print_json(verdict.to_dict())

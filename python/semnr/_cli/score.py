@@ -22,7 +22,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noisy-2", metavar="SRC", help="second noisy frame of each site, where there is no reference")
     parser.add_argument("--noisy-3", metavar="SRC", help="third noisy frame of each site")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
-    parser.add_argument("--metrics", default="psnr,ssim,fsim,dists,cnr", help="comma separated; default %(default)s")
+    parser.add_argument(
+        "--metrics",
+        metavar="M",
+        help="comma separated; default psnr,ssim,fsim,dists,cnr, DISTS only where its weights are in the cache",
+    )
     parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
     parser.add_argument("--label", help="name of the candidate in tables and reports")
     parser.add_argument("--fsim-downsample", default="auto", metavar="F", help="one factor for the run; default auto")
@@ -88,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         noisy_2=args.noisy_2,
         noisy_3=args.noisy_3,
         out=args.out,
-        metrics=names(args.metrics),
+        metrics=None if args.metrics is None else names(args.metrics),
         data_range=args.data_range,
         label=args.label,
         fsim_downsample=int(args.fsim_downsample) if args.fsim_downsample.isdigit() else args.fsim_downsample,
@@ -166,7 +170,7 @@ def describe(scored) -> str:  # type: ignore[no-untyped-def]
         lines.append(f"  {problem['status']}: {in_line(problem['tile'])}: {in_line(problem['reason'])}")
     if len(scored.problems) > 10:
         lines.append(f"  and {len(scored.problems) - 10} more, see {scored.path / 'run.json'}")
-    lines += [f"  note: {remark}" for remark in scored.info.get("remarks", [])]
+    lines += [f"  note: {in_line(remark)}" for remark in scored.remarks]
     lines += [f"  not judged: {what}" for what in scored.info.get("unjudged", [])]
     lines.append(f"written to {scored.path}")
     return "\n".join(lines)

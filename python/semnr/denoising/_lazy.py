@@ -46,6 +46,13 @@ class _Over(TileSource):
     def repeats(self, tile: str) -> bool:
         return self._source.repeats(tile)
 
+    @property
+    def origin(self) -> str | None:
+        return self._source.origin
+
+    def settings(self) -> dict[str, Any]:
+        return self._source.settings()
+
     def __len__(self) -> int:
         return len(self._source)
 
@@ -71,6 +78,9 @@ class FusedSource(_Over):
         self.name = f"{source.name}, {len(self._frames)} frames fused"
         self.roles = ("noisy", *(role for role in source.roles if role not in (*_FRAMES, "image")))
 
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "fused": list(self._frames)}
+
     def read(self, key: TileKey, role: str = "noisy") -> np.ndarray:
         self._check_role(role)
         if role != "noisy":
@@ -93,6 +103,9 @@ class DenoisedSource(_Over):
         self.data_range = work.asked.data_range
         self._work, self._keys, self._writer = work, keys, writer
         self.failed: list[Problem] = []
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "denoiser": self._work.settings()}
 
     def __iter__(self) -> Iterator[TileKey]:
         return iter(self._keys)

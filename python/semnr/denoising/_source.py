@@ -17,7 +17,7 @@ from semnr._files import keeping, write_json
 from semnr._ordered import in_order, pool
 from semnr._plain import plain
 from semnr._progress import Progress
-from semnr.denoising._noise import MAX_WINDOWS, array_windows, evenly, sample_windows
+from semnr.denoising._noise import MAX_WINDOWS, NoiseModel, array_windows, evenly, sample_windows
 from semnr.denoising._plan import Plan, Request
 from semnr.denoising._run import Denoised
 from semnr.denoising._tiled import Tile, cut
@@ -43,7 +43,6 @@ def denoise_source(
 ) -> Denoised:
     """See `semnr.denoise`."""
     from semnr.denoising._lazy import DenoisedSource, opened
-    from semnr.scoring import METRICS
     from semnr.scoring import score as run_scores
     from semnr.scoring._prepare import inputs_of, metrics_of
 
@@ -70,7 +69,7 @@ def denoise_source(
     if resume:
         _same(out, summary)
     if score is not None:  # mistakes show before anything is written over
-        metrics_of(score.get("metrics", METRICS))
+        metrics_of(score.get("metrics"))
         lazily = DenoisedSource(source, work, keys, asked.model.name)
         inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
     total = length_of(source)
@@ -176,6 +175,23 @@ class Work:
     plan: Plan | None  # None: one for each image
     side: int
     noted: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (tile, remark), of tiles with own plans
+
+    def settings(self) -> dict[str, Any]:
+        """All that a denoised pixel depends on beside the source, as plain data."""
+        asked, plan = self.asked, self.plan
+        noise = asked.noise if plan is None else plan.noise
+        return {
+            "model": asked.model.name,
+            "weights": asked.model.checksum(),
+            "params": plain(dict(asked.params)),
+            "role": self.role,
+            "vst": asked.vst if plan is None else plan.vst,
+            "sigma": None if plan is None else plain(plan.sigma),
+            "noise": noise.to_dict() if isinstance(noise, NoiseModel) else noise,
+            "halo": asked.halo if plan is None else plan.runner.halo,
+            "tile": self.side,
+            "data_range": asked.data_range,
+        }
 
     def remarks(self) -> tuple[str, ...]:
         """What the reader of the run should know of its input."""

@@ -53,6 +53,9 @@ __all__ = [
 ]
 
 
+ON_THE_RUN = ("tiles_scored", "identical_tiles")  # signals that no rule asks for
+
+
 def guard(
     before: Profile | None,
     after: Profile,
@@ -77,7 +80,8 @@ def guard(
     rules : Rules, path or mapping
         What `load_rules` returns, a TOML file, or the same as plain data.
     allow_unknown : names of rules
-        Required rules that may lack evidence; "tiles_scored" waives tiles that could not be scored. Recorded.
+        Required rules that may lack evidence; "tiles_scored" waives tiles that could not be scored and a run that was
+        cut off, "identical_tiles" tiles whose reference is the candidate or the noisy input itself. Recorded.
 
     Returns
     -------
@@ -96,9 +100,8 @@ def guard(
     if before is not None:
         before = _pairing.align(before, after)
     found, after = measured(inputs, after)
-    findings = []
-    if (incomplete := _evaluate.tiles_scored(before, after)) is not None:
-        findings.append(incomplete)
+    on_the_run = (_evaluate.tiles_scored(before, after), _evaluate.identical_tiles(before, after))
+    findings = [finding for finding in on_the_run if finding is not None]
     for rule in rules.values():
         if isinstance(rule, Comparison):
             findings.append(_evaluate.compare(rule, before, after, found))
@@ -148,7 +151,7 @@ def tile_flags(
 
 def _waived(names: Iterable[str] | str, rules: Rules) -> tuple[str, ...]:
     names = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
-    accepted = (*rules, "tiles_scored")
+    accepted = (*rules, *ON_THE_RUN)
     for name in names:
         if name not in accepted:
             raise ValueError(f"allow_unknown has {name!r}; accepted: {', '.join(map(repr, accepted))}")

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._lock import is_ours
 from ..tiles import open_tiles
 from ..tiles._source import TileSource
 from ..wafers import Wafer
-from ._ids import TileIds
-from ._run import Run
-from ._sink import FOLDER as PARTS
-from ._sink import done_tiles
 from ._stream import Inputs
 
 if TYPE_CHECKING:
@@ -29,12 +23,64 @@ def count_of(name: str, value: int) -> int:
     return value
 
 
-def metrics_of(metrics: Sequence[str]) -> tuple[str, ...]:
+def metrics_of(metrics: Sequence[str] | None) -> tuple[str, ...]:
+    """As asked for, in one order; None: all of them."""
+    if metrics is None:
+        return METRICS
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     unknown = [m for m in names if m not in METRICS]
     if unknown or not names:
         raise ValueError(f"metrics is {list(names)!r}; accepted: one or more of {', '.join(METRICS)}")
     return tuple(m for m in METRICS if m in names)
+
+
+def dists_of(
+    wanted: tuple[str, ...], weights: Any, everything: bool, before: Any
+) -> tuple[tuple[str, ...], dict[str, Any], str | None]:
+    """(metrics, what is known of DISTS's weights, why DISTS is left out), before any tile is read.
+
+    everything: the metrics are the default, which DISTS without weights of its own is left out of, unless the run that
+    is gone on with (its metrics are `before`) has it.
+
+    Raises
+    ------
+    WeightsUnavailable
+        DISTS is asked for and its weights are not there, or damaged.
+    """
+    from semnr_kernels import WeightsUnavailable
+    from semnr_kernels.dists.weights import default_path, load
+
+    rest = tuple(m for m in wanted if m != "dists")
+    if everything and weights is None and before == list(rest):
+        return rest, {}, "DISTS is left out, as when this run began"
+    try:
+        found = load(weights)
+    except WeightsUnavailable:
+        if not everything or weights is not None or default_path().is_file() or "dists" in (before or ()):
+            raise
+        return (
+            rest,
+            {},
+            (
+                f"DISTS is left out: its weights are not at {default_path()}; to have it: `semnr weights fetch vgg16` "
+                "(528 MB, once), or --dists-weights FILE"
+            ),
+        )
+    return wanted, {"sha256": found.sha256 or _sum_of(found.state), "calibrated": found.calibrated}, None
+
+
+def _sum_of(state: Any) -> str:
+    """Checksum of tensors that are in no file."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        found.update(name.encode())
+        found.update(state[name].contiguous().cpu().float().numpy().data)
+    return found.hexdigest()
+
+
+def ops_of(metrics: Sequence[str]) -> list[str]:
+    """The kernels that the metrics run on."""
+    return ["pixel" if name == "psnr" else name for name in metrics]
 
 
 def scale_of(value: float | None) -> float | None:
@@ -123,49 +169,3 @@ def can_travel(inputs: Inputs, scheduler: str) -> None:
                 f"{place[0].name} is held in this process; accepted with scheduler={scheduler!r}: sources opened from "
                 "a path or URL that the workers can open too"
             )
-
-
-def whence(source: TileSource, given: Any, folder: Path) -> str:
-    """Where a source lies, as run.json names it: relative to the run, so that both can move together."""
-    if isinstance(given, str | os.PathLike) and "://" not in str(given):
-        try:
-            return Path(os.path.relpath(given, folder)).as_posix()
-        except ValueError:  # another drive
-            return str(Path(given).absolute())
-    return str(given) if isinstance(given, str) else source.name
-
-
-def begin(folder: Path, settings: dict[str, Any], resume: bool) -> tuple[dict[str, Any], TileIds]:
-    """What an earlier run in `folder` says of itself and the ids it scored; refuses to mix settings."""
-    if not (folder / "run.json").exists():
-        if others := _others(folder):
-            raise ValueError(
-                f"out is {folder}, which holds other files ({others[0]!r}); accepted: a new, empty or scored folder"
-            )
-        return {}, TileIds()
-    if not resume:
-        raise ValueError(f"out is {folder}, which holds a run already; accepted: another folder, or resume=True")
-    run, done = Run.open(folder), done_tiles(folder)
-    before = run.info["requested"]
-    changed = []
-    for name, value in settings.items():
-        if not _same(before.get(name), value):
-            changed.append(f"{name}: was {before.get(name)!r}, is {value!r}")
-    if changed and done:
-        raise ValueError(f"out is {folder}, a run with other settings ({'; '.join(changed)}); accepted: the same ones")
-    return run.info, done
-
-
-def _others(folder: Path) -> list[str]:
-    """What is in `folder` besides the traces of a run that did not come to its first run.json (a full disk)."""
-    if not folder.is_dir():
-        return [folder.name] if folder.exists() else []
-    left = [entry.name for entry in folder.glob(".run.json.*.tmp")]
-    left += [PARTS] if (folder / PARTS).is_dir() and not any((folder / PARTS).iterdir()) else []
-    return sorted(entry.name for entry in folder.iterdir() if entry.name not in left and not is_ours(entry.name))
-
-
-def _same(before: Any, now: Any) -> bool:
-    if isinstance(now, dict) and isinstance(before, dict):
-        return all(before.get(k) == v for k, v in now.items())
-    return bool(before == now)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import _columns
 from .._files import atomic
 from ._ids import TileIds
 from ._schema import Schema
@@ -123,20 +125,74 @@ def part_files(run: Path) -> list[Path]:
 
 
 def parts(run: Path, columns: list[str] | None = None) -> Iterator[Any]:
-    """The parts as pyarrow Tables of one schema, one at a time; columns that no part has are left out."""
+    """The parts as pyarrow Tables of one schema, one at a time; columns that no part has are left out.
+
+    Results are what the run computed: nothing under their names that it did not ask for, or on rows it did not score.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     files = part_files(run)
-    schema = _schema_of(files)
-    schema = schema if columns is None else schema.only(columns)
+    schema, results = _schema_of(files), _columns.computed(_info(run))
+    names = [n for n in schema.arrow().names if _columns.holds(n, results) and (columns is None or n in columns)]
+    judged = ["status"] if any(map(_columns.is_result, names)) and "status" not in names else []
+    schema, held = schema.only(names), {*names, *judged}
     for path in files:
         file = pq.ParquetFile(path)
-        wanted = [name for name in schema.arrow().names if name in file.schema_arrow.names]
-        yield schema.fitted(file.read(columns=wanted, use_threads=False))  # small parts: threads only hold memory
+        wanted = [name for name in file.schema_arrow.names if name in held]
+        table = file.read(columns=wanted, use_threads=False)  # small parts: threads only hold memory
+        yield schema.fitted(_without_evidence_of_nothing(table))
     pa.default_memory_pool().release_unused()
 
 
+def _without_evidence_of_nothing(table: Any) -> Any:
+    """Rows that were not scored have no results, whatever an earlier version copied into them from the plan."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if "status" not in table.column_names:
+        return table
+    ok = pc.fill_null(pc.equal(table.column("status"), "ok"), True)
+    if pc.all(ok).as_py() in (True, None):
+        return table
+    for at, name in enumerate(table.column_names):
+        if _columns.is_result(name):
+            values = table.column(name)
+            table = table.set_column(at, name, pc.if_else(ok, values, pa.scalar(None, values.type)))
+    return table
+
+
+def _info(run: Path) -> dict[str, Any]:
+    """What run.json says; nothing where there is none yet."""
+    try:
+        found = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"run is {run}: run.json is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"run is {run}: run.json holds a JSON {type(found).__name__}; accepted: an object")
+    return found
+
+
 def done_tiles(run: Path) -> TileIds:
-    """Ids of the tiles that a run already holds."""
-    return TileIds(tile for table in parts(run, ["tile"]) for tile in table.column("tile").to_pylist())
+    """Ids of the tiles that a run has scored."""
+    import pyarrow.compute as pc
+
+    scored = (table.filter(pc.equal(table.column("status"), "ok")) for table in parts(run, ["tile", "status"]))
+    return TileIds(tile for table in scored for tile in table.column("tile").to_pylist())
+
+
+def drop_unscored(run: Path) -> None:
+    """Take out the rows of tiles that were not scored, which are about to be tried again; a part at a time."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    for path in part_files(run):
+        table = pq.ParquetFile(path).read(use_threads=False)
+        ok = table.filter(pc.equal(table.column("status"), "ok"))
+        if ok.num_rows == 0:
+            path.unlink()
+        elif ok.num_rows < table.num_rows:
+            with atomic(path) as temporary:
+                pq.write_table(ok, temporary)

@@ -35,6 +35,11 @@ class Inputs:
         return {name: place for name, place in places.items() if place is not None}
 
     @property
+    def computes(self) -> bool:
+        """Whether the candidate's pixels are made as they are read."""
+        return "denoiser" in self.candidate[0].settings()
+
+    @property
     def witness(self) -> tuple[TileSource, str]:
         """What each tile is held against: its tiles without a candidate are missing from the run."""
         return self.reference or self.others["noisy_2"]
@@ -48,10 +53,13 @@ class Inputs:
         pairs = zip(self.named().values(), arguments, strict=True)
         return [(place[0], argument) for place, argument in pairs if place is not None and argument is not None]
 
-    def load(self, key: TileKey) -> Loaded | Problem:
-        """Pixels of every part of one tile, or what is wrong with it."""
+    def load(self, key: TileKey, *, computed: bool = True) -> Loaded | Problem:
+        """Pixels of every part of one tile, or what is wrong with it.
+
+        computed: False leaves out a candidate that is denoised as it is read.
+        """
         source, role = self.candidate
-        parts = {"x": (source, role, key)}
+        parts = {"x": (source, role, key)} if computed or not self.computes else {}
         for name, (other, its_role) in self.others.items():
             its_key = key if other is source else other.find(key.tile)
             if its_key is None:
@@ -64,7 +72,7 @@ class Inputs:
                 loaded[name] = other.read(its_key, its_role)
             except TileError as error:
                 return Problem(key.tile, error.status, f"{its_role}: {error.reason}")
-        return _mismatch(key, loaded) or loaded
+        return (_mismatch(key, loaded) if "x" in loaded else None) or loaded
 
 
 def _mismatch(key: TileKey, loaded: Loaded) -> Problem | None:

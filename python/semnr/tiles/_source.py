@@ -66,6 +66,17 @@ class TileSource(abc.ABC):
 
     _recipe: tuple[Any, dict[str, Any]] | None = None  # how open_tiles opened it, where that was from a path
 
+    @property
+    def origin(self) -> str | None:
+        """The path or URL that it was opened from; None for what lives in this process."""
+        return None if self._recipe is None else str(self._recipe[0])
+
+    def settings(self) -> dict[str, Any]:
+        """What its pixels depend on beside `origin`, as plain data: a run goes on only where all of it is the same."""
+        usual = {"array": None, "tile": 512}
+        given = {} if self._recipe is None else self._recipe[1]
+        return {name: given[name] for name, value in usual.items() if given.get(name, value) != value}
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A source from a path is pickled as its path: another process opens it anew."""
         return super().__reduce_ex__(protocol) if self._recipe is None else (_reopen, self._recipe)

@@ -60,6 +60,10 @@ class WatchSource(TileSource):
         self._repeated: set[str] = set()
         self._changed = time.monotonic()
 
+    @property
+    def origin(self) -> str:
+        return str(self._place.folder)
+
     def __iter__(self) -> Iterator[TileKey]:
         """Tiles as they become whole; ends `idle` seconds after the last change, or when the file `until` is there.
 

@@ -141,7 +141,7 @@ def parts(run: Path, columns: list[str] | None = None) -> Iterator[Any]:
         file = pq.ParquetFile(path)
         wanted = [name for name in file.schema_arrow.names if name in held]
         table = file.read(columns=wanted, use_threads=False)  # small parts: threads only hold memory
-        yield schema.fitted(_without_evidence_of_nothing(table))
+        yield schema.fitted(table if results is None else _without_evidence_of_nothing(table))
     pa.default_memory_pool().release_unused()
 
 

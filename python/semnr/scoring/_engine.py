@@ -72,7 +72,7 @@ class Engine:
         for item in batches(loaded, most):
             if not isinstance(item, Batch):
                 key, problem = item
-                yield 0, partial(self._placed, unscored([key], problem.status, problem.reason))
+                yield 0, partial(self.placed, unscored([key], problem.status, problem.reason))
                 continue
             x = item.parts["x"]
             self.scorer.begin(item.keys[0].tile, {name: images[0] for name, images in item.parts.items()})
@@ -80,7 +80,7 @@ class Engine:
                 yield x.size, partial(self._score, item.keys, *self._sent(item))
             else:
                 reason = f"tile is {x.dtype}, the run {self.scorer.dtype}"
-                yield 0, partial(self._placed, unscored(item.keys, "wrong_dtype", reason))
+                yield 0, partial(self.placed, unscored(item.keys, "wrong_dtype", reason))
 
     def _sent(self, batch: Batch) -> tuple[dict[str, Any], Any]:
         """The pixels where they are scored, and the event of their arrival there."""
@@ -92,11 +92,11 @@ class Engine:
     def _score(self, keys: list[TileKey], parts: dict[str, Any], arrival: Any) -> Rows:
         with self.stages.stage("compute"):
             if self.upload is None:
-                return self._placed(self.scorer.rows(keys, parts))
+                return self.placed(self.scorer.rows(keys, parts))
             with self.upload.arrived(parts, arrival):
-                return self._placed(self.scorer.rows(keys, parts))
+                return self.placed(self.scorer.rows(keys, parts))
 
-    def _placed(self, rows: Rows) -> Rows:
+    def placed(self, rows: Rows) -> Rows:
         return rows if self.layout is None else [self.layout.complete(row) for row in rows]
 
     def _in_parallel(self, jobs: Iterable[tuple[int, Callable[[], Rows]]]) -> Iterator[tuple[int, Rows]]:

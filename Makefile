@@ -1,5 +1,5 @@
 # The everyday commands. `make help` lists them.
-.PHONY: help install build test lint format sanitize triton demo bench soak clean
+.PHONY: help install build test lint format sanitize triton demo bench soak fuzz clean
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 install:         ## editable install with everything that development needs
@@ -24,5 +24,7 @@ bench:           ## benchmarks, peers side by side
 	pytest benchmarks -q
 soak:            ## a hundred kills at random moments, longer fuzzing of the KLARF reader
 	SEMNR_SOAK_KILLS=100 SEMNR_SOAK_FUZZ=20000 pytest -q --timeout 3600 tests/test_stream.py tests/test_klarf.py -k "killed or damaged or nonsense"
+fuzz:            ## the readers of files under coverage-guided fuzzing, 15 minutes each (FUZZ_SECONDS)
+	python tests/fuzz/run.py all --seconds $(or $(FUZZ_SECONDS),900)
 clean:           ## remove what was built
 	rm -rf build dist *.egg-info semnr_kernels/*.so .pytest_cache .mypy_cache .ruff_cache

@@ -12,7 +12,7 @@ import contextvars
 import functools
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -274,15 +274,42 @@ def _requested(backend: str | None) -> tuple[str, str]:
 
 def _why_not(call: Call, backend: str) -> str | None:
     """None where `backend` can run `call`, else the first reason against it."""
-    implementation = _implementations.get(call.op, {}).get(backend)
-    if implementation is None:
-        return f"has no {call.op} kernel"
+    reason = _why_never(call.op, call.device, backend)
+    return reason if reason is not None else _implementations[call.op][backend].supports(call)
+
+
+def _why_never(op: str, device: str, backend: str) -> str | None:
+    """Why `backend` runs no call of `op` on this machine and device, whatever its pixels; else None."""
+    if backend not in _implementations.get(op, {}):
+        return f"has no {op} kernel"
     if (reason := _probe(backend)) is not None:
         return reason
     runs_on = "cpu" if backend.startswith("native") or backend in TEST_ONLY else "cuda"
-    if backend != "reference" and call.device != runs_on:
-        return f"runs on {runs_on} tensors, not on {call.device}"
-    return implementation.supports(call)
+    if backend != "reference" and device != runs_on:
+        return f"runs on {runs_on} tensors, not on {device}"
+    return None
+
+
+def is_named(backend: str | None) -> bool:
+    """Whether a backend was named: by the argument, `use_backend` or SEMNR_BACKEND."""
+    return _requested(backend)[0] != "auto"
+
+
+def check_named(backend: str | None, names: Iterable[str], device: str) -> None:
+    """Refuse a named backend that can never run one of the ops `names` here, before any pixel is read.
+
+    Raises
+    ------
+    BackendUnavailable
+        An unknown backend, or the op that it cannot run and why.
+    """
+    name, by = _requested(backend)
+    _known(name)
+    for op in names if name != "auto" else ():
+        importlib.import_module(f"semnr_kernels.{op}")
+        if (reason := _why_never(op, device, name)) is not None:
+            remedy = f" ({BACKENDS[name].remedy})" if _probe(name) is not None and BACKENDS[name].remedy else ""
+            raise BackendUnavailable(f"backend={name!r} ({by}) cannot run {op}: {reason}{remedy}")
 
 
 def choose(call: Call, backend: str | None = None) -> Implementation:

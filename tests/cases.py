@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,28 @@ def real_data() -> Path:
     if not (folder / "MANIFEST.csv").is_file():
         pytest.skip(f"real SEM images are absent: no {folder} (set SEMNR_DATA)")
     return folder
+
+
+# The pairs that the figures in these tests were measured on; the folder holds more, which judge elsewhere.
+REAL_PAIRS = ("time_016", "time_025", "time_034", "line_010", "line_016")
+
+
+def real_pairs() -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """(name, noisy, clean as it lies, clean laid onto the noisy) of `REAL_PAIRS`; uint8, the last one float64."""
+    from PIL import Image
+    from scipy.ndimage import affine_transform
+
+    folder = real_data() / "pairs"
+    with (folder / "REGISTRATION.csv").open() as file:
+        affine = {row["pair"]: [float(row[f"p{i}"]) for i in range(6)] for row in csv.DictReader(file)}
+    for name in REAL_PAIRS:
+        noisy, clean = (
+            np.asarray(Image.open(next(folder.glob(f"{name}_{kind}_*"))).convert("L")) for kind in ("noisy", "clean")
+        )
+        p, centre = affine[name], np.array(clean.shape) / 2
+        matrix = np.array([[1 + p[2], p[3]], [p[4], 1 + p[5]]])
+        origin = centre + p[:2] - matrix @ centre
+        yield name, noisy, clean, affine_transform(clean.astype(np.float64), matrix, origin, order=3, mode="nearest")
 
 
 def lines(height: int = 96, width: int = 96, pitch: int = 16, seed: int = 0) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import csv
 import json
 import subprocess
 import sys
@@ -404,21 +403,6 @@ def test_stabilised_noise_is_uniform_and_the_inverse_has_no_bias(gain: float, of
 # --- real pairs
 
 
-def real_pairs() -> Any:
-    """(name, noisy, registered clean) of the five real pairs."""
-    from PIL import Image
-
-    folder = cases.real_data() / "pairs"
-    with (folder / "REGISTRATION.csv").open() as file:
-        for row in csv.DictReader(file):
-            shift = [float(row[f"p{i}"]) for i in range(6)]
-            x, y = (np.asarray(Image.open(next(folder.glob(f"{row['pair']}_{kind}*")))) for kind in ("noisy", "clean"))
-            centre = np.array(y.shape) / 2
-            matrix = np.array([[1 + shift[2], shift[3]], [shift[4], 1 + shift[5]]])
-            origin = centre + shift[:2] - matrix @ centre
-            yield row["pair"], x, ndimage.affine_transform(y.astype(float), matrix, origin, order=3, mode="nearest")
-
-
 def fitted_psnr(candidate: np.ndarray, reference: np.ndarray) -> float:
     """PSNR inside 12 px after the gain and offset that fit best."""
     x, y = (v[12:-12, 12:-12].astype(np.float64) for v in (candidate, reference))
@@ -430,14 +414,14 @@ def fitted_psnr(candidate: np.ndarray, reference: np.ndarray) -> float:
 def test_models_reach_their_published_psnr_on_real_pairs() -> None:
     # gaussian: the figure measured independently beside the data; the others: what the docstring of denoise says
     published = {"gaussian": 29.38, "median": 29.7, "nlm": 31.9, "wavelet": 30.6, "tv": 30.9}
-    pairs = list(real_pairs())
+    pairs = [(noisy, laid) for _, noisy, _, laid in cases.real_pairs()]
     for model, expected in published.items():
-        reached = np.mean([fitted_psnr(denoise(x, model=model), y) for _, x, y in pairs])
+        reached = np.mean([fitted_psnr(denoise(x, model=model), y) for x, y in pairs])
         assert reached == pytest.approx(expected, abs=0.2), model
 
 
 def test_noise_of_real_frames_is_estimated_without_the_clean_frame() -> None:
-    for name, x, y in real_pairs():
+    for name, x, _, y in cases.real_pairs():
         found = estimate_noise(x)
         assert found.signal_dependent, name
         assert 0.42 < found.correlation[0] < 0.52, name

@@ -313,7 +313,7 @@ def frames(count: int) -> np.ndarray:
 
 
 def test_defects_with_pages_of_one_tiff_become_tiles_with_their_coordinates(tmp_path) -> None:
-    pages = frames(3)
+    pages = frames(2)
     tifffile.imwrite(tmp_path / "frames.tif", pages, photometric="minisblack")
     (tmp_path / "lot.001").write_text(ONE, encoding="utf-8")
     source = semnr.open_tiles(tmp_path / "lot.001")
@@ -358,3 +358,251 @@ def test_images_outside_the_folder_are_refused_and_the_others_read(tmp_path, nam
     assert [p.status for p in source.problems if "d000001" in p.tile] == ["refused", "refused"]
     if name.startswith(".."):
         assert len(semnr.open_tiles(tmp_path / "in" / "lot.klarf", root=tmp_path)) == 2
+
+
+# --- the dialects of 1.0 to 1.2 -------------------------------------------------------------------------------
+
+IMAGES = "DEFECTID XREL YREL XINDEX YINDEX XSIZE YSIZE DEFECTAREA DSIZE CLASSNUMBER TEST IMAGECOUNT IMAGELIST"
+PLACES = [(1, 1000.5, 1, -1), (2, 2000.5, 2, -2), (3, 3000.5, 3, -3), (4, 4000.5, 4, -4)]
+
+
+def flat(rows: str, spec: str = f"13 {IMAGES};", version: str = "1 2") -> str:
+    return (
+        f'FileVersion {version};\nSampleSize 1 300;\nTiffFileName lot.tif;\nDiePitch 1.0e4 1.0e4;\nWaferID "W1";\n'
+        f"SampleCenterLocation 0 0;\nSampleTestPlan 1\n 0 0;\nDefectRecordSpec {spec}\nDefectList\n{rows}\n"
+        "SummarySpec 5 TESTNO NDEFECT DEFDENSITY NDIE NDEFDIE;\nSummaryList\n 1 4 0.1 1 4;\nEndOfFile;\n"
+    )
+
+
+def row(number: int, images: str) -> str:
+    defect, x, die_x, die_y = PLACES[number]
+    return f" {defect} {x} 500.25 {die_x} {die_y} 1 1 1 1 0 1 {images}"
+
+
+def rows(images: list[str], each: bool = False) -> str:
+    return ("{};\n" if each else "{}\n").format("").join(row(i, text) for i, text in enumerate(images)) + ";"
+
+
+def places(klarf: Klarf) -> list[tuple[int, float, int, int]]:
+    return [(d.id, d.x_um, d.die_x, d.die_y) for wafer in klarf.wafers for d in wafer.defects]
+
+
+def pages_of(klarf: Klarf) -> list[list[int | None]]:
+    return [[image.page for image in d.images] for wafer in klarf.wafers for d in wafer.defects]
+
+
+ONE_EACH = [[1], [2], [3], [4]]
+MIXED = [[1, 2], [], [3], []]
+DIALECTS = {
+    "counted": (["1 1 1 0", "1 1 2 0", "1 1 3 0", "1 1 4 0"], ONE_EACH),
+    "counted, pairs on the next line": (["1 1\n 1 0", "1 1\n 2 0", "1 1\n 3 0", "1 1\n 4 0"], ONE_EACH),
+    "counted, the list on the next line": (["1\n 1 1 0", "1\n 1 2 0", "1\n 1 3 0", "1\n 1 4 0"], ONE_EACH),
+    "counted, a line a pair, a lone 0": (["2 2\n 1 0\n 2 0", "0 0", "1 1\n 3 0", "0 0"], MIXED),
+    "counted, empty lists left out": (["2 2 1 0 2 0", "0", "1 1 3 0", "0"], MIXED),
+    "bare": (["1 1 0", "1 2 0", "1 3 0", "1 4 0"], ONE_EACH),
+    "bare, pairs on the next line": (["1\n 1 0", "1\n 2 0", "1\n 3 0", "1\n 4 0"], ONE_EACH),
+    "bare, a lone 0": (["2 1 0 2 0", "0 0", "1 3 0", "0 0"], MIXED),
+    "bare, empty lists left out": (["2\n 1 0\n 2 0", "0", "1 3 0", "0"], MIXED),
+}
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one ; at the end", "a ; a row"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_dialect_gives_each_defect_its_own_images(dialect, each) -> None:
+    images, expected = DIALECTS[dialect]
+    klarf = parse_klarf(flat(rows(images, each)))
+    assert klarf.problems == ()
+    assert places(klarf) == PLACES
+    assert pages_of(klarf) == expected
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.8"])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_was_read_from_any_dialect_is_written_and_read_again(tmp_path, dialect, version) -> None:
+    klarf = parse_klarf(flat(rows(DIALECTS[dialect][0])))
+    write_klarf(tmp_path / "again", klarf, version=version)
+    again = read_klarf(tmp_path / "again")
+    assert again.problems == ()
+    for before, after in zip(klarf.wafers[0].defects, again.wafers[0].defects, strict=True):
+        assert dataclasses.replace(after, columns={}) == dataclasses.replace(before, columns={})
+
+
+def test_images_in_several_files_are_written_row_by_row(tmp_path) -> None:
+    layout = Wafer((8000.0, 6500.0))
+    files = ["a.tif", "two  words.jpg", "two  words.jpg", None, "c;d.tif"]
+    found = tuple(Defect(i + 1, 0, 0, 1.0, 2.0, images=(ImageRef(name, i + 1, "0"),)) for i, name in enumerate(files))
+    klarf = Klarf("1.2", wafers=(InspectedWafer("w", layout, defects=found),))
+    for version in ("1.2", "1.8"):
+        write_klarf(tmp_path / "x", klarf, version=version)
+        again = read_klarf(tmp_path / "x")
+        assert again.problems == ()
+        assert [d.images for d in again.wafers[0].defects] == [d.images for d in found]
+    two = (Defect(1, 0, 0, 1.0, 2.0, images=(ImageRef("a.tif", 1), ImageRef("b.tif", 1))),)
+    with pytest.raises(ValueError, match="several files"):
+        write_klarf(tmp_path / "x", Klarf("1.2", wafers=(InspectedWafer("w", layout, defects=two),)))
+
+
+DAMAGE = {
+    "a cell short": lambda line: line.replace(" 500.25", ""),
+    "a cell more": lambda line: line.replace(" 500.25", " 500.25 7"),
+    "an image short": lambda line: line.rsplit(" ", 2)[0],
+    "a page that is no number": lambda line: line.rsplit(" ", 2)[0] + " x 0",
+    "an id of 1e30": lambda line: line.replace(" 2 2000.5", " 1e30 2000.5"),
+    "an id that is no number": lambda line: line.replace(" 2 2000.5", " NA 2000.5"),
+    "half a die": lambda line: line.replace(" 2 -2 ", " 2.5 -2 "),
+    "a place of 400 digits": lambda line: line.replace("2000.5", "9" * 400),
+    "a place with an underscore": lambda line: line.replace("2000.5", "2_000"),
+}
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one ; at the end", "a ; a row"])
+@pytest.mark.parametrize("dialect", ["counted", "counted, pairs on the next line", "bare"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_row_is_a_problem_and_costs_no_other_row(damage, dialect, each) -> None:
+    images = list(DIALECTS[dialect][0])
+    good = rows(images, each)
+    line = row(1, images[1])
+    damaged = DAMAGE[damage](line)
+    assert damaged != line
+    text = flat(good.replace(line, damaged))
+    klarf = parse_klarf(text)
+    assert places(klarf) == [PLACES[0], *PLACES[2:]]
+    assert pages_of(klarf) == [[1], [3], [4]]
+    assert klarf.problems[0].startswith(f"line {text[: text.index(damaged)].count(chr(10)) + 1}: ")
+
+
+@settings(max_examples=FUZZ, deadline=None)
+@given(
+    images=st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=4), min_size=2, max_size=4),
+    counted=st.booleans(),
+    each=st.booleans(),
+    wrap=st.booleans(),
+    dropped=st.integers(0, 3),
+    kind=st.sampled_from(["none", "cell", "line"]),
+)
+def test_rows_in_are_rows_out_or_a_problem_each(images, counted, each, wrap, dropped, kind) -> None:
+    lists = [
+        f"{len(pages)} {len(pages) if counted else ''}{chr(10) if wrap and pages else ''} "
+        + " ".join(f"{page} 0" for page in pages)
+        for pages in images
+    ]
+    lines = [row(i, text) for i, text in enumerate(lists)]
+    at = dropped % len(lines)
+    if kind == "cell":
+        lines[at] = lines[at].replace(" 500.25", "")
+    elif kind == "line":
+        lines[at] = " 99 what is this"
+    klarf = parse_klarf(flat((";\n" if each else "\n").join(lines) + ";"))
+    kept = [i for i in range(len(images)) if kind == "none" or i != at]
+    found = {d.id: [image.page for image in d.images] for d in klarf.wafers[0].defects}
+    if kind == "none":
+        assert klarf.problems == ()
+        assert found == {PLACES[i][0]: images[i] for i in kept}
+    assert set(found) <= {PLACES[i][0] for i in kept}  # nothing is invented
+    assert all(found[PLACES[i][0]] == images[i] for i in kept if PLACES[i][0] in found)
+    assert len(found) + len(klarf.problems) >= len(images)
+
+
+def test_a_row_that_lacks_a_cell_is_not_taken_for_one_without_a_list() -> None:
+    text = flat(rows(["1 1 1 0", "0 0", "0 0", "1 1 4 0"]).replace(" 2000.5 500.25", " 2000.5"))
+    klarf = parse_klarf(text)
+    assert places(klarf) == [PLACES[0], *PLACES[2:]]
+    assert [problem[:8] for problem in klarf.problems] == ["line 12:"]
+
+
+@pytest.mark.parametrize("word", ["FILENAME", "TiffFileName", "TIFFFILENAME", "FileName"])
+@pytest.mark.parametrize("end", ["", ";"])
+def test_file_names_between_the_rows_belong_to_the_row_after_them(word, end) -> None:
+    spec = "6 DEFECTID XREL YREL XINDEX YINDEX TEST;"
+    text = "".join(f"{word} {i}.jpg{end}\n {i} 1 2 0 0 1\n" for i in range(1, 17)) + " 17 1 2 0 0 1;"
+    klarf = parse_klarf(flat(text, spec))
+    assert klarf.problems == ()
+    assert [d.images for d in klarf.wafers[0].defects] == [(ImageRef(f"{i}.jpg"),) for i in range(1, 17)] + [()]
+    spec = "8 DEFECTID XREL YREL XINDEX YINDEX TEST IMAGECOUNT IMAGELIST;"
+    text = "".join(f"{word} {i}.jpg{end}\n {i} 1 2 0 0 1 1 1 1 0\n" for i in range(1, 17)) + ";"
+    klarf = parse_klarf(flat(text, spec))
+    assert klarf.problems == ()
+    assert [d.images for d in klarf.wafers[0].defects] == [(ImageRef(f"{i}.jpg", 1, "0"),) for i in range(1, 17)]
+
+
+def test_words_between_the_rows_that_are_not_known_are_told_and_no_row_is_lost() -> None:
+    lines = rows(DIALECTS["counted"][0]).split("\n")
+    klarf = parse_klarf(flat("\n".join(f"Remark number {i}\n{line}" for i, line in enumerate(lines))))
+    assert places(klarf) == PLACES
+    assert len(klarf.problems) == 4
+    assert all("Remark" in problem for problem in klarf.problems)
+
+
+def test_a_statement_without_its_semicolon_ends_where_the_next_one_begins() -> None:
+    text = flat(rows(DIALECTS["counted"][0]))
+    klarf = parse_klarf(text.replace(f"{IMAGES};", IMAGES))
+    assert places(klarf) == PLACES
+    assert ["DefectRecordSpec" in problem for problem in klarf.problems] == [True]
+    klarf = parse_klarf(text.replace('WaferID "W1";', 'WaferID "W1"').replace("1 1 4 0;", "1 1 4 0"))
+    assert (places(klarf), klarf.wafers[0].wafer_id) == (PLACES, "W1")
+    assert ["WaferID" in problem for problem in klarf.problems] == [True]
+
+
+def test_rows_without_a_record_spec_are_a_problem_each() -> None:
+    klarf = parse_klarf(flat(rows(DIALECTS["counted"][0])).replace("DefectRecordSpec", "Nothing"))
+    assert places(klarf) == []
+    assert sum("there is no DefectRecordSpec" in problem for problem in klarf.problems) == 4
+
+
+def test_the_statements_of_1_2_are_read_as_version_1_8_too_and_keywords_in_any_case() -> None:
+    klarf = parse_klarf(flat(rows(DIALECTS["counted"][0]), version="1 8"))
+    assert (klarf.version, places(klarf), klarf.problems) == ("1.8", PLACES, ())
+    klarf = parse_klarf(
+        flat(rows(DIALECTS["counted"][0])).replace("DefectList", "DEFECTLIST").replace("EndOf", "ENDOF")
+    )
+    assert (places(klarf), klarf.problems) == (PLACES, ())
+    nanometres = parse_klarf(flat(rows(DIALECTS["counted"][0]), version="1 8").replace("1.0e4", "1.0e7"))
+    assert nanometres.wafers[0].layout is None
+    assert any("DiePitch" in problem for problem in nanometres.problems)
+
+
+def test_rows_of_1_8_that_lack_a_semicolon_are_read_by_their_cells() -> None:
+    klarf = parse_klarf(EIGHT.replace('"Ref" };', '"Ref" }').replace("1e6 N;", "1e6 N"))
+    assert klarf.wafers[0].defects == parse_klarf(EIGHT).wafers[0].defects
+    assert klarf.problems == ()
+    short = parse_klarf(EIGHT.replace("1e6 N;", "N"))
+    assert [d.id for d in short.wafers[0].defects] == [1]
+    assert any("8 cells" in problem for problem in short.problems)
+    assert any("announces 3 images" in p for p in parse_klarf(EIGHT.replace("Images 2", "Images 3")).problems)
+
+
+def lot(folder, images: list[str], pages: np.ndarray):
+    tifffile.imwrite(folder / "lot.tif", pages, photometric="minisblack")
+    (folder / "lot.klarf").write_text(flat(rows(images)), encoding="utf-8")
+    return folder / "lot.klarf"
+
+
+def read_all(source) -> list[np.ndarray]:
+    return [source.read(key) for key in source]
+
+
+def test_each_defect_shows_the_page_that_its_row_names(tmp_path) -> None:
+    pages = frames(4)
+    for dialect in ("counted", "counted, pairs on the next line", "bare"):
+        source = semnr.open_tiles(lot(tmp_path, DIALECTS[dialect][0], pages))
+        np.testing.assert_array_equal(read_all(source), pages)
+        assert [(key.meta["die_x"], key.meta["x_um"]) for key in source] == [(p[2], p[1]) for p in PLACES]
+        assert source.problems == ()
+
+
+def test_pages_that_may_count_from_0_or_1_are_said_and_can_be_settled(tmp_path) -> None:
+    """A lot whose first defect was filtered out names neither page 0 nor, counted from 0, a page beyond the last."""
+    pages = frames(5)
+    path = lot(tmp_path, DIALECTS["counted"][0], pages)
+    source = semnr.open_tiles(path)
+    assert [problem.status for problem in source.problems] == ["ambiguous"]
+    np.testing.assert_array_equal(read_all(source), pages[:4])
+    for first, expected in ((0, pages[1:]), (1, pages[:4])):
+        settled = semnr.open_tiles(path, first_page=first)
+        assert settled.problems == ()
+        np.testing.assert_array_equal(read_all(settled), expected)
+    source = semnr.open_tiles(lot(tmp_path, ["1 1 0 0", "1 1 1 0", "1 1 2 0", "1 1 4 0"], pages))
+    assert source.problems == ()
+    np.testing.assert_array_equal(read_all(source), pages[[0, 1, 2, 4]])
+    with pytest.raises(ValueError, match="first_page"):
+        semnr.open_tiles(path, first_page=2)

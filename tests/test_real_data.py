@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
 import tifffile
@@ -16,27 +14,13 @@ from semnr.scoring import score
 BORDER = 12  # the clean image is known no nearer to its border after registration
 
 
-def registered_pairs(folder):
+def registered_pairs():
     """(name, noisy, clean laid onto it with gain and offset fitted), uint8, without the border."""
-    from scipy.ndimage import map_coordinates
-
-    with (folder / "pairs/REGISTRATION.csv").open() as file:
-        for row in csv.DictReader(file):
-            p = [float(row[f"p{i}"]) for i in range(6)]
-            noisy_path, clean_path = (
-                next((folder / "pairs").glob(f"{row['pair']}_{kind}_*")) for kind in ("noisy", "clean")
-            )
-            noisy, clean = (np.asarray(Image.open(path), dtype=np.float64) for path in (noisy_path, clean_path))
-            centre = np.array(noisy.shape).reshape(2, 1, 1) / 2
-            grid = np.indices(noisy.shape) - centre
-            matrix = np.array([[1 + p[2], p[3]], [p[4], 1 + p[5]]])
-            where = np.einsum("ij,jhw->ihw", matrix, grid) + centre + np.array(p[:2]).reshape(2, 1, 1)
-            laid = map_coordinates(clean, where, order=3, mode="nearest")
-            inside = np.s_[BORDER:-BORDER, BORDER:-BORDER]
-            noisy, laid = noisy[inside], laid[inside]
-            gain, offset = np.polyfit(laid.ravel(), noisy.ravel(), 1)
-            fitted = np.clip(gain * laid + offset, 0, 255).round().astype(np.uint8)
-            yield row["pair"], noisy.astype(np.uint8), fitted
+    inside = np.s_[BORDER:-BORDER, BORDER:-BORDER]
+    for name, noisy, _, laid in cases.real_pairs():
+        x, y = noisy[inside].astype(np.float64), laid[inside]
+        gain, offset = np.polyfit(y.ravel(), x.ravel(), 1)
+        yield name, noisy[inside], np.clip(gain * y + offset, 0, 255).round().astype(np.uint8)
 
 
 @pytest.fixture
@@ -45,7 +29,7 @@ def plan(tmp_path):
     for name in ("noisy", "reference"):
         (folder / name).mkdir(parents=True)
     rows = ["tile,path,reference,noisy"]
-    for name, noisy, clean in registered_pairs(cases.real_data()):
+    for name, noisy, clean in registered_pairs():
         tifffile.imwrite(folder / f"noisy/{name}.tif", noisy)
         tifffile.imwrite(folder / f"reference/{name}.tif", clean)
         rows.append(f"{name},noisy/{name}.tif,reference/{name}.tif,noisy/{name}.tif")

@@ -305,11 +305,9 @@ def test_wrong_arguments_are_named(change: dict, message: str) -> None:
 
 def test_a_defect_erased_from_a_real_frame_is_found_and_the_frame_itself_is_not_marked() -> None:
     """Real noise (FEI, correlated along the line): bumps added to the noisy scan, a denoiser that never saw them."""
-    from PIL import Image
-
     hits, marked = [], []
-    for k, path in enumerate(sorted((cases.real_data() / "pairs").glob("*_noisy_*.png"))):
-        x = np.asarray(Image.open(path).convert("L"), dtype=np.float32)[12:-12, 12:-12]
+    for k, (_, noisy, _, _) in enumerate(sorted(cases.real_pairs(), key=lambda pair: pair[0])):
+        x = noisy.astype(np.float32)[12:-12, 12:-12]
         d = semnr.denoise(x, model="nlm", data_range=255.0, workers=1)
         marked.append(semnr.residual_tests(x, d, data_range=255.0))
         model, rng = estimate_noise(x, data_range=255.0), RNG(k)

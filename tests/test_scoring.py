@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import math
@@ -287,3 +288,177 @@ def test_rules_judge_a_single_candidate_and_the_verdict_is_kept(tmp_path) -> Non
     assert json.loads((tmp_path / "out/verdict.json").read_text())["passed"] is True
     unwaived = score(plan, out=tmp_path / "out", rules=semnr.DEFAULT_RULES, metrics=("psnr", "cnr"))
     assert unwaived.exit_code == 3  # a gate never passes on missing evidence
+
+
+# --- evidence is what was computed ----------------------------------------------------------------------------
+
+CLAIMED = {
+    **{
+        "fsim": 0.99,
+        "dists": 0.01,
+        "transfer": 1.0,
+        "transfer_se": 0.01,
+        "psnr": 99.0,
+        "SSIM": 0.99,
+        "removed_count": 0,
+    },
+    **{"feature_contrast": 1.0, "cd_px": 12.0, "psnr_estimated_se": 0.1, "edge_psd_64_32": 1.0, "cnr": 9.0, "mse": 0.1},
+    **{
+        "evidence_boxes": "[]",
+        "frames_problem": "none",
+        "status": "ok",
+        "reason": "fine",
+        "index": 7,
+        "plan_fsim": 0.5,
+    },
+}
+
+
+def claiming(folder, tiles: int = 3, missing: str = ""):
+    """A plan whose columns claim results, as a table of an earlier run would."""
+    plan = wafer(folder, tiles)
+    head, *rows = plan.read_text().splitlines()
+    cells = ",".join(f'"{value}"' for value in CLAIMED.values())
+    plan.write_text("\n".join([f"{head},{','.join(CLAIMED)}", *(f"{row},{cells}" for row in rows)]) + "\n")
+    if missing:
+        (folder / missing).unlink()
+    return plan
+
+
+def test_columns_of_a_plan_never_have_the_names_of_results(tmp_path) -> None:
+    run = score(claiming(tmp_path / "in"), out=tmp_path / "out", tests=False, **FAST)
+    row = rows_of(run)[1]
+    assert row["psnr"] != 99.0
+    assert row["plan_psnr"] == 99.0
+    assert (row["status"], row["reason"], row["index"]) == ("ok", None, 1)
+    assert (row["plan_status"], row["plan_reason"], row["plan_index"]) == ("ok", "fine", 7)
+    assert row["plan_fsim"] == 0.99  # each of two columns keeps a name of its own
+    assert row["plan_plan_fsim"] == 0.5
+    assert row["lot_id"] == "LOT<1>"
+    assert not set(CLAIMED) - {
+        "psnr",
+        "mse",
+        "status",
+        "reason",
+        "index",
+        "plan_fsim",
+        "transfer",
+        "transfer_se",
+    } & set(row)
+    assert "fsim" not in run.summary
+    assert set(run.summary) <= {
+        "psnr",
+        "mse",
+        "mae",
+        "ssim",
+        "psnr_noisy",
+        "transfer",
+        "infinite_psnr",
+        "psnr_of_mean_mse",
+    }
+    assert "fsim as plan_fsim" in " ".join(run.remarks)
+    assert np.isnan(run.profile().fsim).all()
+    assert np.isnan(run.profile().column("feature_contrast")).all()
+
+
+def test_a_tile_that_was_not_scored_enters_no_figure(tmp_path) -> None:
+    plan = claiming(tmp_path / "in", missing="denoised/1.png")
+    alarms = {"high": {"metric": "psnr", "above": 90.0, "per": "run"}}
+    run = score(plan, out=tmp_path / "out", tests=False, alarms=alarms, **FAST)
+    assert run.counts == {"tiles": 3, "ok": 2, "missing": 1}
+    assert run.summary["psnr"]["n"] == run.summary["ssim"]["n"] == 2
+    assert run.summary["psnr"]["p95"] < 90
+    missing = rows_of(run)[1]
+    assert {name: missing.get(name) for name in ("psnr", "ssim", "fsim", "transfer")} == dict.fromkeys(
+        ("psnr", "ssim", "fsim", "transfer")
+    )
+    assert np.isnan(run.profile().psnr[1])
+    assert run.alarms == []
+    assert all(place.get("psnr", 0) < 90 for place in run.by_place()["die"])
+
+
+def test_the_gate_knows_nothing_of_what_only_the_plan_claims(tmp_path) -> None:
+    profile = score(claiming(tmp_path / "in"), out=tmp_path / "out", tests=False, **FAST).profile()
+    verdict = semnr.guard(profile, profile)
+    assert verdict.exit_code == 3
+    assert {"over_smoothing", "texture_drift", "lost_detail", "erased_structure"} <= {s.name for s in verdict.lacking}
+
+
+def test_every_column_that_scoring_computes_is_known_as_a_result(tmp_path) -> None:
+    from semnr.columns import is_result
+    from semnr.metrology import per_tile as metrology
+
+    meta = {"tile", "path", "index", "status", "reason", "die_x", "die_y", "lot_id"}
+    plan = wafer(tmp_path / "in", 1, side=64)
+    found = set(score(plan, out=tmp_path / "out", dists_weights="random", metrology="lines").table().column_names)
+    frames = [
+        [(f"t{i}", np.asarray(np.random.default_rng(k).integers(0, 255, (64, 64)), np.uint8)) for i in range(2)]
+        for k in range(3)
+    ]
+    found |= set(score(frames[0], noisy=frames[1], noisy_2=frames[2], out=tmp_path / "f").table().column_names)
+    found |= {*metrology._LINE_COLUMNS, *metrology._HOLE_COLUMNS}
+    assert {"transfer_se", "evidence_boxes", "psnr_estimated_se", "frames_problem", "overshoot_se", "cd_px"} <= found
+    assert [name for name in sorted(found - meta) if not is_result(name)] == []
+
+
+def test_a_candidate_that_is_its_reference_is_said_and_proves_nothing(tmp_path) -> None:
+    plan = wafer(tmp_path / "in", 3)
+    (plan.parent / "same.csv").write_text(plan.read_text().replace("denoised/1.png", "clean/1.png"))
+    run = score(plan.parent / "same.csv", out=tmp_path / "out", tests=False, **FAST)
+    assert run.info["identical"] == {"candidate": 1, "noisy": 0}
+    assert "on 1 of 3 tiles the candidate is identical to the reference" in " ".join(run.remarks)
+    rules = {"rules": {"ssim": {"kind": "range", "bounds": [{"column": "ssim", "below": 0.01}]}}}
+    verdict = semnr.guard(None, run.profile(), rules=rules)
+    assert verdict.exit_code == 3
+    assert [r["tile"] for r in verdict["identical_tiles"].regions] == ["t1"]
+    assert semnr.guard(None, run.profile(), rules=rules, allow_unknown="identical_tiles").passed
+
+
+def test_a_reference_that_is_the_noisy_input_is_said_and_proves_nothing(tmp_path) -> None:
+    plan = wafer(tmp_path / "in", 2)
+    run = score(plan, reference=plan.parent / "noisy", noisy=plan.parent / "noisy", out=tmp_path / "out", **FAST)
+    assert run.exit_code == 3  # no tile of this name: another way to have nothing to judge by
+    (plan.parent / "same.csv").write_text(plan.read_text().replace(",clean/", ",noisy/"))
+    run = score(plan.parent / "same.csv", out=tmp_path / "same", tests=False, **FAST)
+    assert run.info["identical"] == {"candidate": 0, "noisy": 2}
+    verdict = semnr.guard(
+        None, run.profile(), rules={"rules": {"s": {"kind": "range", "bounds": [{"column": "ssim", "below": 0.0}]}}}
+    )
+    assert verdict["identical_tiles"].evidence["tiles_identical"] == 2
+
+
+# --- what stops a run before it writes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["nosuch", "triton", "cuda"])
+def test_a_backend_that_is_not_there_stops_the_run_before_it_writes(tmp_path, backend) -> None:
+    with pytest.raises(semnr.BackendUnavailable, match=f"backend='{backend}'"):
+        score(wafer(tmp_path / "in", 1), out=tmp_path / "out", backend=backend, **FAST)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backend_that_cannot_score_these_tiles_stops_the_run_before_it_writes(tmp_path, monkeypatch) -> None:
+    from semnr_kernels import _registry
+
+    native = _registry._implementations["ssim"]["native"]
+    refuses = dataclasses.replace(native, supports=lambda call: "tiles of this kind are refused")
+    monkeypatch.setitem(_registry._implementations["ssim"], "native", refuses)
+    with pytest.raises(semnr.BackendUnavailable, match="tiles of this kind are refused"):
+        score(wafer(tmp_path / "in", 1), out=tmp_path / "out", backend="native", metrics=("ssim",), tests=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_dists_without_weights_is_left_out_of_the_default_metrics_and_the_run_says_how_to_have_it(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    plan = wafer(tmp_path / "in", 1)
+    run = score(plan, out=tmp_path / "out", tests=False)
+    assert run.info["requested"]["metrics"] == ["psnr", "ssim", "fsim", "cnr"]
+    assert run.exit_code == 0
+    assert len([r for r in run.remarks if "semnr weights fetch vgg16" in r]) == 1
+    assert score(plan, out=tmp_path / "out", tests=False).exit_code == 0  # it goes on as it began
+    for more in ({"metrics": ("psnr", "dists")}, {"dists_weights": tmp_path / "none.pth"}):
+        with pytest.raises(semnr.WeightsUnavailable):
+            score(plan, out=tmp_path / "asked", tests=False, **more)
+    assert not (tmp_path / "asked").exists()

@@ -11,7 +11,7 @@ import torch
 import backends
 import tolerances
 from semnr_kernels import _cuda, _native, _registry
-from semnr_kernels.ssim import _autograd, cuda, reference, window_taps
+from semnr_kernels.ssim import _autograd, _taps, cuda, reference, window_taps
 
 DTYPES = [torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32]
 GAUSSIAN = window_taps("gaussian", 11, 1.5)
@@ -301,7 +301,7 @@ def counted(kernel: str, side: int, dtype: torch.dtype) -> dict[str, float]:
     forward = kernel == "ssim_forward"
     plan = cuda.forward_plan(side - 10, side - 10, 11) if forward else cuda.backward_plan(side, side, 11)
     numbers = _autograd.numbers(scale(dtype), 0.01, 0.03, 121, False)
-    images = (_native.image(x), _native.image(y), _native.DTYPE_CODES[dtype], x.shape, GAUSSIAN)
+    images = (_native.image(x), _native.image(y), _native.DTYPE_CODES[dtype], x.shape, _taps.over_first(GAUSSIAN))
     # the fold reads the sums of blocks that do not run, too
     partial, rows = torch.zeros((plan.blocks, 2), dtype=torch.float64), torch.zeros((2, 1, 1), dtype=torch.float64)
     out = [torch.empty_like(x), torch.empty_like(y)]

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,8 +23,8 @@ from semnr.cli import main
 from semnr.denoising import denoised
 from semnr.klarf import read_klarf
 from semnr.runs.seen_ids import TileIds
+from semnr.scoring import cluster, maps
 from semnr.scoring import device as devices
-from semnr.scoring import maps
 from semnr.tiles import TileKey, create_tiles
 from semnr.wafers import Wafer, read_wafer
 
@@ -160,22 +162,101 @@ def test_processes_give_the_rows_of_one(tmp_path) -> None:
     assert many.info["stages"]["compute"]["passes"] > 0
 
 
-def test_a_worker_that_is_killed_loses_and_repeats_nothing(tmp_path) -> None:
+def test_the_death_of_the_only_worker_loses_and_repeats_nothing(tmp_path) -> None:
     pytest.importorskip("distributed", reason="distributed is not installed")
     from distributed import Client, LocalCluster
 
-    source = stack(tmp_path / "w.zarr", count=600, side=48)
-    with LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as local, Client(local) as c:
-        victim = next(iter(c.run(os.getpid).values()))
-        script = f"import os, time, signal; time.sleep(0.7); os.kill({victim}, signal.SIGKILL)"
-        killer = subprocess.Popen([sys.executable, "-c", script])
-        many = semnr.score(
-            source, out=tmp_path / "many", metrics=("psnr", "ssim", "fsim"), scheduler=local.scheduler_address
-        )
-        assert killer.wait(20) == 0
-    alone = semnr.score(source, out=tmp_path / "one", metrics=("psnr", "ssim", "fsim"))
-    assert len(rows_of(many)) == 600
+    source = stack(tmp_path / "w.zarr", count=150, side=48)
+    options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(n_workers=1, **options) as local, Client(local) as c:
+        (victim,) = c.run(os.getpid).values()
+
+        def killed() -> None:  # once the run is on its way
+            while not c.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+                time.sleep(0.05)
+            os.kill(victim, signal.SIGKILL)
+
+        killer = threading.Thread(target=killed)
+        killer.start()
+        many = semnr.score(source, out=tmp_path / "many", metrics=("psnr",), scheduler=local.scheduler_address)
+        killer.join()
+    alone = semnr.score(source, out=tmp_path / "one", metrics=("psnr",))
+    assert len(rows_of(many)) == 150
     assert rows_of(many) == rows_of(alone)
+
+
+class Futures:
+    """A dask client that is none: `dies(keys)` says with which error a partition ends, or None."""
+
+    status = "running"
+
+    def __init__(self, dies, workers: int = 2) -> None:
+        self.dies, self.workers, self.partitions = dies, workers, []
+
+    def nthreads(self) -> dict[str, int]:
+        return dict.fromkeys(map(str, range(self.workers)), 1)
+
+    def submit(self, function, *arguments, pure):
+        future = mock.Mock(status="finished")
+        if function is bytes:
+            return future
+        keys = arguments[1]
+        self.partitions.append([key.index for key in keys])
+        error = self.dies(keys)
+        rows = [{"tile": key.tile, "status": "ok"} for key in keys]
+        future.result.side_effect = [error or cluster.Partition([(len(keys), rows)], {}, {}, LEARNT)]
+        future.done.return_value = not isinstance(error, TimeoutError)
+        return future
+
+
+LEARNT = {"calibrated": None, "scale_used": None, "weights": {}}
+
+
+def spread(client, count: int) -> list[dict]:
+    engine = mock.Mock(placed=lambda rows: rows)
+    engine.scorer.learnt.return_value = LEARNT
+    runner = cluster.Cluster(client, None, engine, {})
+    return [row for _, rows in runner.run(TileKey(f"t{i}", i) for i in range(count)) for row in rows]
+
+
+def test_a_tile_that_workers_die_of_is_one_row_and_the_others_are_scored() -> None:
+    from distributed import KilledWorker
+
+    killed = KilledWorker("score", mock.Mock(address="tcp://w"), 3)
+    client = Futures(lambda keys: killed if any(key.index == 57 for key in keys) else None)
+    rows = spread(client, 100)
+    assert [row["tile"] for row in rows] == [f"t{i}" for i in range(100)]
+    assert {row["tile"]: row["status"] for row in rows if row["status"] != "ok"} == {"t57": "error"}
+    assert "every worker that had this tile died" in rows[57]["reason"]
+
+
+def test_work_that_the_scheduler_forgot_is_sent_again_and_not_for_ever() -> None:
+    from distributed.client import FutureCancelledError
+
+    forgotten = FutureCancelledError("score", "lost")
+    first = iter([forgotten, None, forgotten])
+    assert len(spread(Futures(lambda keys: next(first, None)), 30)) == 30
+    with pytest.raises(cluster.ClusterLost, match="forgot its work"):
+        spread(Futures(lambda keys: forgotten), 30)
+
+
+def test_a_cluster_without_workers_is_waited_for_and_then_given_up_in_one_line(monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 0.0)
+    with pytest.raises(cluster.ClusterLost, match=r"no worker was there for 0 s; --resume continues"):
+        spread(Futures(lambda keys: TimeoutError(), workers=0), 3)
+
+
+@pytest.mark.parametrize(("count", "workers"), [(2, 2), (9, 2), (64, 2), (64, 8), (1000, 2)])
+def test_partitions_leave_no_worker_idle_in_a_short_run_and_grow_in_a_long_one(count, workers) -> None:
+    client = Futures(lambda keys: None, workers)
+    assert len(spread(client, count)) == count
+    shares = [0] * workers  # each partition to the worker that has the least to do
+    for part in client.partitions:
+        at = shares.index(min(shares))
+        shares[at] += len(part)
+    assert max(shares) <= 0.7 * count if workers == 2 else min(shares) > 0
+    assert max(map(len, client.partitions)) <= 64
+    assert (count < 1000) or max(map(len, client.partitions)) == 64
 
 
 def test_tiles_in_memory_cannot_travel_and_the_error_says_what_can(tmp_path) -> None:

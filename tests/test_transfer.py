@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import affine_transform, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 import cases
 import semnr
@@ -242,10 +240,9 @@ def test_wrong_arguments_are_named(change: dict, message: str) -> None:
 
 def test_real_pairs_tell_over_smoothing_from_structure_that_was_kept() -> None:
     """Gaussians on registered real scans: kept contrast is measured on the clean structure itself."""
-    pairs = cases.real_data() / "pairs"
     kept, judged, sigmas = [], [], (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 2.5)
-    for row in csv.DictReader((pairs / "REGISTRATION.csv").open()):
-        x, y = _registered_pair(pairs, row)
+    for _, *images in cases.real_pairs():
+        x, y = (_tiles(images[k] / 255) for k in (0, 2))
         noise = scan_noise(RNG(15), y.shape, 1.0) * (0.045 + 0.055 * np.clip(y, 0, 1))
         for sigma in sigmas:
             d = blur(x, sigma)
@@ -262,24 +259,10 @@ def test_real_pairs_tell_over_smoothing_from_structure_that_was_kept() -> None:
         assert verdicts[good].mean() <= 0.02
 
 
-def _registered_pair(folder, row) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def]
-    """Noisy and clean tiles of 128 px, (9, 1, 128, 128), the clean laid onto the noisy, 12 px off the border."""
-    from PIL import Image
-
-    x, clean = (
-        np.asarray(Image.open(next(folder.glob(f"{row['pair']}_{kind}*"))).convert("L"), dtype=np.float64) / 255
-        for kind in ("noisy", "clean")
-    )
-    p = [float(row[f"p{i}"]) for i in range(6)]
-    turn, centre = np.array([[1 + p[2], p[3]], [p[4], 1 + p[5]]]), np.array(clean.shape) / 2
-    offset = centre + np.array(p[:2]) - turn @ centre
-    y = affine_transform(clean, turn, offset=offset, order=3, mode="nearest")
-
-    def tiles(v: np.ndarray) -> np.ndarray:
-        at = [BORDER + 128 * i for i in range(3)]
-        return np.stack([v[r : r + 128, c : c + 128] for r in at for c in at])[:, None]
-
-    return tiles(x), tiles(y)
+def _tiles(image: np.ndarray) -> np.ndarray:
+    """Nine tiles of 128 px, (9, 1, 128, 128), 12 px off the border."""
+    at = [BORDER + 128 * i for i in range(3)]
+    return np.stack([image[r : r + 128, c : c + 128] for r in at for c in at])[:, None]
 
 
 def _kept_contrast(clean: np.ndarray, filtered: np.ndarray) -> np.ndarray:

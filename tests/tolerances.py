@@ -5,6 +5,7 @@ SSIM_MEAN = 1e-7  # float32 arithmetic on shifted moments; pedestal, random, fla
 SSIM_MAP = 1e-5
 SSIM_MEAN_ANY = 1e-5  # noise-free two-level lines: float32 error grows as (local range)² / C2
 SSIM_MAP_ANY = 2e-4
+SSIM_GRADIENT_BIAS = 2e-7  # of the gradient's length: float32 arithmetic, averaged over the pixels
 SSIM_MEAN_FLOAT64 = 1e-9  # precision="float64": only the order of summation differs
 
 # Our definitions against independent libraries.

@@ -15,7 +15,8 @@ constexpr int kSsimGeneralSize = 47;       // their largest window: 99 KB of sha
 constexpr int kSsimGeneralSums = 7;        // float64 that a block of theirs leaves
 
 struct SsimCudaOptions {
-  std::vector<double> taps;  // the symmetric, normalised 1-D window
+  std::vector<double> taps;  // the symmetric 1-D window; of the fast kernels over its first tap
+  double weight;             // what makes the 2-D window whole: (sum of taps)² * weight is 1, in float32 too
   bool reflect;              // windows at every pixel, the image mirrored about its border pixels; else whole windows
   double c1, c2;             // (K1 L)², (K2 L)²
   double range;              // L: only the scale on which the arithmetic runs

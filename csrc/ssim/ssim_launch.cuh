@@ -13,12 +13,12 @@ template <int Size>
 SsimJob<Size> job_of(const SsimBatch& batch, const SsimCudaOptions& o) {
   SsimJob<Size> job{};
   job.batch = batch;
-  const double scale = scale_of(o), first = o.taps[0], weight = first * first;
-  for (int k = 0; k <= Size / 2; ++k) job.taps.tap[k] = float(o.taps[std::size_t(k)] / first);
-  job.weight = float(weight);
+  const double scale = scale_of(o);
+  for (int k = 0; k <= Size / 2; ++k) job.taps.tap[k] = float(o.taps[std::size_t(k)]);
+  job.weight = float(o.weight);
   job.scale = float(scale);
   job.c1 = float(o.c1 * scale * scale);
-  job.c2 = float(o.c2 * scale * scale / (o.unbiased * weight));
+  job.c2 = float(o.c2 * scale * scale / (o.unbiased * o.weight));
   return job;
 }
 

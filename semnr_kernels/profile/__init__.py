@@ -11,6 +11,7 @@ from .. import _native, _registry
 from .._errors import BackendUnavailable
 from ..cnr.reference import Moments
 from ..ssim import CONVENTIONS, window_taps
+from ..ssim._taps import normalised
 from ..ssim.native import numbers
 from . import cuda
 
@@ -77,7 +78,7 @@ def together(
         _native.mask(background),
         _native.DTYPE_CODES[x.dtype],
         x.shape,
-        taps,
+        taps if x.dtype == torch.float64 else normalised(taps),
         (False, x.dtype == torch.float64),
         terms,
         torch.get_num_threads(),

@@ -15,6 +15,7 @@ from .. import _cuda, _native
 from .._checks import INTEGER_DTYPES
 from ..cnr import cuda as cnr
 from ..cnr.reference import Moments
+from ..ssim import _taps
 from ..ssim import cuda as ssim
 
 _DTYPES = (*INTEGER_DTYPES, torch.float16, torch.bfloat16, torch.float32)
@@ -149,7 +150,7 @@ def scores(
             _native.mask(background),
             code,
             x.shape,
-            taps,
+            _taps.over_first(taps),
             numbers,
             plan,
             cells,

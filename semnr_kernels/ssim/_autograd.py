@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from .. import _library, _native
 from .._registry import Call
-from . import reference
+from . import _taps, reference
 from .reference import SSIMRows
 
 COMPONENTS = ("luminance", "contrast", "structure")
@@ -35,6 +35,11 @@ class Setup(NamedTuple):
     def work(self) -> torch.dtype:
         """The type of the moments and of the map."""
         return torch.float64 if self.double else torch.float32
+
+    @property
+    def window(self) -> tuple[float, ...]:
+        """The taps in the precision of the moments."""
+        return self.taps if self.double else _taps.normalised(self.taps)
 
     def windows(self, x: torch.Tensor) -> tuple[int, int]:
         """How many windows an image has, down and across."""

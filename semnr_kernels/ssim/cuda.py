@@ -13,7 +13,7 @@ import torch
 
 from .. import _cuda, _native
 from .._registry import Call
-from . import _autograd
+from . import _autograd, _taps
 from ._autograd import Setup
 from .reference import SSIMRows
 
@@ -119,7 +119,7 @@ def tiles(
             first,
             _native.DTYPE_CODES[x.dtype],
             packed,
-            taps,
+            _taps.over_first(taps),
             setup.reflect,
             setup.numbers,
             threads,
@@ -189,7 +189,7 @@ def _forward(
             _native.image(y),
             _native.DTYPE_CODES[x.dtype],
             x.shape,
-            s.taps,
+            _taps.over_first(s.taps),
             s.reflect,
             s.numbers,
             plan,
@@ -220,7 +220,7 @@ def _general(
             _native.mask(valid),
             _native.DTYPE_CODES[x.dtype],
             x.shape,
-            s.taps,
+            (s.window, 1.0),
             s.reflect,
             (s.double, valid is not None or s.want_components),
             s.numbers,
@@ -253,7 +253,7 @@ def _backward(
             _native.image(y),
             _native.DTYPE_CODES[x.dtype],
             x.shape,
-            s.taps,
+            _taps.over_first(s.taps),
             s.numbers,
             plan,
             by_rows.data_ptr(),
@@ -284,7 +284,7 @@ def _general_backward(
             _native.mask(None),
             code,
             x.shape,
-            s.taps,
+            (s.taps, 1.0),
             False,
             (True, False),
             numbers,
@@ -297,7 +297,7 @@ def _general_backward(
             *images,
             code,
             x.shape,
-            s.taps,
+            (s.taps, 1.0),
             numbers,
             general_plan(*x.shape[2:]),
             fields.data_ptr(),

@@ -12,7 +12,7 @@ import torch
 
 from .. import _native
 from .._registry import Call
-from . import _autograd
+from . import _autograd, _taps
 from ._autograd import Setup, numbers
 from .reference import SSIMRows
 
@@ -42,14 +42,15 @@ def one_image(
 ) -> float:
     """The score of a plain pair (`_checks.is_plain`) of one channel."""
     h, w = x.shape[-2:]
+    double = precision == "float64" or x.dtype == torch.float64
     return _native.module().ssim_flat(
         x.data_ptr(),
         y.data_ptr(),
         h,
         w,
         _native.DTYPE_CODES[x.dtype],
-        taps,
-        (border == "reflect", precision == "float64" or x.dtype == torch.float64),
+        taps if double else _taps.normalised(taps),
+        (border == "reflect", double),
         numbers(data_range, k1, k2, len(taps) ** 2, sample_covariance),
         torch.get_num_threads(),
     )
@@ -77,7 +78,7 @@ def _forward(
         _native.mask(valid),
         _native.DTYPE_CODES[x.dtype],
         x.shape,
-        s.taps,
+        s.window,
         (s.reflect, s.double),
         s.numbers,
         torch.get_num_threads(),
@@ -105,7 +106,7 @@ def _backward(
         _native.image(y),
         _native.DTYPE_CODES[x.dtype],
         x.shape,
-        s.taps,
+        s.window,
         (False, s.double),
         s.numbers,
         torch.get_num_threads(),

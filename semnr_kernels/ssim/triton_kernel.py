@@ -92,7 +92,7 @@ def _launch(
     _triton.launch(
         triton_windows.walk, (plan.programs, n * c), x, y, valid, numbers, *outputs, c, h, w,
         *plan[:4], *x.stride(), *y.stride(), *by_mask,
-        TAPS=s.taps, SIZE=len(s.taps), REFLECT=s.reflect, MASKED=valid is not None, SPLIT=s.want_components,
+        TAPS=s.window, SIZE=len(s.taps), REFLECT=s.reflect, MASKED=valid is not None, SPLIT=s.want_components,
         DOUBLE=s.double, BLOCK=plan.block, threads=plan.block,
     )  # fmt: skip
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 from .. import __version__
+from .end import INCOMPLETE, PASS, USAGE, ended
 
-# exit codes, as documented
-PASS, USAGE, INCOMPLETE = 0, 2, 3  # 1, a guardrail failed, is the verdict's own
+__all__ = ["COMMANDS", "INCOMPLETE", "PASS", "USAGE", "main"]
 
 COMMANDS = {
     "demo": "make a small wafer, denoise it in four ways, score, guard and report",
@@ -36,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="exit codes: 0 pass, 1 guardrail failed, 2 usage or input error, 3 incomplete or evidence missing",
     )
     parser.add_argument("--version", action="version", version=f"semnr {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from (or SEMNR_DEBUG=1)")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((a for a in argv if not a.startswith("-")), None)
     for name, summary in COMMANDS.items():
@@ -43,30 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == chosen:  # only the subcommand in use is imported
             module = importlib.import_module(f"semnr.cli.{name}")
             module.configure(sub)
+            sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
             sub.set_defaults(run=module.run)
     args = parser.parse_args(argv)
-    return _run(args)
-
-
-def _run(args: argparse.Namespace) -> int:
-    try:
-        return int(args.run(args))
-    except KeyboardInterrupt:
-        print("semnr: stopped; what was written is kept, --resume continues", file=sys.stderr)
-        return INCOMPLETE
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PASS
-    except OSError as error:
-        print(f"semnr: {error}", file=sys.stderr)
-        return USAGE
-    except Exception as error:
-        from semnr_kernels._errors import SemnrError
-
-        if isinstance(error, ValueError | TypeError | SemnrError | ImportError):
-            print(f"semnr: {error}", file=sys.stderr)
-            return USAGE
-        raise
+    quiet = getattr(args, "quiet", False) or getattr(args, "json", False)
+    return ended(lambda: args.run(args), debug=args.debug, quiet=quiet)
 
 
 if __name__ == "__main__":

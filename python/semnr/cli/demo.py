@@ -6,7 +6,7 @@ import argparse
 
 from ..base.text import number, table
 from . import PASS
-from .text import print_json
+from .text import print_json, say
 
 COLUMNS = (
     ("PSNR dB", "psnr", 2),
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         tile=args.tile,
         seed=args.seed,
         quiet=silent,
-        say=(lambda line: None) if silent else (lambda line: print(line, flush=True)),
+        say=(lambda line: None) if silent else (lambda line: say(line, flush=True)),
     )
     if args.json:
         print_json(
@@ -58,20 +58,20 @@ def run(args: argparse.Namespace) -> int:
         means = [number(scored.summary.get(key, {}).get("mean"), digits) for _, key, digits in COLUMNS]
         verdict = "released" if name == RELEASED[0] else "pass" if made.verdicts[name].passed else "FAIL"
         rows.append((name, *means, verdict))
-    print("\n" + table(("denoiser", *(title for title, *_ in COLUMNS), "verdict"), rows))
+    say("\n" + table(("denoiser", *(title for title, *_ in COLUMNS), "verdict"), rows))
     counts = next(iter(made.runs.values())).counts
-    print(f"means over {counts['ok']} tiles; * uncalibrated (random VGG16 weights), on a sample of the tiles")
+    say(f"means over {counts['ok']} tiles; * uncalibrated (random VGG16 weights), on a sample of the tiles")
     header = ("denoiser", "defects", "kept", "weakened", "lost", "lost and located")
     fates = [(n, *(f[k] for k in ("defects", "kept", "weakened", "lost", "located"))) for n, f in made.fates.items()]
-    print("\n" + table(header, fates))
+    say("\n" + table(header, fates))
     for name, verdict in made.verdicts.items():
-        print(f"\n{name} against {RELEASED[0]}\n{verdict}")
+        say(f"\n{name} against {RELEASED[0]}\n{verdict}")
     times = [
         (name.upper(), f"{1e3 * seconds:.1f}", f"{1 / seconds:.1f}", f"{args.tile**2 / 1e6 / seconds:.1f}")
         for name, seconds in made.metric_seconds.items()
     ]
-    print("\n" + table(("metric", "ms a tile", "tiles/s", "MP/s"), times))
-    print(f"each metric on its own, {args.tile} x {args.tile} px, all cores")
-    print("\nTime: " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in made.seconds.items()))
-    print(f"Everything is in {made.folder}/; open {made.report} in a browser")
+    say("\n" + table(("metric", "ms a tile", "tiles/s", "MP/s"), times))
+    say(f"each metric on its own, {args.tile} x {args.tile} px, all cores")
+    say("\nTime: " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in made.seconds.items()))
+    say(f"Everything is in {made.folder}/; open {made.report} in a browser")
     return PASS

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..base.jsonable import in_line
 from .score import describe as scores
-from .text import add_output_options, add_settings, parameters, print_json
+from .text import add_output_options, add_settings, parameters, print_json, say
 
 _MODELS = "gaussian, median, nlm (default), wavelet, tv, bm3d, semnr-small, or FILE.safetensors"
 
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(done.to_dict())
     else:
-        print(describe(done))
+        say(describe(done))
     return int(done.exit_code)
 
 
@@ -76,7 +77,7 @@ def describe(done: Any) -> str:
     if not done.exact_tiling:
         lines.append("this model is not local: tiles of a mosaic may differ from the whole image at their seams")
     lines += [f"note: {remark}" for remark in done.remarks]
-    lines += [f"  {p.status}: {p.tile}: {p.reason}" for p in done.problems[:10]]
+    lines += [f"  {p.status}: {in_line(p.tile)}: {in_line(p.reason)}" for p in done.problems[:10]]
     if len(done.problems) > 10:
         lines.append(f"  and {len(done.problems) - 10} more")
     if done.kept:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..base.text import table
 from . import PASS
-from .text import print_json
+from .text import print_json, say
 
 OPTIONAL = {
     "pandas": "to_pandas(): pip install 'semnr[pandas]'",
@@ -27,22 +27,20 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found)
         return PASS
-    print(f"semnr {found['semnr']}, Python {found['python']}, torch {found['torch']}")
-    print(
-        f"{found['machine']['processor']}, {found['machine']['cores']} cores, GPU: {found['machine']['gpu'] or 'none'}"
-    )
-    print("\nBackends")
-    print(table(("backend", "state", "remedy"), [(b["name"], b["state"], b["remedy"]) for b in found["backends"]]))
-    print("\nWhat `auto` takes for a 1x1x512x512 tile on the CPU")
+    say(f"semnr {found['semnr']}, Python {found['python']}, torch {found['torch']}")
+    say(f"{found['machine']['processor']}, {found['machine']['cores']} cores, GPU: {found['machine']['gpu'] or 'none'}")
+    say("\nBackends")
+    say(table(("backend", "state", "remedy"), [(b["name"], b["state"], b["remedy"]) for b in found["backends"]]))
+    say("\nWhat `auto` takes for a 1x1x512x512 tile on the CPU")
     names = {"pixel": "mse, mae, psnr"}
     rows = [(names.get(op, op), d["uint8"], d["float32"]) for op, d in found["auto"].items()]
-    print(table(("op", "uint8", "float32"), rows))
-    print("\nWeights")
+    say(table(("op", "uint8", "float32"), rows))
+    say("\nWeights")
     absent = "absent: semnr weights fetch NAME, or --dists-weights random (uncalibrated)"
-    print(table(("name", "state"), [(w["name"], w["path"] if w["present"] else absent) for w in found["weights"]]))
-    print("\nOptional packages")
+    say(table(("name", "state"), [(w["name"], w["path"] if w["present"] else absent) for w in found["weights"]]))
+    say("\nOptional packages")
     rows = [(p["name"], p["version"] or "not installed", p["for"]) for p in found["packages"]]
-    print(table(("package", "version", "for"), rows))
+    say(table(("package", "version", "for"), rows))
     return PASS
 
 

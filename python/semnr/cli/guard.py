@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from .text import add_settings, parameters, print_json
+from .text import add_settings, parameters, print_json, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.learn is not None:
         return _learn(args)
     from ..base.files import write_json
-    from ..guarding import DEFAULT_RULES, guard, load_rules, read_baseline, write_baseline
+    from ..guarding import DEFAULT_RULES, ON_THE_RUN, guard, load_rules, read_baseline, write_baseline
     from ..guarding.junit import junit
     from ..scoring import Run
 
@@ -66,16 +66,17 @@ def run(args: argparse.Namespace) -> int:
     written = ""
     if args.write_baseline:
         # the first baseline has nothing to be compared with; a later one must have passed
-        good = not verdict.fired if before is None else verdict.passed
+        lacking = {signal.name for signal in verdict.lacking}
+        good = not verdict.fired and not lacking & set(ON_THE_RUN) if before is None else verdict.passed
         if good:
-            write_baseline(after, args.write_baseline)
+            write_baseline(after, args.write_baseline, allow_unknown=verdict.waived)
         written = f"baseline: {'written to' if good else 'the gate is shut, not written to'} {args.write_baseline}"
     if args.json:
         print_json(verdict.to_dict())
     else:
-        print(verdict)
+        say(verdict)
         if written:
-            print(written)
+            say(written)
     return verdict.exit_code
 
 
@@ -99,8 +100,8 @@ def _learn(args: argparse.Namespace) -> int:
     if args.json:
         print_json(dict(learnt.provenance))
         return 0
-    print(f"rules learnt at {args.false_alarm:g} false alarms a tile, written to {args.rules_out}")
-    print("flagged of one more, unseen frame:")
+    say(f"rules learnt at {args.false_alarm:g} false alarms a tile, written to {args.rules_out}")
+    say("flagged of one more, unseen frame:")
     for name, share in learnt.provenance["unseen_frame_flagged"].items():
-        print(f"  {name}: {'not evaluated' if share != share else f'{share:.1%}'}")
+        say(f"  {name}: {'not evaluated' if share != share else f'{share:.1%}'}")
     return 0

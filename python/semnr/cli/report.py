@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import PASS
+from .text import say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
         thumbnails=args.thumbnails,
         format=args.format,
     )
-    print(f"written to {path}")
+    say(f"written to {path}")
     return PASS

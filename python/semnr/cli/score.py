@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..base.jsonable import in_line
 from ..base.text import number, table
-from .text import add_output_options, add_settings, parameters, print_json
+from .text import add_output_options, add_settings, parameters, print_json, say
+
+if TYPE_CHECKING:
+    from ..tiles import TileSource
 
 DIGITS = {"psnr": 2, "psnr_estimated": 2, "mse_estimated": 2, "psnr_noisy": 2, "mse": 2, "mae": 3}
 
@@ -18,7 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noisy-2", metavar="SRC", help="second noisy frame of each site, where there is no reference")
     parser.add_argument("--noisy-3", metavar="SRC", help="third noisy frame of each site")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
-    parser.add_argument("--metrics", default="psnr,ssim,fsim,dists,cnr", help="comma separated; default %(default)s")
+    parser.add_argument(
+        "--metrics",
+        metavar="M",
+        help="comma separated; default psnr,ssim,fsim,dists,cnr, DISTS only where its weights are in the cache",
+    )
     parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
     parser.add_argument("--label", help="name of the candidate in tables and reports")
     parser.add_argument("--fsim-downsample", default="auto", metavar="F", help="one factor for the run; default auto")
@@ -43,6 +52,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="SOURCE is a folder that fills while it is scored; end after SECONDS without a change",
     )
+    parser.add_argument(
+        "--settle", type=float, metavar="SECONDS", help="with --watch: a file without a change so long is whole; 1"
+    )
+    parser.add_argument(
+        "--roles", metavar="R", help="with --watch: folders that will come, the scored one first: denoised,reference"
+    )
     parser.add_argument("--follow", action="store_true", help="print throughput and latency by stage while it runs")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read tiles; default 2")
@@ -59,10 +74,9 @@ def run(args: argparse.Namespace) -> int:
 
     source = args.source
     if args.watch is not None:
-        from ..tiles import ROLES, watch_folder
-
-        there = [role for role in ("denoised", "candidate", "image", *ROLES) if (Path(source) / role).is_dir()]
-        source = watch_folder(source, roles=tuple(dict.fromkeys(there)), idle=args.watch)
+        source = _watched(args)
+    elif args.settle is not None or args.roles is not None:
+        raise ValueError(f"{'--settle' if args.settle is not None else '--roles'} is given without --watch SECONDS")
     if args.denoise is not None:
         from ..denoising import denoised
 
@@ -78,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         noisy_2=args.noisy_2,
         noisy_3=args.noisy_3,
         out=args.out,
-        metrics=[m.strip() for m in args.metrics.split(",") if m.strip()],
+        metrics=None if args.metrics is None else names(args.metrics),
         data_range=args.data_range,
         label=args.label,
         fsim_downsample=int(args.fsim_downsample) if args.fsim_downsample.isdigit() else args.fsim_downsample,
@@ -91,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         rules=args.rules,
         allow_unknown=args.allow_unknown,
         alarms=args.alarms,
-        maps=[m.strip() for m in args.maps.split(",") if m.strip()],
+        maps=names(args.maps),
         wafer=None if args.wafer is None else read_wafer(args.wafer),
         scheduler=args.scheduler,
         follow=args.follow,
@@ -109,10 +123,27 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**scored.info, "verdict": None if verdict is None else verdict.to_dict()})
     else:
-        print(describe(scored))
+        say(describe(scored))
         if verdict is not None:
-            print(verdict)
+            say(verdict)
     return scored.exit_code
+
+
+def _watched(args: argparse.Namespace) -> TileSource:
+    from ..tiles import watch_folder
+
+    for role in ("reference", "noisy", "noisy_2", "noisy_3"):
+        if (place := getattr(args, role)) is not None and Path(place).resolve() == (Path(args.source) / role).resolve():
+            setattr(args, role, None)  # the folder's own, which fills too
+    roles = tuple(names(args.roles or ""))
+    given = [role for role in ("reference", "noisy", "noisy_2") if getattr(args, role) is not None]
+    settle = {} if args.settle is None else {"settle": args.settle}
+    return watch_folder(args.source, roles=roles, given=given, idle=args.watch, **settle)
+
+
+def names(text: str) -> list[str]:
+    """ "a, b" as ["a", "b"]."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def describe(scored) -> str:  # type: ignore[no-untyped-def]
@@ -136,8 +167,10 @@ def describe(scored) -> str:  # type: ignore[no-untyped-def]
     if "dists" in summary and dists.get("sample"):
         lines.append(f"DISTS on a sample of {dists['sample']} tiles")
     for problem in scored.problems[:10]:
-        lines.append(f"  {problem['status']}: {problem['tile']}: {problem['reason']}")
+        lines.append(f"  {problem['status']}: {in_line(problem['tile'])}: {in_line(problem['reason'])}")
     if len(scored.problems) > 10:
         lines.append(f"  and {len(scored.problems) - 10} more, see {scored.path / 'run.json'}")
+    lines += [f"  note: {in_line(remark)}" for remark in scored.remarks]
+    lines += [f"  not judged: {what}" for what in scored.info.get("unjudged", [])]
     lines.append(f"written to {scored.path}")
     return "\n".join(lines)

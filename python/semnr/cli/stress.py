@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .text import add_output_options, print_json
+from .text import add_output_options, print_json, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from ..guarding import DEFAULT_RULES, load_rules
     from ..stress import stress_test
 
-    def say(line: str) -> None:
+    def tell(line: str) -> None:
         print(f"stress: {line}", file=sys.stderr, flush=True)
 
     found = stress_test(
@@ -41,13 +41,13 @@ def run(args: argparse.Namespace) -> int:
         rules=load_rules(args.rules) if args.rules else DEFAULT_RULES,
         seed=args.seed,
         root=args.root,
-        say=(lambda line: None) if args.quiet or args.json else say,
+        say=(lambda line: None) if args.quiet or args.json else tell,
     )
     paths = found.save(args.out) if args.out else []
     if args.json:
         print_json(found.to_dict())
     else:
-        print(found)
+        say(found)
         for path in paths:
-            print(f"written to {path}")
+            say(f"written to {path}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import PASS
-from .text import add_output_options, print_json
+from .text import add_output_options, print_json, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,5 +48,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"out": str(args.out), "tiles": len(wafer)})
     else:
-        print(f"{len(wafer)} tiles of {args.tile} x {args.tile} px written to {args.out}")
+        say(f"{len(wafer)} tiles of {args.tile} x {args.tile} px written to {args.out}")
     return PASS

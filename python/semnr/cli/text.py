@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from ..base.jsonable import plain, printable
+
+unsaid: list[str] = []  # why output was lost, other than by a reader that went away
+
+
+def say(text: object = "", *, flush: bool = False) -> None:
+    """Print for people: names cannot steer the terminal, and an output that fails cannot undo what was decided."""
+    with written_out():
+        print(printable(str(text)), flush=flush)
+
+
+@contextlib.contextmanager
+def written_out() -> Iterator[None]:
+    """What stdout does not take, and all that follows, goes nowhere; `unsaid` has the reason."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # as `head` leaves it
+            unsaid.append(error.strerror or str(error))
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def print_json(value: Any) -> None:
-    from ..base.jsonable import plain
-
-    print(json.dumps(plain(value), indent=1, allow_nan=False))
+    say(json.dumps(plain(value), indent=1, allow_nan=False))
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .text import add_output_options, add_settings, print_json, settings
+from .text import add_output_options, add_settings, print_json, say, settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({name: getattr(done, name) for name in done.__dataclass_fields__})
     else:
-        print(describe(done))
+        say(describe(done))
     return done.exit_code
 
 

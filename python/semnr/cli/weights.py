@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import PASS, USAGE
-from .text import print_json
+from .text import print_json, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,12 +29,12 @@ def run(args: argparse.Namespace) -> int:
             print_json(found)
         else:
             for known in found:
-                print(f"{known['name']}: {'present' if known['present'] else 'ABSENT'}")
-                print("\n".join(f"    {k}: {known[k]}" for k in ("purpose", "license", "url", "sha256", "path")))
+                say(f"{known['name']}: {'present' if known['present'] else 'ABSENT'}")
+                say("\n".join(f"    {k}: {known[k]}" for k in ("purpose", "license", "url", "sha256", "path")))
         return PASS
     result = weights.fetch(args.name, path=args.path) if args.action == "fetch" else weights.verify(args.name)
     if args.json:
         print_json(result)
     else:
-        print("\n".join(f"{k}: {v}" for k, v in result.items()))
+        say("\n".join(f"{k}: {v}" for k, v in result.items()))
     return PASS if result["ok"] else USAGE

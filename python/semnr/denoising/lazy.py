@@ -27,9 +27,32 @@ class _Over(TileSource):
     """Tiles computed from those of another source, under the same keys."""
 
     def __init__(self, source: TileSource) -> None:
-        self.problems, self.pixel_nm = source.problems, source.pixel_nm
-        self.data_range, self.layout = source.data_range, source.layout
+        self.pixel_nm, self.layout = source.pixel_nm, source.layout
+        self.data_range = source.data_range
         self._source = source
+
+    # what a stream knows by its end is asked of it, not copied
+    @property
+    def problems(self) -> tuple[Problem, ...]:  # type: ignore[override]
+        return self._source.problems
+
+    @property
+    def remarks(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self._source.remarks
+
+    @property
+    def unjudged(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self._source.unjudged
+
+    def repeats(self, tile: str) -> bool:
+        return self._source.repeats(tile)
+
+    @property
+    def origin(self) -> str | None:
+        return self._source.origin
+
+    def settings(self) -> dict[str, Any]:
+        return self._source.settings()
 
     def __len__(self) -> int:
         return len(self._source)
@@ -56,6 +79,9 @@ class FusedSource(_Over):
         self.name = f"{source.name}, {len(self._frames)} frames fused"
         self.roles = ("noisy", *(role for role in source.roles if role not in (*_FRAMES, "image")))
 
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "fused": list(self._frames)}
+
     def read(self, key: TileKey, role: str = "noisy") -> np.ndarray:
         self._check_role(role)
         if role != "noisy":
@@ -78,6 +104,9 @@ class DenoisedSource(_Over):
         self.data_range = work.asked.data_range
         self._work, self._keys, self._writer = work, keys, writer
         self.failed: list[Problem] = []
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "denoiser": self._work.settings()}
 
     def __iter__(self) -> Iterator[TileKey]:
         return iter(self._keys)

@@ -15,11 +15,11 @@ import numpy as np
 
 from semnr_kernels._errors import TileError
 
-from ..base.files import write_json
+from ..base.files import keeping, write_json
 from ..base.jsonable import plain
 from ..base.progress import Progress
 from ..base.threads import in_order, pool
-from ..noise.model import MAX_WINDOWS, array_windows, evenly, sample_windows
+from ..noise.model import MAX_WINDOWS, NoiseModel, array_windows, evenly, sample_windows
 from ..tiles import Problem, TileKey, TileSource, TileWriter, create_tiles
 from ..tiles.planes import PlaneSource
 from ..tiles.source import length_of
@@ -43,7 +43,6 @@ def denoise_source(
     quiet: bool,
 ) -> Denoised:
     """See `semnr.denoise`."""
-    from ..scoring import METRICS
     from ..scoring import score as run_scores
     from ..scoring.prepare import inputs_of, metrics_of
     from .lazy import DenoisedSource, opened
@@ -71,12 +70,13 @@ def denoise_source(
     if resume:
         _same(out, summary)
     if score is not None:  # mistakes show before anything is written over
-        metrics_of(score.get("metrics", METRICS))
+        metrics_of(score.get("metrics"))
         lazily = DenoisedSource(source, work, keys, asked.model.name)
         inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
     total = length_of(source)
     fixed: dict[str, Any] = {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
-    with create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed) as writer:
+    writer = create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed)
+    with keeping(out, lambda: len(writer) > 0), writer:
         _record(out, summary)  # what a resumed run must ask for again
         kept, problems, run = 0, list(source.problems), None
         if score is None:
@@ -176,6 +176,23 @@ class Work:
     plan: Plan | None  # None: one for each image
     side: int
     noted: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (tile, remark), of tiles with own plans
+
+    def settings(self) -> dict[str, Any]:
+        """All that a denoised pixel depends on beside the source, as plain data."""
+        asked, plan = self.asked, self.plan
+        noise = asked.noise if plan is None else plan.noise
+        return {
+            "model": asked.model.name,
+            "weights": asked.model.checksum(),
+            "params": plain(dict(asked.params)),
+            "role": self.role,
+            "vst": asked.vst if plan is None else plan.vst,
+            "sigma": None if plan is None else plain(plan.sigma),
+            "noise": noise.to_dict() if isinstance(noise, NoiseModel) else noise,
+            "halo": asked.halo if plan is None else plan.runner.halo,
+            "tile": self.side,
+            "data_range": asked.data_range,
+        }
 
     def remarks(self) -> tuple[str, ...]:
         """What the reader of the run should know of its input."""

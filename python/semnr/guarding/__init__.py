@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 
+ON_THE_RUN = ("tiles_scored", "identical_tiles")  # signals that no rule asks for
+
+
 def guard(
     before: Profile | None,
     after: Profile,
@@ -64,7 +67,8 @@ def guard(
     rules : Rules, path or mapping
         What `load_rules` returns, a TOML file, or the same as plain data.
     allow_unknown : names of rules
-        Required rules that may lack evidence; "tiles_scored" waives tiles that could not be scored. Recorded.
+        Required rules that may lack evidence; "tiles_scored" waives tiles that could not be scored and a run that was
+        cut off, "identical_tiles" tiles whose reference is the candidate or the noisy input itself. Recorded.
 
     Returns
     -------
@@ -83,9 +87,8 @@ def guard(
     if before is not None:
         before = pairing.align(before, after)
     found, after = measured(inputs, after)
-    findings = []
-    if (incomplete := evaluate.tiles_scored(before, after)) is not None:
-        findings.append(incomplete)
+    on_the_run = (evaluate.tiles_scored(before, after), evaluate.identical_tiles(before, after))
+    findings = [finding for finding in on_the_run if finding is not None]
     for rule in rules.values():
         if isinstance(rule, Comparison):
             findings.append(evaluate.compare(rule, before, after, found))
@@ -135,7 +138,7 @@ def tile_flags(
 
 def _waived(names: Iterable[str] | str, rules: Rules) -> tuple[str, ...]:
     names = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
-    accepted = (*rules, "tiles_scored")
+    accepted = (*rules, *ON_THE_RUN)
     for name in names:
         if name not in accepted:
             raise ValueError(f"allow_unknown has {name!r}; accepted: {', '.join(map(repr, accepted))}")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,20 @@ FORMAT, VERSION = "semnr-baseline", 1
 _COLUMNS = (*METRICS, *FINGERPRINT, "psnr_noisy", "transfer_se", "die_x", "die_y")
 
 
-def write_baseline(profile: Profile, path: str | os.PathLike[str]) -> None:
-    """Write `profile` as a baseline file (JSON, a line a column, so that a diff can be read)."""
+def write_baseline(profile: Profile, path: str | os.PathLike[str], *, allow_unknown: Iterable[str] | str = ()) -> None:
+    """Write `profile` as a baseline file (JSON, a line a column, so that a diff can be read).
+
+    Raises
+    ------
+    ValueError
+        The run was cut off, and "tiles_scored" is not among the names of `allow_unknown`.
+    """
+    waived = (allow_unknown,) if isinstance(allow_unknown, str) else tuple(allow_unknown)
+    if profile.unfinished and "tiles_scored" not in waived:
+        raise ValueError(
+            f"profile {profile.label!r} is {profile.unfinished}; accepted: a run that came to its end (`semnr score "
+            "--resume`), or allow_unknown='tiles_scored'"
+        )
     held = {
         "label": profile.label,
         "kind": profile.kind,

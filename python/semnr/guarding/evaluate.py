@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..profiles import Profile
+from ..profiles.rows import Profile, same_pixels
 from .rules import AnyRule, Bound, Comparison, Condition, Range, Rule, Transfer
 from .signal import CLEAR, FIRED, NOT_COMPARABLE, NOT_EVALUATED, UNKNOWN, Signal
 
@@ -228,16 +228,42 @@ def _furthest(values: np.ndarray, bound: Bound) -> float:
 
 
 def tiles_scored(before: Profile | None, after: Profile) -> Finding | None:
-    """Where tiles could not be scored, the gate has no evidence on them: a signal of its own."""
-    rule = Rule("tiles_scored", "completeness", "high")
-    missing = ~_scored(after) if before is None else ~(_scored(after) & _scored(before))
+    """Where tiles could not be scored, or a run was cut off, the gate has no evidence: a signal of its own."""
+    profiles = {name: p for name, p in (("before", before), ("after", after)) if p is not None}
+    cut = [f"{name} is {p.unfinished}" for name, p in profiles.items() if p.unfinished]
+    missing = ~np.logical_and.reduce([_scored(p) for p in profiles.values()])
     count = int(missing.sum())
-    if not count:
+    if not count and not cut:
         return None
-    reason = f"{count} of {len(after)} tiles were not scored"
-    regions = tuple({"tile": after.tiles[i], **_place(after, i)} for i in np.flatnonzero(missing)[:_MAX_REGIONS])
-    evidence = {"reason": reason, "tiles": len(after), "tiles_not_scored": count}
-    signal = Signal(rule.name, UNKNOWN, rule.severity, (), evidence, regions, reason)
+    reason = "; ".join([*([f"{count} of {len(after)} tiles were not scored"] if count else []), *cut])
+    evidence = {"tiles": len(after), "tiles_not_scored": count}
+    return _on_the_run("tiles_scored", "completeness", after, missing, reason, evidence)
+
+
+def identical_tiles(before: Profile | None, after: Profile) -> Finding | None:
+    """Tiles whose reference is the candidate itself, or the noisy input: they prove nothing, and say so."""
+    said = {"candidate": "the candidate", "noisy": "the noisy input"}
+    where, reasons = np.zeros(len(after), dtype=bool), []
+    profiles = {name: p for name, p in (("before", before), ("after", after)) if p is not None}
+    for name, profile in profiles.items():
+        for image, alike in same_pixels(profile.column).items():
+            tiles = alike & _scored(profile)
+            if count := int(tiles.sum()):
+                reasons.append(f"{said[image]} of {name} is the reference itself on {count} of {len(after)} tiles")
+                where |= tiles
+    if not reasons:
+        return None
+    evidence = {"tiles": len(after), "tiles_identical": int(where.sum())}
+    return _on_the_run("identical_tiles", "identity", after, where, "; ".join(reasons), evidence)
+
+
+def _on_the_run(
+    name: str, kind: str, after: Profile, where: np.ndarray, reason: str, evidence: Mapping[str, Any]
+) -> Finding:
+    """A signal that no rule asks for: the gate has no evidence, whatever the rules say."""
+    rule = Rule(name, kind, "high")
+    regions = tuple({"tile": after.tiles[i], **_place(after, i)} for i in np.flatnonzero(where)[:_MAX_REGIONS])
+    signal = Signal(rule.name, UNKNOWN, rule.severity, (), {"reason": reason, **evidence}, regions, reason)
     return Finding(signal, f"{rule.name}: {reason} -> unknown")
 
 

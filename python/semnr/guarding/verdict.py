@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..base.jsonable import plain
+from ..base.jsonable import in_line, plain
 from .flowchart import lines as steps
 from .signal import FIRED, NO_EVIDENCE, Signal
 
@@ -73,7 +73,7 @@ class Verdict:
             lines.append(f"  {s.status.upper() if s.status == FIRED else s.status}{waived}: {s.name}")
             notes = [taken.get(s.name, "").rsplit(" -> ", 1)[0]]
             if s.status == FIRED:
-                worst = ", ".join(str(r["tile"]) for r in s.regions[:5])
+                worst = ", ".join(in_line(r["tile"]) for r in s.regions[:5])
                 more = f" and {len(s.regions) - 5} more" if len(s.regions) > 5 else ""
                 notes += [s.advice, f"Worst tiles: {worst}{more}." if worst else ""]
             for note in filter(None, notes):

@@ -6,15 +6,17 @@ import re
 from pathlib import Path
 
 from .model import Defect, ImageRef, InspectedWafer, Klarf, KlarfError
-from .read1 import Reader1
+from .read1 import read1
 from .read18 import Reader18
 from .write import VERSIONS, write_klarf
 
 __all__ = ["VERSIONS", "Defect", "ImageRef", "InspectedWafer", "Klarf", "KlarfError", "parse_klarf", "read_klarf"]
 __all__ += ["write_klarf"]
 
-_VERSION_1 = re.compile(r"FileVersion\s+1\s+(\d+)")
+_VERSION_1 = re.compile(r"FileVersion\s+1\s+([0-9]+)", re.IGNORECASE)
 _VERSION_18 = re.compile(r'Record\s+FileRecord\s+"([^"]*)"')
+_FLAT = ("0", "1", "2", "8")  # 1.8 too is written in the statements of 1.2, by some tools
+_ACCEPTED = "accepted: 1.0 to 1.2, and 1.8"
 _LARGEST = 2**30  # bytes; a million defects take about 100 MB
 
 
@@ -44,11 +46,11 @@ def parse_klarf(text: str, name: str = "text") -> Klarf:
     """As `read_klarf`, of text at hand; `name` is what an error calls it."""
     head = text[: 2**16]
     if found := _VERSION_1.search(head):
-        if int(found[1]) <= 2:
-            return Reader1(text, f"1.{found[1]}").read()
-        raise KlarfError(f"{name} is KLARF 1.{found[1]}; accepted: 1.0 to 1.2, and 1.8")
+        if found[1] in _FLAT:
+            return read1(text, f"1.{found[1]}")
+        raise KlarfError(f"{name} is KLARF 1.{found[1]}; {_ACCEPTED}")
     if found := _VERSION_18.search(head):
         if found[1] == "1.8":
             return Reader18(text, "1.8").read()
-        raise KlarfError(f"{name} is KLARF {found[1]}; accepted: 1.0 to 1.2, and 1.8")
+        raise KlarfError(f"{name} is KLARF {found[1]}; {_ACCEPTED}")
     raise KlarfError(f'{name} is no KLARF file; accepted: one with "FileVersion 1 2;" or Record FileRecord "1.8"')

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..wafers import Wafer
+from .text import as_whole
 
 
 class KlarfError(ValueError):
@@ -77,14 +78,19 @@ class Klarf:
     problems: tuple[str, ...] = ()
 
 
-_NEEDED = ("DEFECTID", "XINDEX", "YINDEX", "XREL", "YREL")
+_WHOLE = ("DEFECTID", "XINDEX", "YINDEX")
+_PLACE = ("XREL", "YREL")
 
 
-def defect_of(row: Mapping[str, Any], images: tuple[ImageRef, ...], units_per_um: float) -> Defect | None:
-    """The defect that a row of a DefectList tells; None without its id and place as numbers."""
+def defect_of(row: Mapping[str, Any], images: tuple[ImageRef, ...], units_per_um: float) -> Defect | str:
+    """The defect that a row of a DefectList tells, or what its id or place is where that is none."""
     numbers = {name: cell for name, cell in row.items() if isinstance(cell, int | float)}
-    if any(name not in numbers for name in _NEEDED):
-        return None
+    for name in (*_WHOLE, *_PLACE):
+        if name not in row:
+            return f"a defect without {name}"
+        if name not in numbers or (name in _WHOLE and as_whole(numbers[name]) is None):
+            what = "a whole number below 2**53" if name in _WHOLE else "a number"
+            return f"a defect whose {name} is {row[name]!r}; accepted: {what}"
     sized = "XSIZE" in numbers and "YSIZE" in numbers
     return Defect(
         id=int(numbers["DEFECTID"]),
@@ -94,7 +100,7 @@ def defect_of(row: Mapping[str, Any], images: tuple[ImageRef, ...], units_per_um
         y_um=numbers["YREL"] / units_per_um,
         size_um=(numbers["XSIZE"] / units_per_um, numbers["YSIZE"] / units_per_um) if sized else None,
         area_um2=numbers["DEFECTAREA"] / units_per_um**2 if "DEFECTAREA" in numbers else None,
-        class_number=int(numbers["CLASSNUMBER"]) if "CLASSNUMBER" in numbers else None,
+        class_number=as_whole(numbers.get("CLASSNUMBER")),
         images=images,
         columns=row,
     )

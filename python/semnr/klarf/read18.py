@@ -8,7 +8,7 @@ from typing import Any
 
 from ..wafers import NOTCHES, Wafer
 from .model import Defect, ImageRef, InspectedWafer, Klarf, defect_of
-from .text import Token, number, tokens, value
+from .text import Token, as_whole, number, tokens, value, whole
 
 _DEEPEST = 64  # records in records: damaged text must not exhaust the stack
 _NM = 1000.0  # in a micrometre
@@ -49,6 +49,7 @@ class Reader18:
         self.version = version
         self._items: Iterator[Token] = iter(list(tokens(text)))
         self._next: Token | None = next(self._items, None)
+        self._last: Token | None = None
         self.problems: list[str] = []
 
     def read(self) -> Klarf:
@@ -69,7 +70,7 @@ class Reader18:
             setup_id=_text(lot.first("RecipeID")),
             station=tuple(str(v) for v in lot.fields.get("InspectionStationID", ())),
             wafers=tuple(self._wafer(wafer, lot) for wafer in wafers),
-            classes={int(r[0]): str(r[1]) for r in _wide(classes) if _is_number(r[0])},
+            classes={int(r[0]): str(r[1]) for r in _wide(classes) if as_whole(r[0]) is not None},
             problems=tuple(self.problems),
         )
 
@@ -77,6 +78,7 @@ class Reader18:
 
     def _take(self) -> Token | None:
         token, self._next = self._next, next(self._items, None)
+        self._last = token or self._last
         return token
 
     def _body(self, into: Record, depth: int) -> None:
@@ -166,20 +168,35 @@ class Reader18:
             return
         self._take()
         row: list[Any] = []
+        line = 0
         while (token := self._take()) is not None and not token.is_mark("}"):
-            if token.is_mark(";"):
-                if len(row) == len(table.columns):
-                    table.rows.append(row)
-                else:
-                    self._problem(token, f"a row of {len(row)} cells; Columns names {len(table.columns)}")
+            if token.is_mark(";") or (token.line > line and len(row) == len(table.columns) and row):
+                self._end_row(table, row, token)
                 row = []
-            elif token.text == "Images" and not token.quoted:
-                self._skip_count()
-                row.append(tuple(_image(part) for part in self._braced()))
+                if token.is_mark(";"):
+                    continue
+            line = token.line
+            if token.text == "Images" and not token.quoted:
+                row.append(self._images(token))
+                line = token.line if self._last is None else self._last.line
             elif len(row) < len(kinds) and kinds[len(row)] == "imagelist":
                 row.append(())
             else:
                 row.append(value(token))
+        if row:  # the last one may lack its `;`
+            self._end_row(table, row, token or self._last)
+
+    def _end_row(self, table: Table, row: list[Any], at: Token | None) -> None:
+        if len(row) == len(table.columns):
+            table.rows.append(row)
+        else:
+            self._problem(at, f"a row of {len(row)} cells; Columns names {len(table.columns)}")
+
+    def _images(self, keyword: Token) -> tuple[ImageRef, ...]:
+        announced, parts = self._skip_count(), self._braced()
+        if announced is not None and announced != len(parts):
+            self._problem(keyword, f"Images announces {announced} images and has {len(parts)}")
+        return tuple(_image(part) for part in parts)
 
     # --- meaning ----------------------------------------------------------------------------------------------
 
@@ -190,10 +207,19 @@ class Reader18:
         return InspectedWafer(
             wafer_id=record.name,
             layout=self._layout(record, lot),
-            slot=int(slot) if _is_number(slot) else None,
-            test_plan=tuple(dict.fromkeys((int(r[0]), int(r[1])) for r in rows if all(map(_is_number, r[:2])))),
+            slot=as_whole(slot),
+            test_plan=self._test_plan(rows),
             defects=tuple(self._defects(record.lists.get("DefectList"))),
         )
+
+    def _test_plan(self, rows: list[list[Any]]) -> tuple[tuple[int, int], ...]:
+        places = [(as_whole(row[0]), as_whole(row[1])) for row in rows]
+        known = [(x, y) for x, y in places if x is not None and y is not None]
+        if len(known) < len(places):
+            self.problems.append(
+                f"SampleTestPlanList has {len(places) - len(known)} dies whose index is no whole number"
+            )
+        return tuple(dict.fromkeys(known))
 
     def _layout(self, record: Record, lot: Record) -> Wafer | None:
         pitch = _pair(lot.fields.get("DiePitch")) or _pair(record.fields.get("DiePitch"))
@@ -203,34 +229,38 @@ class Reader18:
         diameter = lot.first("SampleSize")
         notch = lot.first("OrientationMarkLocation")
         name = _BY_DEGREES.get(notch, "down") if _is_number(notch) else str(notch).lower()
-        return Wafer(
-            pitch_um=pitch,
-            center_um=_pair(record.fields.get("SampleCenterLocation")) or (0.0, 0.0),
-            diameter_um=diameter / _NM if _is_number(diameter) and diameter > 0 else 300_000.0,
-            notch=name if name in NOTCHES else "down",
-        )
+        try:
+            return Wafer(
+                pitch_um=pitch,
+                center_um=_pair(record.fields.get("SampleCenterLocation")) or (0.0, 0.0),
+                diameter_um=diameter / _NM if _is_number(diameter) and diameter > 0 else 300_000.0,
+                notch=name if name in NOTCHES else "down",
+            )
+        except ValueError as error:
+            self.problems.append(f"the layout cannot be used: {error}")
+            return None
 
     def _defects(self, table: Table | None) -> Iterator[Defect]:
         for cells in [] if table is None else table.rows:
             row = dict(zip(table.columns, cells, strict=True))  # type: ignore[union-attr]
             images = next((cell for cell in cells if isinstance(cell, tuple)), ())
             found = defect_of({n: cell for n, cell in row.items() if not isinstance(cell, tuple)}, images, _NM)
-            if found is not None:
+            if isinstance(found, Defect):
                 yield found
-                continue
-            self.problems.append(f"a defect without DEFECTID, XREL, YREL, XINDEX or YINDEX as numbers: {cells[:5]}")
+            else:
+                self.problems.append(f"{found}, in the row {', '.join(map(str, cells[:5]))}")
 
-    def _problem(self, token: Token, what: str) -> None:
-        self.problems.append(f"line {token.line}: {what}")
+    def _problem(self, token: Token | None, what: str) -> None:
+        line = "at the end" if token is None else f"line {token.line}"
+        self.problems.append(f"{line}: {what}")
 
 
 def _image(part: list[Token]) -> ImageRef:
     """`"path" "TIFF" 1 "Patch"`: file, format, number of the image in it (from 1), what it shows."""
-    index = number(part[2]) if len(part) > 2 else None
     return ImageRef(
         file=part[0].text or None,
-        page=None if index is None else int(index),
-        kind=part[3].text if len(part) > 3 else (part[1].text if len(part) > 1 else None),
+        page=whole(part[2]) if len(part) > 2 else None,
+        kind=(part[3].text or None) if len(part) > 3 else (part[1].text if len(part) > 1 else None),
     )
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_LARGEST = 2**53
 _TOKEN = re.compile(r'"([^"]*)"|([{};,])|([^\s{};,"]+)|(")')
 
 
@@ -47,17 +50,24 @@ def tokens(text: str) -> Iterator[Token]:
 
 def number(token: Token | None) -> int | float | None:
     """The token as a number; None where it is none (N, NA, -), or not a finite one."""
-    if token is None:
+    if token is None or not _NUMBER.fullmatch(token.text):
         return None
-    try:
+    if _INTEGER.fullmatch(token.text):
         return int(token.text)
-    except ValueError:
-        pass
-    try:
-        value = float(token.text)
-    except ValueError:
-        return None
+    value = float(token.text)
     return value if value - value == 0 else None
+
+
+def as_whole(value: Any) -> int | None:
+    """A whole number that a table can hold (1, 1.0, 1e3), as an integer; None for any other."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= _LARGEST or value != int(value):
+        return None
+    return int(value)
+
+
+def whole(token: Token | None) -> int | None:
+    """The token as a whole number; None where it is none."""
+    return as_whole(number(token))
 
 
 def value(token: Token) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..base.files import atomic
 from ..wafers import Wafer
-from .model import Defect, InspectedWafer, Klarf
+from .model import Defect, ImageRef, InspectedWafer, Klarf
 
 VERSIONS = ("1.2", "1.8")
 _COLUMNS = (
@@ -16,6 +18,7 @@ _COLUMNS = (
     *("CLASSNUMBER", "TEST", "CLUSTERNUMBER", "ROUGHBINNUMBER", "FINEBINNUMBER", "REVIEWSAMPLE"),
 )
 _FLOATS_18 = ("DEFECTAREA",)
+_BARE = re.compile(r"[^\s{};,\"]+")
 _CLOCKWISE = {"down": 0, "left": 90, "up": 180, "right": 270}
 
 
@@ -35,7 +38,8 @@ def write_klarf(path: str | Path, klarf: Klarf, *, version: str = "1.2", when: d
     Raises
     ------
     ValueError
-        An unknown version, no wafer, or a wafer without a layout.
+        An unknown version, no wafer, a wafer without a layout, a place that is no finite number, or a defect with
+        images in several files where version is "1.2", which has one file a row.
     OSError
         The disk is full or read-only: what was at `path` before is kept.
     """
@@ -43,6 +47,11 @@ def write_klarf(path: str | Path, klarf: Klarf, *, version: str = "1.2", when: d
         raise ValueError(f"version is {version!r}; accepted: {', '.join(map(repr, VERSIONS))}")
     if not klarf.wafers or any(wafer.layout is None for wafer in klarf.wafers):
         raise ValueError("klarf has no wafer, or one without a layout; accepted: at least one, each with its die pitch")
+    for defect in (defect for wafer in klarf.wafers for defect in wafer.defects):
+        if not all(map(math.isfinite, (defect.x_um, defect.y_um, *_size(defect)))):
+            raise ValueError(f"defect {defect.id} is at {defect.x_um}, {defect.y_um}; accepted: finite numbers")
+        if version == "1.2" and len({image.file for image in defect.images}) > 1:
+            raise ValueError(f"defect {defect.id} has images in several files; accepted by 1.2: one file, by 1.8: any")
     when = when or datetime.datetime.now()
     lines = _lines_12(klarf, when) if version == "1.2" else _lines_18(klarf, when)
     with atomic(Path(path)) as temporary:
@@ -99,12 +108,30 @@ def _wafer_12(klarf: Klarf, wafer: InspectedWafer) -> Iterator[str]:
     yield f"SampleTestPlan {len(plan)}"
     yield from _ended([f" {x} {y}" for x, y in plan])
     yield f"AreaPerTest {_area(plan, layout):.10e};"
-    yield f"DefectRecordSpec {len(_COLUMNS)} {' '.join(_COLUMNS)};"
+    shown = any(defect.images for defect in wafer.defects)
+    columns = (*_COLUMNS, "IMAGECOUNT", "IMAGELIST") if shown else _COLUMNS
+    yield f"DefectRecordSpec {len(columns)} {' '.join(columns)};"
     yield "DefectList"
-    yield from _ended([_row_12(defect) for defect in wafer.defects])
+    yield from _ended(list(_rows_12(wafer.defects, shown)))
     yield "SummarySpec 5 TESTNO NDEFECT DEFDENSITY NDIE NDEFDIE;"
     yield "SummaryList"
     yield f" {_summary(wafer, plan, 1e8)};"
+
+
+def _rows_12(defects: Sequence[Defect], shown: bool) -> Iterator[str]:
+    """A line a defect, before it the file of its images where that is another one."""
+    file: str | None = None
+    for defect in defects:
+        if defect.images and defect.images[0].file != file:
+            file = defect.images[0].file
+            yield f"TiffFileName {';' if file is None else file if _BARE.fullmatch(file) else _quoted(file)}"
+        yield _row_12(defect) + (_images_12(defect.images) if shown else "")
+
+
+def _images_12(images: Sequence[ImageRef]) -> str:
+    """IMAGECOUNT, then IMAGELIST: its own count, and page and type of each; 0 where the type is no number."""
+    pairs = (f" {1 if i.page is None else i.page} {i.kind if (i.kind or '').isdecimal() else 0}" for i in images)
+    return f" {len(images)} {len(images)}{''.join(pairs)}"
 
 
 def _row_12(defect: Defect) -> str:
@@ -165,7 +192,9 @@ def _wafer_18(wafer: InspectedWafer) -> Iterator[str]:
     yield f"      Field SampleCenterLocation 2 {{{_nm(layout.center_um[0])}, {_nm(layout.center_um[1])}}}"  # type: ignore[union-attr]
     yield f"      Field SlotNumber 1 {{{wafer.slot or 0}}}"
     typed = [f"{'float' if name in _FLOATS_18 else 'int32'} {name}" for name in _COLUMNS]
-    yield from _list_18("DefectList", typed, [_row_18(d) for d in wafer.defects], "      ")
+    shown = any(defect.images for defect in wafer.defects)
+    rows = [_row_18(d) + (f" {_images_18(d.images)}" if shown else "") for d in wafer.defects]
+    yield from _list_18("DefectList", [*typed, *["ImageList IMAGEINFO"] * shown], rows, "      ")
     yield '      Record TestRecord "1"'
     yield "      {"
     yield f"        Field AreaPerTest 1 {{{_area(plan, layout) * 1e6:.10e}}}"
@@ -186,6 +215,18 @@ def _row_18(defect: Defect) -> str:
         f"{defect.id} {_nm(defect.x_um)} {_nm(defect.y_um)} {defect.die_x} {defect.die_y} {_nm(width)} {_nm(height)} "
         f"{area * 1e6:.9g} {_nm(longest)} {defect.class_number or 0} 1 0 0 0 1"
     )
+
+
+def _images_18(images: Sequence[ImageRef]) -> str:
+    """File, format, page and type of each image; N where there is none."""
+    if not images:
+        return "N"
+    parts = []
+    for image in images:
+        form = (image.file or "").rpartition(".")[2].upper()
+        page = "N" if image.page is None else image.page
+        parts.append(f"{_quoted(image.file)} {_quoted({'TIF': 'TIFF'}.get(form, form))} {page} {_quoted(image.kind)}")
+    return f"Images {len(images)} {{ {', '.join(parts)} }}"
 
 
 def _list_18(name: str, columns: Sequence[str], rows: Sequence[str], indent: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ SCORES = (
 INPUTS = ("psnr_noisy", "transfer", "transfer_se")
 # Moments of the reference: two profiles whose moments differ were not scored against the same one.
 FINGERPRINT = ("reference_mean", "reference_std")
+# By which a tile shows that its reference is the very image that is judged against it; see `same_pixels`.
+IDENTITY = ("psnr", "mse", "ssim", "fsim", "dists", "psnr_noisy")
+UNFINISHED = "unfinished"  # begins the flag of a run that was cut off
 KINDS = ("denoised", "noisy")
 TEXTS = ("evidence_boxes", "lot_id", "wafer_id")  # the first is JSON: where structure was removed or invented
 
@@ -109,6 +112,11 @@ class Profile:
         if not np.isfinite(self.dists).any():
             return None
         return bool(dists.get("calibrated", not any("uncalibrated" in f for f in self.flags)))
+
+    @property
+    def unfinished(self) -> str | None:
+        """Why these may not be all the tiles of a run; None where they are."""
+        return next((flag for flag in self.flags if flag.startswith(UNFINISHED)), None)
 
     @property
     def psnr_of_mean_mse(self) -> float:
@@ -318,6 +326,10 @@ class Profile:
         flags = []
         if (settings.get("dists") or {}).get("calibrated") is False:
             flags.append("uncalibrated: DISTS ran on random network weights")
+        if (state := info.get("state", "finished")) != "finished":
+            flags.append(
+                f"{UNFINISHED}: run.json says {state!r}; its {table.num_rows} rows may not be all of its tiles"
+            )
         return cls(
             tiles=_unique(map(str, texts["tile"])),
             columns=columns,
@@ -329,6 +341,22 @@ class Profile:
             label=str(info.get("label") or folder.name),
             texts={n: tuple(None if v is None else str(v) for v in texts[n]) for n in TEXTS if n in texts},
         )
+
+
+def same_pixels(column: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+    """Tiles whose reference is pixel by pixel the candidate ("candidate"), or the noisy input ("noisy"): (N,) bool.
+
+    `column` gives each of IDENTITY, NaN where it is not known. Nothing that was measured may speak against it.
+    """
+    psnr, mse, ssim, fsim, dists, noisy = (column(name) for name in IDENTITY)
+    with np.errstate(invalid="ignore"):
+        signs: list[tuple[np.ndarray, np.ndarray]] = [
+            *((psnr, np.isposinf(psnr)), (mse, mse == 0)),
+            *((ssim, ssim >= 1 - 1e-9), (fsim, fsim >= 1 - 1e-6), (dists, np.abs(dists) <= 1e-6)),
+        ]
+    known = np.logical_or.reduce([~np.isnan(values) for values, _ in signs])
+    alike = np.logical_and.reduce([np.isnan(values) | sign for values, sign in signs])
+    return {"candidate": known & alike, "noisy": np.isposinf(noisy)}
 
 
 def _unique(tiles: Iterable[str]) -> tuple[str, ...]:

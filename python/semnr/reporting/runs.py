@@ -170,7 +170,8 @@ def load_run(item: Any) -> RunData:
         Not a path; no run there; a run that cannot be read or holds no tile.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from ..runs.parts import part_files, parts
 
     value = getattr(item, "path", item)
     if not isinstance(value, str | Path):
@@ -179,11 +180,10 @@ def load_run(item: Any) -> RunData:
     if not (path / "run.json").is_file():
         raise FileNotFoundError(f"run_or_path: {path} has no run.json; accepted: a folder written by semnr score")
     meta = _read_json(path / "run.json", "run_or_path")
-    parts = sorted((path / "tiles").glob("*.parquet"))
-    if not parts:
+    if not part_files(path):
         raise ValueError(f"run_or_path: {path} holds no tiles/*.parquet; the run scored nothing, nothing to report")
     try:
-        table = pa.concat_tables([pq.read_table(part) for part in parts], promote_options="permissive")
+        table = pa.concat_tables(list(parts(path)), promote_options="permissive")
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"run_or_path: the Parquet files of {path} cannot be read: {error}") from error
     if "tile" not in table.column_names:

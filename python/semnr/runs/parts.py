@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import columns as catalogue
 from ..base.files import atomic
+from .schema import Schema
 from .seen_ids import TileIds
 
 FOLDER = "tiles"
@@ -15,46 +18,95 @@ ALARMS = "alarms.jsonl"
 
 
 class ParquetSink:
-    """Buffers rows and writes a part after `rows` of them or `seconds`, whichever comes first."""
+    """Buffers rows and writes a part after `rows` of them or `seconds`, whichever comes first.
+
+    Every part has the same columns, of the same types.
+    """
 
     def __init__(self, run: Path, *, rows: int = 2000, seconds: float = 5.0) -> None:
         self.folder = run / FOLDER
-        self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".part-*.tmp"):  # of a run that was killed while it wrote
             left.unlink(missing_ok=True)
         self.rows, self.seconds = rows, seconds
         self.buffer: list[dict[str, Any]] = []
         self.written = time.monotonic()
-        numbers = [int(p.stem.removeprefix("part-")) for p in self.folder.glob("part-*.parquet")]
-        self.next = max(numbers, default=-1) + 1
+        self.next = max(map(_number, part_files(run)), default=-1) + 1
+        self.schema, self.common = Schema(), None  # common: what all parts on the disk have
+        for path in part_files(run):
+            self.schema.learn_part(path)
+        self.stale: set[str] = set()  # tiles in the parts that are scored again
 
     def add(self, row: dict[str, Any]) -> None:
         self.buffer.append(row)
         if len(self.buffer) >= self.rows or time.monotonic() - self.written > self.seconds:
             self.flush()
 
+    def forget(self, tile: str) -> None:
+        """Drop the tile's rows: it is scored again. Those on the disk go when its new row is written."""
+        self.buffer = [row for row in self.buffer if row["tile"] != tile]
+        self.stale.add(tile)
+
     def flush(self) -> None:
         """Write the buffered rows. A full disk leaves them buffered and every earlier part readable."""
         if not self.buffer:
             return
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        columns = list(dict.fromkeys(name for row in self.buffer for name in row))
-        table = pa.table({name: [row.get(name) for row in self.buffer] for name in columns})
         path = self.folder / f"part-{self.next:05d}.parquet"
         try:
-            with atomic(path) as temporary:
-                pq.write_table(table, temporary)
+            self.folder.mkdir(exist_ok=True)
+            self.schema.learn(self.buffer)
+            self._renew()  # first: after a kill in between, a tile is scored once more, and is never there twice
+            _write(self.schema.table(self.buffer), path)
         except OSError as error:
+            cause = error.strerror or str(error)
             raise OSError(
                 error.errno,
-                f"cannot write {path}: {error.strerror or error}; {self.next} earlier parts are kept, "
-                "free some space and continue with resume",
+                f"{cause if str(path) in cause else f'cannot write {path}: {cause}'}; {self.next} earlier parts are "
+                "kept, free some space and continue with resume",
             ) from error
         self.next += 1
         self.buffer.clear()
         self.written = time.monotonic()
+
+    def _renew(self) -> None:
+        """Bring the earlier parts to the schema, and take the rows of forgotten tiles out."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        schema = self.schema.arrow()
+        if not self.stale and schema == self.common:
+            return
+        for path in part_files(self.folder.parent):
+            if not self.stale and pq.read_schema(path) == schema:
+                continue
+            table = pq.ParquetFile(path).read(use_threads=False)
+            old = pc.is_in(table.column("tile"), pa.array(sorted(self.stale), pa.string()))
+            if pc.any(old).as_py() or table.schema != schema:
+                _write(self.schema.fitted(table.filter(pc.invert(old))), path)
+        self.common = schema
+        self.stale.clear()
+
+
+def _write(table: Any, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def _number(part: Path) -> int:
+    return int(part.stem.removeprefix("part-"))
+
+
+def _schema_of(files: list[Path]) -> Schema:
+    """What all of these parts fit in, also those of earlier versions, which differ among themselves."""
+    import pyarrow.parquet as pq
+
+    differ = len({pq.read_schema(path) for path in files}) > 1
+    schema = Schema()
+    for path in files if differ else files[:1]:
+        schema.learn_part(path)
+    return schema
 
 
 def read_rows(run: Path, columns: list[str] | None = None) -> Any:
@@ -64,7 +116,7 @@ def read_rows(run: Path, columns: list[str] | None = None) -> Any:
     tables = list(parts(run, columns))
     if not tables:
         raise ValueError(f"{run} holds no scored tiles; accepted: a folder that semnr.score wrote")
-    table = pa.concat_tables(tables, promote_options="permissive")
+    table = pa.concat_tables(tables)
     return table.sort_by("index") if "index" in table.column_names else table  # problems of the source come last
 
 
@@ -74,17 +126,74 @@ def part_files(run: Path) -> list[Path]:
 
 
 def parts(run: Path, columns: list[str] | None = None) -> Iterator[Any]:
-    """The parts as pyarrow Tables, one at a time; columns that a part does not have are left out of it."""
+    """The parts as pyarrow Tables of one schema, one at a time; columns that no part has are left out.
+
+    Results are what the run computed: nothing under their names that it did not ask for, or on rows it did not score.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for path in part_files(run):
+    files = part_files(run)
+    schema, results = _schema_of(files), catalogue.computed(_info(run))
+    names = [n for n in schema.arrow().names if catalogue.holds(n, results) and (columns is None or n in columns)]
+    judged = ["status"] if any(map(catalogue.is_result, names)) and "status" not in names else []
+    schema, held = schema.only(names), {*names, *judged}
+    for path in files:
         file = pq.ParquetFile(path)
-        wanted = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-        yield file.read(columns=wanted, use_threads=False)  # small parts: threads only hold memory
+        wanted = [name for name in file.schema_arrow.names if name in held]
+        table = file.read(columns=wanted, use_threads=False)  # small parts: threads only hold memory
+        yield schema.fitted(table if results is None else _without_evidence_of_nothing(table))
     pa.default_memory_pool().release_unused()
 
 
+def _without_evidence_of_nothing(table: Any) -> Any:
+    """Rows that were not scored have no results, whatever an earlier version copied into them from the plan."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if "status" not in table.column_names:
+        return table
+    ok = pc.fill_null(pc.equal(table.column("status"), "ok"), True)
+    if pc.all(ok).as_py() in (True, None):
+        return table
+    for at, name in enumerate(table.column_names):
+        if catalogue.is_result(name):
+            values = table.column(name)
+            table = table.set_column(at, name, pc.if_else(ok, values, pa.scalar(None, values.type)))
+    return table
+
+
+def _info(run: Path) -> dict[str, Any]:
+    """What run.json says; nothing where there is none yet."""
+    try:
+        found = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"run is {run}: run.json is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"run is {run}: run.json holds a JSON {type(found).__name__}; accepted: an object")
+    return found
+
+
 def done_tiles(run: Path) -> TileIds:
-    """Ids of the tiles that a run already holds."""
-    return TileIds(tile for table in parts(run, ["tile"]) for tile in table.column("tile").to_pylist())
+    """Ids of the tiles that a run has scored."""
+    import pyarrow.compute as pc
+
+    scored = (table.filter(pc.equal(table.column("status"), "ok")) for table in parts(run, ["tile", "status"]))
+    return TileIds(tile for table in scored for tile in table.column("tile").to_pylist())
+
+
+def drop_unscored(run: Path) -> None:
+    """Take out the rows of tiles that were not scored, which are about to be tried again; a part at a time."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    for path in part_files(run):
+        table = pq.ParquetFile(path).read(use_threads=False)
+        ok = table.filter(pc.equal(table.column("status"), "ok"))
+        if ok.num_rows == 0:
+            path.unlink()
+        elif ok.num_rows < table.num_rows:
+            with atomic(path) as temporary:
+                pq.write_table(ok, temporary)

@@ -24,34 +24,52 @@ class Run:
     def open(cls, folder: str | os.PathLike[str]) -> Run:
         path = Path(folder) / "run.json"
         try:
-            return cls(path.parent, json.loads(path.read_text(encoding="utf-8")))
+            info = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ValueError(f"run is {folder}: no run.json; accepted: a folder that semnr.score wrote") from None
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"run is {folder}: run.json is not JSON ({error})") from None
+        if not isinstance(info, dict):
+            raise ValueError(f"run is {folder}: run.json holds a JSON {type(info).__name__}; accepted: an object")
+        return cls(path.parent, info)
 
     @property
     def label(self) -> str:
-        return str(self.info["label"])
+        return str(self.info.get("label") or self.path.name)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end with a row of every tile."""
+        return self.info.get("state", "finished") == "finished"
 
     @property
     def counts(self) -> dict[str, int]:
-        return dict(self.info["counts"])
+        """Tiles in all, and by status; of a run that was cut off, those that it came to."""
+        from .summaries import counts
+
+        return dict(self.info["counts"] if "counts" in self.info else counts(self.path))
 
     @property
     def summary(self) -> dict[str, Any]:
-        return dict(self.info["summary"])
+        return dict(self.info.get("summary", {}))
 
     @property
     def problems(self) -> list[dict[str, str]]:
-        return list(self.info["problems"])
+        return list(self.info.get("problems", []))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the numbers should know: renamed columns, metrics left out, tiles that prove nothing."""
+        return list(self.info.get("remarks", []))
 
     @property
     def exit_code(self) -> int:
-        """1 when a rule fired, 3 when tiles or evidence are missing, else 0."""
+        """1 when a rule fired, 3 when tiles or evidence are missing or something could not be judged, else 0."""
         if self.verdict is not None and self.verdict.exit_code:
             return int(self.verdict.exit_code)
-        return 0 if self.counts["ok"] == self.counts["tiles"] and self.counts["tiles"] else 3
+        counts = self.counts
+        whole = self.finished and counts["ok"] == counts["tiles"] and counts["tiles"] and not self.info.get("unjudged")
+        return 0 if whole else 3
 
     def table(self, columns: list[str] | None = None) -> Any:
         """The rows as a pyarrow Table, one a tile."""

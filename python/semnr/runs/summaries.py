@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..profiles.rows import IDENTITY, same_pixels
 from ..wafers import Wafer
 from .parts import part_files, parts
 
@@ -90,6 +91,24 @@ def column(run: Path, name: str) -> np.ndarray | None:
             values[at : at + table.num_rows] = _floats(table.column(name))
         at += table.num_rows
     return values if there else None
+
+
+def identical(run: Path) -> dict[str, int]:
+    """Tiles whose reference is, pixel by pixel, the candidate, or the noisy input."""
+    found = {name: values for name in IDENTITY if (values := column(run, name)) is not None}
+    nothing = np.full(max((values.size for values in found.values()), default=0), np.nan)
+    alike = same_pixels(lambda name: found.get(name, nothing))
+    return {name: int(where.sum()) for name, where in alike.items()}
+
+
+def remarks(alike: Mapping[str, int], ok: int) -> list[str]:
+    """What such tiles mean for a reader."""
+    said = {"candidate": "the candidate", "noisy": "the noisy input"}
+    return [
+        f"on {count} of {ok} tiles {said[name]} is identical to the reference, pixel by pixel: they prove nothing"
+        for name, count in alike.items()
+        if count
+    ]
 
 
 def _quantile(values: np.ndarray, share: float) -> float:

@@ -6,15 +6,17 @@ import datetime
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..base.files import write_json
+from ..base.files import keeping, write_json
+from ..base.lock import only_writer
 from ..base.progress import Progress
+from ..columns import metadata_name
 from ..runs import summaries as summaries
-from ..runs.parts import ParquetSink, parts
+from ..runs.parts import ParquetSink, drop_unscored, part_files, parts
 from ..runs.run import Run, machine
 from ..runs.seen_ids import TileIds
 from ..tiles import open_tiles
@@ -22,6 +24,7 @@ from ..tiles.source import TileKey, TileSource, length_of
 from . import prepare as prepare
 from .maps import MapSink, maps_of
 from .prepare import METRICS
+from .resume import begin, identity, may_write, metrics_before, same_first_tile
 
 __all__ = ["METRICS", "Run", "score"]
 
@@ -34,7 +37,7 @@ def score(
     noisy_2: Any = None,
     noisy_3: Any = None,
     out: Any,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] | None = None,
     data_range: float | None = None,
     label: str | None = None,
     fsim_downsample: int | str = "auto",
@@ -82,7 +85,8 @@ def score(
     out
         Folder of the run.
     metrics
-        Of "psnr", "ssim", "fsim", "dists", "cnr".
+        Of "psnr", "ssim", "fsim", "dists", "cnr". None: all, but DISTS only where its weights are in the cache; where
+        they are not, `Run.remarks` says how to have it.
     data_range
         Width of the intensity scale; required for floating tiles, the source's or the dtype's otherwise.
     fsim_downsample
@@ -112,8 +116,9 @@ def score(
         invented) and "image" (the candidate's pixels, for a source that denoises as it is read): also write them to
         `out/maps.zarr`, an array (tiles, h, w) each. Not with a scheduler.
     resume
-        Continue the run in `out` when its settings are the same; ValueError names what differs. False: `out`
-        must hold no run.
+        Continue the run in `out` when everything that its numbers depend on is the same: settings, sources, denoiser
+        and its weights, layout; ValueError names what differs. Tiles that could not be scored are tried again. False:
+        `out` must hold no run.
     workers
         Threads that read tiles, in each process.
     scheduler
@@ -131,12 +136,16 @@ def score(
     -------
     Run
         `.exit_code` is 1 when a rule fired, else 3 when tiles were missing, duplicate, unreadable or wrongly
-        sized: they are rows with a status and a reason, counted and listed; the rest is scored.
+        sized: they are rows with a status and a reason, counted and listed; the rest is scored. Columns of a plan are
+        kept in the rows; one that has the name of a result becomes `plan_NAME`.
 
     Raises
     ------
     TypeError, ValueError
-        Bad arguments, before anything is written.
+        Bad arguments, or another process that writes to `out`, before anything is written.
+    BackendUnavailable, WeightsUnavailable
+        The backend that was named cannot run here, or DISTS is asked for and has no weights: before anything is
+        written.
     OSError
         The disk is full or read-only: rows already written are kept.
     """
@@ -149,7 +158,7 @@ def score(
     scale = prepare.scale_of(data_range) or source.data_range
     layout = prepare.layout_of(wafer, source)
 
-    from semnr_kernels._registry import recording
+    from semnr_kernels._registry import check_named, recording
 
     from .alarms import Alarms, read_alarms
     from .cluster import Cluster, Spec, cluster, workers_of
@@ -167,41 +176,47 @@ def score(
             )
         workers_of(scheduler)
         prepare.can_travel(inputs, scheduler)
-    scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend, trust)
-    scorer.pixel_nm = source.pixel_nm
     if (target := device_of(device)) is not None and scheduler is not None:
         raise ValueError(f"device is {device!r} with scheduler={scheduler!r}; accepted: 'cpu' with a scheduler")
+    folder = Path(out)
+    may_write(folder, resume)
+    dists: dict[str, Any] = {}
+    remarks: list[str] = []
+    if inputs.reference is not None and "dists" in wanted:
+        wanted, dists, left_out = prepare.dists_of(wanted, dists_weights, metrics is None, metrics_before(folder))
+        remarks += [left_out] if left_out else []
+    computed = prepare.ops_of(wanted) if inputs.reference is not None else []
+    check_named(backend, computed, "cpu" if target is None else target.type)
+    scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend, trust)
+    scorer.pixel_nm, scorer.computes = source.pixel_nm, inputs.computes
     upload = None if target is None else Upload(target)
     engine = Engine(inputs, scorer, workers, budget, layout, upload)
-    folder = Path(out)
-    whence = {
-        s: prepare.whence(s, given, folder)
-        for s, given in ((source, src), *inputs.given(reference, noisy, noisy_2, noisy_3))
-    }
     settings: dict[str, Any] = {
-        "source": whence[source],
-        **{name: place and whence[place[0]] for name, place in inputs.named().items()},
+        **identity(inputs, layout, folder),
         "metrics": list(wanted),
         "data_range": scale,
         "fsim_downsample": fsim_downsample,
-        "dists": {"weights": _weights_name(dists_weights), "resize": dists_resize, "every": dists_every},
+        "dists": {"weights": _weights_name(dists_weights), "resize": dists_resize, "every": dists_every, **dists},
         "nan": nan,
         **trust.to_dict(),
+        "tests": tests or "evidence" in map_names,
     }
-    before, done = prepare.begin(folder, settings, resume)
     with ExitStack() as stack:
+        stack.enter_context(keeping(folder, lambda: bool(part_files(folder))))
+        stack.enter_context(only_writer(folder))
+        before = begin(folder, settings, resume)
         used = stack.enter_context(recording())
+        total = length_of(source)
+        if before.decided is not None:
+            same_first_tile(inputs, before.decided, folder)
+            scorer.go_on(before.decided)
+        elif total is not None:
+            engine.decide(source)
+        used.clear()  # a rehearsal is not the run
         runner: Any = engine
         if scheduler is not None:
             client, share = stack.enter_context(cluster(scheduler))
-            engine.decide(key for key in source if key.tile not in done)
             runner = Cluster(client, Spec(inputs, scorer, workers, budget, share, layout), engine, used)
-        sink = ParquetSink(folder)
-        stack.callback(sink.flush)  # whatever stops the run, the rows that are known are kept
-        if map_names:
-            scorer.maps = MapSink(folder, map_names)
-        watch = Alarms(folder, alarm_rules, resumed=bool(before))
-        watch.replay(parts(folder))
         started = time.monotonic()
         info: dict[str, Any] = {
             "semnr": __version__,
@@ -211,42 +226,71 @@ def score(
             "source": settings["source"],
             "reference": settings["reference"],
             "requested": settings,  # what a resumed run must ask for again
+            "decided": None,  # by the first tile: what a resumed run keeps
             "settings": settings,  # what was used, once it is known
-            "wafer": None if layout is None else layout.to_dict(),
+            "wafer": settings["wafer"],
             "machine": machine(),
+            "backends": before.info.get("backends", {}),
+            "weights": before.info.get("weights", {}),
         }
+
+        def note_what_was_decided() -> None:
+            if (found := scorer.decided) is not None and info["decided"] is None:
+                info["decided"] = found
+                info["settings"] = {**settings, **{k: found[k] for k in ("data_range", "fsim_downsample")}}
+                write_json(folder / "run.json", info)
+
         write_json(folder / "run.json", info)
-        total, stages = length_of(source), engine.stages if follow else None
-        with Progress("score", total, quiet=quiet, stages=stages) as progress:
-            progress.tiles = len(done)
-            for pixels, rows in _rows(source, inputs, runner, done):
+        note_what_was_decided()
+        drop_unscored(folder)
+        sink = ParquetSink(folder)
+        stack.callback(sink.flush)  # whatever stops the run, the rows that are known are kept
+        if map_names:
+            scorer.maps = MapSink(folder, map_names)
+        watch = Alarms(folder, alarm_rules, resumed=bool(before.info))
+        watch.replay(parts(folder))
+        tally = Tally()
+        with Progress("score", total, quiet=quiet, stages=engine.stages if follow else None) as progress:
+            progress.tiles = len(before.done)
+            for pixels, rows in _rows(source, inputs, runner, before.done, tally):
+                note_what_was_decided()  # before any row that depends on it
                 with engine.stages.stage("write"):
                     for row in rows:
+                        if source.repeats(row["tile"]):
+                            sink.forget(row["tile"])
                         sink.add(row)
                         watch.watch(row)
                 progress.advance(len(rows), pixels)
-    if scorer.maps is not None:
-        scorer.maps.trim(summaries.last_index(folder) + 1)
-    info.update(
-        state="finished",
-        settings={**settings, "data_range": scorer.scale_used, "fsim_downsample": scorer.fsim_downsample},
-        backends={**before.get("backends", {}), **used},
-        weights=scorer.weights or before.get("weights", {}),
-        counts=summaries.counts(folder),
-        problems=summaries.problems(folder),
-        summary=summaries.summary(folder, scorer.scale_used),
-        alarms=len(watch.raised),
-        stages=engine.stages.table(),
-        seconds=round(time.monotonic() - started, 3),
-    )
-    if "dists" in wanted:
-        calibrated = before.get("settings", {}).get("dists", {}).get("calibrated")
-        info["settings"]["dists"] = {
-            **settings["dists"],
-            "calibrated": calibrated if scorer.calibrated is None else scorer.calibrated,
-            "sample": None if dists_every == 1 else info["summary"].get("dists", {}).get("n", 0),
-        }
-    write_json(folder / "run.json", info)
+        sink.flush()
+        if scorer.maps is not None:
+            scorer.maps.trim(summaries.last_index(folder) + 1)
+        sources = list({id(place[0]): place[0] for place in (inputs.candidate, *inputs.others.values())}.values())
+        counts, alike = summaries.counts(folder), summaries.identical(folder)
+        wrong = tally.wrong(counts, total is not None)
+        info.update(
+            state="incomplete" if wrong else "finished",
+            backends={**info["backends"], **used},
+            weights={**info["weights"], **scorer.weights},
+            counts=counts,
+            identical=alike,
+            remarks=[
+                *(remark for place in sources for remark in place.remarks),
+                *(*remarks, *tally.remarks(), *summaries.remarks(alike, counts["ok"]), *([wrong] if wrong else [])),
+            ],
+            unjudged=[what for place in sources for what in place.unjudged],
+            problems=summaries.problems(folder),
+            summary=summaries.summary(folder, scorer.scale_used),
+            alarms=len(watch.raised),
+            stages=engine.stages.table(),
+            seconds=round(time.monotonic() - started, 3),
+        )
+        if "dists" in wanted:
+            info["settings"]["dists"] = {
+                "calibrated": None,  # where there is no reference it does not run
+                **settings["dists"],
+                "sample": None if dists_every == 1 else info["summary"].get("dists", {}).get("n", 0),
+            }
+        write_json(folder / "run.json", info)
     run = Run(folder, info)
     if rules is None:
         return run
@@ -257,27 +301,64 @@ def score(
     return replace(run, verdict=verdict)
 
 
-def _rows(source: TileSource, inputs: Any, runner: Any, done: TileIds) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+@dataclass
+class Tally:
+    """What a run must have rows of, counted while its tiles are gone through."""
+
+    tiles: int = 0
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def add(self, key: TileKey) -> None:
+        self.tiles += 1
+        self.renamed.update((n, metadata_name(str(n))) for n in key.meta if metadata_name(str(n)) != n)
+
+    def wrong(self, counts: dict[str, int], known: bool) -> str | None:
+        """Where rows and tiles do not agree; of a source that is not known to its end, only if rows are lacking."""
+        if counts["tiles"] == self.tiles or (not known and counts["tiles"] > self.tiles):
+            return None
+        return f"the run has {counts['tiles']} rows for {self.tiles} tiles: it is not complete"
+
+    def remarks(self) -> list[str]:
+        if not self.renamed:
+            return []
+        return [
+            "columns of the plan have the names of results and are kept as metadata: "
+            + ", ".join(f"{name} as {new}" for name, new in sorted(self.renamed.items()))
+        ]
+
+
+def _rows(
+    source: TileSource, inputs: Any, runner: Any, done: TileIds, tally: Tally
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """(pixels, rows): the source's own problems, its tiles, then those that only the reference has."""
     from .engine import problem_row
     from .scorer import unscored
 
-    yield 0, [problem_row(problem) for problem in source.problems if problem.tile not in done]
+    early = source.problems
+    yield 0, [problem_row(problem) for problem in early]
     other = inputs.witness[0]
     seen = TileIds() if other is not source else None
 
     def keys() -> Iterator[TileKey]:
         for key in source:
+            if not source.repeats(key.tile):
+                tally.add(key)
             if seen is not None:
                 seen.add(key.tile)
             if key.tile not in done:
                 yield key
 
     yield from runner.run(keys())
+    late = [problem for problem in source.problems if problem not in early]
+    yield 0, [problem_row(problem) for problem in late]
+    tally.tiles += len(early) + len(late)
     if seen is None:
         return
     for key in other:
-        if key.tile not in seen and key.tile not in done:
+        if key.tile not in seen:
+            tally.add(key)
+            if key.tile in done:
+                continue
             yield 0, unscored([key], "missing", f"{source.name} has no tile {key.tile}, {other.name} has")
 
 

@@ -137,28 +137,32 @@ class Alarms:
         self._watchers = [_Chart(rule) if isinstance(rule, Drift) else _Counter(rule) for rule in rules]
         self.raised = _kept(self.path) if resumed else []
         # after a kill a tile may be scored again whose alarm is on the disk already
-        self._known = {(a["alarm"], json.dumps(a["place"], sort_keys=True)) for a in self.raised}
+        self._known = {_sounded(alarm) for alarm in self.raised}
 
     def replay(self, tables: Iterable[Any]) -> None:
-        """Bring the counters back to where the rows of before left them."""
+        """Bring the counters back to where the rows of before left them, and sound what is not on the disk yet.
+
+        A kill between a part and its alarm, or rules that were not given then, leave rows whose alarm nobody heard.
+        """
         if self._watchers:
             for table in tables:
                 for row in table.to_pylist():
-                    self.watch(row, quiet=True)
+                    self.watch(row)
 
-    def watch(self, row: Mapping[str, Any], *, quiet: bool = False) -> None:
-        """Look at one row; quiet: without a sound."""
+    def watch(self, row: Mapping[str, Any]) -> None:
+        """Look at one row; a tile that was not scored shows nothing."""
+        if row.get("status", "ok") != "ok":
+            return
         for watcher in self._watchers:
             value = row.get(watcher.rule.metric)
             if value is None or value != value:
                 continue
             found = watcher.see(float(value), row)
-            if found is not None and not quiet:
+            if found is not None:
                 self._raise({"alarm": watcher.rule.name, "metric": watcher.rule.metric, **found})
 
     def _raise(self, alarm: dict[str, Any]) -> None:
-        key = (alarm["alarm"], json.dumps(alarm["place"], sort_keys=True))
-        if key in self._known:
+        if (key := _sounded(alarm)) in self._known:
             return
         self._known.add(key)
         with self.path.open("a", encoding="utf-8") as file:
@@ -166,6 +170,11 @@ class Alarms:
             file.flush()
             os.fsync(file.fileno())
         self.raised.append(alarm)
+
+
+def _sounded(alarm: Mapping[str, Any]) -> str:
+    """What sounds once: a rule, with its bound, at a place."""
+    return json.dumps([alarm.get(name) for name in ("alarm", "metric", "below", "above", "place")], sort_keys=True)
 
 
 def _kept(path: Path) -> list[dict[str, Any]]:

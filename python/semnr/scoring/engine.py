@@ -43,11 +43,22 @@ class Engine:
             yield from self._in_parallel(self._jobs(loaded))
 
     def decide(self, keys: Iterable[TileKey]) -> None:
-        """Let the first tile that can be read decide what it decides for the whole run, before any worker does."""
+        """Let the first tile that can be read decide what it decides for the whole run, before any worker does.
+
+        Raises
+        ------
+        BackendUnavailable
+            The backend that was named cannot score this tile.
+        """
         for key in keys:
-            loaded = self.inputs.load(key)
+            loaded = self.inputs.load(key, computed=False)
             if not isinstance(loaded, Problem):
-                self.scorer.begin(loaded["x"] if loaded["x"].ndim == 3 else loaded["x"][None])
+                first = {name: pixels if pixels.ndim == 3 else pixels[None] for name, pixels in loaded.items()}
+                if self.inputs.computes:  # what is denoised later has the shape and dtype of its input
+                    first["x"] = first["noisy"]
+                self.scorer.begin(key.tile, first)
+                if self.upload is None:
+                    self.scorer.rehearse(key, first)
                 return
 
     def _load(self, key: TileKey) -> Any:
@@ -61,15 +72,15 @@ class Engine:
         for item in batches(loaded, most):
             if not isinstance(item, Batch):
                 key, problem = item
-                yield 0, partial(self._placed, unscored([key], problem.status, problem.reason))
+                yield 0, partial(self.placed, unscored([key], problem.status, problem.reason))
                 continue
             x = item.parts["x"]
-            self.scorer.begin(x)
+            self.scorer.begin(item.keys[0].tile, {name: images[0] for name, images in item.parts.items()})
             if x.dtype == self.scorer.dtype:
                 yield x.size, partial(self._score, item.keys, *self._sent(item))
             else:
                 reason = f"tile is {x.dtype}, the run {self.scorer.dtype}"
-                yield 0, partial(self._placed, unscored(item.keys, "wrong_dtype", reason))
+                yield 0, partial(self.placed, unscored(item.keys, "wrong_dtype", reason))
 
     def _sent(self, batch: Batch) -> tuple[dict[str, Any], Any]:
         """The pixels where they are scored, and the event of their arrival there."""
@@ -81,11 +92,11 @@ class Engine:
     def _score(self, keys: list[TileKey], parts: dict[str, Any], arrival: Any) -> Rows:
         with self.stages.stage("compute"):
             if self.upload is None:
-                return self._placed(self.scorer.rows(keys, parts))
+                return self.placed(self.scorer.rows(keys, parts))
             with self.upload.arrived(parts, arrival):
-                return self._placed(self.scorer.rows(keys, parts))
+                return self.placed(self.scorer.rows(keys, parts))
 
-    def _placed(self, rows: Rows) -> Rows:
+    def placed(self, rows: Rows) -> Rows:
         return rows if self.layout is None else [self.layout.complete(row) for row in rows]
 
     def _in_parallel(self, jobs: Iterable[tuple[int, Callable[[], Rows]]]) -> Iterator[tuple[int, Rows]]:

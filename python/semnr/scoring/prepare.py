@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runs.parts import done_tiles
-from ..runs.run import Run
-from ..runs.seen_ids import TileIds
 from ..tiles import open_tiles
 from ..tiles.source import TileSource
 from ..wafers import Wafer
@@ -27,12 +23,64 @@ def count_of(name: str, value: int) -> int:
     return value
 
 
-def metrics_of(metrics: Sequence[str]) -> tuple[str, ...]:
+def metrics_of(metrics: Sequence[str] | None) -> tuple[str, ...]:
+    """As asked for, in one order; None: all of them."""
+    if metrics is None:
+        return METRICS
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     unknown = [m for m in names if m not in METRICS]
     if unknown or not names:
         raise ValueError(f"metrics is {list(names)!r}; accepted: one or more of {', '.join(METRICS)}")
     return tuple(m for m in METRICS if m in names)
+
+
+def dists_of(
+    wanted: tuple[str, ...], weights: Any, everything: bool, before: Any
+) -> tuple[tuple[str, ...], dict[str, Any], str | None]:
+    """(metrics, what is known of DISTS's weights, why DISTS is left out), before any tile is read.
+
+    everything: the metrics are the default, which DISTS without weights of its own is left out of, unless the run that
+    is gone on with (its metrics are `before`) has it.
+
+    Raises
+    ------
+    WeightsUnavailable
+        DISTS is asked for and its weights are not there, or damaged.
+    """
+    from semnr_kernels import WeightsUnavailable
+    from semnr_kernels.dists.weights import default_path, load
+
+    rest = tuple(m for m in wanted if m != "dists")
+    if everything and weights is None and before == list(rest):
+        return rest, {}, "DISTS is left out, as when this run began"
+    try:
+        found = load(weights)
+    except WeightsUnavailable:
+        if not everything or weights is not None or default_path().is_file() or "dists" in (before or ()):
+            raise
+        return (
+            rest,
+            {},
+            (
+                f"DISTS is left out: its weights are not at {default_path()}; to have it: `semnr weights fetch vgg16` "
+                "(528 MB, once), or --dists-weights FILE"
+            ),
+        )
+    return wanted, {"sha256": found.sha256 or _sum_of(found.state), "calibrated": found.calibrated}, None
+
+
+def _sum_of(state: Any) -> str:
+    """Checksum of tensors that are in no file."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        found.update(name.encode())
+        found.update(state[name].contiguous().cpu().float().numpy().data)
+    return found.hexdigest()
+
+
+def ops_of(metrics: Sequence[str]) -> list[str]:
+    """The kernels that the metrics run on."""
+    return ["pixel" if name == "psnr" else name for name in metrics]
 
 
 def scale_of(value: float | None) -> float | None:
@@ -78,6 +126,7 @@ def inputs_of(
             f"reference is missing: {source.name} has {', '.join(source.roles)} only; accepted: reference=SOURCE, "
             "a plan with a `reference` column or a tile stack with a `reference` array; or noisy frames of each site, "
             "`noisy`, `noisy_2` and perhaps `noisy_3`, from which PSNR, transfer and contrast are estimated"
+            + "".join(f" ({remark})" for remark in source.remarks)
         )
     return Inputs((source, candidate), None, input_, second, third)
 
@@ -120,38 +169,3 @@ def can_travel(inputs: Inputs, scheduler: str) -> None:
                 f"{place[0].name} is held in this process; accepted with scheduler={scheduler!r}: sources opened from "
                 "a path or URL that the workers can open too"
             )
-
-
-def whence(source: TileSource, given: Any, folder: Path) -> str:
-    """Where a source lies, as run.json names it: relative to the run, so that both can move together."""
-    if isinstance(given, str | os.PathLike) and "://" not in str(given):
-        try:
-            return Path(os.path.relpath(given, folder)).as_posix()
-        except ValueError:  # another drive
-            return str(Path(given).absolute())
-    return str(given) if isinstance(given, str) else source.name
-
-
-def begin(folder: Path, settings: dict[str, Any], resume: bool) -> tuple[dict[str, Any], TileIds]:
-    """What an earlier run in `folder` says of itself and the ids it scored; refuses to mix settings."""
-    if not (folder / "run.json").exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"out is {folder}, which holds other files; accepted: a new, empty or scored folder")
-        return {}, TileIds()
-    if not resume:
-        raise ValueError(f"out is {folder}, which holds a run already; accepted: another folder, or resume=True")
-    run, done = Run.open(folder), done_tiles(folder)
-    before = run.info["requested"]
-    changed = []
-    for name, value in settings.items():
-        if not _same(before.get(name), value):
-            changed.append(f"{name}: was {before.get(name)!r}, is {value!r}")
-    if changed and done:
-        raise ValueError(f"out is {folder}, a run with other settings ({'; '.join(changed)}); accepted: the same ones")
-    return run.info, done
-
-
-def _same(before: Any, now: Any) -> bool:
-    if isinstance(now, dict) and isinstance(before, dict):
-        return all(before.get(k) == v for k, v in now.items())
-    return bool(before == now)

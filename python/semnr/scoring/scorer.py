@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from semnr_kernels import SemnrError
+from semnr_kernels import BackendUnavailable, SemnrError, WeightsUnavailable, _registry
 from semnr_kernels.fsim import downsampling_factor
 
 from .. import metrics
+from ..columns import metadata_name
 from ..profiles import profile
 from ..tiles.pixels import to_numpy
 from ..tiles.source import TileKey
@@ -40,29 +42,50 @@ class Scorer:
     scale_used: float | None = None
     weights: dict[str, Any] = field(default_factory=dict)
     maps: MapSink | None = None
+    computes: bool = False  # whether the candidate is denoised as it is read
+    decided: dict[str, Any] | None = None  # by the first tile, for the whole run; see `begin`
     dtype: Any = None  # of the run: that of its first tile
     one_network: threading.Lock = field(default_factory=threading.Lock)  # VGG16's feature maps are large
 
-    def begin(self, first: np.ndarray) -> None:
-        """Fix what the first tile (C, H, W), or batch of tiles, decides for the run; later ones change nothing."""
-        if self.dtype is not None:
+    def begin(self, tile: str, first: dict[str, np.ndarray]) -> None:
+        """Fix what the first tile decides for the run; later ones change nothing."""
+        if self.decided is not None:
             return
-        self.dtype = first.dtype
-        if first.dtype.kind == "f" and self.data_range is None:
-            self.dtype = None
-            raise ValueError(
-                f"data_range is missing; it is required for {first.dtype} tiles (for example data_range=1.0)"
-            )
-        if self.fsim_downsample == "auto":  # one factor for all tiles, or they would not compare
-            self.fsim_downsample = downsampling_factor(first.shape[-2], first.shape[-1], "auto")
+        x = first["x"]
+        if x.dtype.kind == "f" and self.data_range is None:
+            raise ValueError(f"data_range is missing; it is required for {x.dtype} tiles (for example data_range=1.0)")
+        factor = self.fsim_downsample
+        if factor == "auto":  # one factor for all tiles, or they would not compare
+            factor = downsampling_factor(x.shape[-2], x.shape[-1], "auto")
+        made = {name: pixels for name, pixels in first.items() if name != "x" or not self.computes}
+        self.go_on(
+            {
+                "tile": tile,
+                "dtype": x.dtype.name,
+                "data_range": self.data_range or float(np.iinfo(x.dtype).max),
+                "fsim_downsample": factor,
+                "pixels": fingerprint(made),
+            }
+        )
+
+    def go_on(self, decided: dict[str, Any]) -> None:
+        """Take over what the first tile of the run decided, in this process or in an earlier one."""
+        self.decided = decided
+        self.dtype = np.dtype(decided["dtype"])
+        self.scale_used = decided["data_range"]
+        self.fsim_downsample = decided["fsim_downsample"]
+
+    def rehearse(self, key: TileKey, first: dict[str, np.ndarray]) -> None:
+        """Score one tile for nothing where a backend was named: one that cannot is known before anything is written."""
+        if _registry.is_named(self.backend):
+            self.rows([key], {name: pixels[None] for name, pixels in first.items()})
 
     def learnt(self) -> dict[str, Any]:
         """What scoring found out, for `learn` in the process that keeps the run."""
-        return {"calibrated": self.calibrated, "scale_used": self.scale_used, "weights": self.weights}
+        return {"calibrated": self.calibrated, "weights": self.weights}
 
     def learn(self, found: dict[str, Any]) -> None:
         self.calibrated = self.calibrated if found["calibrated"] is None else found["calibrated"]
-        self.scale_used = found["scale_used"] or self.scale_used
         self.weights = found["weights"] or self.weights
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,6 +98,8 @@ class Scorer:
         """A row a tile. A tile that cannot be scored gets its reason; the others of its batch are scored."""
         try:
             return self._batch(keys, parts)
+        except (BackendUnavailable, WeightsUnavailable):
+            raise  # of this machine, not of a tile
         except (ValueError, SemnrError) as error:
             if len(keys) == 1:
                 return unscored(keys, "error", str(error))
@@ -91,8 +116,6 @@ class Scorer:
                 columns["dists"] = self._dists(keys, x, y)
             if noisy is not None:
                 columns["psnr_noisy"] = self._profile(noisy, y, ("psnr",), None).psnr
-        else:
-            self.scale_used = self.data_range or float(np.iinfo(self.dtype).max)
         mapped = self.maps is not None and "evidence" in self.maps.names
         found = self.trust.measure(
             {_IMAGES[name]: images for name, images in parts.items()},
@@ -141,7 +164,6 @@ class Scorer:
             dists_resize=self.dists_resize,
             backend=self.backend,
         )
-        self.scale_used = scored.data_range
         return scored
 
     def _dists(self, keys: list[TileKey], x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -158,9 +180,20 @@ class Scorer:
         return values
 
 
+def fingerprint(parts: dict[str, np.ndarray]) -> str:
+    """Tells the pixels of one tile from others; channels of one make no difference."""
+    found = hashlib.sha256()
+    for name in sorted(parts):
+        pixels = np.ascontiguousarray(parts[name])
+        found.update(f"{name} {pixels.dtype} {'x'.join(map(str, pixels.shape[-2:]))} ".encode())
+        found.update(pixels.data)
+    return found.hexdigest()
+
+
 def row_of(key: TileKey) -> dict[str, Any]:
-    """What is known of a tile before its pixels are."""
-    return {**key.meta, "tile": key.tile, "path": key.path, "index": key.index}
+    """What is known of a tile before its pixels are: never under the name of a result."""
+    meta = {metadata_name(str(name)): value for name, value in key.meta.items()}
+    return {**meta, "tile": key.tile, "path": key.path, "index": key.index}
 
 
 def unscored(keys: list[TileKey], status: str, reason: str) -> list[dict[str, Any]]:

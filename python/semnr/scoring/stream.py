@@ -35,6 +35,11 @@ class Inputs:
         return {name: place for name, place in places.items() if place is not None}
 
     @property
+    def computes(self) -> bool:
+        """Whether the candidate's pixels are made as they are read."""
+        return "denoiser" in self.candidate[0].settings()
+
+    @property
     def witness(self) -> tuple[TileSource, str]:
         """What each tile is held against: its tiles without a candidate are missing from the run."""
         return self.reference or self.others["noisy_2"]
@@ -48,10 +53,13 @@ class Inputs:
         pairs = zip(self.named().values(), arguments, strict=True)
         return [(place[0], argument) for place, argument in pairs if place is not None and argument is not None]
 
-    def load(self, key: TileKey) -> Loaded | Problem:
-        """Pixels of every part of one tile, or what is wrong with it."""
+    def load(self, key: TileKey, *, computed: bool = True) -> Loaded | Problem:
+        """Pixels of every part of one tile, or what is wrong with it.
+
+        computed: False leaves out a candidate that is denoised as it is read.
+        """
         source, role = self.candidate
-        parts = {"x": (source, role, key)}
+        parts = {"x": (source, role, key)} if computed or not self.computes else {}
         for name, (other, its_role) in self.others.items():
             its_key = key if other is source else other.find(key.tile)
             if its_key is None:
@@ -64,7 +72,7 @@ class Inputs:
                 loaded[name] = other.read(its_key, its_role)
             except TileError as error:
                 return Problem(key.tile, error.status, f"{its_role}: {error.reason}")
-        return _mismatch(key, loaded) or loaded
+        return (_mismatch(key, loaded) if "x" in loaded else None) or loaded
 
 
 def _mismatch(key: TileKey, loaded: Loaded) -> Problem | None:
@@ -97,23 +105,27 @@ def batches(tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int) -> Iterator[
     size = 0
 
     def stacked() -> Batch:
+        nonlocal size
         parts = {}
         for name in held[0]:
             images = [tile[name] if tile[name].ndim == 3 else tile[name][None] for tile in held]
             alone = len(images) == 1 and images[0].flags.writeable  # torch warns of arrays that it may not write
             parts[name] = images[0][None] if alone else np.stack(images)  # one large tile is not copied
-        return Batch(list(keys), parts)
+        batch = Batch(list(keys), parts)
+        keys.clear()
+        held.clear()
+        size = 0
+        return batch
 
     for key, loaded in tiles:
         if isinstance(loaded, Problem):
+            if any(before.tile == key.tile for before in keys):  # read again: its later row is the one that counts
+                yield stacked()
             yield key, loaded
             continue
         alike = not held or (held[0]["x"].shape, held[0]["x"].dtype) == (loaded["x"].shape, loaded["x"].dtype)
         if held and (not alike or size + loaded["x"].nbytes > batch_bytes):
             yield stacked()
-            keys.clear()
-            held.clear()
-            size = 0
         keys.append(key)
         held.append(loaded)
         size += loaded["x"].nbytes

@@ -45,6 +45,7 @@ def open_tiles(
     array: str | None = None,
     tile: int | None = 512,
     storage_options: Mapping[str, Any] | None = None,
+    first_page: int | None = None,
 ) -> TileSource:
     """Open whatever holds tiles. No pixels are read until `TileSource.read`.
 
@@ -71,6 +72,9 @@ def open_tiles(
         Side of the tiles that a mosaic is cut into, in pixels; edge tiles are smaller. None: planes are not cut.
     storage_options
         URLs only: passed on to fsspec.
+    first_page
+        KLARF only: 0 or 1, from where its page numbers count. None: from 0 where one of them is 0, else from 1; where
+        the file leaves it open, `problems` says so.
 
     Returns
     -------
@@ -88,11 +92,14 @@ def open_tiles(
     from .planes import tile_side
 
     tile_side(tile)
+    if first_page not in (None, 0, 1):
+        raise ValueError(f"first_page is {first_page!r}; accepted: 0, 1 or None")
     if isinstance(source, TileSource):
         return source
     if isinstance(source, str | Path):
-        opened = _open_path(source, None if root is None else Path(root), array, tile, storage_options)
+        opened = _open_path(source, None if root is None else Path(root), array, tile, storage_options, first_page)
         recipe = {"root": root, "array": array, "tile": tile, "storage_options": storage_options}
+        recipe["first_page"] = first_page
         opened._recipe = (source, recipe)
         return opened
     if array is not None:
@@ -113,7 +120,12 @@ def open_tiles(
 
 
 def _open_path(
-    source: str | Path, root: Path | None, array: str | None, tile: int | None, options: Mapping[str, Any] | None
+    source: str | Path,
+    root: Path | None,
+    array: str | None,
+    tile: int | None,
+    options: Mapping[str, Any] | None,
+    first_page: int | None,
 ) -> TileSource:
     text = str(source).removeprefix("file://") if isinstance(source, str) else str(source)
     url = "://" in text
@@ -125,17 +137,19 @@ def _open_path(
     if array is not None:
         raise ValueError(f"array is {array!r}, but {text} is no Zarr; accepted: None")
     if url:
-        return _open_url(text, tile, options)
+        return _open_url(text, tile, options, first_page)
     if not path.exists():
         raise FileNotFoundError(f"source is {text!r}: no such file or folder; accepted: {_ACCEPTED}")
     from .places import Here
 
     if path.is_dir():
         return _open_folder(path, Here(path, root))
-    return _open_file(path, Here(path.parent, root), tile)
+    return _open_file(path, Here(path.parent, root), tile, first_page)
 
 
-def _open_url(url: str, tile: int | None, options: Mapping[str, Any] | None) -> TileSource:
+def _open_url(
+    url: str, tile: int | None, options: Mapping[str, Any] | None, first_page: int | None = None
+) -> TileSource:
     """Plans, KLARF and folders fetch each image while it is read; a single file is fetched whole, once."""
     import tempfile
     import weakref
@@ -155,7 +169,7 @@ def _open_url(url: str, tile: int | None, options: Mapping[str, Any] | None) -> 
     try:
         with place.file(name) as fetched:
             local = fetched.rename(Path(kept.name) / name)
-        opened = _open_file(local, place, tile)
+        opened = _open_file(local, place, tile, first_page)
     except BaseException:
         kept.cleanup()
         raise
@@ -163,12 +177,12 @@ def _open_url(url: str, tile: int | None, options: Mapping[str, Any] | None) -> 
     return opened
 
 
-def _open_file(path: Path, place: Place, tile: int | None) -> TileSource:
+def _open_file(path: Path, place: Place, tile: int | None, first_page: int | None = None) -> TileSource:
     from .klarf import KlarfSource, is_klarf
 
     suffix = path.suffix.lower()
     if is_klarf(path):
-        return KlarfSource(path, place)
+        return KlarfSource(path, place, first_page)
     if suffix in (".csv", ".parquet", ".pq"):
         from .plan import PlanSource, read_columns
 

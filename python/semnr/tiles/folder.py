@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
-from pathlib import PurePosixPath
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -14,15 +13,37 @@ from .decode import IMAGE_SUFFIXES, decode, explained
 from .places import Place
 from .source import ROLES, Problem, TileKey, TileSource
 
-_MAIN = ("image", "denoised", "candidate", "noisy")  # the role folder that names the tiles
+MAIN = ("image", "denoised", "candidate", "noisy")  # the role folder that names the tiles: the first one there
+_SHOWN = 3  # paths that a remark lists
 
 
 def without_suffix(path: str) -> str:
     return posixpath.splitext(path)[0]
 
 
+def role_of(path: str) -> tuple[str | None, str]:
+    """The role whose folder `path` begins with, in any capitals, and the path in it; (None, path) outside of them."""
+    top, slash, rest = path.partition("/")
+    return (top.lower(), rest) if slash and top.lower() in ROLES else (None, path)
+
+
+def main_role(roles: Collection[str]) -> str | None:
+    return next((role for role in MAIN if role in roles), None)
+
+
+def beside(name: str, stray: Sequence[str]) -> tuple[str, ...]:
+    """The remark on images that lie beside the folders of the roles."""
+    if not stray:
+        return ()
+    shown = ", ".join(stray[:_SHOWN]) + (", ..." if len(stray) > _SHOWN else "")
+    return (f"{name} has {len(stray)} image(s) beside the folders of its roles, which were not read: {shown}",)
+
+
 class FolderSource(TileSource):
-    """Tile id: the path relative to the folder (to the role's folder), without its suffix."""
+    """Tile id: the path relative to the folder (to the role's folder), without its suffix.
+
+    Role "image" is the first folder of `MAIN` that is there; where there is none, what lies in no role's folder.
+    """
 
     def __init__(self, place: Place) -> None:
         self.name = place.name
@@ -30,12 +51,22 @@ class FolderSource(TileSource):
         paths = place.images()
         if not paths:
             raise ValueError(f"{place.name} holds no images; accepted: {', '.join(IMAGE_SUFFIXES)}, or a plan.csv")
-        tops = {PurePosixPath(path).parts[0] if "/" in path else "" for path in paths}
-        main = next((role for role in _MAIN if role in tops), None) if tops <= set(ROLES) else None
+        placed = [(path, *role_of(path)) for path in paths]
+        there = {role for _, role, _ in placed if role is not None}
+        main = main_role(there)
+        stray = [path for path, role, _ in placed if role is None]
+        if main is None and not stray:
+            raise ValueError(
+                f"{place.name} has {', '.join(f'{role}/' for role in sorted(there))} only; accepted: one of "
+                f"{', '.join(f'{role}/' for role in MAIN)} beside it, or one of its folders by itself"
+            )
+        self.remarks = () if main is None else beside(place.name, stray)
         by_role: dict[str, dict[str, str]] = {}
         problems = []
-        for path in paths:
-            role, _, rest = path.partition("/") if main is not None else ("image", "", path)
+        for path, folder, rest in placed:
+            role = folder or ("image" if main is None else None)
+            if role is None:
+                continue
             tile = without_suffix(rest)
             known = by_role.setdefault(role, {})
             if tile in known:

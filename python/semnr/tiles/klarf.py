@@ -37,10 +37,10 @@ class KlarfSource(TileSource):
     """Tiles "<wafer>/d000001", and "<wafer>/d000001-2" for a defect's second image. The order is the file's.
 
     An image is a file beside the KLARF file, or one page of a TIFF that all defects share: page n of KLARF 1.x counts
-    from 0 where any defect names page 0, else from 1.
+    from 0 where any defect names page 0, else from 1; `problems` says so where a file leaves that open.
     """
 
-    def __init__(self, path: Path, place: Place) -> None:
+    def __init__(self, path: Path, place: Place, first_page: int | None = None) -> None:
         try:
             klarf = read_klarf(path)
         except KlarfError as error:
@@ -49,9 +49,12 @@ class KlarfSource(TileSource):
         self._sites: list[_Site] = []
         problems = [Problem(path.name, "damaged", text) for text in klarf.problems]
         refs = [ref for wafer in klarf.wafers for defect in wafer.defects for ref in defect.images]
-        self._first_page = 0 if any(ref.page == 0 for ref in refs) else 1
         named = Counter(ref.file for ref in refs)
         self._shared = {file for file, count in named.items() if count > 1}
+        # a fetched file has another name each time it is read
+        self._pages = lru_cache(maxsize=_PAGED)(_pages) if isinstance(place, Here) else _pages
+        self._first_page, doubts = self._counted_from(refs) if first_page is None else (first_page, [])
+        problems += [Problem(path.name, "ambiguous", doubt) for doubt in doubts]
         layouts = [wafer.layout for wafer in klarf.wafers]
         self.layout = layouts[0] if layouts and all(layout == layouts[0] for layout in layouts) else None
         seen: set[str] = set()
@@ -59,8 +62,37 @@ class KlarfSource(TileSource):
             for defect in wafer.defects:
                 problems += self._add(wafer, defect, klarf.lot_id, seen)
         self.problems = tuple(problems)
-        # a fetched file has another name each time it is read
-        self._pages = lru_cache(maxsize=_PAGED)(_pages) if isinstance(place, Here) else _pages
+
+    def _counted_from(self, refs: list[ImageRef]) -> tuple[int, list[str]]:
+        """Whether pages count from 0 or 1, and what leaves that open: no file's first or last page may be named."""
+        pages: dict[str, set[int]] = {}
+        for ref in refs:
+            if ref.file in self._shared and ref.file is not None and ref.page is not None:
+                pages.setdefault(ref.file.replace("\\", "/"), set()).add(ref.page)
+        if any(0 in named for named in pages.values()):
+            return 0, []
+        doubts = []
+        for file, named in pages.items():
+            count = self._page_count(file)
+            if count is not None and max(named) >= count:
+                return 1, []
+            if count is not None:
+                doubts.append(
+                    f"pages {min(named)} to {max(named)} of {count} of {file} are named: they are counted from 1 here, "
+                    "where a tool counts from 0 each image is the one before; accepted: open_tiles(..., "
+                    "first_page=0 or 1)"
+                )
+        return 1, doubts
+
+    def _page_count(self, file: str) -> int | None:
+        """Pages of a TIFF; None where there is none to count."""
+        if not file.lower().endswith(TIFF_SUFFIXES) or self._place.refusal(file) is not None:
+            return None
+        try:
+            with self._place.file(file) as path:
+                return len(self._pages(path))
+        except Exception:
+            return None  # reading its tiles says why
 
     def _add(self, wafer: InspectedWafer, defect: Defect, lot_id: str | None, seen: set[str]) -> Iterator[Problem]:
         name = f"{wafer.wafer_id or 'wafer'}/d{defect.id:06d}"

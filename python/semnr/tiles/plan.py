@@ -42,7 +42,9 @@ def read_columns(path: Path) -> Columns:
 
         try:
             table = pyarrow.parquet.read_table(path, partitioning=None)
-        except pa.ArrowException as error:
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path} cannot be read as a plan: {error}") from error
         names, columns = table.column_names, [column.to_pylist() for column in table.columns]
     else:

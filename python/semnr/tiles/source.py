@@ -40,7 +40,9 @@ class TileSource(abc.ABC):
 
     name: str
     roles: tuple[str, ...] = ("image",)  # of ROLES
-    problems: tuple[Problem, ...] = ()  # found on opening: duplicates, paths refused
+    problems: tuple[Problem, ...] = ()  # found on opening, or by the end of a stream: duplicates, paths refused
+    remarks: tuple[str, ...] = ()  # what a reader of the run should know of the source
+    unjudged: tuple[str, ...] = ()  # what should have been read and was not: a run with any is incomplete
     pixel_nm: float | None = None
     data_range: float | None = None  # where the file says its own (10- or 12-bit data in uint16)
     layout: Wafer | None = None  # of the wafer, where the source knows it
@@ -64,6 +66,17 @@ class TileSource(abc.ABC):
 
     _recipe: tuple[Any, dict[str, Any]] | None = None  # how open_tiles opened it, where that was from a path
 
+    @property
+    def origin(self) -> str | None:
+        """The path or URL that it was opened from; None for what lives in this process."""
+        return None if self._recipe is None else str(self._recipe[0])
+
+    def settings(self) -> dict[str, Any]:
+        """What its pixels depend on beside `origin`, as plain data: a run goes on only where all of it is the same."""
+        usual = {"array": None, "tile": 512}
+        given = {} if self._recipe is None else self._recipe[1]
+        return {name: given[name] for name, value in usual.items() if given.get(name, value) != value}
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A source from a path is pickled as its path: another process opens it anew."""
         return super().__reduce_ex__(protocol) if self._recipe is None else (_reopen, self._recipe)
@@ -75,6 +88,10 @@ class TileSource(abc.ABC):
     def find(self, tile: str) -> TileKey | None:
         """The key of tile id `tile`, for pairing with another source."""
         return self._by_id().get(tile)
+
+    def repeats(self, tile: str) -> bool:
+        """Whether the tile came more than once, because its files changed: its last row is the one that counts."""
+        return False
 
     def _by_id(self) -> dict[str, TileKey]:
         if not hasattr(self, "_index"):

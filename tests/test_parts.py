@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import semnr
-from semnr.runs.parts import ParquetSink, part_files, read_rows
+from semnr.runs.parquet import ParquetSink, part_files, read_rows
 
 RNG = np.random.default_rng(2)
 PAIRS = RNG.integers(0, 255, (9, 16, 16), dtype=np.uint8)

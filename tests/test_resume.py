@@ -177,14 +177,14 @@ def test_the_dtype_of_the_first_tile_holds_for_the_whole_run_also_after_a_kill(t
 
 
 def test_what_was_decided_is_on_the_disk_before_the_first_row(tmp_path, monkeypatch) -> None:
-    from semnr.runs import parts
+    from semnr.runs import parquet
 
     class Stop(Exception): ...
 
     def stop(self, row) -> None:
         raise Stop
 
-    monkeypatch.setattr(parts.ParquetSink, "add", stop)
+    monkeypatch.setattr(parquet.ParquetSink, "add", stop)
     x, y = mixed(tmp_path, [48])
     with pytest.raises(Stop):
         score(iter(x), reference=y, out=tmp_path / "run", **FAST)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import cases
 import semnr
-from semnr.runs import parts as run_parts
+from semnr.runs import parquet as run_parts
 from semnr.scoring import Run, score
 
 FAST = {"metrics": ("psnr", "ssim")}

@@ -146,7 +146,7 @@ def in_thread(*steps) -> threading.Thread:
 @pytest.mark.parametrize("sink", ["in the buffer", "on the disk"])
 def test_a_file_that_grew_after_it_was_read_is_read_again_and_has_one_row(tmp_path, monkeypatch, sink) -> None:
     if sink == "on the disk":
-        monkeypatch.setitem(semnr.runs.parts.ParquetSink.__init__.__kwdefaults__, "rows", 1)
+        monkeypatch.setitem(semnr.runs.parquet.ParquetSink.__init__.__kwdefaults__, "rows", 1)
     folder = written(tmp_path / "lot", "noisy", "reference")
     late = folder / "noisy" / "t1.png"
     whole = late.read_bytes()

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         return _learn(args)
     from ..base.files import write_json
     from ..guarding import DEFAULT_RULES, ON_THE_RUN, guard, load_rules, read_baseline, write_baseline
-    from ..guarding.junit import junit
+    from ..guarding.junit_xml import junit
     from ..scoring import Run
 
     alone = args.baseline is not None or (args.write_baseline is not None and len(args.runs) == 1)

@@ -15,7 +15,7 @@ from ..profiles import Profile, pairing
 from . import evaluate, flowchart
 from .baseline import read_baseline, write_baseline
 from .inputs import measured
-from .junit import junit
+from .junit_xml import junit
 from .rules import DEFAULT_RULES, Bound, Comparison, Condition, Range, Rules, Transfer, as_rules, dump_rules, load_rules
 from .signal import Signal
 from .verdict import Verdict

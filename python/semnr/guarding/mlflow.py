@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..profiles import Profile
-from .junit import junit
+from .junit_xml import junit
 from .verdict import Verdict
 
 __all__ = ["log"]

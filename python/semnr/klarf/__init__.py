@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from .model import Defect, ImageRef, InspectedWafer, Klarf, KlarfError
-from .read1 import read1
-from .read18 import Reader18
+from .reader1 import read1
+from .reader18 import Reader18
 from .write import VERSIONS, write_klarf
 
 __all__ = ["VERSIONS", "Defect", "ImageRef", "InspectedWafer", "Klarf", "KlarfError", "parse_klarf", "read_klarf"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .compare import LineComparison, compare_lines
 from .holes import Hole, measure_holes
+from .line_roughness import Roughness, edge_psd, roughness
 from .lines import LineEdges, find_edges
 from .per_tile import columns
-from .roughness import Roughness, edge_psd, roughness
 
 __all__ = [
     "Hole",

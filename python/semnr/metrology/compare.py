@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .line_roughness import Roughness, edge_psd, roughness
 from .lines import LineEdges, find_edges
-from .roughness import Roughness, edge_psd, roughness
 
 
 @dataclass(frozen=True)

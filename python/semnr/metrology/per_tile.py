@@ -13,8 +13,8 @@ import numpy as np
 
 from .compare import LineComparison, compare_lines
 from .holes import Hole, measure_holes
+from .line_roughness import Roughness, roughness
 from .lines import LineEdges, find_edges
-from .roughness import Roughness, roughness
 
 KINDS = ("lines", "holes")
 _STRAIGHT = 0.75  # least share of a grating's variance that its mean profile holds; a field of holes has about half

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..base.jsonable import plain
-from ..runs.parts import read_rows
+from ..runs.parquet import read_rows
 from . import radar
 from . import statistics as statistics
 from .intervals import grouped, intervals

@@ -171,7 +171,7 @@ def load_run(item: Any) -> RunData:
     """
     import pyarrow as pa
 
-    from ..runs.parts import part_files, parts
+    from ..runs.parquet import part_files, parts
 
     value = getattr(item, "path", item)
     if not isinstance(value, str | Path):

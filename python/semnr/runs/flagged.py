@@ -9,7 +9,7 @@ from typing import Any
 
 from ..klarf import Defect, InspectedWafer, Klarf, write_klarf
 from ..wafers import Wafer
-from .parts import ALARMS, parts
+from .parquet import ALARMS, parts
 
 _NEEDED = ("die_x", "die_y", "x_um", "y_um")
 _SHOWN = ("tile", "status", "lot_id", "wafer_id", "slot", "pixel_nm", *_NEEDED, "wafer_x_um", "wafer_y_um")

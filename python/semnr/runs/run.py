@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .parts import ALARMS, read_rows
+from .parquet import ALARMS, read_rows
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..profiles.rows import IDENTITY, same_pixels
 from ..wafers import Wafer
-from .parts import part_files, parts
+from .parquet import part_files, parts
 
 METRICS: tuple[str, ...] = (
     *("mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention"),

@@ -16,7 +16,7 @@ from ..base.lock import only_writer
 from ..base.progress import Progress
 from ..columns import metadata_name
 from ..runs import summaries as summaries
-from ..runs.parts import ParquetSink, drop_unscored, part_files, parts
+from ..runs.parquet import ParquetSink, drop_unscored, part_files, parts
 from ..runs.run import Run, machine
 from ..runs.seen_ids import TileIds
 from ..tiles import open_tiles

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runs.parts import ALARMS
+from ..runs.parquet import ALARMS
 
 PLACES = {
     "run": (),

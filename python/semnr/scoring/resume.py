@@ -10,7 +10,7 @@ from typing import Any
 
 from ..base import lock
 from ..base.jsonable import plain
-from ..runs.parts import FOLDER, done_tiles
+from ..runs.parquet import FOLDER, done_tiles
 from ..runs.run import Run
 from ..runs.seen_ids import TileIds
 from ..tiles.source import TileSource

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .decode import PILLOW_SUFFIXES, TIFF_SUFFIXES, decode
+from .decoding import PILLOW_SUFFIXES, TIFF_SUFFIXES, decode
 from .pixels import is_tensor
 from .source import ROLES, Problem, TileKey, TileSource, TileWriter
 from .vendor import pixel_size_nm

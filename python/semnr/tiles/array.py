@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .decode import decode
+from .decoding import decode
 from .pixels import ACCEPTED, as_pixels, known_dtype, to_numpy
 from .planes import PlaneSource, default_id
 from .source import Problem, TileKey, TileSource

@@ -9,7 +9,7 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decode import IMAGE_SUFFIXES, decode, explained
+from .decoding import IMAGE_SUFFIXES, decode, explained
 from .places import Place
 from .source import ROLES, Problem, TileKey, TileSource
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..klarf import Defect, ImageRef, InspectedWafer, KlarfError, read_klarf
-from .decode import TIFF_SUFFIXES, decode, explained
+from .decoding import TIFF_SUFFIXES, decode, explained
 from .pixels import as_pixels
 from .places import Here, Place
 from .source import Problem, TileKey, TileSource

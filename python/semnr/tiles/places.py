@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .decode import IMAGE_SUFFIXES, TIFF_SUFFIXES
+from .decoding import IMAGE_SUFFIXES, TIFF_SUFFIXES
 from .vendor import pixel_size_nm
 
 

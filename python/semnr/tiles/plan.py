@@ -16,7 +16,7 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decode import decode, explained
+from .decoding import decode, explained
 from .folder import without_suffix
 from .journal import plain
 from .places import Place

@@ -191,7 +191,7 @@ class TiffSource(PlaneSource):
         return self._coordinates[plane]
 
     def _window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
-        from .decode import explained
+        from .decoding import explained
 
         page = self._planes[plane]
         with explained(tile, self.name):

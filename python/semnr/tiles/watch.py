@@ -11,7 +11,7 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decode import decode, explained
+from .decoding import decode, explained
 from .folder import MAIN, beside, main_role, role_of, without_suffix
 from .places import Here
 from .source import ROLES, Problem, TileKey, TileSource

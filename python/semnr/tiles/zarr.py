@@ -10,7 +10,7 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decode import explained
+from .decoding import explained
 from .journal import read_journal
 from .pixels import ACCEPTED, as_pixels, known_dtype
 from .plan import cell

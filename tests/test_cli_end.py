@@ -98,7 +98,7 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 SLOW_SCORE = """
 import os, sys, time
-from semnr.scoring import _engine, _sink
+from semnr.scoring import engine as _engine; from semnr.runs import parquet as _sink
 from semnr.cli import main
 load, add = _engine.Engine._load, _sink.ParquetSink.add
 def slowly(self, key):

@@ -16,6 +16,7 @@ from ._pixels import ACCEPTED, as_pixels, known_dtype
 from ._plan import cell
 from ._planes import PlaneSource, default_id
 from ._source import ROLES, TileKey, TileSource
+from ._zarr_chunks import never_written
 from ._zarr_direct import direct_reader
 
 # written by our own writer, which stores every chunk: an absent chunk is a tile that was never written
@@ -163,20 +164,12 @@ class ZarrStack(TileSource):
             pixels = None if direct is None else direct(key.index)
             if pixels is None:
                 pixels = np.asarray(array[key.index])
-                # a chunk of zeros is stored; one that is not there reads as zeros
-                if array.attrs.get("absent_chunk") == ABSENT["absent_chunk"] and not pixels.any():
-                    self._raise_if_absent(array, key, role)
+                if never_written(array, (key.index, slice(None), slice(None)), pixels):
+                    raise TileError(key.tile, f"{self.name}: its {role} was never written", "missing")
         height, width = (cell(self._columns.get(f"tile_{side}"), key.index) for side in ("height", "width"))
         if height and width:  # the edge of a mosaic, stored in the corner of a whole chunk
             pixels = np.ascontiguousarray(pixels[: int(height), : int(width)])
         return as_pixels(key.tile, pixels)
-
-    def _raise_if_absent(self, array: Any, key: TileKey, role: str) -> None:
-        from zarr.core.sync import sync
-
-        chunk = (array.store_path / array.metadata.encode_chunk_key((key.index, 0, 0))).path
-        if not sync(array.store.exists(chunk)):
-            raise TileError(key.tile, f"{self.name}: its {role} was never written", "missing")
 
 
 def _journal_columns(where: str, count: int) -> dict[str, np.ndarray | list[Any]]:
@@ -217,7 +210,10 @@ class ZarrPlanes(PlaneSource):
     def _window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
         place = tuple(int(at) for at in np.unravel_index(plane, self._lead)) if self._lead else ()
         with explained(tile, self.name):
-            return as_pixels(tile, np.asarray(self._array[(*place, rows, columns)]))
+            pixels = np.asarray(self._array[(*place, rows, columns)])
+            if never_written(self._array, (*place, rows, columns), pixels):
+                raise TileError(tile, f"{self.name}: none of its chunks was ever written", "missing")
+            return as_pixels(tile, pixels)
 
 
 def _ome(group: Any, multiscale: Mapping[str, Any], name: str, tile: int | None) -> ZarrPlanes:

@@ -21,6 +21,7 @@ import zarr
 from PIL import Image
 
 import cases
+import semnr
 from semnr import TileError, open_tiles
 from semnr.tiles import TileKey, create_tiles, decode, pixel_size_nm
 
@@ -96,6 +97,46 @@ def test_a_stack_array_holds_one_tile_an_index(dtype):
     source = open_tiles(whole)
     assert [key.tile for key in source][-1] == "t000004"
     assert_stack(source, whole)
+
+
+@pytest.mark.parametrize(
+    ("side", "tile", "sides"),
+    [
+        (512, 512, [512]),
+        (513, 512, [513]),
+        (522, 512, [522]),
+        (607, 512, [607]),
+        (608, 512, [512, 96]),
+        (1032, 512, [512, 520]),
+        (500, 512, [500]),
+        (5, 512, [5]),
+        (266, 256, [266]),
+        (267, 256, [256, 11]),
+        (193, 192, [193]),
+        (192, 191, [191, 1]),
+        (130, 64, [64, 64, 2]),  # small tiles are cut as they are asked for
+    ],
+)
+def test_a_rest_that_no_metric_takes_belongs_to_its_neighbour(side, tile, sides):
+    for whole in (mosaic(side, 20), mosaic(20, side).T):
+        source = open_tiles(whole, tile=tile)
+        keys = list(source)
+        assert [source.read(key).shape[0] for key in keys] == sides
+        np.testing.assert_array_equal(np.concatenate([source.read(key) for key in keys]), whole)
+        assert [source.find(key.tile) for key in keys] == keys
+    across = open_tiles(mosaic(20, side), tile=tile)
+    assert [across.read(key).shape[1] for key in across] == sides
+    assert [key.meta["col_px"] for key in across] == [tile * i for i in range(len(sides))]
+
+
+def test_what_is_left_at_the_edge_is_wide_enough_for_every_metric(tmp_path):
+    whole = mosaic(520, 608, "uint8")
+    tifffile.imwrite(tmp_path / "x.tif", whole)
+    tifffile.imwrite(tmp_path / "y.tif", whole // 2)
+    metrics = ("psnr", "ssim", "fsim", "cnr")
+    run = semnr.score(tmp_path / "x.tif", reference=tmp_path / "y.tif", out=tmp_path / "run", metrics=metrics)
+    assert run.counts == {"tiles": 2, "ok": 2}
+    assert run.summary["fsim"]["n"] == 2
 
 
 def test_tile_none_leaves_a_mosaic_whole():

@@ -74,6 +74,8 @@ def denoise_source(
         inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
     total = length_of(source)
     fixed: dict[str, Any] = {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
+    if isinstance(source, PlaneSource) and total:  # tiles of a mosaic differ: the largest sets the form of a stack
+        fixed["shape"] = source.largest()
     writer = create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed)
     with keeping(out, lambda: len(writer) > 0), writer:
         _record(out, summary)  # what a resumed run must ask for again
@@ -224,15 +226,11 @@ class Work:
     def _from_mosaic(self, key: TileKey) -> np.ndarray:
         source, plan = self.source, self.plan or self.asked.plan(list)
         assert isinstance(source, PlaneSource)  # by _is_cut
-        assert source._tile is not None
-        plane = int(np.searchsorted(source._starts, key.index, side="right")) - 1
-        height, width = source._sizes()[plane]
-        row, column = divmod(key.index - int(source._starts[plane]), source._grids[plane][1])
-        top, left = row * source._tile, column * source._tile
-        tile = Tile(top, min(top + source._tile, height), left, min(left + source._tile, width))
+        at, rows, columns = source.place(key)
+        tile = Tile(rows.start, rows.stop, columns.start, columns.stop)
         return plan.runner.tile(
-            lambda rows, columns: source._window(key.tile, plane, rows, columns),
-            (height, width),
+            lambda rows, columns: source._window(key.tile, at, rows, columns),
+            source._sizes()[at],
             tile,
             f"tile {key.tile} or its halo",
         )

@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import cases
@@ -358,6 +360,15 @@ def test_columns_of_a_plan_never_have_the_names_of_results(tmp_path) -> None:
     assert "fsim as plan_fsim" in " ".join(run.remarks)
     assert np.isnan(run.profile().fsim).all()
     assert np.isnan(run.profile().column("feature_contrast")).all()
+
+
+@given(st.sets(st.sampled_from(["fsim", "FSIM", "plan_fsim", "plan_plan_fsim", "Plan_fsim", "a", "plan_a", "tile_se"])))
+def test_no_two_columns_of_a_plan_get_one_name_and_none_that_of_a_result(names) -> None:
+    from semnr._columns import ROW, is_result, metadata_name
+
+    kept = [metadata_name(name) for name in names]
+    assert len(set(kept)) == len(kept)
+    assert not any(is_result(name) or name in ROW for name in kept)
 
 
 def test_a_tile_that_was_not_scored_enters_no_figure(tmp_path) -> None:

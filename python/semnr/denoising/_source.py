@@ -44,7 +44,8 @@ def denoise_source(
     """See `semnr.denoise`."""
     from semnr.denoising._lazy import DenoisedSource, opened
     from semnr.scoring import score as run_scores
-    from semnr.scoring._prepare import inputs_of, metrics_of
+    from semnr.scoring._prepare import inputs_of, ready
+    from semnr.scoring._resume import may_write, metrics_before
 
     started = time.monotonic()
     source = opened(src, root, side, frames)
@@ -69,9 +70,12 @@ def denoise_source(
     if resume:
         _same(out, summary)
     if score is not None:  # mistakes show before anything is written over
-        metrics_of(score.get("metrics"))
         lazily = DenoisedSource(source, work, keys, asked.model.name)
-        inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
+        inputs = inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
+        scores = Path(score["out"])
+        may_write(scores, resume)
+        weights, backend, device = (score.get(name) for name in ("dists_weights", "backend", "device"))
+        ready(inputs, score.get("metrics"), weights, backend, device or "cpu", metrics_before(scores))
     total = length_of(source)
     fixed: dict[str, Any] = {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
     if isinstance(source, PlaneSource) and total:  # tiles of a mosaic differ: the largest sets the form of a stack

@@ -22,7 +22,7 @@ from . import _summaries as summaries
 from ._ids import TileIds
 from ._maps import MapSink, maps_of
 from ._prepare import METRICS
-from ._resume import begin, identity, may_write, metrics_before, same_first_tile
+from ._resume import begin, identity, may_write, metrics_before, same_first_tile, set_aside_verdict
 from ._run import Run, machine
 from ._sink import ParquetSink, drop_unscored, part_files, parts
 
@@ -149,7 +149,7 @@ def score(
     OSError
         The disk is full or read-only: rows already written are kept.
     """
-    wanted = prepare.metrics_of(metrics)
+    prepare.metrics_of(metrics)
     prepare.count_of("dists_every", dists_every)
     prepare.count_of("workers", workers)
     budget = prepare.bytes_of(memory_budget)
@@ -158,7 +158,7 @@ def score(
     scale = prepare.scale_of(data_range) or source.data_range
     layout = prepare.layout_of(wafer, source)
 
-    from semnr_kernels._registry import check_named, recording
+    from semnr_kernels._registry import recording
 
     from ._alarms import Alarms, read_alarms
     from ._cluster import Cluster, Spec, cluster, workers_of
@@ -180,13 +180,7 @@ def score(
         raise ValueError(f"device is {device!r} with scheduler={scheduler!r}; accepted: 'cpu' with a scheduler")
     folder = Path(out)
     may_write(folder, resume)
-    dists: dict[str, Any] = {}
-    remarks: list[str] = []
-    if inputs.reference is not None and "dists" in wanted:
-        wanted, dists, left_out = prepare.dists_of(wanted, dists_weights, metrics is None, metrics_before(folder))
-        remarks += [left_out] if left_out else []
-    computed = prepare.ops_of(wanted) if inputs.reference is not None else []
-    check_named(backend, computed, "cpu" if target is None else target.type)
+    wanted, dists, remarks = prepare.ready(inputs, metrics, dists_weights, backend, device, metrics_before(folder))
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend, trust)
     scorer.pixel_nm, scorer.computes = source.pixel_nm, inputs.computes
     upload = None if target is None else Upload(target)
@@ -291,6 +285,8 @@ def score(
                 "sample": None if dists_every == 1 else info["summary"].get("dists", {}).get("n", 0),
             }
         write_json(folder / "run.json", info)
+        if before.info and counts != before.info.get("counts"):
+            set_aside_verdict(folder)
     run = Run(folder, info)
     if rules is None:
         return run

@@ -121,7 +121,8 @@ def _similarities(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) 
     near_x, near_y = mean(x).detach(), mean(y).detach()
     dx, dy = x - near_x[:, :, None, None], y - near_y[:, :, None, None]
     means = (near_x, near_y, mean(dx), mean(dy), mean(dx * dx), mean(dy * dy), mean(dx * dy))
-    from_x, from_y, mx, my, xx, yy, xy = torch.stack(torch.broadcast_tensors(*means)).double()  # at once: on a device each is a launch
+    # widened at once: on a device each is a launch
+    from_x, from_y, mx, my, xx, yy, xy = torch.stack(torch.broadcast_tensors(*means)).double()
     var_x, var_y, covariance = xx - mx * mx, yy - my * my, xy - mx * my
     mean_x, mean_y = from_x + mx, from_y + my
     luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)

@@ -472,3 +472,63 @@ def test_dists_without_weights_is_left_out_of_the_default_metrics_and_the_run_sa
         with pytest.raises(semnr.WeightsUnavailable):
             score(plan, out=tmp_path / "asked", tests=False, **more)
     assert not (tmp_path / "asked").exists()
+
+
+def test_a_tile_larger_than_its_share_of_the_budget_is_one_row(tmp_path) -> None:
+    small = np.zeros((64, 64), np.uint8)
+    large = np.zeros((2048, 2048), np.uint8)  # with its reference 8 MiB
+    for role in ("noisy", "reference"):
+        (tmp_path / role).mkdir()
+        for name, pixels in (("a", small), ("b", large), ("c", small)):
+            np.save(tmp_path / role / f"{name}.npy", pixels)
+    run = score(tmp_path, out=tmp_path / "run", metrics=("psnr",), tests=False, memory_budget="16MiB")
+    rows = {row["tile"]: row for row in rows_of(run)}
+    assert [rows[name]["status"] for name in "abc"] == ["ok", "unreadable", "ok"]
+    assert "memory_budget" in rows["b"]["reason"]
+    again = score(tmp_path, out=tmp_path / "more", metrics=("psnr",), tests=False, memory_budget="128MiB")
+    assert again.counts == {"tiles": 3, "ok": 3}
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        (MemoryError(), "read"),
+        (MemoryError("Unable to allocate 9.3 GiB"), "read"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "score"),
+        (MemoryError(), "score"),
+        (OverflowError("int too large to convert to float"), "score"),
+        (KeyError("whatever a source is made of"), "read"),
+    ],
+)
+def test_a_fault_of_one_tile_is_one_row_and_the_others_are_scored(tmp_path, monkeypatch, fault, where) -> None:
+    from semnr.scoring import _scorer
+    from semnr.tiles._plan import PlanSource
+
+    plan = wafer(tmp_path / "in")
+    read, profile = PlanSource.read, _scorer.profile
+
+    def bad_read(self, key, role="image"):
+        if key.tile == "t2" and role == "reference":
+            raise fault
+        return read(self, key, role)
+
+    def bad_profile(x, y, **options):
+        if any((image == marked).all() for image in np.asarray(x)[:, 0]):
+            raise fault
+        return profile(x, y, **options)
+
+    marked = np.asarray(Image.open(tmp_path / "in" / "denoised" / "2.png"))
+    monkeypatch.setattr(PlanSource, "read", bad_read) if where == "read" else monkeypatch.setattr(
+        _scorer, "profile", bad_profile
+    )
+    rows = rows_of(score(plan, out=tmp_path / "out", **FAST))
+    assert [row["status"] for row in rows] == [
+        "ok",
+        "ok",
+        "unreadable" if where == "read" else "error",
+        "ok",
+        "ok",
+        "ok",
+    ]
+    assert type(fault).__name__ in rows[2]["reason"]
+    assert ("memory" in rows[2]["reason"]) == isinstance(fault, MemoryError | RuntimeError)

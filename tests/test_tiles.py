@@ -627,6 +627,85 @@ def test_zarr_of_other_dtypes_and_missing_zarr_are_refused(tmp_path):
         open_tiles(tmp_path / "none.zarr")
 
 
+def spoilt_zarr(folder, edit) -> Path:
+    """An OME-Zarr of one level, its metadata as `edit` leaves them."""
+    axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "yx"]
+    scale = [{"type": "scale", "scale": [2.5, 2.5]}]
+    meta = {"ome": {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}}
+    meta["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"] = scale
+    group = zarr.open_group(folder / "x.zarr", mode="w")
+    group.create_array("0", shape=(8, 8), chunks=(8, 8), dtype="u1")[:] = 7
+    edit(meta["ome"]["multiscales"][0])
+    group.attrs.update(meta)
+    return folder / "x.zarr"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda m: m.update(axes=5),
+        lambda m: m.update(axes=[3, 4]),
+        lambda m: m.update(datasets={}),
+        lambda m: m["datasets"][0].update(path="1"),
+        lambda m: m["datasets"][0].update(path=""),
+        lambda m: m["datasets"][0].update(coordinateTransformations=7),
+        lambda m: m["datasets"][0].update(coordinateTransformations=[{"type": "scale", "scale": ["a", "b"]}]),
+    ],
+)
+def test_damaged_ome_zarr_metadata_are_refused_by_the_name_of_the_zarr(tmp_path, edit):
+    with pytest.raises(ValueError, match=r"x\.zarr"):
+        open_tiles(spoilt_zarr(tmp_path, edit))
+
+
+@pytest.mark.parametrize("text", ["5", "{", "[]", '{"zarr_format": 3}', '{"zarr_format": 3, "node_type": "array"}'])
+def test_a_damaged_zarr_json_is_refused_by_its_place(tmp_path, text):
+    (tmp_path / "x.zarr").mkdir()
+    (tmp_path / "x.zarr" / "zarr.json").write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=r"x\.zarr"):
+        open_tiles(tmp_path / "x.zarr")
+
+
+def test_a_negative_or_endless_ome_scale_is_no_pixel_size(tmp_path):
+    for scale in (-3.0, 0.0, "nan"):
+
+        def edit(multiscale, scale=scale):
+            multiscale["datasets"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [scale, scale]}]
+
+        if scale == "nan":
+            with pytest.raises(ValueError, match=r"x\.zarr"):
+                open_tiles(spoilt_zarr(tmp_path, edit))
+        else:
+            assert open_tiles(spoilt_zarr(tmp_path, edit)).pixel_nm is None
+
+
+def test_plates_and_collections_of_ome_images_say_which_one_to_open(tmp_path):
+    zarr.open_group(tmp_path / "plate.zarr", mode="w").attrs["ome"] = {"plate": {"wells": [{"path": "A/1"}]}}
+    with pytest.raises(ValueError, match=r"plate of OME images.*plate\.zarr/A/1/0"):
+        open_tiles(tmp_path / "plate.zarr")
+    zarr.open_group(tmp_path / "many.zarr", mode="w").attrs["bioformats2raw.layout"] = 3
+    with pytest.raises(ValueError, match=r"many\.zarr/0"):
+        open_tiles(tmp_path / "many.zarr")
+
+
+def test_a_tile_whose_memory_exceeds_its_share_of_the_budget_is_refused_unread(tmp_path):
+    """A chunk of 100,000 x 100,000 pixels is a few bytes of metadata."""
+    from semnr.tiles._limits import at_most
+
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    group.create_array("image", shape=(1, 100_000, 100_000), chunks=(1, 100_000, 100_000), dtype="u1")
+    np.save(tmp_path / "a.npy", stack()[0])
+    tifffile.imwrite(tmp_path / "a.tif", stack()[0], compression="zlib")
+    Image.fromarray(stack()[0]).save(tmp_path / "a.png")
+    source = open_tiles(tmp_path / "x.zarr")
+    with at_most(1 << 20), pytest.raises(TileError, match=r"10000000000 bytes.*memory_budget"):
+        source.read(next(iter(source)))
+    for name in ("a.npy", "a.tif", "a.png"):
+        with at_most(stack()[0].nbytes - 1), pytest.raises(TileError, match=rf"{name}.*memory_budget"):
+            decode(tmp_path / name)
+        with at_most(stack()[0].nbytes):
+            decode(tmp_path / name)
+
+
 def test_zarr_by_url_is_read():
     pytest.importorskip("fsspec")
     whole = stack()

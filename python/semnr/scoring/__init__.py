@@ -125,7 +125,8 @@ def score(
         None: this process. "local:N": N processes on this machine. "tcp://host:8786": an existing
         dask.distributed scheduler, whose workers can open the same sources. This process alone writes.
     memory_budget
-        Bytes, or "2GiB": bounds the tiles held at once, in each process.
+        Bytes, or "2GiB": bounds the tiles held at once, in each process. A tile that takes more than an eighth of it
+        (and more than 1 MiB), reference and noisy input included, is a row with the reason; the others are scored.
     device
         "cpu", "cuda", "cuda:N" or "auto": where tiles are scored. Batches travel to a GPU through pinned buffers on
         a stream of their own. *Never ran on a GPU.*

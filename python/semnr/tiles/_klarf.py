@@ -158,7 +158,9 @@ class KlarfSource(TileSource):
 def _pages(path: Path) -> list[Any]:
     import tifffile
 
-    from ._tiff import TiffPlane, main_pages
+    from ._pages import checked_chain, main_pages
+    from ._tiff import TiffPlane
 
     with tifffile.TiffFile(path, _multifile=False) as file:
+        checked_chain(file)
         return [TiffPlane(path, page) for page in main_pages(file)]

@@ -797,11 +797,65 @@ def test_a_parquet_plan_is_read_like_csv(tmp_path):
         open_tiles(tmp_path / "bad.parquet")
 
 
+def test_one_image_with_several_partners_is_a_tile_for_each(tmp_path):
+    for name in ("n", "r", "c1", "c2"):
+        Image.fromarray(stack(1, dtype="uint8", seed=ord(name[-1]))[0]).save(tmp_path / f"{name}.png")
+    text = "path,candidate,reference\nn.png,c1.png,r.png\nn.png,c2.png,r.png\nn.png,c1.png,r.png\nn.png,c1.png,c2.png\n"
+    plan = write_plan(tmp_path, text)
+    source = open_tiles(plan)
+    assert [key.tile for key in source] == ["n", "n#2", "n#3"]
+    assert [(p.tile, p.reason) for p in source.problems] == [("n", "row 3 repeats path n.png of row 1")]
+    run = semnr.score(plan, out=tmp_path / "run", metrics=("psnr",))
+    rows = {row["tile"]: row["psnr"] for row in run.table().to_pylist() if row["status"] == "ok"}
+    read = {name: decode(tmp_path / f"{name}.png") for name in ("r", "c1", "c2")}
+    pairs = {"n": ("c1", "r"), "n#2": ("c2", "r"), "n#3": ("c1", "c2")}
+    assert rows == {tile: pytest.approx(semnr.psnr(read[x], read[y])) for tile, (x, y) in pairs.items()}
+
+
+def test_many_rows_of_one_file_are_the_tiles_that_they_name(tmp_path):
+    Image.fromarray(stack(1, dtype="uint8")[0]).save(tmp_path / "a.png")
+    source = open_tiles(write_plan(tmp_path, "path,tile\n" + "".join(f"a.png,t{i}\n" for i in range(1000))))
+    assert len(source) == 1000
+    assert source.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "said"), [("255,1023,255", "255 in 2 rows, 1023 in 1 rows"), ("255,,255", "nothing in 1")]
+)
+def test_a_plan_whose_rows_name_several_data_ranges_is_refused_until_one_is_given(tmp_path, column, said):
+    for i in range(3):
+        Image.fromarray(stack(1, dtype="uint8", seed=i)[0]).save(tmp_path / f"{i}.png")
+    rows = "".join(f"{i}.png,{i}.png,{value}\n" for i, value in enumerate(column.split(",")))
+    plan = write_plan(tmp_path, "path,reference,data_range\n" + rows)
+    with pytest.raises(ValueError, match=f"differs by tile .*{said}.*accepted: one value"):
+        semnr.score(plan, out=tmp_path / "run", metrics=("psnr",))
+    with pytest.raises(ValueError, match="differs by tile"):
+        semnr.denoise(plan, tmp_path / "clean", model="gaussian", sigma=1.0)
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "clean").exists()
+    run = semnr.score(plan, out=tmp_path / "run", metrics=("psnr",), data_range=1023)
+    assert run.info["settings"]["data_range"] == 1023
+    assert run.counts["ok"] == 3
+
+
+def test_sources_of_several_data_ranges_are_refused_and_one_of_either_is_taken(tmp_path):
+    images = stack(2, dtype="uint16", seed=1) // 64
+    for name, data_range in (("ten", 1023), ("twelve", 4095), ("silent", None)):
+        with create_tiles(tmp_path / f"{name}.zarr", data_range=data_range) as out:
+            for i, image in enumerate(images):
+                out.write(TileKey(f"t{i}", i), image + i)
+    with pytest.raises(ValueError, match=r"1023 of ten\.zarr, 4095 of twelve\.zarr"):
+        semnr.score(tmp_path / "ten.zarr", reference=tmp_path / "twelve.zarr", out=tmp_path / "a", metrics=("psnr",))
+    run = semnr.score(tmp_path / "silent.zarr", reference=tmp_path / "ten.zarr", out=tmp_path / "b", metrics=("psnr",))
+    assert run.info["settings"]["data_range"] == 1023
+
+
 def test_repeated_and_empty_rows_of_a_plan_are_problems_and_the_first_is_kept(tmp_path):
-    text = "path,tile\na.png,x\nb.png,x\n./a.png,y\n,z\nb.png,w\n"
+    text = "path,tile\na.png,x\nb.png,x\n./a.png,y\n,z\nb.png,\n./b.png,\n"
     source = open_tiles(write_plan(tmp_path, text))
-    assert [(key.tile, key.path) for key in source] == [("x", "a.png"), ("w", "b.png")]
-    assert [(p.tile, p.status) for p in source.problems] == [("x", "duplicate"), ("y", "duplicate"), ("z", "missing")]
+    assert [(key.tile, key.path) for key in source] == [("x", "a.png"), ("y", "./a.png"), ("b", "b.png")]
+    assert [(p.tile, p.status) for p in source.problems] == [("x", "duplicate"), ("z", "missing"), ("b", "duplicate")]
+    assert "row 6 repeats path b.png of row 5" in source.problems[2].reason
     assert "row 2 repeats tile x of row 1" in source.problems[0].reason
 
 

@@ -23,7 +23,7 @@ from semnr.denoising._run import Denoised
 from semnr.denoising._tiled import Tile, cut
 from semnr.tiles import Problem, TileKey, TileSource, TileWriter, create_tiles
 from semnr.tiles._planes import PlaneSource
-from semnr.tiles._source import length_of
+from semnr.tiles._source import length_of, one_range
 from semnr_kernels._errors import TileError
 
 
@@ -159,8 +159,8 @@ def input_role(source: TileSource) -> str:
 
 def planned(source: TileSource, asked: Request) -> tuple[Request, Plan | None, Iterable[TileKey]]:
     """(request, plan, keys): what is estimated once for the whole source; without a plan each tile has its own."""
-    if asked.data_range is None and source.data_range is not None:
-        asked = dataclasses.replace(asked, data_range=float(source.data_range))
+    if asked.data_range is None:
+        asked = dataclasses.replace(asked, data_range=one_range([source]))
     if asked.noise == "image" and _is_cut(source):
         raise ValueError(
             f"noise is 'image', but {source.name} is a mosaic that is cut into tiles; accepted: 'run' or a NoiseModel"

@@ -16,7 +16,7 @@ from .._files import keeping, write_json
 from .._lock import only_writer
 from .._progress import Progress
 from ..tiles import open_tiles
-from ..tiles._source import TileKey, TileSource, length_of
+from ..tiles._source import TileKey, TileSource, length_of, one_range
 from . import _prepare as prepare
 from . import _summaries as summaries
 from ._ids import TileIds
@@ -88,7 +88,8 @@ def score(
         Of "psnr", "ssim", "fsim", "dists", "cnr". None: all, but DISTS only where its weights are in the cache; where
         they are not, `Run.remarks` says how to have it.
     data_range
-        Width of the intensity scale; required for floating tiles, the source's or the dtype's otherwise.
+        Width of the intensity scale of the whole run; required for floating tiles, the sources' or the dtype's
+        otherwise. Sources or rows of a plan that name several are refused without it.
     fsim_downsample
         "auto": the factor of the first tile, kept for the whole run, since factors do not compare.
     dists_every
@@ -156,7 +157,7 @@ def score(
     budget = prepare.bytes_of(memory_budget)
     source = open_tiles(src, root=root)
     inputs = prepare.inputs_of(source, reference, noisy, root, noisy_2, noisy_3)
-    scale = prepare.scale_of(data_range) or source.data_range
+    scale = prepare.scale_of(data_range) or one_range(inputs.sources())
     layout = prepare.layout_of(wafer, source)
 
     from semnr_kernels._registry import recording
@@ -259,7 +260,7 @@ def score(
         sink.flush()
         if scorer.maps is not None:
             scorer.maps.trim(summaries.last_index(folder) + 1)
-        sources = list({id(place[0]): place[0] for place in (inputs.candidate, *inputs.others.values())}.values())
+        sources = inputs.sources()
         counts, alike = summaries.counts(folder), summaries.identical(folder)
         wrong = tally.wrong(counts, total is not None)
         info.update(
@@ -272,7 +273,10 @@ def score(
                 *(remark for place in sources for remark in place.remarks),
                 *(*remarks, *tally.remarks(), *summaries.remarks(alike, counts["ok"]), *([wrong] if wrong else [])),
             ],
-            unjudged=[what for place in sources for what in place.unjudged],
+            unjudged=[
+                *(what for place in sources for what in place.unjudged),
+                *watch.unjudged(sink.schema.arrow().names),
+            ],
             problems=summaries.problems(folder),
             summary=summaries.summary(folder, scorer.scale_used),
             alarms=len(watch.raised),

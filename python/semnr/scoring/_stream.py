@@ -46,6 +46,11 @@ class Inputs:
         """What each tile is held against: its tiles without a candidate are missing from the run."""
         return self.reference or self.others["noisy_2"]
 
+    def sources(self) -> list[TileSource]:
+        """Each source once."""
+        places = (self.candidate, *self.others.values())
+        return list({id(source): source for source, _ in places}.values())
+
     def named(self) -> dict[str, tuple[TileSource, str] | None]:
         """The places by the argument of `score` that gives each."""
         return {name: getattr(self, name) for name in ("reference", "noisy", "noisy_2", "noisy_3")}

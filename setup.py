@@ -128,7 +128,8 @@ class BuildOrExplain(build_ext):
             raise Broken(f"{part.source}: {error}") from error
         seconds = round(time.perf_counter() - begun, 2)
         made_of = digest(part.arguments, sources(listed))
-        record.write_text(json.dumps({"source": part.source, "seconds": seconds, "made_of": made_of}))
+        kept_as = {"source": part.source, "folder": part.folder, "seconds": seconds, "made_of": made_of}
+        record.write_text(json.dumps(kept_as))
         return target
 
     def _compiler(self, part: Part) -> list[str]:

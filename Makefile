@@ -1,11 +1,13 @@
 # The everyday commands. `make help` lists them.
-.PHONY: help install build test lint format sanitize triton demo bench soak fuzz clean
+.PHONY: help install build build-times test lint format sanitize triton demo bench soak fuzz clean
 help:            ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 install:         ## editable install with everything that development needs
 	pip install -e '.[dev]'
 build:           ## compile csrc in place
-	python setup.py build_ext --inplace
+	python setup.py -q build_ext --inplace
+build-times:     ## compile csrc from nothing, away from it; seconds of each object and of all
+	python benchmarks/build_times.py
 test:            ## the test suite
 	pytest
 lint:            ## what pre-commit and CI check

@@ -1,13 +1,16 @@
-"""Builds csrc: one CPU module per instruction set and, where an nvcc is found, one of CUDA kernels; no torch headers.
+"""Builds csrc: one CPU module per instruction set and, where SEMNR_CUDA=1 asks, one of CUDA kernels; no torch headers.
 
-An install without a C++ compiler still works: the reference backend does the job, slower, and
-`semnr doctor` says what is missing. SEMNR_SANITIZE=1 builds with AddressSanitizer and
-UndefinedBehaviorSanitizer. SEMNR_CUDA=0 leaves the CUDA kernels out, SEMNR_CUDA=1 insists on them.
+Objects are compiled as many at a time as there are cores (`build_ext --parallel N`: N), and kept in build/ with what
+they were made from: a second build compiles what has changed. An install without a C++ compiler still works: the
+reference backend does the job, slower, and `semnr doctor` says what is missing. A compiler that fails costs the modules
+that need what it failed on. SEMNR_CUDA=1 compiles the CUDA kernels and insists on them: nvcc takes minutes, so having
+one on the PATH asks for nothing. SEMNR_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer.
 """
 
 from __future__ import annotations
 
-import copy
+import hashlib
+import json
 import os
 import platform
 import re
@@ -15,64 +18,214 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 try:
-    from pybind11.setup_helpers import Pybind11Extension, build_ext
+    import pybind11
 except ImportError:  # an sdist inspected without build isolation
-    Pybind11Extension = None
-    from setuptools.command.build_ext import build_ext
+    pybind11 = None  # type: ignore[assignment]
 
 CSRC = Path("csrc")
 MSVC = sys.platform == "win32"
 CUDA = "semnr_kernels._cuda_kernels"
 CHIPS = (80, 90, 100)  # of the CUDA kernels; later ones run them from the last one's PTX
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """One object: a source, and the folder and arguments that it shares with its like."""
+
+    source: str
+    folder: str
+    arguments: tuple[str, ...]
+
+
+class Module(Extension):
+    """An extension module of parts, some of which others have too."""
+
+    def __init__(self, name: str, parts: list[Part], link: Iterable[str]) -> None:
+        depends = sorted(str(p) for p in CSRC.rglob("*") if p.suffix in (".hpp", ".cuh", ".cpp", ".cu"))
+        super().__init__(name, [part.source for part in parts], depends=depends, language="c++")
+        self.parts, self.link = parts, list(link)
+
+
+class Broken(Exception):
+    """An object was not made; the message names its source and holds what the compiler said."""
 
 
 class BuildOrExplain(build_ext):
-    """Compile what can be compiled; a failure costs speed, not the install."""
+    """Compile what can be compiled, on all cores; a failure costs speed, not the install."""
 
-    def run(self) -> None:
-        try:
-            super().run()
-        except Exception as error:  # whatever a missing or broken compiler raises
-            self._explain(error)
-            self.extensions = []
+    def build_extensions(self) -> None:
+        made = self._objects(self.extensions)
+        lost: dict[str, list[str]] = {}  # the reason: the modules
+        for module in list(self.extensions):
+            try:
+                self._link(module, [made[part] for part in module.parts])
+            except Exception as error:  # whatever a missing or broken compiler raises
+                lost.setdefault(str(error), []).append(module.name)
+                self.extensions = [other for other in self.extensions if other is not module]
+        for reason, names in lost.items():
+            explain(names, reason)
 
-    def build_extension(self, ext) -> None:  # type: ignore[no-untyped-def]
-        # The modules share sources, not objects: each instruction set has its own object folder (and its own
-        # copy of the command, so that `build --parallel` may build them side by side).
-        one = copy.copy(self)
-        kind = "sanitized" if os.environ.get("SEMNR_SANITIZE") else "plain"
-        one.build_temp = str(Path(self.build_temp) / ext.name / kind)
+    def _objects(self, modules: list[Module]) -> dict[Part, Path | Exception]:
+        """Every module's objects, or why there is none. A part that all its modules do without is not tried."""
+        users: dict[Part, list[Module]] = {}
+        for module in modules:
+            for part in module.parts:
+                users.setdefault(part, []).append(module)
+        broken: set[str] = set()
+
+        def make(part: Part) -> Path | Exception:
+            if all(module.name in broken for module in users[part]):
+                return Broken(f"{part.source}: not tried")
+            try:
+                return self._object(part)
+            except Exception as error:
+                if not short_of_memory(error):
+                    broken.update(module.name for module in users[part])
+                return error
+
+        # what several modules need takes longest, then what is long
+        parts = sorted(users, key=lambda part: (-len(users[part]), -Path(part.source).stat().st_size))
+        with ThreadPoolExecutor(self.parallel or CORES) as pool:
+            made = dict(zip(parts, pool.map(make, parts), strict=True))
+        for part, found in made.items():  # once more, alone
+            if isinstance(found, Exception) and short_of_memory(found):
+                made[part] = make(part)
+        return made
+
+    def _object(self, part: Part) -> Path:
+        folder = Path(self.build_temp, part.folder)
+        target = folder / f"{Path(part.source).stem}{'.obj' if MSVC else '.o'}"
+        record = Path(f"{target}.json")
+        listed = Path(f"{target}.d")
+        if not self.force and target.is_file() and kept(record) == digest(part.arguments, sources(listed)):
+            return target
+        record.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        begun = time.perf_counter()
         try:
-            if ext.name == CUDA:
-                ext.extra_objects = compile_cuda(Path(one.build_temp))
-            super(BuildOrExplain, one).build_extension(ext)
+            if MSVC:
+                (found,) = self.compiler.compile(
+                    [part.source],
+                    output_dir=str(folder),
+                    include_dirs=["csrc"],
+                    extra_postargs=[*headers(), *part.arguments],
+                )
+                Path(found).replace(target)
+            else:
+                run([*self._compiler(part), "-MMD", "-MF", str(listed), "-c", part.source, "-o", str(target)])
         except Exception as error:
-            self._explain(error, ext.name)
-            self.extensions = [other for other in self.extensions if other is not ext]
+            raise Broken(f"{part.source}: {error}") from error
+        seconds = round(time.perf_counter() - begun, 2)
+        made_of = digest(part.arguments, sources(listed))
+        kept_as = {"source": part.source, "folder": part.folder, "seconds": seconds, "made_of": made_of}
+        record.write_text(json.dumps(kept_as))
+        return target
 
-    def _explain(self, error: Exception, what: str | None = None) -> None:
-        name = what or "the native kernels"
-        if os.environ.get("SEMNR_SANITIZE") or (what in (None, CUDA) and os.environ.get("SEMNR_CUDA") == "1"):
-            raise SystemExit(f"{name} not built: {error}") from error  # which no `except Exception` holds back
-        print(
-            f"semnr: {name} not built ({error}). semnr works without it, slower: what is left of the "
-            "native modules, or backend 'reference'. Install a C++17 compiler and reinstall to have it.",
-            file=sys.stderr,
+    def _compiler(self, part: Part) -> list[str]:
+        if part.source.endswith(".cu"):
+            return [str(nvcc()), *part.arguments]
+        include = [f"-I{folder}" for folder in ("csrc", *dict.fromkeys(self.compiler.include_dirs))]
+        return [*self.compiler.compiler_so_cxx, *include, *headers(), *part.arguments]
+
+    def _link(self, module: Module, objects: list[Path | Exception]) -> None:
+        reasons = [found for found in objects if isinstance(found, Exception)]
+        if reasons:
+            raise next((r for r in reasons if "not tried" not in str(r)), reasons[0])
+        target = Path(self.get_ext_fullpath(module.name))
+        record = Path(self.build_temp, f"{module.name}.json")
+        made_of = digest(tuple(module.link), objects)
+        if not self.force and target.is_file() and kept(record) == made_of:
+            return
+        self.compiler.link_shared_object(
+            [str(found) for found in objects],
+            str(target),
+            library_dirs=self.library_dirs,
+            export_symbols=self.get_export_symbols(module),
+            extra_postargs=module.link,
+            build_temp=self.build_temp,
+            target_lang="c++",
         )
+        record.write_text(json.dumps({"made_of": made_of}))
+
+
+def explain(names: list[str], reason: str) -> None:
+    if os.environ.get("SEMNR_SANITIZE") or CUDA in names:  # which are built on request only
+        raise SystemExit(f"{', '.join(names)} not built: {reason}")
+    print(
+        f"semnr: {', '.join(names)} not built ({reason}). semnr works without, slower: what is left of the "
+        "native modules, or backend 'reference'. Install a C++17 compiler and reinstall to have all.",
+        file=sys.stderr,
+    )
+
+
+# --- one object -----------------------------------------------------------------------------------------------
+
+
+def run(command: list[str]) -> None:
+    """Runs a compiler; what it says is shown in one piece, or is the error's message."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        said = done.stdout.strip() or f"exit status {done.returncode}"
+        raise Broken(f"{shlex.join(command)}\n{said}")
+    print(done.stdout, end="", file=sys.stderr)
+
+
+def short_of_memory(error: Exception) -> bool:
+    return re.search(r"Killed|out of memory|memory exhausted|Cannot allocate", str(error)) is not None
+
+
+def sources(listed: Path) -> list[Path]:
+    """The project's files that an object was made from, as the compiler lists them; without a list all there are."""
+    if not listed.is_file():
+        return sorted(p for p in CSRC.rglob("*") if p.is_file())
+    names = listed.read_text().replace("\\\n", " ").split(":", 1)[-1].split()
+    return [Path(name) for name in names]
+
+
+def digest(arguments: tuple[str, ...], files: list[Path]) -> str:
+    compilers = [os.environ.get(name, "") for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS")]
+    said = json.dumps([arguments, compilers, sys.version, getattr(pybind11, "__version__", None)])
+    total = hashlib.sha256(said.encode())
+    for file in files:
+        total.update(file.read_bytes() if file.is_file() else b"absent")
+    return total.hexdigest()
+
+
+def kept(record: Path) -> str | None:
+    try:
+        return json.loads(record.read_text())["made_of"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+# --- CPU ------------------------------------------------------------------------------------------------------
+
+
+def headers() -> list[str]:
+    """pybind11's, as a system's: its folder is a new one in each isolated build, and no warning of ours."""
+    folder = pybind11.get_include()
+    return [f"/I{folder}"] if MSVC else ["-isystem", folder]
 
 
 def flags() -> tuple[list[str], list[str]]:
     if MSVC:
-        return ["/O2", "/std:c++17"], []
+        return ["/O2", "/std:c++17", "/EHsc", "/bigobj"], []
     # -ffp-contract=fast: a * b + c is one rounding where the instruction set has it
     compile_args = ["-O3", "-std=c++17", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno"]
     compile_args += ["-pthread", "-Wall", "-Wextra", "-Wno-psabi"]
+    if "-g" not in os.environ.get("CFLAGS", ""):
+        compile_args.append("-g0")
     link_args = ["-pthread"]
     if os.environ.get("SEMNR_SANITIZE"):
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -90,20 +243,19 @@ def instruction_sets() -> dict[str, list[str]]:
     return wanted
 
 
-def cpu_extensions() -> list:  # type: ignore[type-arg]
+def cpu_modules() -> list[Module]:
+    """Kernels are compiled for each instruction set, whatever else there is once, without its flags.
+
+    Code for wide vectors stays in the modules of its own set: only baseline code is in several.
+    """
     compile_args, link_args = flags()
-    sources = ["csrc/module.cpp", "csrc/pool.cpp"]
-    found = (p for pattern in ("*/*_cpu.cpp", "*/*_bind.cpp") for p in CSRC.glob(pattern))
-    sources += sorted(str(p) for p in found if not p.name.endswith("_cuda_bind.cpp") and p.parent.name != "emulation")
+    common = [Part(str(CSRC / name), "common", tuple(compile_args)) for name in ("module.cpp", "pool.cpp")]
+    kernels = sorted(p for p in CSRC.glob("*/*_cpu.cpp") if p.parent.name != "emulation")
     return [
-        Pybind11Extension(
+        Module(
             f"semnr_kernels._cpu_{isa}",
-            sources,
-            depends=sorted(str(p) for p in CSRC.rglob("*.hpp") if p.parent.name not in ("cuda", "emulation")),
-            include_dirs=["csrc"],
-            define_macros=[("SEMNR_MODULE", f"_cpu_{isa}"), ("SEMNR_ISA", f'"{isa}"')],
-            extra_compile_args=[*compile_args, *isa_args],
-            extra_link_args=link_args,
+            [*common, *(Part(str(p), f"{isa}/{p.parent.name}", (*compile_args, *isa_args)) for p in kernels)],
+            link_args,
         )
         for isa, isa_args in instruction_sets().items()
     ]
@@ -113,17 +265,17 @@ def cpu_extensions() -> list:  # type: ignore[type-arg]
 
 
 def nvcc() -> str | None:
-    """The CUDA compiler to use, None where CUDA is unwanted or absent."""
+    """The CUDA compiler to use, None where CUDA is not asked for."""
     wanted = os.environ.get("SEMNR_CUDA", "")
     if wanted not in ("", "0", "1"):
-        raise SystemExit(f"SEMNR_CUDA is {wanted!r}; accepted: 0, 1 or unset")
-    if wanted == "0":
+        raise SystemExit(f"SEMNR_CUDA is {wanted!r}; accepted: 1 (build the CUDA kernels), 0 or unset (do not)")
+    if wanted != "1" or os.environ.get("SEMNR_SANITIZE"):
         return None
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     found = shutil.which("nvcc", path=os.pathsep.join([*(f"{home}/bin" for home in homes), os.environ.get("PATH", "")]))
-    if wanted == "1" and (found is None or MSVC):
+    if found is None or MSVC:
         raise SystemExit("SEMNR_CUDA=1, but no nvcc is on the PATH or in CUDA_HOME/bin (Windows never)")
-    return None if MSVC or os.environ.get("SEMNR_SANITIZE") else found
+    return found
 
 
 def ask(*command: str) -> str:
@@ -138,50 +290,23 @@ def nvcc_version(compiler: str) -> str:
 
 def chips(compiler: str) -> list[int]:
     known = ask(compiler, "--list-gpu-code")
-    return [chip for chip in CHIPS if re.search(rf"\bsm_{chip}\b", known)]
+    found = [chip for chip in CHIPS if re.search(rf"\bsm_{chip}\b", known)]
+    if not found:
+        raise SystemExit(f"SEMNR_CUDA=1, but {compiler} knows none of sm_{', sm_'.join(map(str, CHIPS))}")
+    return found
 
 
-def compile_cuda(folder: Path) -> list[str]:
-    """Objects of every *_cuda.cu, several at a time; one that is newer than all that it includes is kept."""
-    compiler = str(nvcc())
-    targets = chips(compiler)
-    if not targets:
-        raise RuntimeError(f"{compiler} knows none of sm_{', sm_'.join(map(str, CHIPS))}")
+def nvcc_flags(compiler: str, version: str, targets: list[int]) -> tuple[str, ...]:
     options = [f"-gencode=arch=compute_{chip},code=sm_{chip}" for chip in targets]
     options.append(f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}")
-    if int(nvcc_version(compiler).partition(".")[0]) >= 13:
+    if int(version.partition(".")[0]) >= 13:
         options.append("--compress-mode=size")  # a fifth of the size
     if os.environ.get("CXX"):
         options += ["-ccbin", os.environ["CXX"].split()[0]]
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def compile_one(source: Path) -> str:
-        made, listed, asked = (folder / f"{source.stem}.{end}" for end in ("o", "d", "command"))
-        command = [compiler, "-std=c++17", "-O3", "-Icsrc", "-Xcompiler=-fPIC,-fvisibility=hidden", *options]
-        command += ["-MD", "-MF", str(listed), "-c", str(source), "-o", str(made)]
-        if is_fresh(made, listed) and asked.is_file() and asked.read_text() == shlex.join(command):
-            return str(made)
-        made.unlink(missing_ok=True)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{shlex.join(command)}\n{done.stderr.strip()}")
-        asked.write_text(shlex.join(command))
-        return str(made)
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(compile_one, sorted(CSRC.glob("*/*_cuda.cu"))))
+    return ("-std=c++17", "-O3", "-Icsrc", "-Xcompiler=-fPIC,-fvisibility=hidden", *options)
 
 
-def is_fresh(made: Path, listed: Path) -> bool:
-    """Whether an object is newer than every file that the compiler listed for it."""
-    if not (made.is_file() and listed.is_file()):
-        return False
-    names = listed.read_text().replace("\\\n", " ").split(":", 1)[-1].split()
-    files = [Path(name) for name in names]
-    return all(file.is_file() and file.stat().st_mtime < made.stat().st_mtime for file in files)
-
-
-def cuda_extensions() -> list:  # type: ignore[type-arg]
+def cuda_modules() -> list[Module]:
     bindings = sorted(CSRC.glob("*/*_cuda_bind.cpp"))
     compiler = nvcc()
     if compiler is None or not bindings:
@@ -191,27 +316,23 @@ def cuda_extensions() -> list:  # type: ignore[type-arg]
     listed = {name: re.search(rf"^#\$ {name}=(.*)$", plan, re.M) for name in ("INCLUDES", "LIBRARIES")}
     search = [word for match in listed.values() if match for word in shlex.split(match[1])]
     ops = " ".join(f"X({p.name.removesuffix('_cuda_bind.cpp')})" for p in bindings)
-    return [
-        Pybind11Extension(
-            CUDA,
-            ["csrc/cuda/module.cpp", *map(str, bindings)],
-            depends=sorted(str(p) for pattern in ("*.hpp", "*.cuh", "*.cu") for p in CSRC.rglob(pattern)),
-            include_dirs=["csrc", *(word[2:] for word in search if word.startswith("-I"))],
-            define_macros=[
-                ("SEMNR_MODULE", CUDA.rpartition(".")[2]),
-                ("SEMNR_OPS(X)", ops),
-                ("SEMNR_NVCC", f'"{nvcc_version(compiler)}"'),
-                ("SEMNR_ARCHITECTURES", f"std::vector<int>{{{', '.join(map(str, chips(compiler)))}}}"),
-            ],
-            extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden"],
-            extra_link_args=[
-                *(word for word in search if word.startswith("-L")),
-                *("-lcudart_static", "-ldl", "-lrt", "-lpthread"),
-            ],
-        )
+    version, targets = nvcc_version(compiler), chips(compiler)
+    told = [
+        f"-DSEMNR_MODULE={CUDA.rpartition('.')[2]}",
+        f"-DSEMNR_OPS(X)={ops}",
+        f'-DSEMNR_NVCC="{version}"',
+        f"-DSEMNR_ARCHITECTURES=std::vector<int>{{{', '.join(map(str, targets))}}}",
+        *(word for word in search if word.startswith("-I")),
     ]
+    host = ("-O2", "-std=c++17", "-fvisibility=hidden", *told)
+    device = nvcc_flags(compiler, version, targets)
+    parts = [Part(str(p), "cuda", device) for p in sorted(CSRC.glob("*/*_cuda.cu"))]
+    parts += [Part(str(p), "cuda", host) for p in (CSRC / "cuda" / "module.cpp", *bindings)]
+    libraries = [*(word for word in search if word.startswith("-L")), "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+    return [Module(CUDA, parts, libraries)]
 
 
-packages = find_packages(include=["semnr_kernels", "semnr_kernels.*"]) + find_packages("python")
-modules = [] if Pybind11Extension is None else [*cpu_extensions(), *cuda_extensions()]
-setup(packages=packages, ext_modules=modules, cmdclass={"build_ext": BuildOrExplain})
+if __name__ == "__main__":
+    packages = find_packages(include=["semnr_kernels", "semnr_kernels.*"]) + find_packages("python")
+    modules = [] if pybind11 is None else [*cpu_modules(), *cuda_modules()]
+    setup(packages=packages, ext_modules=modules, cmdclass={"build_ext": BuildOrExplain})

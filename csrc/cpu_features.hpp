@@ -3,7 +3,7 @@
 
 namespace semnr {
 
-// Asked of the baseline module alone: a module for wide vectors may not even load elsewhere.
+// Compiled for any CPU, in every module: asked before the kernels beside it are called.
 inline bool cpu_runs(const std::string& isa) {
   if (isa == "baseline") return true;
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -1,25 +1,33 @@
-// One module per instruction set, from the same sources. It only registers the ops.
-#include <pybind11/pybind11.h>
-
+// What Python sees of the CPU kernels. Compiled once, without the flags of any instruction set, and linked into the
+// module of each: pybind11's headers cost more than all that is written here, so all bindings are one translation unit.
+#include "bind.hpp"
+#include "cnr/cnr_bind.cpp"
 #include "cpu_features.hpp"
+#include "dists/dists_bind.cpp"
+#include "fsim/fsim_bind.cpp"
+#include "gradient/gradient_bind.cpp"
+#include "pixel/pixel_bind.cpp"
+#include "profile/profile_bind.cpp"
+#include "ssim/ssim_bind.cpp"
 
-void bind_cnr(pybind11::module_& m);
-void bind_dists(pybind11::module_& m);
-void bind_fsim(pybind11::module_& m);
-void bind_gradient(pybind11::module_& m);
-void bind_pixel(pybind11::module_& m);
-void bind_profile(pybind11::module_& m);
-void bind_ssim(pybind11::module_& m);
+namespace semnr {
 
-PYBIND11_MODULE(SEMNR_MODULE, m) {
+void bind_all(py::module_& m, const char* isa) {
   m.attr("ABI") = 4;  // semnr_kernels/_native.py holds the same number
-  m.attr("ISA") = SEMNR_ISA;
-  m.def("cpu_runs", &semnr::cpu_runs, "Whether this CPU (and its system) runs modules built for `isa`.");
-  bind_cnr(m);
-  bind_dists(m);
-  bind_fsim(m);
-  bind_gradient(m);
-  bind_pixel(m);
-  bind_profile(m);
-  bind_ssim(m);
+  m.attr("ISA") = isa;
+  m.def("cpu_runs", &cpu_runs, "Whether this CPU (and its system) runs modules built for `isa`.");
+  cnr_bindings::bind(m);
+  dists_bindings::bind(m);
+  fsim_bindings::bind(m);
+  gradient_bindings::bind(m);
+  pixel_bindings::bind(m);
+  profile_bindings::bind(m);
+  ssim_bindings::bind(m);
 }
+
+}  // namespace semnr
+
+// Each module has all three entries; Python calls the one of the file's name.
+PYBIND11_MODULE(_cpu_baseline, m) { semnr::bind_all(m, "baseline"); }
+PYBIND11_MODULE(_cpu_avx2, m) { semnr::bind_all(m, "avx2"); }
+PYBIND11_MODULE(_cpu_avx512, m) { semnr::bind_all(m, "avx512"); }

@@ -111,12 +111,11 @@ def node(contract: F) -> F:
 
 
 def full_precision(function: F) -> F:
-    """Run `function` outside autocast, convolutions in the precision of their dtype: a score depends on neither."""
+    """Run `function` outside autocast: no score depends on it."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = (*args, *kwargs.values())
-        with _no_autocast(*given), _no_tf32(any(isinstance(v, torch.Tensor) and v.is_cuda for v in given)):
+        with _no_autocast(*args, *kwargs.values()):
             return function(*args, **kwargs)
 
     return cast(F, call)
@@ -141,22 +140,6 @@ def _no_autocast(*arguments: Any) -> Any:
     """Autocast switched off for the device of the first tensor."""
     device = next((a.device.type for a in arguments if isinstance(a, torch.Tensor)), "cpu")
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-@contextmanager
-def _no_tf32(on_gpu: bool) -> Iterator[None]:
-    """cuDNN rounds the operands of float32 convolutions to ten bits unless told otherwise; its switch is global."""
-    convolutions = getattr(torch.backends.cudnn, "conv", None)  # torch 2.9 and later
-    owner, name = (convolutions, "fp32_precision") if convolutions is not None else (torch.backends.cudnn, "allow_tf32")
-    if not on_gpu or getattr(owner, name) in ("ieee", False):
-        yield
-        return
-    before = getattr(owner, name)
-    setattr(owner, name, "ieee" if convolutions is not None else False)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def _read(contract: Callable[..., Any]) -> _Node:

@@ -32,9 +32,7 @@ class _NotLoaded(Exception):
 
 
 @functools.cache
-def _load(isa: str) -> ModuleType:
-    if isa != "baseline" and not _load("baseline").cpu_runs(isa):
-        raise _NotLoaded(f"this CPU does not run {isa}")
+def _imported(isa: str) -> ModuleType:
     name = f"semnr_kernels._cpu_{isa}"
     try:
         module = importlib.import_module(name)
@@ -43,6 +41,17 @@ def _load(isa: str) -> ModuleType:
     if module.ABI != ABI:
         raise _NotLoaded(f"compiled module {name} has ABI {module.ABI}, this package needs {ABI}: rebuild it")
     return module
+
+
+@functools.cache
+def _load(isa: str) -> ModuleType:
+    try:
+        judge = _imported("baseline")
+    except _NotLoaded:  # not built: the module's own entry, which is compiled for any CPU too, knows as much
+        judge = _imported(isa)
+    if not judge.cpu_runs(isa):
+        raise _NotLoaded(f"this CPU does not run {isa}")
+    return _imported(isa)
 
 
 def probe(isa: str | None = None) -> str | None:

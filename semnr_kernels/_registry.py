@@ -163,7 +163,9 @@ BACKENDS: dict[str, Backend] = {
             for isa in _native.INSTRUCTION_SETS
         ),
         Backend("triton", _probe_triton, "needs an NVIDIA or AMD GPU and triton"),
-        Backend("cuda", _probe_cuda, "build with nvcc on the PATH, run on an NVIDIA GPU", _cuda.describe),
+        Backend(
+            "cuda", _probe_cuda, "install with SEMNR_CUDA=1 and nvcc on the PATH, run on an NVIDIA GPU", _cuda.describe
+        ),
         Backend("triton-interpret", _probe_interpreter, "tests only: TRITON_INTERPRET=1"),
         Backend("cuda-emulated", _probe_emulated, "tests only: python tests/emulated.py builds it"),
     )

@@ -5,7 +5,6 @@ Imported only through `_registry.register_triton`, when a Triton backend is chos
 
 from __future__ import annotations
 
-import functools
 import re
 import subprocess
 import tempfile
@@ -19,6 +18,8 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+
+from ._constants import constant
 
 VERSION = tuple(int(n) for n in re.findall(r"\d+", triton.__version__)[:2])
 # Pointer types of a signature, as the just-in-time compiler names them.
@@ -61,10 +62,9 @@ def power_of_2(n: int) -> int:
 # --- launching ------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=256)
 def numbers(device: torch.device, *values: float) -> torch.Tensor:
     """Float64 arguments by address (by value a kernel takes float32); copied to the device once."""
-    return torch.tensor(values, dtype=torch.float64, device=device)
+    return constant(device, torch.float64, *values)
 
 
 @dataclass(frozen=True)

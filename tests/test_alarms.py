@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import semnr
+from semnr.cli import main
 from semnr.scoring.alarms import Alarms, read_alarms
 
 
@@ -122,3 +123,71 @@ def test_a_file_of_rules_is_read_and_a_broken_one_refused(tmp_path) -> None:
         read_alarms(path)
     with pytest.raises(TypeError, match="alarms is int"):
         read_alarms(7)
+
+
+# --- what cannot sound ----------------------------------------------------------------------------------------
+
+
+def unjudged(folder, rule, rows) -> tuple[str, ...]:
+    alarms = Alarms(folder, read_alarms({"a": rule}))
+    for i, row in enumerate(rows):
+        alarms.watch({"tile": f"t{i}", **row})
+    return alarms.unjudged({name for row in rows for name in row})
+
+
+@pytest.mark.parametrize(
+    ("rule", "rows", "said"),
+    [
+        (
+            {"metric": "pnsr", "below": 9},
+            [{"psnr": 30.0}],
+            "alarm a: no tile has a number 'pnsr' (did you mean 'psnr'?)",
+        ),
+        ({"metric": "psnr", "below": 9}, [{"psnr": None}], "alarm a: no tile has a number 'psnr'"),
+        ({"metric": "lot", "below": 9}, [{"lot": "A7"}], "alarm a: no tile has a number 'lot'"),
+        ({"metric": "q", "ewma": 0.1, "mean": 0.0, "sigma": 1.0}, [{}], "alarm a: no tile has a number 'q'"),
+        (
+            {"metric": "v", "ewma": 0.1, "baseline": 3},
+            [{"v": 1.0}, {"v": math.inf}, {"v": 2.0}],
+            "alarm a: its baseline is 3 tiles with a finite v, the run has 2",
+        ),
+        (
+            {"metric": "v", "above": 1, "per": "cluster", "radius_um": 5},
+            [{"v": 2.0}],
+            "alarm a: 1 tiles beyond the bound have no wafer_x_um and wafer_y_um, which per='cluster' needs",
+        ),
+    ],
+)
+def test_a_rule_that_could_not_sound_says_why(tmp_path, rule, rows, said) -> None:
+    assert unjudged(tmp_path, rule, rows) == (said,)
+
+
+@pytest.mark.parametrize(
+    ("rule", "rows"),
+    [
+        ({"metric": "v", "below": 9}, [{"v": 30}]),
+        ({"metric": "v", "ewma": 0.1, "baseline": 2}, [{"v": 1.0}, {"v": 2.0}]),
+        ({"metric": "v", "above": 1, "per": "cluster", "radius_um": 5}, [{"v": 0.0}]),
+    ],
+)
+def test_a_rule_that_saw_its_column_and_kept_quiet_has_judged(tmp_path, rule, rows) -> None:
+    assert unjudged(tmp_path, rule, rows) == ()
+
+
+def test_a_run_whose_alarm_cannot_be_judged_is_incomplete_and_says_so(tmp_path, capsys) -> None:
+    image = np.arange(1024, dtype=np.uint8).reshape(1, 32, 32)
+    np.save(tmp_path / "x.npy", image)
+    np.save(tmp_path / "y.npy", image // 2)
+    (tmp_path / "a.toml").write_text('[alarms.low]\nmetric = "fsim"\nbelow = 0.5\n')
+    base = ["score", str(tmp_path / "x.npy"), "--reference", str(tmp_path / "y.npy"), "--metrics", "psnr", "-q"]
+    assert main([*base, "--out", str(tmp_path / "a"), "--alarms", str(tmp_path / "a.toml")]) == 3
+    assert "not judged: alarm low: no tile has a number 'fsim'" in capsys.readouterr().out
+    assert main([*base, "--out", str(tmp_path / "b")]) == 0
+
+
+def test_a_tile_that_is_read_again_counts_once(tmp_path) -> None:
+    rules = {"low": {"metric": "ssim", "below": 0.8, "per": "run", "count": 2}}
+    alarms = Alarms(tmp_path, read_alarms(rules))
+    for tile in ("a", "a", "b"):
+        alarms.watch({"tile": tile, "ssim": 0.1})
+    assert [alarm["tiles"] for alarm in alarms.raised] == [["a", "b"]]

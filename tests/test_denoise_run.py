@@ -109,6 +109,16 @@ def test_tiles_at_the_edge_of_a_mosaic_keep_their_size(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image, before[key])
 
 
+@pytest.mark.parametrize("name", ["clean.zarr", "clean"])
+def test_a_last_tile_that_is_larger_than_the_others_is_written_whole(tmp_path: Path, name: str) -> None:
+    mosaic = tile("lines", 400, seed=0).noisy(dtype="uint8")[:202]
+    run = denoise(mosaic, tmp_path / name, model="median", tile=196)
+    assert run.counts == {"tiles": 2, "ok": 2}
+    found = [pixels(tmp_path / name)[key] for key in ("r0000_c0000", "r0000_c0001")]
+    assert [image.shape for image in found] == [(202, 196), (202, 204)]
+    np.testing.assert_array_equal(np.hstack(found), denoise(mosaic, model="median"))
+
+
 def test_a_damaged_tile_is_made_again(wafer: Path, tmp_path: Path) -> None:
     out = tmp_path / "clean.zarr"
     denoise(wafer, out, model="median")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable
@@ -492,23 +491,6 @@ def test_a_loss_under_autocast_takes_a_bfloat16_output_and_a_float32_target(name
     torch.testing.assert_close(loss, net.loss(out.float(), pair(side)[1]), rtol=1e-6, atol=1e-6)
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())  # type: ignore[arg-type]
-
-
-def test_convolutions_on_a_gpu_keep_the_precision_of_their_dtype_and_the_switch_is_put_back() -> None:
-    switch = torch.backends.cudnn.conv
-    before = switch.fp32_precision
-    try:
-        for given in ("tf32", "ieee"):
-            switch.fp32_precision = given
-            with contextlib.suppress(KeyError), _library._no_tf32(True):
-                assert switch.fp32_precision == "ieee"
-                raise KeyError  # put back after an error, too
-            assert switch.fp32_precision == given
-        switch.fp32_precision = "tf32"
-        with _library._no_tf32(False):
-            assert switch.fp32_precision == "tf32"
-    finally:
-        switch.fp32_precision = before
 
 
 def test_without_autocast_two_dtypes_are_refused() -> None:

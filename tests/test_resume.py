@@ -354,3 +354,26 @@ def test_a_run_of_the_earlier_version_is_not_added_to_and_says_what_it_did_not_r
         score(x, reference=y, out=out, **FAST)
     (out / "run.json").write_bytes(before)
     assert semnr.report(out, out=tmp_path / "report.html")
+
+
+def test_a_verdict_on_fewer_rows_is_set_aside_when_the_run_goes_on(tmp_path) -> None:
+    stack, out = lot(tmp_path / "lot.zarr"), tmp_path / "run"
+    score(stack, out=out, rules=RULES, **FAST)
+    cut(out, 3)
+    score(stack, out=out, **FAST)
+    assert not (out / "verdict.json").exists()
+    assert (out / "earlier-verdict.json").exists()
+    score(stack, out=out, rules=RULES, **FAST)
+    score(stack, out=out, **FAST)
+    assert (out / "verdict.json").exists()  # of these very rows
+
+
+def test_denoising_with_scores_is_refused_before_anything_is_written_over(tmp_path) -> None:
+    stack, out = lot(tmp_path / "lot.zarr", count=2), tmp_path / "clean.zarr"
+    given = {"metrics": ("psnr",), "tests": False}
+    semnr.denoise(stack, out, model="gaussian", score=given)
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    for more in ({"backend": "nosuch"}, {"metrics": ("dists",), "dists_weights": "none.pth"}):
+        with pytest.raises(semnr.SemnrError):
+            semnr.denoise(stack, out, model="gaussian", overwrite=True, score={**given, "out": tmp_path / "s", **more})
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before

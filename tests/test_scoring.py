@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import cases
@@ -361,6 +363,15 @@ def test_columns_of_a_plan_never_have_the_names_of_results(tmp_path) -> None:
     assert np.isnan(run.profile().column("feature_contrast")).all()
 
 
+@given(st.sets(st.sampled_from(["fsim", "FSIM", "plan_fsim", "plan_plan_fsim", "Plan_fsim", "a", "plan_a", "tile_se"])))
+def test_no_two_columns_of_a_plan_get_one_name_and_none_that_of_a_result(names) -> None:
+    from semnr.columns import ROW, is_result, metadata_name
+
+    kept = [metadata_name(name) for name in names]
+    assert len(set(kept)) == len(kept)
+    assert not any(is_result(name) or name in ROW for name in kept)
+
+
 def test_a_tile_that_was_not_scored_enters_no_figure(tmp_path) -> None:
     plan = claiming(tmp_path / "in", missing="denoised/1.png")
     alarms = {"high": {"metric": "psnr", "above": 90.0, "per": "run"}}
@@ -462,3 +473,63 @@ def test_dists_without_weights_is_left_out_of_the_default_metrics_and_the_run_sa
         with pytest.raises(semnr.WeightsUnavailable):
             score(plan, out=tmp_path / "asked", tests=False, **more)
     assert not (tmp_path / "asked").exists()
+
+
+def test_a_tile_larger_than_its_share_of_the_budget_is_one_row(tmp_path) -> None:
+    small = np.zeros((64, 64), np.uint8)
+    large = np.zeros((2048, 2048), np.uint8)  # with its reference 8 MiB
+    for role in ("noisy", "reference"):
+        (tmp_path / role).mkdir()
+        for name, pixels in (("a", small), ("b", large), ("c", small)):
+            np.save(tmp_path / role / f"{name}.npy", pixels)
+    run = score(tmp_path, out=tmp_path / "run", metrics=("psnr",), tests=False, memory_budget="16MiB")
+    rows = {row["tile"]: row for row in rows_of(run)}
+    assert [rows[name]["status"] for name in "abc"] == ["ok", "unreadable", "ok"]
+    assert "memory_budget" in rows["b"]["reason"]
+    again = score(tmp_path, out=tmp_path / "more", metrics=("psnr",), tests=False, memory_budget="128MiB")
+    assert again.counts == {"tiles": 3, "ok": 3}
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [
+        (MemoryError(), "read"),
+        (MemoryError("Unable to allocate 9.3 GiB"), "read"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "score"),
+        (MemoryError(), "score"),
+        (OverflowError("int too large to convert to float"), "score"),
+        (KeyError("whatever a source is made of"), "read"),
+    ],
+)
+def test_a_fault_of_one_tile_is_one_row_and_the_others_are_scored(tmp_path, monkeypatch, fault, where) -> None:
+    from semnr.scoring import scorer
+    from semnr.tiles.plan import PlanSource
+
+    plan = wafer(tmp_path / "in")
+    read, profile = PlanSource.read, scorer.profile
+
+    def bad_read(self, key, role="image"):
+        if key.tile == "t2" and role == "reference":
+            raise fault
+        return read(self, key, role)
+
+    def bad_profile(x, y, **options):
+        if any((image == marked).all() for image in np.asarray(x)[:, 0]):
+            raise fault
+        return profile(x, y, **options)
+
+    marked = np.asarray(Image.open(tmp_path / "in" / "denoised" / "2.png"))
+    monkeypatch.setattr(PlanSource, "read", bad_read) if where == "read" else monkeypatch.setattr(
+        scorer, "profile", bad_profile
+    )
+    rows = rows_of(score(plan, out=tmp_path / "out", **FAST))
+    assert [row["status"] for row in rows] == [
+        "ok",
+        "ok",
+        "unreadable" if where == "read" else "error",
+        "ok",
+        "ok",
+        "ok",
+    ]
+    assert type(fault).__name__ in rows[2]["reason"]
+    assert ("memory" in rows[2]["reason"]) == isinstance(fault, MemoryError | RuntimeError)

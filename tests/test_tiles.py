@@ -21,6 +21,7 @@ import zarr
 from PIL import Image
 
 import cases
+import semnr
 from semnr import TileError, open_tiles
 from semnr.tiles import TileKey, create_tiles, decode, pixel_size_nm
 
@@ -96,6 +97,46 @@ def test_a_stack_array_holds_one_tile_an_index(dtype):
     source = open_tiles(whole)
     assert [key.tile for key in source][-1] == "t000004"
     assert_stack(source, whole)
+
+
+@pytest.mark.parametrize(
+    ("side", "tile", "sides"),
+    [
+        (512, 512, [512]),
+        (513, 512, [513]),
+        (522, 512, [522]),
+        (607, 512, [607]),
+        (608, 512, [512, 96]),
+        (1032, 512, [512, 520]),
+        (500, 512, [500]),
+        (5, 512, [5]),
+        (266, 256, [266]),
+        (267, 256, [256, 11]),
+        (193, 192, [193]),
+        (192, 191, [191, 1]),
+        (130, 64, [64, 64, 2]),  # small tiles are cut as they are asked for
+    ],
+)
+def test_a_rest_that_no_metric_takes_belongs_to_its_neighbour(side, tile, sides):
+    for whole in (mosaic(side, 20), mosaic(20, side).T):
+        source = open_tiles(whole, tile=tile)
+        keys = list(source)
+        assert [source.read(key).shape[0] for key in keys] == sides
+        np.testing.assert_array_equal(np.concatenate([source.read(key) for key in keys]), whole)
+        assert [source.find(key.tile) for key in keys] == keys
+    across = open_tiles(mosaic(20, side), tile=tile)
+    assert [across.read(key).shape[1] for key in across] == sides
+    assert [key.meta["col_px"] for key in across] == [tile * i for i in range(len(sides))]
+
+
+def test_what_is_left_at_the_edge_is_wide_enough_for_every_metric(tmp_path):
+    whole = mosaic(520, 608, "uint8")
+    tifffile.imwrite(tmp_path / "x.tif", whole)
+    tifffile.imwrite(tmp_path / "y.tif", whole // 2)
+    metrics = ("psnr", "ssim", "fsim", "cnr")
+    run = semnr.score(tmp_path / "x.tif", reference=tmp_path / "y.tif", out=tmp_path / "run", metrics=metrics)
+    assert run.counts == {"tiles": 2, "ok": 2}
+    assert run.summary["fsim"]["n"] == 2
 
 
 def test_tile_none_leaves_a_mosaic_whole():
@@ -586,6 +627,85 @@ def test_zarr_of_other_dtypes_and_missing_zarr_are_refused(tmp_path):
         open_tiles(tmp_path / "none.zarr")
 
 
+def spoilt_zarr(folder, edit) -> Path:
+    """An OME-Zarr of one level, its metadata as `edit` leaves them."""
+    axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in "yx"]
+    scale = [{"type": "scale", "scale": [2.5, 2.5]}]
+    meta = {"ome": {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}}
+    meta["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"] = scale
+    group = zarr.open_group(folder / "x.zarr", mode="w")
+    group.create_array("0", shape=(8, 8), chunks=(8, 8), dtype="u1")[:] = 7
+    edit(meta["ome"]["multiscales"][0])
+    group.attrs.update(meta)
+    return folder / "x.zarr"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda m: m.update(axes=5),
+        lambda m: m.update(axes=[3, 4]),
+        lambda m: m.update(datasets={}),
+        lambda m: m["datasets"][0].update(path="1"),
+        lambda m: m["datasets"][0].update(path=""),
+        lambda m: m["datasets"][0].update(coordinateTransformations=7),
+        lambda m: m["datasets"][0].update(coordinateTransformations=[{"type": "scale", "scale": ["a", "b"]}]),
+    ],
+)
+def test_damaged_ome_zarr_metadata_are_refused_by_the_name_of_the_zarr(tmp_path, edit):
+    with pytest.raises(ValueError, match=r"x\.zarr"):
+        open_tiles(spoilt_zarr(tmp_path, edit))
+
+
+@pytest.mark.parametrize("text", ["5", "{", "[]", '{"zarr_format": 3}', '{"zarr_format": 3, "node_type": "array"}'])
+def test_a_damaged_zarr_json_is_refused_by_its_place(tmp_path, text):
+    (tmp_path / "x.zarr").mkdir()
+    (tmp_path / "x.zarr" / "zarr.json").write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=r"x\.zarr"):
+        open_tiles(tmp_path / "x.zarr")
+
+
+def test_a_negative_or_endless_ome_scale_is_no_pixel_size(tmp_path):
+    for scale in (-3.0, 0.0, "nan"):
+
+        def edit(multiscale, scale=scale):
+            multiscale["datasets"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [scale, scale]}]
+
+        if scale == "nan":
+            with pytest.raises(ValueError, match=r"x\.zarr"):
+                open_tiles(spoilt_zarr(tmp_path, edit))
+        else:
+            assert open_tiles(spoilt_zarr(tmp_path, edit)).pixel_nm is None
+
+
+def test_plates_and_collections_of_ome_images_say_which_one_to_open(tmp_path):
+    zarr.open_group(tmp_path / "plate.zarr", mode="w").attrs["ome"] = {"plate": {"wells": [{"path": "A/1"}]}}
+    with pytest.raises(ValueError, match=r"plate of OME images.*plate\.zarr/A/1/0"):
+        open_tiles(tmp_path / "plate.zarr")
+    zarr.open_group(tmp_path / "many.zarr", mode="w").attrs["bioformats2raw.layout"] = 3
+    with pytest.raises(ValueError, match=r"many\.zarr/0"):
+        open_tiles(tmp_path / "many.zarr")
+
+
+def test_a_tile_whose_memory_exceeds_its_share_of_the_budget_is_refused_unread(tmp_path):
+    """A chunk of 100,000 x 100,000 pixels is a few bytes of metadata."""
+    from semnr.tiles.limits import at_most
+
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    group.create_array("image", shape=(1, 100_000, 100_000), chunks=(1, 100_000, 100_000), dtype="u1")
+    np.save(tmp_path / "a.npy", stack()[0])
+    tifffile.imwrite(tmp_path / "a.tif", stack()[0], compression="zlib")
+    Image.fromarray(stack()[0]).save(tmp_path / "a.png")
+    source = open_tiles(tmp_path / "x.zarr")
+    with at_most(1 << 20), pytest.raises(TileError, match=r"10000000000 bytes.*memory_budget"):
+        source.read(next(iter(source)))
+    for name in ("a.npy", "a.tif", "a.png"):
+        with at_most(stack()[0].nbytes - 1), pytest.raises(TileError, match=rf"{name}.*memory_budget"):
+            decode(tmp_path / name)
+        with at_most(stack()[0].nbytes):
+            decode(tmp_path / name)
+
+
 def test_zarr_by_url_is_read():
     pytest.importorskip("fsspec")
     whole = stack()
@@ -677,11 +797,65 @@ def test_a_parquet_plan_is_read_like_csv(tmp_path):
         open_tiles(tmp_path / "bad.parquet")
 
 
+def test_one_image_with_several_partners_is_a_tile_for_each(tmp_path):
+    for name in ("n", "r", "c1", "c2"):
+        Image.fromarray(stack(1, dtype="uint8", seed=ord(name[-1]))[0]).save(tmp_path / f"{name}.png")
+    text = "path,candidate,reference\nn.png,c1.png,r.png\nn.png,c2.png,r.png\nn.png,c1.png,r.png\nn.png,c1.png,c2.png\n"
+    plan = write_plan(tmp_path, text)
+    source = open_tiles(plan)
+    assert [key.tile for key in source] == ["n", "n#2", "n#3"]
+    assert [(p.tile, p.reason) for p in source.problems] == [("n", "row 3 repeats path n.png of row 1")]
+    run = semnr.score(plan, out=tmp_path / "run", metrics=("psnr",))
+    rows = {row["tile"]: row["psnr"] for row in run.table().to_pylist() if row["status"] == "ok"}
+    read = {name: decode(tmp_path / f"{name}.png") for name in ("r", "c1", "c2")}
+    pairs = {"n": ("c1", "r"), "n#2": ("c2", "r"), "n#3": ("c1", "c2")}
+    assert rows == {tile: pytest.approx(semnr.psnr(read[x], read[y])) for tile, (x, y) in pairs.items()}
+
+
+def test_many_rows_of_one_file_are_the_tiles_that_they_name(tmp_path):
+    Image.fromarray(stack(1, dtype="uint8")[0]).save(tmp_path / "a.png")
+    source = open_tiles(write_plan(tmp_path, "path,tile\n" + "".join(f"a.png,t{i}\n" for i in range(1000))))
+    assert len(source) == 1000
+    assert source.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "said"), [("255,1023,255", "255 in 2 rows, 1023 in 1 rows"), ("255,,255", "nothing in 1")]
+)
+def test_a_plan_whose_rows_name_several_data_ranges_is_refused_until_one_is_given(tmp_path, column, said):
+    for i in range(3):
+        Image.fromarray(stack(1, dtype="uint8", seed=i)[0]).save(tmp_path / f"{i}.png")
+    rows = "".join(f"{i}.png,{i}.png,{value}\n" for i, value in enumerate(column.split(",")))
+    plan = write_plan(tmp_path, "path,reference,data_range\n" + rows)
+    with pytest.raises(ValueError, match=f"differs by tile .*{said}.*accepted: one value"):
+        semnr.score(plan, out=tmp_path / "run", metrics=("psnr",))
+    with pytest.raises(ValueError, match="differs by tile"):
+        semnr.denoise(plan, tmp_path / "clean", model="gaussian", sigma=1.0)
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "clean").exists()
+    run = semnr.score(plan, out=tmp_path / "run", metrics=("psnr",), data_range=1023)
+    assert run.info["settings"]["data_range"] == 1023
+    assert run.counts["ok"] == 3
+
+
+def test_sources_of_several_data_ranges_are_refused_and_one_of_either_is_taken(tmp_path):
+    images = stack(2, dtype="uint16", seed=1) // 64
+    for name, data_range in (("ten", 1023), ("twelve", 4095), ("silent", None)):
+        with create_tiles(tmp_path / f"{name}.zarr", data_range=data_range) as out:
+            for i, image in enumerate(images):
+                out.write(TileKey(f"t{i}", i), image + i)
+    with pytest.raises(ValueError, match=r"1023 of ten\.zarr, 4095 of twelve\.zarr"):
+        semnr.score(tmp_path / "ten.zarr", reference=tmp_path / "twelve.zarr", out=tmp_path / "a", metrics=("psnr",))
+    run = semnr.score(tmp_path / "silent.zarr", reference=tmp_path / "ten.zarr", out=tmp_path / "b", metrics=("psnr",))
+    assert run.info["settings"]["data_range"] == 1023
+
+
 def test_repeated_and_empty_rows_of_a_plan_are_problems_and_the_first_is_kept(tmp_path):
-    text = "path,tile\na.png,x\nb.png,x\n./a.png,y\n,z\nb.png,w\n"
+    text = "path,tile\na.png,x\nb.png,x\n./a.png,y\n,z\nb.png,\n./b.png,\n"
     source = open_tiles(write_plan(tmp_path, text))
-    assert [(key.tile, key.path) for key in source] == [("x", "a.png"), ("w", "b.png")]
-    assert [(p.tile, p.status) for p in source.problems] == [("x", "duplicate"), ("y", "duplicate"), ("z", "missing")]
+    assert [(key.tile, key.path) for key in source] == [("x", "a.png"), ("y", "./a.png"), ("b", "b.png")]
+    assert [(p.tile, p.status) for p in source.problems] == [("x", "duplicate"), ("z", "missing"), ("b", "duplicate")]
+    assert "row 6 repeats path b.png of row 5" in source.problems[2].reason
     assert "row 2 repeats tile x of row 1" in source.problems[0].reason
 
 

@@ -4,8 +4,7 @@
 #include "histogram_cpu.hpp"
 #include "otsu_cpu.hpp"
 
-namespace semnr {
-namespace {
+namespace semnr::cnr_bindings {
 
 void moments(const ImageArgument& x, int dtype, const ShapeArgument& shape, const std::vector<ImageArgument>& regions,
              const std::array<std::int64_t, 2>& window, const std::array<std::int64_t, 2>& stride, int threads,
@@ -51,16 +50,15 @@ void guard(std::int64_t bright, std::int64_t dark, const ShapeArgument& shape, s
              pointer<std::uint8_t>(out), pointer<std::int64_t>(pixels));
 }
 
-}  // namespace
-}  // namespace semnr
-
-void bind_cnr(py::module_& m) {
-  m.def("cnr_moments", &semnr::moments,
+void bind(py::module_& m) {
+  m.def("cnr_moments", &moments,
         "Pixels, mean and variance of regions by windows: regions x 3 x N x C "
         "x rows x columns float64.");
-  m.def("histogram", &semnr::count, "Counts of n float64 values between bins + 1 float64 edges, int64.");
-  m.def("otsu_pixels", &semnr::pixels, "Lowest finite valid pixel and number of non-finite ones of N images.");
-  m.def("otsu_smooth", &semnr::smooth, "Smoothed images around their pivots and their extremes: N x H x W float64.");
-  m.def("otsu_split", &semnr::split, "Pixels above a threshold and the others: N x H x W bytes each.");
-  m.def("guard_band", &semnr::guard, "Two regions, each without what is near the other: 2 x N x H x W bytes.");
+  m.def("histogram", &count, "Counts of n float64 values between bins + 1 float64 edges, int64.");
+  m.def("otsu_pixels", &pixels, "Lowest finite valid pixel and number of non-finite ones of N images.");
+  m.def("otsu_smooth", &smooth, "Smoothed images around their pivots and their extremes: N x H x W float64.");
+  m.def("otsu_split", &split, "Pixels above a threshold and the others: N x H x W bytes each.");
+  m.def("guard_band", &guard, "Two regions, each without what is near the other: 2 x N x H x W bytes.");
 }
+
+}  // namespace semnr::cnr_bindings

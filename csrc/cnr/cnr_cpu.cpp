@@ -22,15 +22,15 @@ struct Job {
   Axis down, across;
   int threads;
   double* out;
+  double (*value)(const Image& v, std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w);  // of a pixel
 
   std::int64_t wide() const { return std::int64_t(across.cells.size()); }
   std::int64_t row_doubles() const { return 3 * wide(); }
 };
 
 // A pixel of the plane near which means are kept; any finite number is right.
-template <class T>
 double origin(const Job& job, std::int64_t n, std::int64_t c) {
-  const double first = real<double>(*address<T>(job.x, n, c, 0, 0));
+  const double first = job.value(job.x, n, c, 0, 0);
   return std::isfinite(first) ? first : 0;
 }
 
@@ -50,7 +50,6 @@ inline bool any(const std::uint8_t* p, std::int64_t step, std::int64_t count) {
 
 // The first pixel of the region in a cell, in reading order; 0 where there is
 // none.
-template <class T>
 double first_inside(const Job& job, const Image& region, std::int64_t n, std::int64_t c, const Span& rows,
                     const Span& columns) {
   const std::int64_t count = columns.stop - columns.start, step = region.stride[3];
@@ -59,16 +58,32 @@ double first_inside(const Job& job, const Image& region, std::int64_t n, std::in
     if (!any(inside, step, count)) continue;
     std::int64_t w = 0;
     while (inside[w * step] == 0) ++w;
-    return real<double>(*address<T>(job.x, n, c, h, columns.start + w));
+    return job.value(job.x, n, c, h, columns.start + w);
   }
   return 0;
 }
 
+// Pixels of a row as G: where they lie, or in `line`.
+template <class G>
+using Load = const G* (*)(const Image& v, std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w,
+                          std::int64_t count, G* line);
+
+template <class T>
+const Loaded<T>* load_pixels(const Image& v, std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w,
+                             std::int64_t count, Loaded<T>* line) {
+  return side_by_side(address<T>(v, n, c, h, w), v.stride[3], count, line);
+}
+
+template <class T>
+double value_of(const Image& v, std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w) {
+  return real<double>(*address<T>(v, n, c, h, w));
+}
+
 // The moments of one row of cells: 3 lines for each region, `pitch` doubles
 // apart.
-template <class T>
-void row_of_cells(const Job& job, std::int64_t n, std::int64_t c, const Span& rows, double* out, std::int64_t pitch) {
-  using G = Loaded<T>;
+template <class G>
+void row_of_cells(const Job& job, Load<G> load_row, std::int64_t n, std::int64_t c, const Span& rows, double* out,
+                  std::int64_t pitch) {
   struct Work {
     G pixels[kCellColumns];
     std::uint8_t inside[kCellColumns];
@@ -77,7 +92,7 @@ void row_of_cells(const Job& job, std::int64_t n, std::int64_t c, const Span& ro
   const std::vector<Span>& cells = job.across.cells;
   const std::int64_t count = std::int64_t(job.regions.size()), wide = job.wide();
   auto* const work = static_cast<Work*>(scratch(count * std::int64_t(sizeof(Work))));
-  const double from = origin<T>(job, n, c);
+  const double from = origin(job, n, c);
   for (std::int64_t first = 0, stop; first < wide; first = stop) {
     const std::int64_t left = cells[std::size_t(first)].start;
     for (stop = first + 1; stop < wide && cells[std::size_t(stop)].stop - left <= kCellColumns;) ++stop;
@@ -87,7 +102,7 @@ void row_of_cells(const Job& job, std::int64_t n, std::int64_t c, const Span& ro
       if constexpr (!Columns<G>::kExact) {
         for (std::int64_t i = first; i < stop; ++i) {
           const Span& cell = cells[std::size_t(i)];
-          const double pivot = first_inside<T>(job, job.regions[std::size_t(r)], n, c, rows, cell);
+          const double pivot = first_inside(job, job.regions[std::size_t(r)], n, c, rows, cell);
           std::fill(work[r].columns.pivot + (cell.start - left), work[r].columns.pivot + (cell.stop - left), pivot);
           const std::int64_t next = i + 1 < stop ? cells[std::size_t(i + 1)].start : cell.stop;
           std::fill(work[r].columns.pivot + (cell.stop - left), work[r].columns.pivot + (next - left), 0.0);
@@ -95,7 +110,7 @@ void row_of_cells(const Job& job, std::int64_t n, std::int64_t c, const Span& ro
       }
     }
     for (std::int64_t h = rows.start; h < rows.stop; ++h) {
-      const G* p = side_by_side(address<T>(job.x, n, c, h, left), job.x.stride[3], columns, work->pixels);
+      const G* p = load_row(job.x, n, c, h, left, columns, work->pixels);
       for (std::int64_t r = 0; r < count; ++r) {
         const Image& region = job.regions[std::size_t(r)];
         const std::uint8_t* inside =
@@ -146,14 +161,13 @@ void along_row(const Axis& axis, double* line, std::int64_t wide) {
 
 // A window that holds a NaN or an infinity: its mean as the definition's sums
 // around the lowest pixel leave it.
-template <class T>
 double mean_of_nonfinite(const Job& job, const Image& region, std::int64_t n, std::int64_t c, const Span& rows,
                          const Span& columns, double otherwise) {
   bool infinite = false, finite = false;
   for (std::int64_t h = rows.start; h < rows.stop; ++h) {
     for (std::int64_t w = columns.start; w < columns.stop; ++w) {
       if (*address<std::uint8_t>(region, n, c, h, w) == 0) continue;
-      const double v = real<double>(*address<T>(job.x, n, c, h, w));
+      const double v = job.value(job.x, n, c, h, w);
       if (std::isnan(v) || v == -std::numeric_limits<double>::infinity()) return kNaN;
       (std::isinf(v) ? infinite : finite) = true;
     }
@@ -167,7 +181,6 @@ struct Band {  // rows of windows of some planes
 
 // Columns [column, column + columns) of windows, from reduced rows `pitch`
 // doubles apart, by the same blocks.
-template <class T>
 void down_columns(const Job& job, const double* table, std::int64_t pitch, std::int64_t region, std::int64_t plane,
                   const Band& band, std::int64_t column, std::int64_t columns) {
   const Axis& axis = job.down;
@@ -175,7 +188,7 @@ void down_columns(const Job& job, const double* table, std::int64_t pitch, std::
   const std::int64_t n = plane / job.shape.c, c = plane % job.shape.c;
   const std::int64_t map = axis.windows * job.across.windows, all = job.shape.n * job.shape.c * map;
   double* const out = job.out + region * 3 * all + plane * map + column;
-  const double from = origin<T>(job, n, c);
+  const double from = origin(job, n, c);
   double* const ends = static_cast<double*>(scratch((length + 2) * 3 * kBlock * std::int64_t(sizeof(double))));
   double* const start = ends + length * 3 * kBlock;
   double* const window = start + 3 * kBlock;
@@ -198,7 +211,7 @@ void down_columns(const Job& job, const double* table, std::int64_t pitch, std::
         const Span high{axis.cells[std::size_t(top)].start, axis.cells[std::size_t(top + length - 1)].stop};
         const Span broad{job.across.cells[std::size_t(first)].start,
                          job.across.cells[std::size_t(first + job.across.length - 1)].stop};
-        mean = mean_of_nonfinite<T>(job, job.regions[std::size_t(region)], n, c, high, broad, mean);
+        mean = mean_of_nonfinite(job, job.regions[std::size_t(region)], n, c, high, broad, mean);
       }
       to[i] = count;
       to[all + i] = mean;
@@ -230,14 +243,14 @@ void down_columns(const Job& job, const double* table, std::int64_t pitch, std::
   }
 }
 
-template <class T>
-void run_band(const Job& job, const Band& band, double* table) {
+template <class G>
+void run_band(const Job& job, Load<G> load_row, const Band& band, double* table) {
   const std::int64_t cells = (band.rows - 1) * job.down.step + job.down.length, first = band.row * job.down.step;
   const std::int64_t regions = std::int64_t(job.regions.size()), line = job.row_doubles(), plane = cells * line;
   const auto at = [&](std::int64_t region, std::int64_t p) { return table + (region * band.planes + p) * plane; };
   parallel(job.threads, band.planes * cells, [&](std::int64_t task) {
     const std::int64_t p = task / cells, row = task % cells, which = band.plane + p;
-    row_of_cells<T>(job, which / job.shape.c, which % job.shape.c, job.down.cells[std::size_t(first + row)],
+    row_of_cells<G>(job, load_row, which / job.shape.c, which % job.shape.c, job.down.cells[std::size_t(first + row)],
                     at(0, p) + row * line, band.planes * plane);
     for (std::int64_t r = 0; r < regions; ++r) along_row(job.across, at(r, p) + row * line, job.wide());
   });
@@ -245,7 +258,7 @@ void run_band(const Job& job, const Band& band, double* table) {
   parallel(job.threads, regions * band.planes * blocks, [&](std::int64_t task) {
     const std::int64_t column = task % blocks * kBlock, p = task / blocks % band.planes,
                        r = task / blocks / band.planes;
-    down_columns<T>(job, at(r, p), line, r, band.plane + p, band, column,
+    down_columns(job, at(r, p), line, r, band.plane + p, band, column,
                     std::min(kBlock, job.across.windows - column));
   });
 }
@@ -260,7 +273,8 @@ void cnr_moments(const Image& x, Dtype dtype, const Shape& shape, const std::vec
                 Axis(shape.h, grid.window[0], grid.stride[0], kCellRows),
                 Axis(shape.w, grid.window[1], grid.stride[1], kCellColumns),
                 threads,
-                out};
+                out,
+                with_type(dtype, [](auto pixel) { return &value_of<decltype(pixel)>; })};
   // Bands of rows where a plane's table is large: at least as many windows as
   // share a row of pixels, so that no more than half is computed twice. Several
   // planes at once where tables are small.
@@ -272,10 +286,11 @@ void cnr_moments(const Image& x, Dtype dtype, const Shape& shape, const std::vec
   const std::int64_t planes = rows < job.down.windows ? 1 : std::min(all, std::max<std::int64_t>(1, budget / table));
   const std::unique_ptr<double[]> memory(new double[std::size_t(planes * table)]);
   with_type(dtype, [&](auto pixel) {
+    using T = decltype(pixel);
     for (std::int64_t plane = 0; plane < all; plane += planes) {
       for (std::int64_t row = 0; row < job.down.windows; row += rows) {
-        run_band<decltype(pixel)>(
-            job, {plane, std::min(planes, all - plane), row, std::min(rows, job.down.windows - row)}, memory.get());
+        run_band<Loaded<T>>(
+            job, &load_pixels<T>, {plane, std::min(planes, all - plane), row, std::min(rows, job.down.windows - row)}, memory.get());
       }
     }
   });

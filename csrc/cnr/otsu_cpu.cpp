@@ -62,6 +62,13 @@ void mean_row(const Pixels& of, std::int64_t n, std::int64_t h, double* line) {
   for (std::int64_t w = 0; w < width; ++w) line[w] /= channels;
 }
 
+// The only step that knows the pixels' type.
+using MeanRow = void (*)(const Pixels& of, std::int64_t n, std::int64_t h, double* line);
+
+MeanRow mean_row_of(Dtype dtype) {
+  return with_type(dtype, [](auto pixel) -> MeanRow { return &mean_row<decltype(pixel)>; });
+}
+
 struct Extremes {
   double low = kInfinity, high = -kInfinity;
   std::int64_t bad = 0;
@@ -144,11 +151,17 @@ inline double weight(double one, std::int64_t before, std::int64_t after, const 
 std::int64_t whole_vectors(std::int64_t n) { return (n + L - 1) / L * L; }
 
 // A strip of rows of one image: the rows that a row's sums reach are kept as doubles in a ring.
-template <class T>
 class Smoothing {
  public:
-  Smoothing(const Pixels& of, const std::vector<double>& taps, std::int64_t n, double pivot, double* out)
-      : of_(of), taps_(taps), n_(n), pivot_(pivot), out_(out), masked_(of.valid.data != nullptr) {
+  Smoothing(const Pixels& of, MeanRow mean_row, const std::vector<double>& taps, std::int64_t n, double pivot,
+            double* out)
+      : of_(of),
+        mean_row_(mean_row),
+        taps_(taps),
+        n_(n),
+        pivot_(pivot),
+        out_(out),
+        masked_(of.valid.data != nullptr) {
     width_ = of.shape.w;
     pitch_ = whole_vectors(width_);
     reach_ = std::min(std::int64_t(taps.size()), of.shape.h) - 1;
@@ -186,7 +199,7 @@ class Smoothing {
   void read(std::int64_t h) {
     if (h >= of_.shape.h) return;
     double* const line = slot(h, false);
-    mean_row<T>(of_, n_, h, line);
+    mean_row_(of_, n_, h, line);
     for (std::int64_t w = 0; w < width_; ++w) line[w] -= pivot_;
     std::fill(line + width_, line + pitch_, 0.0);
     if (!masked_) return;
@@ -251,6 +264,7 @@ class Smoothing {
   }
 
   const Pixels& of_;
+  const MeanRow mean_row_;
   const std::vector<double>& taps_;
   std::int64_t n_;
   double pivot_;
@@ -287,15 +301,14 @@ void otsu_pixels(const Image& x, Dtype dtype, const Shape& shape, const Mask& va
   const Pixels of{x, shape, valid};
   const std::int64_t strips = (shape.h + kStrip - 1) / kStrip;
   std::vector<Extremes> found(std::size_t(shape.n * strips));
-  with_type(dtype, [&](auto pixel) {
-    parallel(threads, shape.n * strips, [&](std::int64_t task) {
-      const std::int64_t n = task / strips, top = task % strips * kStrip;
-      double* const line = static_cast<double*>(scratch(shape.w * std::int64_t(sizeof(double))));
-      for (std::int64_t h = top; h < std::min(shape.h, top + kStrip); ++h) {
-        mean_row<decltype(pixel)>(of, n, h, line);
-        found[std::size_t(task)].take(lowest(of, n, h, line));
-      }
-    });
+  const MeanRow mean_row = mean_row_of(dtype);
+  parallel(threads, shape.n * strips, [&](std::int64_t task) {
+    const std::int64_t n = task / strips, top = task % strips * kStrip;
+    double* const line = static_cast<double*>(scratch(shape.w * std::int64_t(sizeof(double))));
+    for (std::int64_t h = top; h < std::min(shape.h, top + kStrip); ++h) {
+      mean_row(of, n, h, line);
+      found[std::size_t(task)].take(lowest(of, n, h, line));
+    }
   });
   for (std::int64_t n = 0; n < shape.n; ++n) {
     Extremes all;
@@ -312,12 +325,11 @@ void otsu_smooth(const Image& x, Dtype dtype, const Shape& shape, const Mask& va
   const std::int64_t rows = std::max(2 * kStrip, 2 * std::int64_t(taps.size()));
   const std::int64_t strips = (shape.h + rows - 1) / rows;
   std::vector<Extremes> found(std::size_t(shape.n * strips));
-  with_type(dtype, [&](auto pixel) {
-    parallel(threads, shape.n * strips, [&](std::int64_t task) {
-      const std::int64_t n = task / strips, top = task % strips * rows;
-      found[std::size_t(task)] =
-          Smoothing<decltype(pixel)>(of, taps, n, pivot[n], out).rows(top, std::min(shape.h, top + rows));
-    });
+  const MeanRow mean_row = mean_row_of(dtype);
+  parallel(threads, shape.n * strips, [&](std::int64_t task) {
+    const std::int64_t n = task / strips, top = task % strips * rows;
+    Smoothing strip(of, mean_row, taps, n, pivot[n], out);
+    found[std::size_t(task)] = strip.rows(top, std::min(shape.h, top + rows));
   });
   for (std::int64_t n = 0; n < shape.n; ++n) {
     Extremes all;

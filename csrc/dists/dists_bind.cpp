@@ -2,8 +2,7 @@
 #include "../bind.hpp"
 #include "dists_cpu.hpp"
 
-namespace semnr {
-namespace {
+namespace semnr::dists_bindings {
 
 using Region = std::array<std::int64_t, 7>;  // row, column, rows, columns, from, to, cell
 using Totals = std::array<std::int64_t, 6>;  // fresh, addresses of near, sums
@@ -50,12 +49,11 @@ void planes(const ImageArgument& x, const ImageArgument& y, const std::array<int
                 totals[4], totals[5], threads});
 }
 
-}  // namespace
-}  // namespace semnr
-
-void bind_dists(py::module_& m) {
-  m.def("dists_stage", &semnr::stage,
+void bind(py::module_& m) {
+  m.def("dists_stage", &stage,
         "ReLU, sums of both images, L2 pooling and a copy to keep, of "
         "channels-last convolution outputs, in one pass.");
-  m.def("dists_planes", &semnr::planes, "The same sums of two images or maps in any layout and dtype.");
+  m.def("dists_planes", &planes, "The same sums of two images or maps in any layout and dtype.");
 }
+
+}  // namespace semnr::dists_bindings

@@ -57,6 +57,13 @@ inline void store_point(R* at, const Complex<R>& v) {
   store<R>(at + kLanes<R>, v.im);
 }
 
+// The usual input: points that lie one after the other.
+template <class R>
+struct Points {
+  const R* from;
+  Complex<R> operator()(std::int64_t k) const { return load_point(from + k * kPoint<R>); }
+};
+
 // 2, 4 or 8 points, in place, in their order.
 template <int P, class R>
 [[gnu::always_inline]] inline void small_transform(Complex<R>* a) {
@@ -213,7 +220,7 @@ class Fourier {
       run_stage(last, data, size);
       return;
     }
-    with_radix(stages_[0].radix, [&](auto radix) { first_stage<radix>(data, size, first, step, input); });
+    first_stage(data, size, first, step, input);
     for (std::size_t d = 1; d < depth; ++d) run_stage(stages_[d], data, size);
   }
 
@@ -254,17 +261,36 @@ class Fourier {
     }
   }
 
-  template <int P, class Input>
+  template <class Input>
   void first_stage(R* data, std::int64_t size, std::int64_t first, std::int64_t step, Input input) const {
-    const Stage& s = stages_[0];
-    const int p = P == 0 ? s.radix : P;
+    switch (stages_[0].radix) {
+      case 2:
+        return first_stage_of<2>(data, size, first, step, input);
+      case 4:
+        return first_stage_of<4>(data, size, first, step, input);
+      case 8:
+        return first_stage_of<8>(data, size, first, step, input);
+      default:  // odd lengths alone: their points go into their places first
+        first_stage_of<0>(data, size, first, step, input);
+        run_stage(stages_[0], data, size);
+    }
+  }
+
+  // 0: any radix, points are only put into their places.
+  template <int P, class Input>
+  void first_stage_of(R* data, std::int64_t size, std::int64_t first, std::int64_t step, Input input) const {
+    const int p = P == 0 ? stages_[0].radix : P;
     const std::int64_t apart = n_ / p, origin = group_[std::size_t(first)];
-    Complex<R> a[P == 0 ? kLargestRadix : P];
     for (std::int64_t k = first; k < first + size / p * step; k += step) {
-      for (int r = 0; r < p; ++r) a[r] = input(k + r * apart);
-      transform<P>(a, s);
       R* const at = data + (group_[std::size_t(k)] - origin) * kPoint<R>;
-      for (int r = 0; r < p; ++r) store_point(at + r * kPoint<R>, a[r]);
+      if constexpr (P == 0) {
+        for (int r = 0; r < p; ++r) store_point(at + r * kPoint<R>, input(k + r * apart));
+      } else {
+        Complex<R> a[P];
+        for (int r = 0; r < P; ++r) a[r] = input(k + r * apart);
+        small_transform<P>(a);
+        for (int r = 0; r < P; ++r) store_point(at + r * kPoint<R>, a[r]);
+      }
     }
   }
 
@@ -286,32 +312,41 @@ class Fourier {
     std::int64_t m = 2 * n_ - 1;
     while (!few_odd_factors(m)) ++m;
     smooth_ = std::make_unique<Fourier>(m);
-    std::vector<R> chirp(std::size_t(2 * m), R(0)), data(std::size_t(m * kPoint<R>));
+    std::vector<R> chirp(std::size_t(m * kPoint<R>), R(0)), data(std::size_t(m * kPoint<R>));
     for (std::int64_t k = 0; k < n_; ++k) {
       push(double(k * k % (2 * n_)) / double(2 * n_));
       for (const std::int64_t at : {k, (m - k) % m}) {
         for (int part = 0; part < 2; ++part) {
           const R factor = factors_[std::size_t(2 * k + part)];
-          chirp[std::size_t(2 * at + part)] = part == 0 ? factor : -factor;
+          store<R>(chirp.data() + at * kPoint<R> + part * kLanes<R>, splat<R>(part == 0 ? factor : -factor));
         }
       }
     }
-    smooth_->run(data.data(), nullptr, [&](std::int64_t k) {
-      return Complex<R>{splat<R>(chirp[std::size_t(2 * k)]), splat<R>(chirp[std::size_t(2 * k + 1)])};
-    });
+    smooth_->run_stages(data.data(), Points<R>{chirp.data()});
     for (std::int64_t k = 0; k < 2 * m; ++k) spectrum_.push_back(data[std::size_t(k * kLanes<R>)] / R(m));
   }
 
+  // Each kind of input is compiled into first stages of its own: here it goes to working memory first, as points.
   template <class Input>
   void run_chirp(R* data, R* work, Input input) const {
+    R* const chirped = work + smooth_->n_ * kPoint<R>;
+    const R* const factor = factors_.data();
+    for (std::int64_t k = 0; k < n_; ++k) {
+      store_point(chirped + k * kPoint<R>, times(input(k), factor[2 * k], factor[2 * k + 1]));
+    }
+    convolve(data, work, chirped);
+  }
+
+  void convolve(R* data, R* one, R* other) const {
     const std::int64_t m = smooth_->n_;
-    R *const one = work, *const other = work + m * kPoint<R>;
     const R *const factor = factors_.data(), *const filter = spectrum_.data();
-    smooth_->run_stages(
-        one, [&](std::int64_t k) { return k < n_ ? times(input(k), factor[2 * k], factor[2 * k + 1]) : Complex<R>{}; });
-    smooth_->run_stages(other, [=](std::int64_t k) {
-      return swapped(times(load_point(one + k * kPoint<R>), filter[2 * k], filter[2 * k + 1]));
-    });
+    std::fill(other + n_ * kPoint<R>, other + m * kPoint<R>, R(0));
+    smooth_->run_stages(one, Points<R>{other});
+    for (std::int64_t k = 0; k < m; ++k) {
+      const Complex<R> point = load_point(one + k * kPoint<R>);
+      store_point(one + k * kPoint<R>, swapped(times(point, filter[2 * k], filter[2 * k + 1])));
+    }
+    smooth_->run_stages(other, Points<R>{one});
     for (std::int64_t k = 0; k < n_; ++k) {
       const Complex<R> point = swapped(load_point(other + k * kPoint<R>));
       store_point(data + k * kPoint<R>, times(point, factor[2 * k], factor[2 * k + 1]));

@@ -2,8 +2,7 @@
 #include "../bind.hpp"
 #include "fsim_cpu.hpp"
 
-namespace semnr {
-namespace {
+namespace semnr::fsim_bindings {
 
 using KindArgument = std::tuple<int, int, double, double, double, double>;  // as LogGabor
 
@@ -83,19 +82,18 @@ void compare_backward(const SideArgument& x, const SideArgument& y, const std::p
   fsim_compare_backward(pair(x, y, share, doubled, n, pixels), threads, pointer<double>(by), out);
 }
 
-}  // namespace
-}  // namespace semnr
-
-void bind_fsim(py::module_& m) {
-  m.def("fsim_filter_bytes", &semnr::bytes, "Memory that the filter tables of one size take.");
-  m.def("fsim_filters", &semnr::filters, "Fills the filter tables; an orientation's share of noise energy each.");
-  m.def("fsim_features", &semnr::features, "Phase congruency, gradient and chroma of images of one size.");
-  m.def("fsim_histogram", &semnr::histogram, "Counts the squared amplitudes of a part of an image by their bits.");
+void bind(py::module_& m) {
+  m.def("fsim_filter_bytes", &bytes, "Memory that the filter tables of one size take.");
+  m.def("fsim_filters", &filters, "Fills the filter tables; an orientation's share of noise energy each.");
+  m.def("fsim_features", &features, "Phase congruency, gradient and chroma of images of one size.");
+  m.def("fsim_histogram", &histogram, "Counts the squared amplitudes of a part of an image by their bits.");
   m.attr("FSIM_BINS") = semnr::kBins;
   m.attr("FSIM_BIN_SHIFT") = semnr::kBinShift;
-  m.def("fsim_features_backward", &semnr::features_backward, "Derivatives by the images from those by the features.");
-  m.def("fsim_compare", &semnr::compare,
+  m.def("fsim_features_backward", &features_backward, "Derivatives by the images from those by the features.");
+  m.def("fsim_compare", &compare,
         "Similarity of features: a score an image, and its maps (address 0: "
         "not wanted).");
-  m.def("fsim_compare_backward", &semnr::compare_backward, "Derivatives of the scores by the features.");
+  m.def("fsim_compare_backward", &compare_backward, "Derivatives of the scores by the features.");
 }
+
+}  // namespace semnr::fsim_bindings

@@ -102,7 +102,7 @@ class Backward : public Phase<R> {
       energies[std::size_t(group)] = energy;
       for (std::int64_t s = 0; s < at.scales; ++s) {
         const R* const from = derived + s * at.w * kPoint<R>;
-        rows_.run(found, work, [&](std::int64_t v) { return load_point(from + v * kPoint<R>); });
+        rows_.run(found, work, Points<R>{from});
         R *const front = mixed + at.mixed(s, group, 0), *const back = mixed + at.mixed(s, group, 1);
         for (std::int64_t v = 0; v < at.strips * L; ++v) {
           Complex<R> here = {}, other = {};
@@ -195,7 +195,7 @@ class Backward : public Phase<R> {
               put_rows(block, group, part, lines);
             }
           }
-          columns_.run(data, data + at.strip(), [&](std::int64_t u) { return load_point(lines + u * kPoint<R>); });
+          columns_.run(data, data + at.strip(), Points<R>{lines});
           const R *const angular = table_ + at.angular(o, side, strip), *const radial = table_ + at.radial(s, strip);
           for (std::int64_t u = 0; u < at.h; ++u) {
             const Vec<R> value = share * load(angular + u * L) * load(radial + std::min(u, at.h - u) * L);

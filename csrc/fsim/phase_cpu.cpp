@@ -6,6 +6,7 @@
 #include "plane.hpp"
 
 namespace semnr {
+
 namespace {
 
 // At column v of a group of rows: energy before the threshold, sum of amplitudes, squared amplitude at the finest

@@ -55,88 +55,21 @@ class PlaneReader {
   const std::int64_t h, w;
 
   // Image k of all (those of in.images[0] first). chroma: I and Q as they are, or nullptr. Returns the plane's mean.
-  double read(std::int64_t k, const Plane<R>& plane, R* chroma, int threads) const {
-    return with_type(in_.dtype, [&](auto pixel) { return read_as<decltype(pixel)>(k, plane, chroma, threads); });
-  }
+  double read(std::int64_t k, const Plane<R>& plane, R* chroma, int threads) const;
 
  private:
-  template <class T>
-  double read_as(std::int64_t k, const Plane<R>& plane, R* chroma, int threads) const {
-    using Wide = std::conditional_t<std::is_same_v<T, double>, double, R>;
-    const Image& image = in_.images[std::size_t(k / in_.shape.n)];
-    const T* const from = static_cast<const T*>(image.data) + k % in_.shape.n * image.stride[0];
-    const double each = in_.scale / double(in_.factor * in_.factor);
-    const std::int64_t channels = in_.shape.c;
-    Wide black[3];
-    double base = 0;
-    for (std::int64_t c = 0; c < channels; ++c) {
-      black[c] = real<Wide>(from[c * image.stride[1]]);
-      base += double(black[c]) * in_.scale * (channels == 1 ? 1 : kYiq[0][c]);
-    }
-    plane.ring(R(-base));
-    const std::int64_t tasks = (h + kPlaneRows - 1) / kPlaneRows;
-    std::vector<double> sums(std::size_t(tasks), 0.0);
-    parallel(threads, tasks, [&](std::int64_t task) {
-      Wide* const line = static_cast<Wide*>(scratch(in_.shape.w * std::int64_t(sizeof(Wide))));
-      for (std::int64_t u = task * kPlaneRows; u < std::min(h, (task + 1) * kPlaneRows); ++u) {
-        R* const row = plane.row(u);
-        for (std::int64_t c = 0; c < channels; ++c) {
-          const std::int64_t top = u * in_.factor - before_;
-          const std::int64_t start = std::max<std::int64_t>(top, 0), stop = std::min(top + in_.factor, in_.shape.h);
-          for (std::int64_t i = start; i < stop; ++i) {
-            add_line(from + c * image.stride[1] + i * image.stride[2], image.stride[3], black[c], i == start, line);
-          }
-          const auto put = [&](std::int64_t v, double value) {
-            if (channels == 1) {
-              row[v] = R(value);
-              return;
-            }
-            row[v] = (c == 0 ? R(0) : row[v]) + R(kYiq[0][c] * value);
-            for (int q = 0; chroma != nullptr && q < 2; ++q) {
-              R& to = chroma[(q * h + u) * w + v];
-              to = (c == 0 ? R(0) : to) + R(kYiq[q + 1][c] * (value + double(black[c]) * in_.scale));
-            }
-          };
-          if (in_.factor == 1 && channels == 1) {
-            for (std::int64_t v = 0; v < w; ++v) row[v] = R(line[v] * Wide(in_.scale));
-            continue;
-          }
-          for (std::int64_t v = 0; v < w; ++v) {
-            const std::int64_t left = v * in_.factor - before_;
-            const std::int64_t first = std::max<std::int64_t>(left, 0), last = std::min(left + in_.factor, in_.shape.w);
-            Wide sum = 0;
-            for (std::int64_t i = first; i < last; ++i) sum += line[i];
-            const std::int64_t beyond = in_.factor * in_.factor - (stop - start) * (last - first);
-            put(v, (double(sum) - double(beyond) * double(black[c])) * each);
-          }
-        }
-        Vec<double> sum = {};
-        std::int64_t v = 0;
-        for (; v + kLanes<R> <= w; v += kLanes<R>) sum = sum + widened_sum(load(row + v));
-        for (; v < w; ++v) sums[std::size_t(task)] += double(row[v]);
-        sums[std::size_t(task)] += semnr::sum<double>(sum);
-      }
-    });
-    double total = 0;
-    for (const double sum : sums) total += sum;
-    return total / (double(h) * double(w));
-  }
+  template <class Wide>
+  struct Lines;
 
-  template <class T, class Wide>
-  void add_line(const T* from, std::int64_t stride, Wide black, bool first, Wide* line) const {
-    const std::int64_t count = in_.shape.w;
-    if (stride == 1 && first) {
-      for (std::int64_t i = 0; i < count; ++i) line[i] = real<Wide>(from[i]) - black;
-    } else if (stride == 1) {
-      for (std::int64_t i = 0; i < count; ++i) line[i] += real<Wide>(from[i]) - black;
-    } else {
-      for (std::int64_t i = 0; i < count; ++i)
-        line[i] = (first ? Wide(0) : line[i]) + (real<Wide>(from[i * stride]) - black);
-    }
-  }
+  template <class Wide>
+  double read_by(Lines<Wide> lines, std::int64_t k, const Plane<R>& plane, R* chroma, int threads) const;
 
   const std::int64_t before_;
 };
+
+// Compiled once, in plane_cpu.cpp.
+extern template class PlaneReader<float>;
+extern template class PlaneReader<double>;
 
 // f(first row, end) for pieces of the plane.
 template <class R, class F>

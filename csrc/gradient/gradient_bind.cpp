@@ -2,8 +2,7 @@
 #include "../bind.hpp"
 #include "gradient_cpu.hpp"
 
-namespace semnr {
-namespace {
+namespace semnr::gradient_bindings {
 
 void forward(const ImageArgument& x, const ImageArgument& y, const ImageArgument& weight, int dtype,
              const ShapeArgument& shape, double constant, int threads, std::int64_t map, std::int64_t sums) {
@@ -20,14 +19,13 @@ void backward(const ImageArgument& x, const ImageArgument& y, const ImageArgumen
                     pointer<double>(by_sums), pointer<void>(out_x), pointer<void>(out_y), pointer<void>(out_weight));
 }
 
-}  // namespace
-}  // namespace semnr
-
-void bind_gradient(py::module_& m) {
-  m.def("gradient_forward", &semnr::forward,
+void bind(py::module_& m) {
+  m.def("gradient_forward", &forward,
         "Similarity of Scharr gradients: its map, and its sums over weights (N "
         "x C float64); address 0: not wanted.");
-  m.def("gradient_backward", &semnr::backward,
+  m.def("gradient_backward", &backward,
         "Gradient to x, y and weight (address 0: not wanted) from the "
         "derivatives by the map or by the sums.");
 }
+
+}  // namespace semnr::gradient_bindings

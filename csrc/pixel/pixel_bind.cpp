@@ -2,8 +2,7 @@
 #include "../bind.hpp"
 #include "pixel_cpu.hpp"
 
-namespace semnr {
-namespace {
+namespace semnr::pixel_bindings {
 
 void errors(const ImageArgument& x, const ImageArgument& y, const MaskArgument& valid, int dtype,
             const ShapeArgument& shape, int threads, std::uintptr_t out) {
@@ -29,12 +28,11 @@ void gradient(const ImageArgument& x, const ImageArgument& y, const MaskArgument
                  pointer<double>(weights) + shape[0], pointer<void>(out_x), pointer<void>(out_y));
 }
 
-}  // namespace
-}  // namespace semnr
-
-void bind_pixel(py::module_& m) {
-  m.def("pixel_errors", &semnr::errors, "MSE then MAE of each image, written to out (2 x N float64).");
-  m.def("pixel_flat", &semnr::flat, "MSE, or MAE where `absolute`, of one image of n pixels side by side.");
-  m.def("pixel_gradient", &semnr::gradient,
+void bind(py::module_& m) {
+  m.def("pixel_errors", &errors, "MSE then MAE of each image, written to out (2 x N float64).");
+  m.def("pixel_flat", &flat, "MSE, or MAE where `absolute`, of one image of n pixels side by side.");
+  m.def("pixel_gradient", &gradient,
         "Gradient of Σ weights[0]·MSE + weights[1]·MAE (weights: 2 x N float64) to x and y; address 0: not wanted.");
 }
+
+}  // namespace semnr::pixel_bindings

@@ -2,8 +2,7 @@
 #include "../bind.hpp"
 #include "profile_cpu.hpp"
 
-namespace semnr {
-namespace {
+namespace semnr::profile_bindings {
 
 void scores(const ImageArgument& x, const ImageArgument& y, const MaskArgument& signal, const MaskArgument& background,
             int dtype, const ShapeArgument& shape, const std::vector<double>& taps, const std::array<bool, 2>& flags,
@@ -15,11 +14,10 @@ void scores(const ImageArgument& x, const ImageArgument& y, const MaskArgument& 
   profile_scores(image(x), image(y), regions, Dtype(dtype), sizes(shape), options, pointer<double>(out));
 }
 
-}  // namespace
-}  // namespace semnr
-
-void bind_profile(py::module_& m) {
-  m.def("profile_scores", &semnr::scores,
+void bind(py::module_& m) {
+  m.def("profile_scores", &scores,
         "N x 10 float64: MSE, MAE, SSIM, pixels in both regions, then pixels, mean and variance of each.");
   m.attr("PROFILE_ROW") = semnr::kProfileRow;
 }
+
+}  // namespace semnr::profile_bindings

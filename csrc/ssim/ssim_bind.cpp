@@ -2,8 +2,7 @@
 #include "../bind.hpp"
 #include "ssim_cpu.hpp"
 
-namespace semnr {
-namespace {
+namespace semnr::ssim_bindings {
 
 // reflect, float64 / c1, c2, range, unbiased
 SsimOptions options(const std::vector<double>& taps, const std::array<bool, 2>& flags,
@@ -49,14 +48,13 @@ void backward(const ImageArgument& x, const ImageArgument& y, int dtype, const S
                 by + shape[0] * shape[1], pointer<void>(by_map), pointer<void>(out_x), pointer<void>(out_y));
 }
 
-}  // namespace
-}  // namespace semnr
-
-void bind_ssim(py::module_& m) {
-  m.def("ssim_forward", &semnr::forward,
+void bind(py::module_& m) {
+  m.def("ssim_forward", &forward,
         "Rows (2 or, with components, 5) x N x C float64: score, contrast·structure, luminance, contrast, structure.");
-  m.def("ssim_flat", &semnr::flat, "Score of one h x w image whose pixels lie side by side.");
-  m.def("ssim_backward", &semnr::backward,
+  m.def("ssim_flat", &flat, "Score of one h x w image whose pixels lie side by side.");
+  m.def("ssim_backward", &backward,
         "Gradient to x and y (address 0: not wanted) from the derivatives by each window's score and structure.");
   m.attr("SSIM_BACKWARD_SIZE") = semnr::kSsimBackwardSize;
 }
+
+}  // namespace semnr::ssim_bindings

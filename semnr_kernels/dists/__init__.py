@@ -93,7 +93,8 @@ def dists(
     nan, overshoot, backend
         As in `semnr.metrics`.
     memory_budget
-        Bytes, or "2GiB", for what lies between the images and the score; default 1 GiB. As many pairs go through the
+        Bytes, or "2GiB", for what lies between the images and the score; default 1 GiB, on a GPU a quarter of
+        its memory. As many pairs go through the
         network at once as fit. A pair that does not fit goes through it a band of rows at a time, to the same value
         (within 1e-5; measured 1e-7): any size can be scored. Autograd keeps all activations, whatever the budget.
 
@@ -107,7 +108,7 @@ def dists(
     checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
     _check_image("x", checked.x)
     _checks.choice("resize", resize, RESIZES)
-    budget, window = _budget(memory_budget), _window(map_window) if return_map else None
+    budget, window = _budget(memory_budget, x.device), _window(map_window) if return_map else None
     net = network_for(load(weights), _network_dtype(x.dtype, dtype), x.device)
     call = _registry.Call.of(
         "dists", checked.x, checked.y, masked=checked.valid is not None, resize=resize, dtype=net.dtype, map=return_map
@@ -154,7 +155,7 @@ def against(
             f"x has shape {tuple(x.shape)} and kept holds {count} images of {kept.size[0]} x {kept.size[1]}; "
             "accepted: the same size, and as many images or one kept"
         )
-    budget, window = _budget(memory_budget), _window(map_window) if return_map else None
+    budget, window = _budget(memory_budget, x.device), _window(map_window) if return_map else None
     net, masked = kept.network, kept.shares is not None
     call = _registry.Call.of(
         "dists", checked.x, *kept.maps, masked=masked, resize=kept.resize, dtype=net.dtype, map=return_map, kept=True
@@ -209,7 +210,7 @@ def features(
         _checks.raise_if_nonfinite(image=image4)
     if store not in (None, *_checks.FLOAT_DTYPES):
         raise ValueError(f"store is {store!r}; accepted: torch.float32, float64, bfloat16, float16 or None")
-    budget = _budget(memory_budget)
+    budget = _budget(memory_budget, image.device)
     net = network_for(load(weights), _network_dtype(image.dtype, dtype), image.device)
     if (net.dtype == torch.float64) != ((store or net.dtype) == torch.float64):
         raise ValueError(f"store is {store} after a network in {net.dtype}; accepted: float64 after float64 only")
@@ -308,10 +309,12 @@ def _require_finite(found: Distance, valid: torch.Tensor | None, net: Network, *
         )
 
 
-def _budget(value: int | str | None) -> int:
-    """Bytes: 1073741824, "512MiB", "2GiB"."""
+def _budget(value: int | str | None, device: torch.device) -> int:
+    """Bytes: 1073741824, "512MiB", "2GiB". None: of a device a quarter of all its memory, whatever is in use."""
     if value is None:
-        return MEMORY_BUDGET
+        if device.type != "cuda":
+            return MEMORY_BUDGET
+        return max(MEMORY_BUDGET, torch.cuda.get_device_properties(device).total_memory // 4)
     if isinstance(value, str):
         for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("GB", 10**9), ("MB", 10**6)):
             number = value.strip().removesuffix(unit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from .._convolution import conv2d
 from . import sums
 from .network import POOL_EPS, Network, hann_mean
 from .stream import Rectangle
@@ -20,7 +21,7 @@ class Torch:
         self, network: Network, stage: int, layer: int, h: torch.Tensor, padding: tuple[int, int]
     ) -> torch.Tensor:
         layers = network.stages[stage]
-        made = F.conv2d(h, *layers[layer], padding=padding)
+        made = conv2d(h, *layers[layer], padding=padding)
         return made if layer == len(layers) - 1 else F.relu_(made)
 
     def finish(

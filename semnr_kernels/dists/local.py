@@ -20,7 +20,7 @@ class LocalMap:
     ) -> None:
         self.columns, self.cell = columns, cell  # cells across the image; positions across a cell
         self.reach = window // 2  # cells to each side of the one in the middle
-        self.near, self.alpha, self.beta = near, alpha.to(near.device), beta.to(near.device)
+        self.near, self.alpha, self.beta = near, alpha, beta
         self.cells: torch.Tensor | None = None  # rows [top, ...) of cells
         self.top = self.made = 0
         self.rows: list[torch.Tensor] = []  # (count, r, columns) each

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .._constants import constant, kept
+from .._convolution import conv2d
 from .weights import STAGES, Weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -52,13 +55,13 @@ class Network:
             if number:
                 h = l2_pool(h, self.work)
             for weight, bias in stage:
-                h = F.relu_(F.conv2d(h, weight, bias, padding=1))
+                h = F.relu_(conv2d(h, weight, bias, padding=1))
             yield h
 
 
 def normalised(image: torch.Tensor) -> torch.Tensor:
     """(N, 1 or 3, H, W) on the 0-1 scale as the network takes it, (N, 3, H, W)."""
-    mean, std = (image.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (constant(image.device, image.dtype, *v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (image - mean) / std
 
 
@@ -70,9 +73,10 @@ def l2_pool(h: torch.Tensor, work: torch.dtype) -> torch.Tensor:
 
 def hann_mean(planes: torch.Tensor, padding: int = 1) -> torch.Tensor:
     """3 × 3 Hann window (½, 1, ½)² / 4 at stride 2."""
-    window = planes.new_tensor((0.5, 1.0, 0.5))
-    kernel = (window[:, None] * window[None, :] / 4).expand(planes.shape[1], 1, 3, 3)
-    return F.conv2d(planes, kernel, stride=2, padding=padding, groups=planes.shape[1])
+    hann = (0.5, 1.0, 0.5)
+    window = constant(planes.device, planes.dtype, *(a * b / 4 for a in hann for b in hann))
+    kernel = window.reshape(3, 3).expand(planes.shape[1], 1, 3, 3)
+    return conv2d(planes, kernel, stride=2, padding=padding, groups=planes.shape[1])
 
 
 _networks: OrderedDict[tuple[object, torch.dtype, torch.device], Network] = OrderedDict()
@@ -81,6 +85,14 @@ _lock = threading.Lock()
 
 def network_for(weights: Weights, dtype: torch.dtype, device: torch.device) -> Network:
     """The network for these weights; one instance is shared by every thread."""
+    network = _network_for(weights, dtype, device)
+    for layer in itertools.chain.from_iterable(network.stages):
+        for tensor in layer:
+            kept(tensor)
+    return network
+
+
+def _network_for(weights: Weights, dtype: torch.dtype, device: torch.device) -> Network:
     if weights.source == "state dict":  # the caller may change its tensors: nothing to key a cache with
         return _build(weights, dtype, device)
     key = (id(weights.state), dtype, device)  # `load` returns the same object while the file stays the same

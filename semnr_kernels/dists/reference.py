@@ -13,7 +13,7 @@ from .local import local_map, upsampled
 from .network import Network
 from .score import Distance, Features, resized
 from .sums import C1, C2
-from .weights import CHANNELS, alpha_beta
+from .weights import CHANNELS, alpha_beta_of
 
 __all__ = ["Distance", "Features", "compare", "dists", "features", "pairs_per_call", "resized"]
 
@@ -90,12 +90,11 @@ def _pool(
     pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], shares: Iterable[torch.Tensor] | None, window: int | None
 ) -> Distance:
     """1 − Σ (α l + β s) over the channels of all maps (Ding 2020, eq. 8)."""
-    alpha, beta = (v.split(CHANNELS) for v in alpha_beta())
     waiting = None if shares is None else iter(shares)
     structure, texture, places = [], [], []
     for number, (x, y) in enumerate(pairs):
         share = None if waiting is None else next(waiting)
-        a, b = alpha[number].to(x.device), beta[number].to(x.device)
+        a, b = alpha_beta_of(number, x.device)
         lum, tex = _similarities(x, y, share)
         structure.append(((1 - lum) * a).sum(1))
         texture.append(((1 - tex) * b).sum(1))
@@ -121,9 +120,10 @@ def _similarities(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) 
     # Moments about a point near the mean: a small variance on a large mean keeps its digits.
     near_x, near_y = mean(x).detach(), mean(y).detach()
     dx, dy = x - near_x[:, :, None, None], y - near_y[:, :, None, None]
-    mx, my = mean(dx).double(), mean(dy).double()
-    var_x, var_y = mean(dx * dx).double() - mx * mx, mean(dy * dy).double() - my * my
-    covariance = mean(dx * dy).double() - mx * my
-    mean_x, mean_y = near_x.double() + mx, near_y.double() + my
+    means = (near_x, near_y, mean(dx), mean(dy), mean(dx * dx), mean(dy * dy), mean(dx * dy))
+    # widened at once: on a device each is a launch
+    from_x, from_y, mx, my, xx, yy, xy = torch.stack(torch.broadcast_tensors(*means)).double()
+    var_x, var_y, covariance = xx - mx * mx, yy - my * my, xy - mx * my
+    mean_x, mean_y = from_x + mx, from_y + my
     luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
     return luminance, (2 * covariance + C2) / (var_x + var_y + C2)

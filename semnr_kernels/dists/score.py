@@ -13,7 +13,7 @@ from .local import LocalMap, cell_of, upsampled
 from .network import Network, hann_mean
 from .stream import Engine, Job, plan, run
 from .sums import CELL, Sums
-from .weights import CHANNELS, alpha_beta
+from .weights import CHANNELS, alpha_beta_of
 
 RESIZED_SIDE = 256
 
@@ -165,22 +165,21 @@ def compare(engine: Engine, fx: Features, fy: Features, window: int | None = Non
 
 
 def _local(sums: tuple[Sums, ...], width: int, window: int) -> tuple[LocalMap, ...]:
-    alpha, beta = (v.split(CHANNELS) for v in alpha_beta())
     across = -(-width // CELL)
     return tuple(
-        LocalMap(across, cell_of(number), window, s.near, a, b)
-        for number, (s, a, b) in enumerate(zip(sums, alpha, beta, strict=True))
+        LocalMap(across, cell_of(number), window, s.near, *alpha_beta_of(number, s.near.device))
+        for number, s in enumerate(sums)
     )
 
 
 def _distance(sums: tuple[Sums, ...], local: tuple[LocalMap, ...] | None, height: int, width: int) -> Distance:
     """1 − Σ (α l + β s) over the channels of all maps (Ding 2020, eq. 8)."""
-    alpha, beta = (v.split(CHANNELS) for v in alpha_beta())
     structure, texture = [], []
-    for a, b, one in zip(alpha, beta, sums, strict=True):
+    for number, one in enumerate(sums):
         luminance, similarity = one.similarities()
-        structure.append(((1 - luminance) * a.to(luminance.device)).sum(1))
-        texture.append(((1 - similarity) * b.to(luminance.device)).sum(1))
+        a, b = alpha_beta_of(number, luminance.device)
+        structure.append(((1 - luminance) * a).sum(1))
+        texture.append(((1 - similarity) * b).sum(1))
     s, t = torch.stack(structure, dim=1), torch.stack(texture, dim=1)
     shown = None
     if local is not None:

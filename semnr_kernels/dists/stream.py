@@ -22,6 +22,7 @@ from .weights import CHANNELS, STAGES
 
 MARGIN = 112  # the receptive field's radius is 105; whole cells of 16
 PIECE = 2**22  # bytes of a convolution's output: what two cores keep in their second caches (2 to 8 MiB measure alike)
+DEVICE_PIECE = 2**28  # on a GPU: a launch costs more than a piece that leaves the cache
 _LEAST_ROWS, _LEAST_COLUMNS = 32, 128  # of the image that enter together; of a panel
 _LAST = len(STAGES) - 1
 
@@ -99,7 +100,7 @@ def plan(
 ) -> Plan:
     """As much as fits into `budget` bytes; at least one pair (`images` 2) or image (1), a band at a time."""
     size, work = network.dtype.itemsize, network.work.itemsize
-    piece = max(2**20, min(PIECE, budget // 16))
+    piece = max(2**20, min(PIECE if network.device.type == "cpu" else DEVICE_PIECE, budget // 16))
     left = max(budget - 3 * piece, 0)  # a convolution's input, output and working memory
     cells = 3 * 6 * 8 * CHANNELS[-1] // CELL**2 if mapped else 0  # bytes a pixel, with copies
     # Whole: 3 values a pixel of the input and 64 / 4 of the first pooled map are held together.

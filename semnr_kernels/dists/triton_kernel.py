@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from .. import _triton
+from .._convolution import conv2d
 from .._registry import Call
 from . import reference, score
 from .engine import Torch
@@ -21,7 +22,7 @@ from .network import POOL_EPS, Network, normalised
 from .score import Distance, Features
 from .stream import Rectangle
 from .sums import C1, C2, Into
-from .weights import CHANNELS, alpha_beta
+from .weights import alpha_beta_of
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of maps
 
@@ -358,7 +359,7 @@ def _maps(network: Network, image: torch.Tensor) -> Iterator[torch.Tensor]:
         if number:
             h = l2_pool(h, network.work)
         for weight, bias in stage:
-            h = F.relu_(F.conv2d(h, weight, bias, padding=1))
+            h = F.relu_(conv2d(h, weight, bias, padding=1))
         yield h
 
 
@@ -366,16 +367,16 @@ def _pool(
     pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], shares: Iterable[torch.Tensor] | None, work: torch.dtype
 ) -> Distance:
     """As `reference._pool`, from the five numbers of each channel."""
-    alpha, beta = (v.split(CHANNELS) for v in alpha_beta())
     waiting = None if shares is None else iter(shares)
     structure, texture = [], []
     for number, (x, y) in enumerate(pairs):
+        alpha, beta = alpha_beta_of(number, x.device)
         share = None if waiting is None else next(waiting).to(work)
         mean_x, mean_y, var_x, var_y, both = statistics(x, y, share)
         luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
         similarity = (2 * both + C2) / (var_x + var_y + C2)
-        structure.append(((1 - luminance) * alpha[number].to(x.device)).sum(1))
-        texture.append(((1 - similarity) * beta[number].to(x.device)).sum(1))
+        structure.append(((1 - luminance) * alpha).sum(1))
+        texture.append(((1 - similarity) * beta).sum(1))
     s, t = torch.stack(structure, dim=1), torch.stack(texture, dim=1)
     return Distance(s.sum(1) + t.sum(1), s, t)
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._constants import kept
 from .._errors import WeightsUnavailable
 
 # torchvision.models.VGG16_Weights.IMAGENET1K_V1; the file's name carries the first digits of its SHA-256
@@ -191,6 +192,18 @@ def alpha_beta() -> tuple[torch.Tensor, torch.Tensor]:
         alpha, beta = (v.double() for v in read_alpha_beta())
         total = alpha.sum() + beta.sum()
         return alpha / total, beta / total
+
+
+@functools.lru_cache(maxsize=64)
+def _alpha_beta_on(device: torch.device) -> tuple[tuple[torch.Tensor, ...], ...]:
+    with torch.inference_mode(False):
+        return tuple(v.to(device).split(CHANNELS) for v in alpha_beta())
+
+
+def alpha_beta_of(number: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """α and β of a map (the image, then the stages), on a device: copied to it once."""
+    alpha, beta = _alpha_beta_on(device)
+    return kept(alpha[number]), kept(beta[number])
 
 
 def read_alpha_beta() -> tuple[torch.Tensor, torch.Tensor]:

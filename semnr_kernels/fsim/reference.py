@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
+from .._constants import constant
+from .._convolution import conv2d
 from .._fill import fill_masked
 
 T1, T2, T3, T4, LAMBDA = 0.85, 160.0, 200.0, 200.0, 0.03  # Zhang 2011, section III.C, on the 0-255 scale
@@ -155,8 +157,8 @@ def downsample(image: torch.Tensor, s: Settings) -> torch.Tensor:
 
 def gradient_magnitude(luminance: torch.Tensor) -> torch.Tensor:
     """Scharr gradient, zeros beyond the border."""
-    across = torch.tensor(SCHARR, dtype=luminance.dtype, device=luminance.device) / 16
-    both = F.conv2d(luminance, torch.stack((across, across.T))[:, None], padding=1)
+    across = constant(luminance.device, luminance.dtype, *(v / 16 for row in SCHARR for v in row)).reshape(3, 3)
+    both = conv2d(luminance, torch.stack((across, across.T))[:, None], padding=1)
     return _modulus(both[:, :1], both[:, 1:])
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from .._constants import constant
+
 
 class SSIMRows(NamedTuple):
     """What every backend returns. Means are over windows, per image and channel; maps are (N, C, h, w)."""
@@ -43,7 +45,7 @@ def ssim(
     """
     a, shift_a = _centred(x, valid)
     b, shift_b = _centred(y, valid)
-    window = torch.tensor(taps, dtype=torch.float64, device=x.device)
+    window = constant(x.device, torch.float64, *taps)
     weight = None if valid is None else _filter(valid.double(), window, border)  # (N, 1, h, w)
 
     def average(image: torch.Tensor) -> torch.Tensor:

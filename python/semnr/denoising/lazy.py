@@ -28,7 +28,7 @@ class _Over(TileSource):
 
     def __init__(self, source: TileSource) -> None:
         self.pixel_nm, self.layout = source.pixel_nm, source.layout
-        self.data_range = source.data_range
+        self.data_range, self.ranges = source.data_range, source.ranges
         self._source = source
 
     # what a stream knows by its end is asked of it, not copied
@@ -101,7 +101,7 @@ class DenoisedSource(_Over):
         super().__init__(source)
         self.name = f"{source.name} denoised by {model}"
         self.roles = ("image", "noisy", *(r for r in source.roles if r not in ("image", "noisy", "candidate")))
-        self.data_range = work.asked.data_range
+        self.data_range, self.ranges = work.asked.data_range, None
         self._work, self._keys, self._writer = work, keys, writer
         self.failed: list[Problem] = []
 

@@ -128,7 +128,20 @@ def _build(name: str, setting: Setting) -> Built:
         done = denoised(torch.from_numpy(padded)).numpy()[: x.shape[0], : x.shape[1]]
         return x + (done - unit) * np.float64(scale)  # only the residual is float32
 
-    return Built(apply, layout.halo, layout.align, remarks(figures(noise, windows), loaded.family))
+    told_too = remarks(figures(noise, windows), loaded.family) + _of_precision(device, half)
+    return Built(apply, layout.halo, layout.align, told_too)
+
+
+def _of_precision(device: torch.device, half: torch.dtype | None) -> tuple[str, ...]:
+    """What "float32" is where torch rounds: the denoiser keeps to torch's switch, unlike the metrics."""
+    from semnr_kernels._convolution import rounded
+
+    if device.type != "cuda" or half is not None or not rounded():
+        return ()
+    return (
+        "precision float32 is TF32 here: convolutions round their operands to ten bits unless "
+        "torch.backends.cudnn.allow_tf32 is False",
+    )
 
 
 @functools.lru_cache(maxsize=4)  # noise="image" builds for each image anew

@@ -22,7 +22,7 @@ from ..base.threads import in_order, pool
 from ..noise.model import MAX_WINDOWS, NoiseModel, array_windows, evenly, sample_windows
 from ..tiles import Problem, TileKey, TileSource, TileWriter, create_tiles
 from ..tiles.planes import PlaneSource
-from ..tiles.source import length_of
+from ..tiles.source import length_of, one_range
 from .plan import Plan, Request
 from .run import Denoised
 from .tiled import Tile, cut
@@ -44,7 +44,8 @@ def denoise_source(
 ) -> Denoised:
     """See `semnr.denoise`."""
     from ..scoring import score as run_scores
-    from ..scoring.prepare import inputs_of, metrics_of
+    from ..scoring.prepare import inputs_of, ready
+    from ..scoring.resume import may_write, metrics_before
     from .lazy import DenoisedSource, opened
 
     started = time.monotonic()
@@ -70,11 +71,16 @@ def denoise_source(
     if resume:
         _same(out, summary)
     if score is not None:  # mistakes show before anything is written over
-        metrics_of(score.get("metrics"))
         lazily = DenoisedSource(source, work, keys, asked.model.name)
-        inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
+        inputs = inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
+        scores = Path(score["out"])
+        may_write(scores, resume)
+        weights, backend, device = (score.get(name) for name in ("dists_weights", "backend", "device"))
+        ready(inputs, score.get("metrics"), weights, backend, device or "cpu", metrics_before(scores))
     total = length_of(source)
     fixed: dict[str, Any] = {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
+    if isinstance(source, PlaneSource) and total:  # tiles of a mosaic differ: the largest sets the form of a stack
+        fixed["shape"] = source.largest()
     writer = create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed)
     with keeping(out, lambda: len(writer) > 0), writer:
         _record(out, summary)  # what a resumed run must ask for again
@@ -154,8 +160,8 @@ def input_role(source: TileSource) -> str:
 
 def planned(source: TileSource, asked: Request) -> tuple[Request, Plan | None, Iterable[TileKey]]:
     """(request, plan, keys): what is estimated once for the whole source; without a plan each tile has its own."""
-    if asked.data_range is None and source.data_range is not None:
-        asked = dataclasses.replace(asked, data_range=float(source.data_range))
+    if asked.data_range is None:
+        asked = dataclasses.replace(asked, data_range=one_range([source]))
     if asked.noise == "image" and _is_cut(source):
         raise ValueError(
             f"noise is 'image', but {source.name} is a mosaic that is cut into tiles; accepted: 'run' or a NoiseModel"
@@ -225,15 +231,11 @@ class Work:
     def _from_mosaic(self, key: TileKey) -> np.ndarray:
         source, plan = self.source, self.plan or self.asked.plan(list)
         assert isinstance(source, PlaneSource)  # by _is_cut
-        assert source._tile is not None
-        plane = int(np.searchsorted(source._starts, key.index, side="right")) - 1
-        height, width = source._sizes()[plane]
-        row, column = divmod(key.index - int(source._starts[plane]), source._grids[plane][1])
-        top, left = row * source._tile, column * source._tile
-        tile = Tile(top, min(top + source._tile, height), left, min(left + source._tile, width))
+        at, rows, columns = source.place(key)
+        tile = Tile(rows.start, rows.stop, columns.start, columns.stop)
         return plan.runner.tile(
-            lambda rows, columns: source._window(key.tile, plane, rows, columns),
-            (height, width),
+            lambda rows, columns: source._window(key.tile, at, rows, columns),
+            source._sizes()[at],
             tile,
             f"tile {key.tile} or its halo",
         )

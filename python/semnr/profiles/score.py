@@ -116,6 +116,7 @@ def against(
             if name not in done:
                 getattr(scored, name)()
         scored.fingerprint()
+        scored.settle()
         if kind is None:
             same = isinstance(noise, torch.Tensor) and noise.shape == x.shape and torch.equal(noise, x)
             kind = "noisy" if same else "denoised"
@@ -140,6 +141,7 @@ class _Scored:
     def __init__(self, reference: Reference, x: torch.Tensor, noise: Any) -> None:
         self.ref, self.x, self.noise = reference, x, noise
         self.columns: dict[str, np.ndarray] = {}
+        self._pending: dict[str, torch.Tensor] = {}
         self.flags: list[str] = []
         self.settings: dict[str, Any] = {"metrics": list(reference.metrics), "nan": reference.nan}
         self.common = {
@@ -154,8 +156,14 @@ class _Scored:
         )
 
     def _rows(self, name: str, value: torch.Tensor) -> None:
-        rows = value.detach().double().cpu().numpy().reshape(-1)
-        self.columns[name] = np.ascontiguousarray(rows)
+        self._pending[name] = value.detach().double().reshape(-1)
+
+    def settle(self) -> None:
+        """Bring all rows to the host at once: on a device this is where the host waits."""
+        if self._pending:
+            host = torch.stack(tuple(self._pending.values())).cpu().numpy()
+            self.columns |= zip(self._pending, host, strict=True)
+            self._pending = {}
 
     def together(self) -> bool:
         """PSNR, SSIM and CNR from one read of the pixels; False where they are to be scored one by one."""
@@ -181,7 +189,7 @@ class _Scored:
             "reference_mean": found.reference_mean,
             "reference_std": found.reference_variance.sqrt(),
         }
-        self.columns |= zip(rows, torch.stack(tuple(rows.values())).numpy(), strict=True)
+        self._pending |= rows
         self.settings["ssim"] = dict(kernel.SSIM_SETTINGS)
         return True
 
@@ -276,7 +284,7 @@ class _Scored:
 
     def fingerprint(self) -> None:
         """Mean and σ of the reference: enough to notice that two profiles were scored against different ones."""
-        if set(FINGERPRINT) <= set(self.columns):  # from the read that scored it
+        if set(FINGERPRINT) <= set(self._pending):  # from the read that scored it
             return
         for name, value in zip(FINGERPRINT, self.ref.fingerprint(), strict=True):
             self._rows(name, value)

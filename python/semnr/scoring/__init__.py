@@ -20,11 +20,11 @@ from ..runs.parquet import ParquetSink, drop_unscored, part_files, parts
 from ..runs.run import Run, machine
 from ..runs.seen_ids import TileIds
 from ..tiles import open_tiles
-from ..tiles.source import TileKey, TileSource, length_of
+from ..tiles.source import TileKey, TileSource, length_of, one_range
 from . import prepare as prepare
 from .maps import MapSink, maps_of
 from .prepare import METRICS
-from .resume import begin, identity, may_write, metrics_before, same_first_tile
+from .resume import begin, identity, may_write, metrics_before, same_first_tile, set_aside_verdict
 
 __all__ = ["METRICS", "Run", "score"]
 
@@ -88,7 +88,8 @@ def score(
         Of "psnr", "ssim", "fsim", "dists", "cnr". None: all, but DISTS only where its weights are in the cache; where
         they are not, `Run.remarks` says how to have it.
     data_range
-        Width of the intensity scale; required for floating tiles, the source's or the dtype's otherwise.
+        Width of the intensity scale of the whole run; required for floating tiles, the sources' or the dtype's
+        otherwise. Sources or rows of a plan that name several are refused without it.
     fsim_downsample
         "auto": the factor of the first tile, kept for the whole run, since factors do not compare.
     dists_every
@@ -125,7 +126,8 @@ def score(
         None: this process. "local:N": N processes on this machine. "tcp://host:8786": an existing
         dask.distributed scheduler, whose workers can open the same sources. This process alone writes.
     memory_budget
-        Bytes, or "2GiB": bounds the tiles held at once, in each process.
+        Bytes, or "2GiB": bounds the tiles held at once, in each process. A tile that takes more than an eighth of it
+        (and more than 1 MiB), reference and noisy input included, is a row with the reason; the others are scored.
     device
         "cpu", "cuda", "cuda:N" or "auto": where tiles are scored. Batches travel to a GPU through pinned buffers on
         a stream of their own. *Never ran on a GPU.*
@@ -149,16 +151,16 @@ def score(
     OSError
         The disk is full or read-only: rows already written are kept.
     """
-    wanted = prepare.metrics_of(metrics)
+    prepare.metrics_of(metrics)
     prepare.count_of("dists_every", dists_every)
     prepare.count_of("workers", workers)
     budget = prepare.bytes_of(memory_budget)
     source = open_tiles(src, root=root)
     inputs = prepare.inputs_of(source, reference, noisy, root, noisy_2, noisy_3)
-    scale = prepare.scale_of(data_range) or source.data_range
+    scale = prepare.scale_of(data_range) or one_range(inputs.sources())
     layout = prepare.layout_of(wafer, source)
 
-    from semnr_kernels._registry import check_named, recording
+    from semnr_kernels._registry import recording
 
     from .alarms import Alarms, read_alarms
     from .cluster import Cluster, Spec, cluster, workers_of
@@ -180,13 +182,7 @@ def score(
         raise ValueError(f"device is {device!r} with scheduler={scheduler!r}; accepted: 'cpu' with a scheduler")
     folder = Path(out)
     may_write(folder, resume)
-    dists: dict[str, Any] = {}
-    remarks: list[str] = []
-    if inputs.reference is not None and "dists" in wanted:
-        wanted, dists, left_out = prepare.dists_of(wanted, dists_weights, metrics is None, metrics_before(folder))
-        remarks += [left_out] if left_out else []
-    computed = prepare.ops_of(wanted) if inputs.reference is not None else []
-    check_named(backend, computed, "cpu" if target is None else target.type)
+    wanted, dists, remarks = prepare.ready(inputs, metrics, dists_weights, backend, device, metrics_before(folder))
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend, trust)
     scorer.pixel_nm, scorer.computes = source.pixel_nm, inputs.computes
     upload = None if target is None else Upload(target)
@@ -264,7 +260,7 @@ def score(
         sink.flush()
         if scorer.maps is not None:
             scorer.maps.trim(summaries.last_index(folder) + 1)
-        sources = list({id(place[0]): place[0] for place in (inputs.candidate, *inputs.others.values())}.values())
+        sources = inputs.sources()
         counts, alike = summaries.counts(folder), summaries.identical(folder)
         wrong = tally.wrong(counts, total is not None)
         info.update(
@@ -277,7 +273,10 @@ def score(
                 *(remark for place in sources for remark in place.remarks),
                 *(*remarks, *tally.remarks(), *summaries.remarks(alike, counts["ok"]), *([wrong] if wrong else [])),
             ],
-            unjudged=[what for place in sources for what in place.unjudged],
+            unjudged=[
+                *(what for place in sources for what in place.unjudged),
+                *watch.unjudged(sink.schema.arrow().names),
+            ],
             problems=summaries.problems(folder),
             summary=summaries.summary(folder, scorer.scale_used),
             alarms=len(watch.raised),
@@ -291,6 +290,8 @@ def score(
                 "sample": None if dists_every == 1 else info["summary"].get("dists", {}).get("n", 0),
             }
         write_json(folder / "run.json", info)
+        if before.info and counts != before.info.get("counts"):
+            set_aside_verdict(folder)
     run = Run(folder, info)
     if rules is None:
         return run

@@ -18,6 +18,7 @@ Rules are data, a TOML file or a mapping:
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
@@ -155,11 +156,21 @@ class Alarms:
             return
         for watcher in self._watchers:
             value = row.get(watcher.rule.metric)
-            if value is None or value != value:
+            if not isinstance(value, int | float) or value != value:
                 continue
+            watcher.values += 1
             found = watcher.see(float(value), row)
             if found is not None:
                 self._raise({"alarm": watcher.rule.name, "metric": watcher.rule.metric, **found})
+
+    def unjudged(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Rules that could not have sounded, and why; `columns`: those of the run, for names that were meant."""
+        known = list(columns)
+        return tuple(
+            f"alarm {watcher.rule.name}: {why}"
+            for watcher in self._watchers
+            if (why := watcher.blind(known)) is not None
+        )
 
     def _raise(self, alarm: dict[str, Any]) -> None:
         if (key := _sounded(alarm)) in self._known:
@@ -189,11 +200,28 @@ def _kept(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.decode().splitlines()]
 
 
-class _Counter:
+class _Watcher:
+    """What the watchers share: whether they saw anything."""
+
+    rule: Any  # Bound or Drift
+    values = 0  # tiles that had the column
+
+    def blind(self, columns: list[str]) -> str | None:
+        """Why the rule could not have sounded; None where it could."""
+        if self.values:
+            return None
+        metric = self.rule.metric
+        near = difflib.get_close_matches(metric, columns, 1)
+        meant = f" (did you mean {near[0]!r}?)" if near and near[0] != metric else ""
+        return f"no tile has a number {metric!r}{meant}"
+
+
+class _Counter(_Watcher):
     """Tiles beyond a bound, by place."""
 
     def __init__(self, rule: Bound) -> None:
         self.rule = rule
+        self._lost = 0  # tiles beyond the bound whose place is not known
         self._tiles: dict[tuple[Any, ...], list[str]] = defaultdict(list)
         self._clusters: list[tuple[float, float, list[str]]] = []
 
@@ -201,14 +229,22 @@ class _Counter:
         if not self.rule.hit(value):
             return None
         place, tiles = self._cluster(row) if self.rule.per == _CLUSTER else self._place(row)
-        if tiles is None or len(tiles) > self.rule.count:
-            return None  # it has sounded
+        if tiles is None:
+            self._lost += 1
+            return None
+        if len(tiles) > self.rule.count or str(row["tile"]) in tiles:
+            return None  # it has sounded, or the tile is read again
         tiles.append(str(row["tile"]))
         if len(tiles) != self.rule.count:
             return None
         tiles.append("")  # beyond count: never again here
         bound = {"below": self.rule.below} if self.rule.below is not None else {"above": self.rule.above}
         return {"place": place, "tiles": tiles[:-1], "value": value, **bound}
+
+    def blind(self, columns: list[str]) -> str | None:
+        if not self._lost:
+            return super().blind(columns)
+        return f"{self._lost} tiles beyond the bound have no wafer_x_um and wafer_y_um, which per='cluster' needs"
 
     def _place(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         place = {name: row.get(name) for name in PLACES[self.rule.per]}
@@ -227,7 +263,7 @@ class _Counter:
         return {"wafer_x_um": at_x, "wafer_y_um": at_y}, tiles
 
 
-class _Chart:
+class _Chart(_Watcher):
     """EWMA of each lot against mean and σ of the run's first tiles."""
 
     def __init__(self, rule: Drift) -> None:
@@ -260,6 +296,12 @@ class _Chart:
             "limit": limit,
             "direction": "down" if down else "up",
         }
+
+    def blind(self, columns: list[str]) -> str | None:
+        known = len(self._first)
+        if not self.values or self.rule.mean is not None or known == self.rule.baseline:
+            return super().blind(columns)
+        return f"its baseline is {self.rule.baseline} tiles with a finite {self.rule.metric}, the run has {known}"
 
     def _baseline(self) -> tuple[float, float]:
         if self.rule.mean is not None and self.rule.sigma is not None:

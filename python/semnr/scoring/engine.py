@@ -23,6 +23,7 @@ from .stream import Batch, Inputs, batches
 Rows = list[dict[str, Any]]
 # Of candidate pixels in a batch: a 512 x 512 tile of 8 bit. Several batches are at work, larger ones gain nothing.
 BATCH_BYTES = 2**18
+LEAST_TILE_BYTES = 2**20  # a tile may take this whatever the budget
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Engine:
             The backend that was named cannot score this tile.
         """
         for key in keys:
-            loaded = self.inputs.load(key, computed=False)
+            loaded = self.inputs.load(key, self._tile_bytes, computed=False)
             if not isinstance(loaded, Problem):
                 first = {name: pixels if pixels.ndim == 3 else pixels[None] for name, pixels in loaded.items()}
                 if self.inputs.computes:  # what is denoised later has the shape and dtype of its input
@@ -63,7 +64,12 @@ class Engine:
 
     def _load(self, key: TileKey) -> Any:
         with self.stages.stage("read"):
-            return self.inputs.load(key)
+            return self.inputs.load(key, self._tile_bytes)
+
+    @property
+    def _tile_bytes(self) -> int:
+        """Of one tile with its reference and noisy input: several are read ahead, and scoring needs a multiple."""
+        return max(self.budget // 8, LEAST_TILE_BYTES)
 
     def _jobs(self, loaded: Iterator[tuple[TileKey, Any]]) -> Iterator[tuple[int, Callable[[], Rows]]]:
         """(pixels, job) for each batch or problem; a job returns rows."""

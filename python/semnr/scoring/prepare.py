@@ -69,6 +69,33 @@ def dists_of(
     return wanted, {"sha256": found.sha256 or _sum_of(found.state), "calibrated": found.calibrated}, None
 
 
+def ready(
+    inputs: Inputs, metrics: Sequence[str] | None, weights: Any, backend: str | None, device: Any, before: Any
+) -> tuple[tuple[str, ...], dict[str, Any], list[str]]:
+    """(metrics, what is known of DISTS's weights, remarks): all that the metrics need is there.
+
+    before: metrics of the run that is gone on with, or None.
+
+    Raises
+    ------
+    BackendUnavailable, WeightsUnavailable
+        Before anything is written.
+    """
+    from semnr_kernels._registry import check_named
+
+    from .device import device_of
+
+    target = device_of(device)
+    wanted, left_out = metrics_of(metrics), None
+    dists: dict[str, Any] = {}
+    if inputs.reference is not None and "dists" in wanted:
+        wanted, dists, left_out = dists_of(wanted, weights, metrics is None, before)
+    check_named(
+        backend, ops_of(wanted) if inputs.reference is not None else [], "cpu" if target is None else target.type
+    )
+    return wanted, dists, [left_out] if left_out else []
+
+
 def _sum_of(state: Any) -> str:
     """Checksum of tensors that are in no file."""
     found = hashlib.sha256()

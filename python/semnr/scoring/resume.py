@@ -132,6 +132,13 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str 
             yield f"{within}{name}", was, value
 
 
+def set_aside_verdict(folder: Path) -> None:
+    """A verdict on fewer rows is none on these: it is kept under a name that no report reads."""
+    verdict = folder / "verdict.json"
+    if verdict.is_file():
+        verdict.replace(folder / "earlier-verdict.json")
+
+
 def same_first_tile(inputs: Inputs, decided: Mapping[str, Any], out: Path) -> None:
     """Refuse a source whose first scored tile has other pixels by now, whatever its path.
 
@@ -145,11 +152,11 @@ def same_first_tile(inputs: Inputs, decided: Mapping[str, Any], out: Path) -> No
 
     try:
         key = inputs.candidate[0].find(decided["tile"])
+        if key is None:
+            return  # counted at the end: there are more rows than tiles
+        loaded = inputs.load(key, computed=False)
     except TypeError:  # a stream is read once
         return
-    if key is None:
-        return  # counted at the end: there are more rows than tiles
-    loaded = inputs.load(key, computed=False)
     if not isinstance(loaded, Problem) and fingerprint(loaded) != decided["pixels"]:
         raise ValueError(
             f"out is {out}, a run of other pixels: tile {key.tile} of {inputs.candidate[0].name} has changed since it "

@@ -100,9 +100,9 @@ class Scorer:
             return self._batch(keys, parts)
         except (BackendUnavailable, WeightsUnavailable):
             raise  # of this machine, not of a tile
-        except (ValueError, SemnrError) as error:
+        except (SemnrError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:  # torch's of memory too
             if len(keys) == 1:
-                return unscored(keys, "error", str(error))
+                return unscored(keys, "error", _why(error))
             one = [{name: images[i : i + 1] for name, images in parts.items()} for i in range(len(keys))]
             return [row for key, part in zip(keys, one, strict=True) for row in self.rows([key], part)]
 
@@ -188,6 +188,13 @@ def fingerprint(parts: dict[str, np.ndarray]) -> str:
         found.update(f"{name} {pixels.dtype} {'x'.join(map(str, pixels.shape[-2:]))} ".encode())
         found.update(pixels.data)
     return found.hexdigest()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ValueError | SemnrError):
+        return str(error)
+    memory = isinstance(error, MemoryError) or "memory" in str(error)
+    return f"{'there is not enough memory to score it; ' * memory}{type(error).__name__}: {error}"
 
 
 def row_of(key: TileKey) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from semnr_kernels import TileError
+from semnr_kernels import BackendUnavailable, TileError, WeightsUnavailable
 
+from ..tiles.limits import at_most
 from ..tiles.source import Problem, TileKey, TileSource
 
 Loaded = dict[str, np.ndarray]
@@ -44,6 +46,11 @@ class Inputs:
         """What each tile is held against: its tiles without a candidate are missing from the run."""
         return self.reference or self.others["noisy_2"]
 
+    def sources(self) -> list[TileSource]:
+        """Each source once."""
+        places = (self.candidate, *self.others.values())
+        return list({id(source): source for source, _ in places}.values())
+
     def named(self) -> dict[str, tuple[TileSource, str] | None]:
         """The places by the argument of `score` that gives each."""
         return {name: getattr(self, name) for name in ("reference", "noisy", "noisy_2", "noisy_3")}
@@ -53,8 +60,8 @@ class Inputs:
         pairs = zip(self.named().values(), arguments, strict=True)
         return [(place[0], argument) for place, argument in pairs if place is not None and argument is not None]
 
-    def load(self, key: TileKey, *, computed: bool = True) -> Loaded | Problem:
-        """Pixels of every part of one tile, or what is wrong with it.
+    def load(self, key: TileKey, most: int = sys.maxsize, *, computed: bool = True) -> Loaded | Problem:
+        """Pixels of every part of one tile, of at most `most` bytes, or what is wrong with it.
 
         computed: False leaves out a candidate that is denoised as it is read.
         """
@@ -69,9 +76,15 @@ class Inputs:
         loaded: Loaded = {}
         for name, (other, its_role, its_key) in parts.items():
             try:
-                loaded[name] = other.read(its_key, its_role)
+                with at_most(most // len(parts)):
+                    loaded[name] = other.read(its_key, its_role)
             except TileError as error:
                 return Problem(key.tile, error.status, f"{its_role}: {error.reason}")
+            except (BackendUnavailable, WeightsUnavailable):
+                raise  # of this machine, not of a tile
+            except Exception as error:  # of whatever a source is made of: one tile, not the run
+                memory = "there is not enough memory for it; " if isinstance(error, MemoryError) else ""
+                return Problem(key.tile, "unreadable", f"{its_role}: {memory}{type(error).__name__}: {error}")
         return (_mismatch(key, loaded) if "x" in loaded else None) or loaded
 
 
@@ -79,6 +92,8 @@ def _mismatch(key: TileKey, loaded: Loaded) -> Problem | None:
     x = loaded["x"]
     for name, other in loaded.items():
         what = {"y": "reference", "noisy": "noisy input", "noisy_2": "second frame", "noisy_3": "third frame"}.get(name)
+        if other.ndim != x.ndim:
+            return Problem(key.tile, "wrong_size", f"candidate is {_colour(x)}, {what} {_colour(other)}")
         if other.shape != x.shape:
             return Problem(key.tile, "wrong_size", f"candidate is {_size(x)}, {what} {_size(other)}")
         if other.dtype != x.dtype:
@@ -88,6 +103,10 @@ def _mismatch(key: TileKey, loaded: Loaded) -> Problem | None:
 
 def _size(image: np.ndarray) -> str:
     return "x".join(map(str, image.shape))
+
+
+def _colour(image: np.ndarray) -> str:
+    return "grey" if image.ndim == 2 else "in colour (RGB)"
 
 
 @dataclass(frozen=True)

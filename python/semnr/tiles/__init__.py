@@ -69,7 +69,8 @@ def open_tiles(
     array
         Zarr only: the array that stands for role "image".
     tile
-        Side of the tiles that a mosaic is cut into, in pixels; edge tiles are smaller. None: planes are not cut.
+        Side of the tiles that a mosaic is cut into, in pixels; edge tiles are smaller. A rest too narrow for the
+        metrics (below 96 px with tiles of 512) makes the last tile larger. None: planes are not cut.
     storage_options
         URLs only: passed on to fsspec.
     first_page

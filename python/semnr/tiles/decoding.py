@@ -11,6 +11,7 @@ import numpy as np
 
 from semnr_kernels import TileError
 
+from .limits import fits
 from .pixels import ACCEPTED, as_pixels, grey_or_rgb
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
@@ -23,8 +24,10 @@ def explained(tile: str, name: object) -> Iterator[None]:
     """Turn whatever a decoder raises into a TileError that names the file and the cause."""
     try:
         yield
-    except (TileError, MemoryError):
+    except TileError:
         raise
+    except MemoryError as error:
+        raise TileError(tile, f"{name}: there is not enough memory for it ({error or 'out of memory'})") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise TileError(tile, f"{name}: no such file ({error})", "missing") from error
     except Exception as error:  # codecs raise zlib.error, struct.error, SyntaxError, KeyError, RuntimeError, ...
@@ -35,7 +38,9 @@ def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
     """Pixels of an image file as (H, W), or (3, H, W) where it is in colour.
 
     TIFF, PNG, BMP, JPEG and .npy. An RGB image whose channels are equal is one channel. A palette is applied, so a
-    grey ramp gives grey and a colour palette RGB. 8-bit files give uint8, 16-bit ones uint16; nothing is rescaled.
+    grey ramp gives grey and a colour palette RGB; annotation colours in the palette of a Zeiss TIFF become grey.
+    WhiteIsZero is inverted, the Orientation tag is not applied. 8-bit files give uint8, 16-bit ones uint16; nothing
+    is rescaled. Of several pages the largest is the image, the others are thumbnails or masks.
 
     Raises
     ------
@@ -53,6 +58,7 @@ def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
             pixels = _pillow(path, ("PNG", "BMP", "JPEG"))
         elif suffix == ".npy":
             pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+            fits(pixels.nbytes)
         else:
             raise ValueError(f"suffix {path.suffix!r}; accepted: {', '.join(IMAGE_SUFFIXES)}")
         try:
@@ -65,37 +71,35 @@ def _tiff(path: Path) -> np.ndarray:
     import tifffile
     from PIL import Image
 
-    from .tiff import TiffPlane, main_pages
+    from .pages import checked_chain, main_pages
+    from .tiff import TiffPlane
 
     with tifffile.TiffFile(path, _multifile=False) as file:
+        checked_chain(file)
         pages = main_pages(file)
         if not pages:
             raise ValueError("it holds no image")
-        twins = [page for page in pages[1:] if page.shape == pages[0].shape]
+        largest = max(pages, key=lambda page: page.imagelength * page.imagewidth)
+        twins = sum(page.shape == largest.shape for page in pages) - 1
         if twins:
             raise ValueError(
-                f"it has {1 + len(twins)} pages of one size; accepted: one image "
-                "(open a stack by itself: one page a tile)"
+                f"it has {1 + twins} pages of one size; accepted: one image (open a stack by itself: one page a tile)"
             )
-        plane = TiffPlane(path, pages[0])
+        plane = TiffPlane(path, largest)
     height, width = plane.size
     if Image.MAX_IMAGE_PIXELS is not None and height * width > 2 * Image.MAX_IMAGE_PIXELS:
         raise ValueError(
             f"it claims {width} x {height} pixels, above the limit of {2 * Image.MAX_IMAGE_PIXELS}; "
             "accepted: smaller images (open a mosaic by itself, it is cut into tiles)"
         )
-    try:
-        return plane.window(slice(0, height), slice(0, width))
-    except (KeyError, ValueError, ModuleNotFoundError) as error:
-        if "imagecodecs" not in str(error) and not isinstance(error, ModuleNotFoundError):
-            raise
-        return _pillow(path, ("TIFF",))  # LZW, PackBits, JPEG: Pillow has them, tifffile needs imagecodecs
+    return plane.window(slice(0, height), slice(0, width))
 
 
 def _pillow(path: Path, formats: tuple[str, ...]) -> Any:
     from PIL import Image
 
     with Image.open(path, formats=formats) as image:
+        fits(image.width * image.height * len(image.getbands()))
         coding = image.tile[0][3] if image.tile else ""
         coding = coding if isinstance(coding, str) else (coding[0] if coding else "")
         if "16" in str(coding) and not image.mode.startswith("I"):

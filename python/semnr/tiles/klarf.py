@@ -158,7 +158,9 @@ class KlarfSource(TileSource):
 def _pages(path: Path) -> list[Any]:
     import tifffile
 
-    from .tiff import TiffPlane, main_pages
+    from .pages import checked_chain, main_pages
+    from .tiff import TiffPlane
 
     with tifffile.TiffFile(path, _multifile=False) as file:
+        checked_chain(file)
         return [TiffPlane(path, page) for page in main_pages(file)]

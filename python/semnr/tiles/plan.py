@@ -7,6 +7,7 @@ import math
 import ntpath
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -169,6 +170,7 @@ class PlanSource(TileSource):
         self._choose_rows()
         self._places: dict[str, int] = {}
         self.data_range = self._constant("data_range")
+        self.ranges = self._several("data_range")
         self.pixel_nm = self._constant("pixel_nm")
         if self.pixel_nm is None and self._rows and "pixel_nm" not in columns:
             self.pixel_nm = place.pixel_nm(self._cell("path", self._rows[0]))
@@ -195,23 +197,34 @@ class PlanSource(TileSource):
             )
 
     def _choose_rows(self) -> None:
-        """Rows that are tiles; empty and repeated ones become problems."""
+        """Rows that are tiles; empty and repeated ones become problems.
+
+        A tile is known by its id. Without one it is known by its files: the path names it, with a number from the
+        second row on that pairs the path with others ("a", "a#2").
+        """
         problems: list[Problem] = []
-        first_by_path: dict[str, int] = {}
-        first_by_tile: dict[str, int] = {}
+        by_tile: dict[str, int] = {}
+        by_files: dict[tuple[Any, ...], int] = {}
+        paths: Counter[str] = Counter()
+        partners = [self._column(role) for role in self.roles[1:]]
         for row, (raw, given) in enumerate(zip(self._column("path"), self._column("tile"), strict=True)):
-            empty = not _posix(raw)
-            path = posixpath.normpath(_posix(raw))
-            tile = given or (f"row {row + 1}" if empty else without_suffix(path))
-            if empty:
-                problems.append(Problem(tile, "missing", f"row {row + 1} has an empty path"))
+            if not _posix(raw):
+                problems.append(Problem(given or f"row {row + 1}", "missing", f"row {row + 1} has an empty path"))
                 continue
-            first = first_by_tile.get(tile, first_by_path.get(path))
+            path = posixpath.normpath(_posix(raw))
+            tile, first, what = given or without_suffix(path), None, f"path {path}"
+            if not given:
+                first = by_files.setdefault((path, *(_posix(column[row]) for column in partners)), row)
+                if first == row:
+                    first = None
+                    paths[path] += 1
+                    tile = tile if paths[path] == 1 else f"{tile}#{paths[path]}"
+            if first is None and tile in by_tile:
+                first, what = by_tile[tile], f"tile {tile}"
             if first is not None:
-                what = f"tile {tile}" if tile in first_by_tile else f"path {path}"
                 problems.append(Problem(tile, "duplicate", f"row {row + 1} repeats {what} of row {first + 1}"))
                 continue
-            first_by_tile[tile] = first_by_path[path] = row
+            by_tile[tile] = row
             self._rows.append(row)
             self._tiles.append(tile)
         self.problems = tuple(problems)
@@ -222,6 +235,18 @@ class PlanSource(TileSource):
         if not isinstance(values, np.ndarray) or not np.isfinite(values[0]) or not (values == values[0]).all():
             return None
         return float(values[0])
+
+    def _several(self, name: str) -> str | None:
+        """What a column holds where that is more than one value, or none in some rows; else None."""
+        values = self._columns.get(name)
+        if not isinstance(values, np.ndarray):
+            return None
+        found, counts = np.unique(values[self._rows], return_counts=True)  # NaN counts as one value
+        if found.size < 2:
+            return None
+        named = ["nothing" if np.isnan(value) else f"{value:g}" for value in found.astype(np.float64)]
+        parts = [f"{value} in {count} rows" for value, count in zip(named, counts, strict=True)]
+        return ", ".join(parts[:_SHOWN]) + (", ..." if len(parts) > _SHOWN else "")
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -12,6 +12,9 @@ import numpy as np
 
 from .source import TileKey, TileSource
 
+# Tiles from so many px on -> how narrow a rest belongs to the tile before it: narrower than SSIM's window, and where
+# FSIM works at half the resolution or less, than the 48 px it needs there for every 256 px of the tile.
+_WINDOW, _SMALL, _HALVED = 11, 192, 384
 _ID = re.compile(r"(?:t(\d+))?_?(?:r(\d+)_c(\d+))?")
 
 
@@ -28,9 +31,19 @@ def tile_side(tile: int | None) -> int | None:
     return tile
 
 
+def tiles_along(side: int, tile: int) -> int:
+    """How many tiles a side is cut into. A rest that is too narrow for the metrics belongs to the tile before it;
+    tiles of fewer than 192 px are cut as they are asked for.
+    """
+    whole, rest = divmod(side, tile)
+    least = 0 if tile < _SMALL else _WINDOW if tile < _HALVED else 48 * round(tile / 256)
+    return max(1, whole if rest < least or not rest else whole + 1)
+
+
 class PlaneSource(TileSource):
-    """Planes, each one tile ("t000003") or cut into tiles of at most `tile` pixels a side, named by their place:
-    "r0002_c0005", row and column counted in tiles, after "t000003_" where there are several planes.
+    """Planes, each one tile ("t000003") or cut into tiles of `tile` pixels a side (see `tiles_along` for the last
+    ones), named by their place: "r0002_c0005", row and column counted in tiles, after "t000003_" where there are
+    several planes.
     """
 
     def __init__(self, name: str, tile: int | None) -> None:
@@ -53,7 +66,7 @@ class PlaneSource(TileSource):
     def _grids(self) -> list[tuple[int, int]]:
         if self._tile is None:
             return [(1, 1)] * len(self._sizes())
-        return [(-(-h // self._tile), -(-w // self._tile)) for h, w in self._sizes()]
+        return [(tiles_along(h, self._tile), tiles_along(w, self._tile)) for h, w in self._sizes()]
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -88,13 +101,28 @@ class PlaneSource(TileSource):
 
     def read(self, key: TileKey, role: str = "image") -> np.ndarray:
         self._check_role(role)
+        return self._window(key.tile, *self.place(key))
+
+    def place(self, key: TileKey) -> tuple[int, slice, slice]:
+        """(plane, rows, columns) of a tile."""
         if not 0 <= key.index < len(self):
             raise ValueError(f"key.index is {key.index}; {self.name} has tiles 0 to {len(self) - 1}")
         plane = int(np.searchsorted(self._starts, key.index, side="right")) - 1
-        height, width = self._sizes()[plane]
-        if self._tile is None:
-            return self._window(key.tile, plane, slice(0, height), slice(0, width))
-        row, column = divmod(key.index - int(self._starts[plane]), self._grids[plane][1])
-        top, left = row * self._tile, column * self._tile
-        rows, columns = slice(top, min(height, top + self._tile)), slice(left, min(width, left + self._tile))
-        return self._window(key.tile, plane, rows, columns)
+        (height, width), (down, across) = self._sizes()[plane], self._grids[plane]
+        row, column = divmod(key.index - int(self._starts[plane]), across)
+        return plane, self._along(row, down, height), self._along(column, across, width)
+
+    def largest(self) -> tuple[int, int]:
+        """(H, W) that every tile fits into."""
+        found = [0, 0]
+        for sides, counts in zip(self._sizes(), self._grids, strict=True):
+            for axis in (0, 1):
+                for at in {0, counts[axis] - 1}:
+                    span = self._along(at, counts[axis], sides[axis])
+                    found[axis] = max(found[axis], span.stop - span.start)
+        return found[0], found[1]
+
+    def _along(self, at: int, count: int, side: int) -> slice:
+        """Pixels of the tile `at` of `count` along a side; the last one ends where the side does."""
+        tile = self._tile or side
+        return slice(at * tile, side if at == count - 1 else (at + 1) * tile)

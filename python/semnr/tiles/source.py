@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ class TileSource(abc.ABC):
     unjudged: tuple[str, ...] = ()  # what should have been read and was not: a run with any is incomplete
     pixel_nm: float | None = None
     data_range: float | None = None  # where the file says its own (10- or 12-bit data in uint16)
+    ranges: str | None = None  # where its tiles do not share a data_range: which they have
     layout: Wafer | None = None  # of the wafer, where the source knows it
 
     @abc.abstractmethod
@@ -112,6 +113,31 @@ def length_of(source: TileSource) -> int | None:
         return len(source)
     except TypeError:
         return None
+
+
+def one_range(sources: Iterable[TileSource]) -> float | None:
+    """The data_range that the sources name, which must be one: scores and noise on two scales do not compare.
+
+    Raises
+    ------
+    ValueError
+        Tiles or sources differ.
+    """
+    named: dict[float, str] = {}
+    for source in sources:
+        if source.ranges is not None:
+            raise ValueError(
+                f"{source.name}: data_range differs by tile ({source.ranges}), and tiles on several scales do not "
+                "compare; accepted: one value, a plan for each, or data_range=R (--data-range R) for all tiles"
+            )
+        if source.data_range is not None:
+            named.setdefault(float(source.data_range), source.name)
+    if len(named) > 1:
+        given = ", ".join(f"{value:g} of {name}" for value, name in named.items())
+        raise ValueError(
+            f"data_range differs by source ({given}); accepted: one value, or data_range=R for all of them"
+        )
+    return next(iter(named), None)
 
 
 def _reopen(source: Any, options: dict[str, Any]) -> TileSource:

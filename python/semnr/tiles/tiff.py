@@ -1,12 +1,15 @@
 """TIFF, BigTIFF and OME-TIFF: windows of a page without reading the page.
 
-tifffile parses the file and decodes single segments (tiles or strips); which segments a window needs is decided
-here. Pixels that lie uncompressed in one run are memory-mapped instead. The file is opened anew for each read, so
-that threads and forked workers share no file position.
+tifffile parses the file and decodes single segments (tiles or strips), with the codecs of imagecodecs; which segments
+a window needs is decided here, and every image goes this way, whatever its compression. Sizes that a header claims are
+held against the bytes that are there before memory is taken. Pixels are as they are stored: WhiteIsZero is inverted and
+palettes are applied, the Orientation tag is not. Pixels that lie uncompressed in one run are memory-mapped instead. The
+file is opened anew for each read, so that threads and forked workers share no file position.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -14,9 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from .limits import fits
+from .pages import planes_of
 from .pixels import as_pixels, grey_or_rgb
 from .planes import PlaneSource
+from .source import Problem
 
+# Bytes that one byte of a segment can become, at most; other codecs have no bound but LARGEST_SEGMENT.
+EXPANSION = {1: 1, 5: 4096, 8: 1040, 32773: 128, 32946: 1040}  # none, LZW, Deflate, PackBits
+LUMINANCE = (0.299, 0.587, 0.114)
+ALPHA = (1, 2)  # of ExtraSamples: associated and unassociated; 0 says nothing about the sample
+ZEISS = 34118
 CACHE_BYTES = 64 << 20  # decoded segments kept: neighbouring tiles share strips
 LARGEST_SEGMENT = 1 << 30  # bytes that one compressed segment may claim; a few bytes of file can claim anything
 
@@ -32,6 +43,9 @@ class TiffPlane:
         self._page = page  # a TiffPage or a TiffFrame, which has only offsets of its own
         self._key = page.keyframe
         self._palette = page.keyframe.colormap  # read now: the file is closed later
+        if page.keyframe.compression != 1:
+            _ = page.keyframe.decode  # made now, for the same reason: of JPEG it looks into the file
+        self._overlay = ZEISS in page.keyframe.tags
         self._offset = self._run_start() if offset is None else offset
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._cached = 0
@@ -52,16 +66,44 @@ class TiffPlane:
             return f"{key.bitspersample}-bit samples of format {key.sampleformat} are not supported"
         if key.imagedepth > 1:
             return "volumetric TIFF (ImageDepth) is not supported"
-        if key.samplesperpixel not in (1, 3) and not (key.samplesperpixel == 4 and key.photometric == 2):
-            return f"it has {key.samplesperpixel} samples a pixel; accepted: 1 (grey, palette) or 3 (RGB)"
+        samples, extra = key.samplesperpixel, tuple(key.extrasamples)
+        alpha = (samples == 2 and extra[-1:] and extra[-1] in ALPHA) or (samples == 4 and key.photometric == 2)
+        if samples not in (1, 3) and not alpha:
+            return f"it has {samples} samples a pixel; accepted: 1 (grey, palette) or 3 (RGB), and an opaque alpha"
         if key.photometric not in (0, 1, 2, 3) and not (key.photometric == 6 and key.compression in (6, 7)):
             return f"its photometric interpretation is {key.photometric!r}; accepted: grey, palette or RGB"
         return None
 
+    def why_not_there(self) -> str | None:
+        """None where the segments that the page lists can hold the pixels that it claims."""
+        key = self._key
+        planes, _, height, width, samples = (int(n) for n in key.shaped)
+        tall, wide = self._segment_size
+        needed, listed = planes * -(-height // tall) * -(-width // wide), len(self._page.dataoffsets)
+        if self._offset is None and listed != needed:
+            return f"it lists {listed} segments, {needed} are needed for {width} x {height} pixels"
+        if (claimed := tall * wide * samples * key.dtype.itemsize) > LARGEST_SEGMENT and self._offset is None:
+            return f"one segment claims {claimed} bytes; accepted: up to {LARGEST_SEGMENT}"
+        there = sum(self._page.databytecounts)
+        most = there * EXPANSION.get(int(key.compression), 2**62)
+        if (planes * height * width * samples * key.bitspersample // 8) > most and self._offset is None:
+            return f"it is truncated: it claims {width} x {height} pixels in segments of {there} bytes"
+        return None
+
+    @property
+    def _segment_size(self) -> tuple[int, int]:
+        """Rows and columns of a strip or tile."""
+        key = self._key
+        if key.is_tiled:
+            return max(key.tilelength, 1), max(key.tilewidth, 1)
+        return max(min(key.rowsperstrip, key.imagelength), 1), max(key.imagewidth, 1)
+
     def window(self, rows: slice, columns: slice) -> np.ndarray:
         """Pixels of the window; OSError or ValueError where the file is damaged."""
-        if (reason := self.why_not()) is not None:
+        if (reason := self.why_not() or self.why_not_there()) is not None:
             raise ValueError(reason)
+        key = self._key
+        fits((rows.stop - rows.start) * (columns.stop - columns.start) * key.samplesperpixel * key.dtype.itemsize)
         if self._offset is not None:
             return self._finish(self._mapped(self._offset, rows, columns))
         return self._finish(self._decoded(rows, columns))
@@ -87,13 +129,9 @@ class TiffPlane:
     def _decoded(self, rows: slice, columns: slice) -> np.ndarray:
         key = self._key
         planes, _, height, width, samples = key.shaped
-        tall, wide = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, width)
-        tall = min(tall, height) if not key.is_tiled else tall
-        if (claimed := tall * wide * samples * key.dtype.itemsize) > LARGEST_SEGMENT:
-            raise ValueError(f"one segment claims {claimed} bytes; accepted: up to {LARGEST_SEGMENT}")
+        tall, wide = self._segment_size
+        fits(tall * wide * samples * key.dtype.itemsize, "one of its segments")
         down, across = -(-height // tall), -(-width // wide)
-        if len(self._page.dataoffsets) != planes * down * across:
-            raise ValueError(f"it lists {len(self._page.dataoffsets)} segments, {planes * down * across} are needed")
         out = np.empty((planes, rows.stop - rows.start, columns.stop - columns.start, samples), key.dtype)
         for plane in range(planes):
             for i in range(rows.start // tall, -(-rows.stop // tall)):
@@ -103,8 +141,19 @@ class TiffPlane:
                     r0, r1 = max(top, rows.start), min(top + tall, rows.stop)
                     c0, c1 = max(left, columns.start), min(left + wide, columns.stop)
                     part = segment[r0 - top : r1 - top, c0 - left : c1 - left]
+                    if part.shape != (r1 - r0, c1 - c0, samples):
+                        raise OSError(f"a segment has {part.shape} pixels where {r1 - r0, c1 - c0, samples} are needed")
                     out[plane, r0 - rows.start : r1 - rows.start, c0 - columns.start : c1 - columns.start] = part
         return out
+
+    def _segment_bytes(self, index: int) -> int:
+        """Of a decoded segment; the last strip of an image may be shorter."""
+        key = self._key
+        height, _, samples = key.shaped[2:]
+        tall, wide = self._segment_size
+        if not key.is_tiled:
+            tall = min(tall, height - index % -(-height // tall) * tall)
+        return int(tall * wide * samples * key.bitspersample // 8)
 
     def _segment(self, index: int) -> np.ndarray:
         """Decoded segment (H, W, S), from the cache where it is there."""
@@ -117,9 +166,11 @@ class TiffPlane:
             raise OSError(f"segment {index} was never written (0 bytes)")
         with self.path.open("rb") as file:
             file.seek(offset)
-            data = file.read(count)
+            data = file.read(min(count, os.fstat(file.fileno()).st_size))
         if len(data) < count:
             raise OSError(f"the file is truncated: segment {index} has {len(data)} of {count} bytes")
+        if (claimed := self._segment_bytes(index)) > count * EXPANSION.get(int(self._key.compression), claimed):
+            raise OSError(f"segment {index} has {count} bytes and claims to become {claimed}")
         tables = {"jpegtables": self._page.jpegtables} if self._page.jpegtables is not None else {}
         segment = self._key.decode(data, index, **tables)[0][0]
         with self._lock:
@@ -133,27 +184,35 @@ class TiffPlane:
     def _finish(self, raw: np.ndarray) -> np.ndarray:
         """(planes, H, W, samples) as tifffile names them to grey or RGB."""
         pixels = raw[0] if raw.shape[0] == 1 else np.moveaxis(raw[..., 0], 0, -1)
-        if pixels.shape[-1] == 4:
-            if not (pixels[..., 3] == np.iinfo(pixels.dtype).max).all():
+        if pixels.shape[-1] in (2, 4):
+            extra = tuple(self._key.extrasamples)
+            if extra[-1:] != (0,) and not (pixels[..., -1] == self._white(pixels.dtype)).all():
                 raise ValueError("it has transparent pixels; accepted: grey or RGB")
-            pixels = pixels[..., :3]
+            pixels = pixels[..., :-1]
         if pixels.shape[-1] == 3:
             return grey_or_rgb(pixels)
         pixels = np.ascontiguousarray(pixels[..., 0])
         if self._key.photometric == 3:
             return self._through_palette(pixels)
         if self._key.photometric == 0 and pixels.dtype.kind == "u":
-            return np.iinfo(pixels.dtype).max - pixels
+            return self._white(pixels.dtype) - pixels
         return pixels
 
+    def _white(self, dtype: np.dtype[Any]) -> Any:
+        """The largest value of a sample, also of 4 bit in a byte and of 12 bit in two."""
+        return dtype.type(2**self._key.bitspersample - 1) if dtype.kind == "u" else dtype.type(1)
+
     def _through_palette(self, pixels: np.ndarray) -> np.ndarray:
-        palette = self._palette
-        if palette is None or pixels.dtype != np.uint8 or palette.shape != (3, 256):
-            raise ValueError("its palette is absent or not of 256 colours")
-        table = (palette >> 8).astype(np.uint8)  # TIFF palettes hold 16 bits, written as v * 256 or v * 257
-        if (table[0] == table[1]).all() and (table[0] == table[2]).all():
-            return table[0][pixels]
-        return grey_or_rgb(np.moveaxis(table[:, pixels], 0, -1))
+        palette, colours = self._palette, 2**self._key.bitspersample
+        if palette is None or pixels.dtype.kind != "u" or palette.shape != (3, colours):
+            raise ValueError(f"its palette is absent or not of {colours} colours")
+        # palettes hold 16 bits, v * 256 or v * 257; some writers leave v itself there, as libtiff's tools know
+        table = (palette if palette.max() < 256 else palette >> 8).astype(np.uint8)
+        grey = (table[0] == table[1]) & (table[0] == table[2])
+        if not grey.all() and self._overlay:  # Zeiss: a grey ramp, and colours of annotations that cover grey pixels
+            table[:, ~grey] = np.round(np.array(LUMINANCE) @ table[:, ~grey]).astype(np.uint8)
+            grey[:] = True
+        return table[0][pixels] if grey.all() else grey_or_rgb(np.moveaxis(table[:, pixels], 0, -1))
 
 
 class TiffSource(PlaneSource):
@@ -167,7 +226,7 @@ class TiffSource(PlaneSource):
         try:
             # _multifile: an OME-TIFF may name other files, anywhere; only this one is read
             with tifffile.TiffFile(path, _multifile=False) as file:
-                planes, self._coordinates = _planes(path, file)
+                planes, self._coordinates, faults = _planes(path, file)
                 self.pixel_nm = pixel_size_of(file)
         except FileNotFoundError:
             raise
@@ -175,17 +234,21 @@ class TiffSource(PlaneSource):
             raise ValueError(f"{path} cannot be opened as TIFF: {type(error).__name__}: {error}") from error
         if not planes:
             raise ValueError(f"{path} holds no pages; accepted: a TIFF with at least one image")
-        first = planes[0]
+        first = next((plane for plane in planes if plane is not None), None)
         if first is not None and (reason := first.why_not()) is not None:
             raise ValueError(f"{path}: {reason}")
         mosaic = len(planes) == 1 or (tile is not None and first is not None and _cuttable(first, tile))
         super().__init__(path.name, tile if mosaic else None)
         self._planes = planes
+        # a plane that cannot be read is one tile, whatever size it claims
+        bad = [plane is None or plane.why_not() or plane.why_not_there() for plane in planes]
+        self._plane_sizes = [(1, 1) if b or p is None else p.size for b, p in zip(bad, planes, strict=True)]
+        self.problems = tuple(Problem(path.name, "damaged", fault) for fault in faults)
         if first is not None and (bits := first._key.bitspersample) not in (8, 16, 32, 64):
             self.data_range = float(2**bits - 1)
 
     def _sizes(self) -> list[tuple[int, int]]:
-        return [plane.size if plane is not None else (1, 1) for plane in self._planes]
+        return self._plane_sizes
 
     def _plane_meta(self, plane: int) -> dict[str, Any]:
         return self._coordinates[plane]
@@ -204,33 +267,9 @@ def _cuttable(plane: TiffPlane, tile: int) -> bool:
     return bool(plane._key.is_tiled) and max(plane.size) > tile
 
 
-def _planes(path: Path, file: Any) -> tuple[list[TiffPlane | None], list[dict[str, Any]]]:
-    """Full-resolution planes of a file and the coordinates of each."""
-    if not (file.is_ome or file.is_imagej):
-        pages = main_pages(file)
-        return [TiffPlane(path, page) for page in pages], [
-            {"page": page.index} if len(pages) > 1 else {} for page in pages
-        ]
-    series = file.series[0].levels[0]
-    axes = series.get_axes(squeeze=False)
-    shape = series.get_shape(squeeze=False)
-    lead = [(axis.lower(), n) for axis, n in zip(axes, shape, strict=True) if axis not in "YXS"]
-    lead_shape = tuple(n for _, n in lead)
-    count = int(np.prod(lead_shape)) if lead else 1
-    pages = list(series.pages)
-    planes: list[TiffPlane | None]
-    if len(pages) == 1 and count > 1 and series.dataoffset is not None:  # ImageJ: one page describes a run of planes
-        plane_bytes = pages[0].keyframe.nbytes
-        planes = [TiffPlane(path, pages[0], series.dataoffset + i * plane_bytes) for i in range(count)]
-    elif len(pages) == count:
-        planes = [None if page is None else TiffPlane(path, page) for page in pages]
-    else:
-        raise ValueError(f"{len(pages)} pages for {count} planes of axes {axes}; accepted: one page a plane")
-    places = [np.unravel_index(i, lead_shape) if lead else () for i in range(count)]
-    named = [(k, axis) for k, (axis, n) in enumerate(lead) if n > 1]
-    return planes, [{axis: int(place[k]) for k, axis in named} for place in places]
-
-
-def main_pages(file: Any) -> list[Any]:
-    """Pages at full resolution: no thumbnails, overviews or masks."""
-    return [page for page in file.pages if not (page.is_reduced or page.is_mask)]
+def _planes(path: Path, file: Any) -> tuple[list[TiffPlane | None], list[dict[str, Any]], list[str]]:
+    """Full-resolution planes of a file, the coordinates of each, and what is wrong with the file as a whole."""
+    found = planes_of(file)
+    offsets = found.offsets or [None] * len(found.pages)
+    planes = [None if p is None else TiffPlane(path, p, o) for p, o in zip(found.pages, offsets, strict=True)]
+    return planes, list(found.places), found.faults

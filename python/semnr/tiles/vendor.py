@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def pixel_size_nm(path: str | Path) -> float | None:
 def pixel_size_of(file: Any) -> float | None:
     """The same, of an open tifffile.TiffFile."""
     tags = file.pages[0].tags
-    readers = ((FEI, _fei), (FEI_XML, _fei_xml), (ZEISS, _zeiss), (FIBICS, _fibics))
+    zeiss = partial(_zeiss, width=file.pages[0].imagewidth)
+    readers = ((FEI, _fei), (FEI_XML, _fei_xml), (ZEISS, zeiss), (FIBICS, _fibics))
     sizes = (read(tags[code].value) for code, read in readers if code in tags)
     size = next((size for size in sizes if size is not None), None)
     if size is None and file.is_ome:
@@ -67,11 +69,12 @@ def _fei(value: Any) -> float | None:
     return None
 
 
-def _xml(value: Any) -> Any:
+def parsed_xml(value: Any) -> Any:
+    """Root of XML text; None where it is none."""
     import xml.etree.ElementTree as ElementTree
 
     text = value if isinstance(value, bytes) else str(value).encode()
-    if b"<!ENTITY" in text:
+    if b"<!ENTITY" in text or value is None:
         return None  # entities have no place in image metadata
     try:
         return ElementTree.fromstring(text.rstrip(b"\0 \r\n"))
@@ -80,30 +83,41 @@ def _xml(value: Any) -> Any:
 
 
 def _fei_xml(value: Any) -> float | None:
-    root = _xml(value)
+    root = parsed_xml(value)
     node = root.find(".//PixelSize/X") if root is not None else None
     return in_nm(node.text, node.get("unit", "m")) if node is not None else None
 
 
-def _zeiss(value: Any) -> float | None:
-    """SmartSEM: the displayed size has four digits; the unnamed table behind it has them all."""
+def _zeiss(value: Any, width: int) -> float | None:
+    """SmartSEM: of the image, or of the screen of 1024 pixels that it was taken on, or the width of the field.
+
+    A displayed size has four digits; the unnamed table behind it has them all.
+    """
     if not isinstance(value, dict):
         return None
-    for name in ("ap_image_pixel_size", "ap_pixel_size"):
-        entry = value.get(name)
-        if not isinstance(entry, tuple) or len(entry) < 3:
-            continue
-        shown = in_nm(entry[1], str(entry[2]))
-        table = value.get("", ())
-        exact = in_nm(table[3], "m") if isinstance(table, tuple) and len(table) > 3 else None
-        if shown is not None:
-            return exact if exact is not None and abs(exact - shown) <= 0.001 * shown else shown
-    return None
+    if (size := _zeiss_length(value, "ap_image_pixel_size")) is not None:
+        return _all_digits(value, size)
+    screen, field = _zeiss_length(value, "ap_pixel_size"), _zeiss_length(value, "ap_width")
+    if screen is None or (field is not None and abs(screen * 1024 - field) > 0.01 * field):
+        return None if field is None else field / width
+    return _all_digits(value, screen) * 1024 / width
+
+
+def _zeiss_length(value: dict[str, Any], name: str) -> float | None:
+    """In nm; None where there is none."""
+    entry = value.get(name)
+    return in_nm(entry[1], str(entry[2])) if isinstance(entry, tuple) and len(entry) > 2 else None
+
+
+def _all_digits(value: dict[str, Any], shown: float) -> float:
+    table = value.get("", ())
+    exact = in_nm(table[3], "m") if isinstance(table, tuple) and len(table) > 3 else None
+    return exact if exact is not None and abs(exact - shown) <= 0.001 * shown else shown
 
 
 def _fibics(value: Any) -> float | None:
     """Atlas: (Ux, Uy) is the step of one pixel along x, in micrometres."""
-    root = _xml(value)
+    root = parsed_xml(value)
     scan = root.find("Scan") if root is not None else None
     if scan is None:
         return None
@@ -114,6 +128,6 @@ def _fibics(value: Any) -> float | None:
 
 
 def _ome(value: Any) -> float | None:
-    root = _xml(value)
+    root = parsed_xml(value)
     node = next((n for n in root.iter() if n.tag.rpartition("}")[2] == "Pixels"), None) if root is not None else None
     return in_nm(node.get("PhysicalSizeX"), node.get("PhysicalSizeXUnit", "µm")) if node is not None else None

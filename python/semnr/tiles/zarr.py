@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +14,13 @@ from semnr_kernels import TileError
 
 from .decoding import explained
 from .journal import read_journal
+from .limits import fits
 from .pixels import ACCEPTED, as_pixels, known_dtype
 from .plan import cell
 from .planes import PlaneSource, default_id
 from .source import ROLES, TileKey, TileSource
+from .vendor import in_nm
+from .zarr_chunks import never_written
 from .zarr_direct import direct_reader
 
 # written by our own writer, which stores every chunk: an absent chunk is a tile that was never written
@@ -35,11 +40,10 @@ def open_zarr(
 
     def node_at(place: str) -> Any:
         try:
-            return zarr.open(place, mode="r", storage_options=options)
+            with described(place):
+                return zarr.open(place, mode="r", storage_options=options)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no Zarr at {place}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{place} cannot be opened as Zarr: {type(error).__name__}: {error}") from error
 
     node = node_at(where)
     if isinstance(node, zarr.Array):
@@ -48,10 +52,13 @@ def open_zarr(
         parent, _, leaf = where.rstrip("/").rpartition("/")
         group = _stack_group(parent, node_at)
         return ZarrStack(group, name, leaf, parent) if group is not None else ZarrPlanes(node, name, tile)
-    multiscales = node.attrs.get("ome", {}).get("multiscales") or node.attrs.get("multiscales")
-    if multiscales and array is None:
-        return _ome(node, multiscales[0], name, tile)
-    arrays = dict(node.arrays())
+    with described(where):
+        ome = node.attrs.get("ome", {})
+        multiscales = ome.get("multiscales") or node.attrs.get("multiscales")
+        first = dict(multiscales[0]) if multiscales else None
+        arrays = dict(node.arrays())
+    if first is not None and array is None:
+        return _ome(node, first, name, tile)
     if array is not None and array not in arrays:
         if array in node and isinstance(node[array], zarr.Array):
             return ZarrPlanes(node[array], f"{name}/{array}", tile)
@@ -62,9 +69,36 @@ def open_zarr(
     if array is not None or len(arrays) == 1:
         return ZarrPlanes(arrays[array] if array is not None else next(iter(arrays.values())), name, tile)
     raise ValueError(
-        f"{where} holds {', '.join(map(repr, sorted(arrays))) or 'no arrays'}; accepted: a tile stack (arrays named "
+        f"{where} holds {_inside(node, arrays, where)}; accepted: a tile stack (arrays named "
         f"{', '.join(ROLES)}), OME-Zarr multiscales, a single array, or array=NAME"
     )
+
+
+@contextmanager
+def described(where: str) -> Iterator[None]:
+    """Turn whatever damaged metadata lead zarr to into a ValueError that says where they are."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{where} cannot be opened as Zarr: {type(error).__name__}: {error}") from error
+
+
+def _inside(group: Any, arrays: Mapping[str, Any], where: str) -> str:
+    """What a group that is no source holds, with a hint where it is a container of OME images."""
+    if arrays:
+        return ", ".join(map(repr, sorted(arrays)))
+    attributes = {**group.attrs, **(group.attrs["ome"] if isinstance(group.attrs.get("ome"), Mapping) else {})}
+    for name, what, example in (
+        ("plate", "a plate of OME images", "A/1/0"),
+        ("well", "a well of OME images", "0"),
+        ("bioformats2raw.layout", "a collection of OME images", "0"),
+    ):
+        if name in attributes:
+            return f"no arrays of its own, it is {what}: open one of them, for example {where}/{example}"
+    below = sorted(name for name, _ in group.groups())
+    return f"no arrays, but the groups {', '.join(map(repr, below[:5]))}" if below else "no arrays"
 
 
 def _is_stack(group: Any) -> bool:
@@ -83,9 +117,24 @@ def _stack_group(place: str, node_at: Any) -> Any:
     return group if isinstance(group, zarr.Group) and _is_stack(group) else None
 
 
+def _chunks_fit(array: Any, window: tuple[slice, ...]) -> None:
+    """The window, and each chunk of it as it is decoded, must fit into memory."""
+    itemsize = np.dtype(array.dtype).itemsize
+    fits(math.prod(part.stop - part.start for part in window) * itemsize)
+    fits(math.prod(array.chunks) * itemsize, "one of its chunks")
+
+
 def _check_dtype(array: Any, name: str) -> None:
     if not known_dtype(np.dtype(array.dtype)):
         raise TypeError(f"{name} has dtype {array.dtype}; accepted: {ACCEPTED}")
+
+
+def _above_zero(value: Any, what: str, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name}: its {what} is {value!r}; accepted: a finite number above 0")
+    return float(value)
 
 
 class ZarrStack(TileSource):
@@ -107,7 +156,8 @@ class ZarrStack(TileSource):
         self.roles = tuple(self._arrays)
         self._group, self._where = group, where
         entry = group.attrs.get("semnr", {})
-        self.pixel_nm, self.data_range = entry.get("pixel_nm"), entry.get("data_range")
+        entry = entry if isinstance(entry, Mapping) else {}
+        self.pixel_nm, self.data_range = (_above_zero(entry.get(n), n, name) for n in ("pixel_nm", "data_range"))
         self._direct = {role: direct_reader(value) for role, value in self._arrays.items()}
 
     def __len__(self) -> int:
@@ -162,21 +212,15 @@ class ZarrStack(TileSource):
             direct = self._direct[role]
             pixels = None if direct is None else direct(key.index)
             if pixels is None:
+                whole = (slice(key.index, key.index + 1), *(slice(0, n) for n in array.shape[1:]))
+                _chunks_fit(array, whole)
                 pixels = np.asarray(array[key.index])
-                # a chunk of zeros is stored; one that is not there reads as zeros
-                if array.attrs.get("absent_chunk") == ABSENT["absent_chunk"] and not pixels.any():
-                    self._raise_if_absent(array, key, role)
+                if never_written(array, (key.index, slice(None), slice(None)), pixels):
+                    raise TileError(key.tile, f"{self.name}: its {role} was never written", "missing")
         height, width = (cell(self._columns.get(f"tile_{side}"), key.index) for side in ("height", "width"))
         if height and width:  # the edge of a mosaic, stored in the corner of a whole chunk
             pixels = np.ascontiguousarray(pixels[: int(height), : int(width)])
         return as_pixels(key.tile, pixels)
-
-    def _raise_if_absent(self, array: Any, key: TileKey, role: str) -> None:
-        from zarr.core.sync import sync
-
-        chunk = (array.store_path / array.metadata.encode_chunk_key((key.index, 0, 0))).path
-        if not sync(array.store.exists(chunk)):
-            raise TileError(key.tile, f"{self.name}: its {role} was never written", "missing")
 
 
 def _journal_columns(where: str, count: int) -> dict[str, np.ndarray | list[Any]]:
@@ -217,22 +261,32 @@ class ZarrPlanes(PlaneSource):
     def _window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
         place = tuple(int(at) for at in np.unravel_index(plane, self._lead)) if self._lead else ()
         with explained(tile, self.name):
-            return as_pixels(tile, np.asarray(self._array[(*place, rows, columns)]))
+            _chunks_fit(self._array, (*[slice(at, at + 1) for at in place], rows, columns))
+            pixels = np.asarray(self._array[(*place, rows, columns)])
+            if never_written(self._array, (*place, rows, columns), pixels):
+                raise TileError(tile, f"{self.name}: none of its chunks was ever written", "missing")
+            return as_pixels(tile, pixels)
 
 
 def _ome(group: Any, multiscale: Mapping[str, Any], name: str, tile: int | None) -> ZarrPlanes:
     """Level 0 of an OME-Zarr image (0.1 to 0.5)."""
+    import zarr
+
     try:
         dataset = multiscale["datasets"][0]
         array = group[dataset["path"]]
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{name}: its multiscales name no level 0 ({type(error).__name__}: {error})") from error
-    axes = multiscale.get("axes") or list("tczyx")[-array.ndim :]  # 0.1 and 0.2 have no axes entry
-    described = [{"name": axis} if isinstance(axis, str) else dict(axis) for axis in axes]
-    names = tuple(str(axis.get("name")) for axis in described)
+    if not isinstance(array, zarr.Array):
+        raise ValueError(f"{name}: level 0 of its multiscales, {dataset['path']!r}, is no array")
+    with described(f"{name} (its multiscales)"):
+        axes = multiscale.get("axes") or list("tczyx")[-array.ndim :]  # 0.1 and 0.2 have no axes entry
+        listed = [{"name": axis} if isinstance(axis, str) else dict(axis) for axis in axes]
+        names = tuple(str(axis.get("name")) for axis in listed)
+        pixel_nm = _ome_pixel_nm(multiscale, dataset, listed)
     if len(names) != array.ndim or names[-2:] != ("y", "x"):
         raise ValueError(f"{name} has axes {names} and shape {array.shape}; accepted: y and x as the last two axes")
-    return ZarrPlanes(array, name, tile, names[:-2] or ("",), _ome_pixel_nm(multiscale, dataset, described))
+    return ZarrPlanes(array, name, tile, names[:-2] or ("",), pixel_nm)
 
 
 def _ome_pixel_nm(multiscale: Mapping[str, Any], dataset: Mapping[str, Any], axes: list[Any]) -> float | None:
@@ -241,4 +295,4 @@ def _ome_pixel_nm(multiscale: Mapping[str, Any], dataset: Mapping[str, Any], axe
     scales = [step["scale"][-1] for step in steps if step.get("type") == "scale" and step.get("scale")]
     if unit is None or not scales:
         return None
-    return float(np.prod(scales)) * unit
+    return in_nm(float(np.prod(scales)) * unit, "nm")

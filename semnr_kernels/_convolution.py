@@ -1,0 +1,68 @@
+"""Convolutions with frozen weights in the precision of their dtype, whatever torch's switches say.
+
+On a GPU cuDNN rounds the operands of float32 convolutions to ten bits (TF32) unless a switch of the whole process is
+off. Here it is told with each call, forward and backward, and nobody else's convolutions change.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+def conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    stride: int = 1,
+    padding: int | tuple[int, int] = 0,
+    groups: int = 1,
+) -> torch.Tensor:
+    """As torch's; the gradient goes to `x` alone."""
+    pads = (padding, padding) if isinstance(padding, int) else padding
+    if x.is_cpu:
+        return F.conv2d(x, weight, bias, stride, pads, groups=groups)
+    made: torch.Tensor = _Exact.apply(x, weight, bias, None, (stride, pads, groups))
+    return made
+
+
+def rounded() -> bool:
+    """Whether torch's own float32 convolutions on a GPU round their operands to ten bits, as they do by default."""
+    switches = getattr(torch.backends.cudnn, "conv", None)  # torch 2.9 and later
+    return (torch.backends.cudnn.allow_tf32 if switches is None else switches.fp32_precision) not in ("ieee", False)
+
+
+class _Exact(torch.autograd.Function):
+    """A convolution, or with `size` its adjoint that gives an image of that size: each is the other's gradient, to any
+    order.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        size: tuple[int, int] | None,
+        options: tuple[int, tuple[int, int], int],
+    ) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        ctx.size, ctx.options, ctx.back = tuple(x.shape[-2:]), options, size is None
+        stride, pads, groups = options
+        more = [0, 0]
+        if size is not None:  # what the stride left over at the far edge
+            kernel = weight.shape[-2:]
+            more = [size[i] - ((x.shape[2 + i] - 1) * stride - 2 * pads[i] + kernel[i]) for i in (0, 1)]
+        cudnn = torch.backends.cudnn
+        return torch._convolution(  # type: ignore[no-any-return,attr-defined]
+            x, weight, bias, [stride, stride], list(pads), [1, 1], size is not None, more, groups,
+            cudnn.benchmark, cudnn.deterministic, cudnn.enabled, False,
+        )  # fmt: skip
+
+    @staticmethod
+    def backward(ctx: Any, by: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        (weight,) = ctx.saved_tensors
+        return _Exact.apply(by, weight, None, ctx.size if ctx.back else None, ctx.options), *(None,) * 4

@@ -1,0 +1,253 @@
+"""Every public call on a GPU that is not there (mock_gpu.py): the CPU's numbers, and what the host waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mock_gpu
+import numpy as np
+import pytest
+import torch
+
+import backends
+import semnr
+import tolerances
+from semnr import losses
+from semnr_kernels import _convolution, _registry, dists
+from semnr_kernels.dists.network import network_for
+from semnr_kernels.ssim import ssim
+
+Images = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+SIZE = (2, 1, 48, 56)
+
+
+@pytest.fixture
+def gpu() -> Iterator[None]:
+    backends.require("ssim", "cuda-emulated")
+    with mock_gpu.present():
+        yield
+
+
+def images(dtype: torch.dtype, size: tuple[int, ...] = SIZE) -> Images:
+    """Candidate, reference and noisy input: lines under noise."""
+    generator = torch.Generator().manual_seed(0)
+    clean = 0.3 + 0.4 * (torch.arange(size[-1]) % 16 < 8).double()
+    made = [(clean + s * torch.randn(size, generator=generator, dtype=torch.float64)) for s in (0.03, 0.02, 0.1)]
+    if dtype.is_floating_point:
+        return tuple(v.clamp(0, 1).to(dtype) for v in made)  # type: ignore[return-value]
+    top = torch.iinfo(dtype).max
+    return tuple(  # type: ignore[return-value]
+        torch.from_numpy((v.clamp(0, 1).numpy() * top).round().astype(str(dtype)[6:])) for v in made
+    )
+
+
+def rows(profile: semnr.Profile) -> torch.Tensor:
+    return torch.from_numpy(np.stack(list(profile.columns.values())))
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "mse": lambda x, y, z, r: semnr.mse(x, y, **r),
+    "mae": lambda x, y, z, r: semnr.mae(x, y, **r),
+    "psnr": lambda x, y, z, r: semnr.psnr(x, y, **r),
+    "ssim": lambda x, y, z, r: semnr.ssim(x, y, **r),
+    "ssim with a map": lambda x, y, z, r: semnr.ssim(x, y, return_map=True, **r).map,
+    "ssim, masked": lambda x, y, z, r: semnr.ssim(x, y, mask=y > y.double().mean(), components=True, **r).value,
+    "ms_ssim": lambda x, y, z, r: semnr.ms_ssim(x, y, window_size=3, weights=(0.5, 0.5), **r),
+    "fsim": lambda x, y, z, r: semnr.fsim(x, y, downsample=1, **r),
+    "dists": lambda x, y, z, r: semnr.dists(x, y, weights="random", **r),
+    "cnr": lambda x, y, z, r: semnr.cnr(x, y),
+    "cnr gcnr": lambda x, y, z, r: semnr.cnr(x, y, kind="gcnr"),
+    "cnr rose": lambda x, y, z, r: semnr.cnr(x, y, kind="rose"),
+    "cnr of a noisy image": lambda x, y, z, r: semnr.cnr(x, y, kind="fixed_noise", noise=z),
+    "cnr_map": lambda x, y, z, r: semnr.cnr_map(x, y, window=16, stride=8),
+    "otsu_masks": lambda x, y, z, r: semnr.otsu_masks(y).signal,
+    "profile": lambda x, y, z, r: rows(semnr.profile(x, y, dists_weights="random", **r)),
+    "profile of three": lambda x, y, z, r: rows(semnr.profile(x, y, metrics=("psnr", "ssim", "cnr"), **r)),
+    "profile with noise": lambda x, y, z, r: rows(
+        semnr.profile(x, y, metrics=("psnr", "ssim", "cnr"), noise=z, details=True, **r)
+    ),
+    "profile that propagates": lambda x, y, z, r: rows(
+        semnr.profile(x, y, metrics=("psnr", "ssim", "fsim", "cnr"), nan="propagate", **r)
+    ),
+    "reference": lambda x, y, z, r: rows(
+        semnr.Reference(y, metrics=("fsim", "dists", "cnr"), dists_weights="random", **r).prepare().profile(x)
+    ),
+    "residual_tests": lambda x, y, z, r: semnr.residual_tests(z, x, **r).variance,
+    "evidence": lambda x, y, z, r: semnr.evidence(z, x, reference=y, **r).transfer,
+}
+DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
+NETWORKS = ("dists", "profile", "reference")  # one dtype of these is enough: they convert first
+CASES = [(name, dtype) for name in CALLS for dtype in DTYPES if name not in NETWORKS or dtype == "uint8"]
+
+
+def plain(value: Any) -> torch.Tensor:
+    return torch.as_tensor(value.cpu() if isinstance(value, torch.Tensor) else value).detach().double()
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_a_public_call_on_a_device_gives_the_numbers_of_the_cpu(gpu: None, name: str, dtype: str) -> None:
+    given = images(DTYPES[dtype])
+    scale = {"data_range": 1.0} if dtype == "float32" else {}
+    wanted = plain(CALLS[name](*given, scale))
+    got = plain(CALLS[name](*(v.to("cuda") for v in given), scale))
+    bound = tolerances.SSIM_MAP if "map" in name else tolerances.SSIM_MEAN
+    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=bound, equal_nan=True)
+
+
+LOSSES: dict[str, Callable[[], torch.nn.Module]] = {
+    "ssim": lambda: losses.SSIMLoss(data_range=1.0),
+    "ms_ssim": lambda: losses.MSSSIMLoss(data_range=1.0, window_size=3, weights=(0.5, 0.5)),
+    "fsim": lambda: losses.FSIMLoss(data_range=1.0),
+    "dists": lambda: losses.DISTSLoss(data_range=1.0, weights="random"),
+    "charbonnier": lambda: losses.CharbonnierLoss(data_range=1.0),
+    "profile": lambda: losses.ProfileLoss({"ssim": 0.5, "charbonnier": 1.0}, data_range=1.0),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_and_its_gradient_on_a_device_are_those_of_the_cpu(gpu: None, name: str) -> None:
+    found = []
+    for place in ("cpu", "cuda"):
+        x, y, _ = (v.to(place) for v in images(torch.float32))
+        x.requires_grad_()
+        loss = LOSSES[name]()(x, y)
+        loss.backward()
+        found.append((plain(loss), plain(x.grad)))
+    (value, gradient), (value_there, gradient_there) = found
+    torch.testing.assert_close(value_there, value, rtol=0, atol=1e-7)
+    bound = tolerances.GRADIENT_RELATIVE * gradient.abs().max().item()
+    torch.testing.assert_close(gradient_there, gradient, rtol=0, atol=bound)
+
+
+def test_what_a_device_refuses_the_mock_refuses(gpu: None) -> None:
+    x = torch.ones(3, device="cuda")
+    assert (x.device, x.is_cuda, x.is_cpu) == (torch.device("cuda", 0), True, False)
+    with pytest.raises(TypeError, match="can't convert cuda:0"):
+        x.numpy()
+    with pytest.raises(RuntimeError, match="cuda:0 and cpu"):
+        x + torch.ones(3)
+    with pytest.raises(ValueError, match="x is on cuda:0 and y on cpu"):
+        semnr.mse(torch.ones((16, 16), device="cuda"), torch.ones((16, 16)))
+
+
+def test_the_mock_counts_waits_copies_and_launches(gpu: None) -> None:
+    with mock_gpu.counting() as counts:
+        x = torch.ones((1, 1, 16, 16)).to("cuda")
+        value = ssim(x, x, data_range=1.0, nan="propagate")
+        assert (sum(counts.uploads.values()), sum(counts.waits.values())) == (1, 0)
+        assert counts.launches["ssim_forward"] == 1
+        assert float(value) == 1
+    assert sum(counts.waits.values()) == 1
+
+
+# --- convolutions ---------------------------------------------------------------------------------------------
+
+
+class Seen(mock_gpu.TorchDispatchMode):
+    """Convolutions, and whether each was told to keep its precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exact: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if "convolution" in name:
+            self.exact.append(name == "_convolution" and args[12] is False)
+        return func(*args, **(kwargs or {}))
+
+
+def test_every_convolution_of_dists_and_of_its_gradient_is_told_to_keep_float32(gpu: None) -> None:
+    """A switch of the process would change everybody's convolutions, and not reach the backward pass."""
+    x, y, _ = (v.to("cuda") for v in images(torch.float32))
+    switch = torch.backends.cudnn.conv.fp32_precision
+    with Seen() as seen:
+        losses.DISTSLoss(data_range=1.0, weights="random")(x.requires_grad_(), y).backward()
+    assert x.grad is not None
+    assert len(seen.exact) >= 2 * 13
+    assert all(seen.exact)
+    assert torch.backends.cudnn.conv.fp32_precision == switch
+
+
+def test_nothing_turns_the_switches_of_cudnn(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a switch of the whole process was turned")
+
+    for name in ("_set_cudnn_allow_tf32", "_set_fp32_precision_setter", "_set_cublas_allow_tf32"):
+        monkeypatch.setattr(torch._C, name, refuse)
+    x, y, _ = (v.to("cuda") for v in images(torch.float32))
+    semnr.dists(x, y, data_range=1.0, weights="random")
+    semnr.fsim(x, y, data_range=1.0)
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "groups", "size"),
+    [(1, 1, 1, (9, 10)), (2, 1, 4, (9, 10)), (2, 0, 4, (10, 9)), (1, (1, 0), 1, (7, 8))],
+    ids=str,
+)
+def test_the_convolution_that_keeps_its_precision_is_torchs_with_both_gradients(
+    stride: int, padding: Any, groups: int, size: tuple[int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn((4, 4 // groups, 3, 3), dtype=torch.float64, generator=generator)
+    bias = torch.randn(4, dtype=torch.float64, generator=generator)
+    pads = padding if isinstance(padding, tuple) else (padding, padding)
+    found = []
+    for call in (
+        lambda v: torch.nn.functional.conv2d(v, weight, bias, stride, pads, groups=groups),
+        lambda v: _convolution._Exact.apply(v, weight, bias, None, (stride, pads, groups)),
+    ):
+        x = torch.ones((2, 4, *size), dtype=torch.float64).cumsum(3).requires_grad_()
+        value = call(x)
+        (first,) = torch.autograd.grad((value**2).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad((first**2).sum(), x)
+        found.append((value, first, second))
+    for got, wanted in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0)
+
+
+# --- what DISTS asks of a device ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_dists_of_1024_pixels_takes_few_launches_and_no_copy_after_the_first_call(backend: str) -> None:
+    launched: list[Any] = []
+    if backend == "triton":
+        from semnr_kernels import _triton
+
+        if _triton.interpreted():
+            pytest.skip("TRITON_INTERPRET=1: launches are not recorded, they run")
+    with mock_gpu.present(numbers=False):
+        x, y = (torch.empty((1, 1, 1024, 1024), device="cuda") for _ in range(2))
+        run = _registry._implementations["dists"][backend].run
+        net = network_for(dists.load("random"), torch.float32, x.device)
+        budget = dists._budget(None, x.device)
+
+        def score() -> None:
+            run(x, y, 1.0, None, net, None, budget)
+
+        if backend == "triton":
+            with _triton.recording() as launched:
+                score()
+                launched.clear()
+                with mock_gpu.counting() as counts:
+                    score()
+        else:
+            score()
+            with mock_gpu.counting() as counts:
+                score()
+    assert sum(counts.launches.values()) + len(launched) <= 320
+    assert sum(counts.uploads.values()) == sum(counts.waits.values()) == 0
+
+
+def test_a_constant_that_a_graph_was_captured_with_outlives_the_cache(
+    gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semnr_kernels import _constants
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(_constants, "_captured", {})
+    made = _constants.constant(mock_gpu.CUDA, torch.float64, 1.0, 2.0)
+    _constants._made.cache_clear()
+    assert [made is v for v in _constants._captured.values()] == [True]

@@ -234,8 +234,8 @@ class Work:
         at, rows, columns = source.place(key)
         tile = Tile(rows.start, rows.stop, columns.start, columns.stop)
         return plan.runner.tile(
-            lambda rows, columns: source._window(key.tile, at, rows, columns),
-            source._sizes()[at],
+            lambda rows, columns: source.window(key.tile, at, rows, columns),
+            source.sizes()[at],
             tile,
             f"tile {key.tile} or its halo",
         )
@@ -243,7 +243,7 @@ class Work:
 
 def _is_cut(source: TileSource) -> bool:
     """Whether its tiles are parts of larger planes, which can be read across their borders."""
-    return isinstance(source, PlaneSource) and source._tile is not None
+    return isinstance(source, PlaneSource) and source.is_cut
 
 
 def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.ndarray]]:
@@ -262,12 +262,12 @@ def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.n
 
         def window(plane: int, rows: slice, columns: slice) -> np.ndarray:
             try:
-                pixels = source._window("sample", plane, rows, columns)
+                pixels = source.window("sample", plane, rows, columns)
             except TileError:
                 return np.empty((0, 0))
             return pixels if pixels.ndim == 2 else pixels[0]
 
-        found = sample_windows(source._sizes(), window)
+        found = sample_windows(source.sizes(), window)
         return source, [pixels for pixels in found if pixels.size and np.isfinite(pixels).all()]
     total = length_of(source)
     if total is None:  # a stream is read once: its first tiles stand for it

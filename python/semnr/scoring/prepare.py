@@ -191,7 +191,7 @@ def layout_of(wafer: Any, source: TileSource) -> Wafer | None:
 def can_travel(inputs: Inputs, scheduler: str) -> None:
     """Sources that live in this process's memory cannot be opened by another."""
     for place in (inputs.candidate, *inputs.others.values()):
-        if place[0]._recipe is None:
+        if place[0].recipe is None:
             raise ValueError(
                 f"{place[0].name} is held in this process; accepted with scheduler={scheduler!r}: sources opened from "
                 "a path or URL that the workers can open too"

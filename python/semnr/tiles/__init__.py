@@ -10,7 +10,7 @@ import numpy as np
 
 from .decoding import PILLOW_SUFFIXES, TIFF_SUFFIXES, decode
 from .pixels import is_tensor
-from .source import ROLES, Problem, TileKey, TileSource, TileWriter
+from .source import ROLES, Problem, Recipe, TileKey, TileSource, TileWriter
 from .vendor import pixel_size_nm
 from .watch import watch_folder
 
@@ -101,7 +101,7 @@ def open_tiles(
         opened = _open_path(source, None if root is None else Path(root), array, tile, storage_options, first_page)
         recipe = {"root": root, "array": array, "tile": tile, "storage_options": storage_options}
         recipe["first_page"] = first_page
-        opened._recipe = (source, recipe)
+        opened.recipe = Recipe(open_tiles, source, recipe)
         return opened
     if array is not None:
         raise ValueError(f"array is {array!r}, but source is {type(source).__name__}; accepted: None (Zarr only)")

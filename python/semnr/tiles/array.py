@@ -32,10 +32,10 @@ class ArraySource(PlaneSource):
         super().__init__(name, tile if array.ndim == 2 else None)
         self._array = array[None] if array.ndim == 2 else array
 
-    def _sizes(self) -> list[tuple[int, int]]:
+    def sizes(self) -> list[tuple[int, int]]:
         return [self._array.shape[-2:]] * len(self._array)  # type: ignore[list-item]
 
-    def _window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
+    def window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
         return as_pixels(tile, self._array[plane][..., rows, columns])
 
 
@@ -75,10 +75,10 @@ class ImageSource(PlaneSource):
     def _pixels(self) -> np.ndarray:
         return decode(self._path)
 
-    def _sizes(self) -> list[tuple[int, int]]:
+    def sizes(self) -> list[tuple[int, int]]:
         return [self._size]
 
-    def _window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
+    def window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
         return as_pixels(tile, self._pixels[..., rows, columns])
 
 

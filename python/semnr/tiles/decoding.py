@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +10,14 @@ import numpy as np
 from semnr_kernels import TileError
 
 from .limits import fits
+from .pages import checked_chain, main_pages
 from .pixels import ACCEPTED, as_pixels, grey_or_rgb
+from .reasons import explained
+from .tiff import TiffPlane
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
 PILLOW_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *PILLOW_SUFFIXES, ".npy")
-
-
-@contextmanager
-def explained(tile: str, name: object) -> Iterator[None]:
-    """Turn whatever a decoder raises into a TileError that names the file and the cause."""
-    try:
-        yield
-    except TileError:
-        raise
-    except MemoryError as error:
-        raise TileError(tile, f"{name}: there is not enough memory for it ({error or 'out of memory'})") from error
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise TileError(tile, f"{name}: no such file ({error})", "missing") from error
-    except Exception as error:  # codecs raise zlib.error, struct.error, SyntaxError, KeyError, RuntimeError, ...
-        raise TileError(tile, f"{name}: {type(error).__name__}: {error}") from error
 
 
 def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
@@ -70,9 +56,6 @@ def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
 def _tiff(path: Path) -> np.ndarray:
     import tifffile
     from PIL import Image
-
-    from .pages import checked_chain, main_pages
-    from .tiff import TiffPlane
 
     with tifffile.TiffFile(path, _multifile=False) as file:
         checked_chain(file)

@@ -9,8 +9,9 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decoding import IMAGE_SUFFIXES, decode, explained
+from .decoding import IMAGE_SUFFIXES, decode
 from .places import Place
+from .reasons import explained
 from .source import ROLES, Problem, TileKey, TileSource
 
 MAIN = ("image", "denoised", "candidate", "noisy")  # the role folder that names the tiles: the first one there

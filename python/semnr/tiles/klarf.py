@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..klarf import Defect, ImageRef, InspectedWafer, KlarfError, read_klarf
-from .decoding import TIFF_SUFFIXES, decode, explained
+from .decoding import TIFF_SUFFIXES, decode
+from .pages import checked_chain, main_pages
 from .pixels import as_pixels
 from .places import Here, Place
+from .reasons import explained
 from .source import Problem, TileKey, TileSource
+from .tiff import TiffPlane
 
 SUFFIXES = (".klarf", ".klf", ".kla", ".krf")
 _PAGED = 8  # multi-page TIFFs kept open by their page tables
@@ -157,9 +160,6 @@ class KlarfSource(TileSource):
 
 def _pages(path: Path) -> list[Any]:
     import tifffile
-
-    from .pages import checked_chain, main_pages
-    from .tiff import TiffPlane
 
     with tifffile.TiffFile(path, _multifile=False) as file:
         checked_chain(file)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .decoding import IMAGE_SUFFIXES, TIFF_SUFFIXES
+from .fence import Fence
 from .vendor import pixel_size_nm
 
 
@@ -17,8 +18,6 @@ class Here:
     """A folder of this machine."""
 
     def __init__(self, folder: Path, root: Path | None = None) -> None:
-        from .plan import Fence
-
         self.name = folder.name or str(folder)
         self.folder = folder
         self.refusal = Fence(folder, root).refusal

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-import ntpath
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,11 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decoding import decode, explained
+from .decoding import decode
 from .folder import without_suffix
 from .journal import plain
 from .places import Place
+from .reasons import explained
 from .source import ROLES, Problem, TileKey, TileSource
 
 ROLE_COLUMNS = tuple(role for role in ROLES if role != "image")
@@ -115,34 +113,6 @@ def _typed(values: list[Any]) -> np.ndarray | list[Any]:
     ):
         return floats.astype(np.int64)
     return floats
-
-
-class Fence:
-    """Which paths a plan may name: those inside its folder, or inside `root` where that is given."""
-
-    def __init__(self, base: Path, root: Path | None) -> None:
-        self._base = base
-        places = [os.path.realpath(place) for place in (base, root) if place is not None]
-        self._allowed = tuple(place.rstrip(os.sep) + os.sep for place in places)
-        self._root = root
-        self._real_folder = lru_cache(maxsize=4096)(os.path.realpath)
-
-    def refusal(self, path: str) -> str | None:
-        """None where `path` stays inside, else why it does not."""
-        if "\0" in path:
-            return "holds a NUL"
-        if self._root is None and (path.startswith("/") or ntpath.splitdrive(path)[0]):
-            return "absolute"
-        if self._root is None and ".." in path.split("/"):
-            return "leaves by '..'"
-        # one realpath a folder, one lstat a file, no Path objects: a plan may list a million
-        folder, name = posixpath.split(path)
-        real = f"{self._real_folder(os.path.join(self._base, folder))}{os.sep}{name}"  # noqa: PTH118
-        if name in ("", ".", "..") or os.path.islink(real):  # noqa: PTH114
-            real = os.path.realpath(real)
-        if real.startswith(self._allowed):
-            return None
-        return "outside root" if self._root is not None else "a symbolic link leads out"
 
 
 def _posix(path: str | None) -> str:

@@ -52,12 +52,17 @@ class PlaneSource(TileSource):
         self._tile = tile
 
     @abc.abstractmethod
-    def _sizes(self) -> list[tuple[int, int]]:
+    def sizes(self) -> list[tuple[int, int]]:
         """(H, W) of each plane."""
 
     @abc.abstractmethod
-    def _window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
+    def window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
         """Pixels of one window of one plane. Raises TileError."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether its tiles are parts of larger planes, which can be read across their borders."""
+        return self._tile is not None
 
     def _plane_meta(self, plane: int) -> dict[str, Any]:
         return {}
@@ -65,8 +70,8 @@ class PlaneSource(TileSource):
     @cached_property
     def _grids(self) -> list[tuple[int, int]]:
         if self._tile is None:
-            return [(1, 1)] * len(self._sizes())
-        return [(tiles_along(h, self._tile), tiles_along(w, self._tile)) for h, w in self._sizes()]
+            return [(1, 1)] * len(self.sizes())
+        return [(tiles_along(h, self._tile), tiles_along(w, self._tile)) for h, w in self.sizes()]
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -101,21 +106,21 @@ class PlaneSource(TileSource):
 
     def read(self, key: TileKey, role: str = "image") -> np.ndarray:
         self._check_role(role)
-        return self._window(key.tile, *self.place(key))
+        return self.window(key.tile, *self.place(key))
 
     def place(self, key: TileKey) -> tuple[int, slice, slice]:
         """(plane, rows, columns) of a tile."""
         if not 0 <= key.index < len(self):
             raise ValueError(f"key.index is {key.index}; {self.name} has tiles 0 to {len(self) - 1}")
         plane = int(np.searchsorted(self._starts, key.index, side="right")) - 1
-        (height, width), (down, across) = self._sizes()[plane], self._grids[plane]
+        (height, width), (down, across) = self.sizes()[plane], self._grids[plane]
         row, column = divmod(key.index - int(self._starts[plane]), across)
         return plane, self._along(row, down, height), self._along(column, across, width)
 
     def largest(self) -> tuple[int, int]:
         """(H, W) that every tile fits into."""
         found = [0, 0]
-        for sides, counts in zip(self._sizes(), self._grids, strict=True):
+        for sides, counts in zip(self.sizes(), self._grids, strict=True):
             for axis in (0, 1):
                 for at in {0, counts[axis] - 1}:
                     span = self._along(at, counts[axis], sides[axis])

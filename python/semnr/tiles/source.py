@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,14 @@ class Problem:
     tile: str
     status: str  # missing, duplicate, unreadable, wrong_size, ...
     reason: str
+
+
+class Recipe(NamedTuple):
+    """How a source was opened, and so how another process opens it anew."""
+
+    opener: Callable[..., Any]
+    source: Any
+    options: dict[str, Any]
 
 
 class TileSource(abc.ABC):
@@ -65,22 +73,22 @@ class TileSource(abc.ABC):
             The source has no such role.
         """
 
-    _recipe: tuple[Any, dict[str, Any]] | None = None  # how open_tiles opened it, where that was from a path
+    recipe: Recipe | None = None  # how open_tiles opened it, where that was from a path
 
     @property
     def origin(self) -> str | None:
         """The path or URL that it was opened from; None for what lives in this process."""
-        return None if self._recipe is None else str(self._recipe[0])
+        return None if self.recipe is None else str(self.recipe.source)
 
     def settings(self) -> dict[str, Any]:
         """What its pixels depend on beside `origin`, as plain data: a run goes on only where all of it is the same."""
         usual = {"array": None, "tile": 512}
-        given = {} if self._recipe is None else self._recipe[1]
+        given = {} if self.recipe is None else self.recipe.options
         return {name: given[name] for name, value in usual.items() if given.get(name, value) != value}
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A source from a path is pickled as its path: another process opens it anew."""
-        return super().__reduce_ex__(protocol) if self._recipe is None else (_reopen, self._recipe)
+        return super().__reduce_ex__(protocol) if self.recipe is None else (_reopen, self.recipe)
 
     def __len__(self) -> int:
         """Number of tiles; TypeError where it is not known before the end (an iterator)."""
@@ -140,10 +148,8 @@ def one_range(sources: Iterable[TileSource]) -> float | None:
     return next(iter(named), None)
 
 
-def _reopen(source: Any, options: dict[str, Any]) -> TileSource:
-    from . import open_tiles
-
-    return open_tiles(source, **options)
+def _reopen(opener: Callable[..., TileSource], source: Any, options: dict[str, Any]) -> TileSource:
+    return opener(source, **options)
 
 
 class TileWriter(abc.ABC):

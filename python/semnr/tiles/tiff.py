@@ -21,7 +21,9 @@ from .limits import fits
 from .pages import planes_of
 from .pixels import as_pixels, grey_or_rgb
 from .planes import PlaneSource
+from .reasons import explained
 from .source import Problem
+from .vendor import pixel_size_of
 
 # Bytes that one byte of a segment can become, at most; other codecs have no bound but LARGEST_SEGMENT.
 EXPANSION = {1: 1, 5: 4096, 8: 1040, 32773: 128, 32946: 1040}  # none, LZW, Deflate, PackBits
@@ -221,8 +223,6 @@ class TiffSource(PlaneSource):
     def __init__(self, path: Path, tile: int | None) -> None:
         import tifffile
 
-        from .vendor import pixel_size_of
-
         try:
             # _multifile: an OME-TIFF may name other files, anywhere; only this one is read
             with tifffile.TiffFile(path, _multifile=False) as file:
@@ -247,15 +247,13 @@ class TiffSource(PlaneSource):
         if first is not None and (bits := first._key.bitspersample) not in (8, 16, 32, 64):
             self.data_range = float(2**bits - 1)
 
-    def _sizes(self) -> list[tuple[int, int]]:
+    def sizes(self) -> list[tuple[int, int]]:
         return self._plane_sizes
 
     def _plane_meta(self, plane: int) -> dict[str, Any]:
         return self._coordinates[plane]
 
-    def _window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
-        from .decoding import explained
-
+    def window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
         page = self._planes[plane]
         with explained(tile, self.name):
             if page is None:

@@ -11,9 +11,10 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decoding import decode, explained
+from .decoding import decode
 from .folder import MAIN, beside, main_role, role_of, without_suffix
 from .places import Here
+from .reasons import explained
 from .source import ROLES, Problem, TileKey, TileSource
 
 _LOOK = 0.2  # seconds between looks at the folder

@@ -12,12 +12,12 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decoding import explained
 from .journal import read_journal
 from .limits import fits
 from .pixels import ACCEPTED, as_pixels, known_dtype
 from .plan import cell
 from .planes import PlaneSource, default_id
+from .reasons import explained
 from .source import ROLES, TileKey, TileSource
 from .vendor import in_nm
 from .zarr_chunks import never_written
@@ -251,14 +251,14 @@ class ZarrPlanes(PlaneSource):
         self._array, self._lead, self._axes = array, tuple(array.shape[:-2]), axes
         self.pixel_nm = pixel_nm
 
-    def _sizes(self) -> list[tuple[int, int]]:
+    def sizes(self) -> list[tuple[int, int]]:
         return [tuple(self._array.shape[-2:])] * int(np.prod(self._lead))  # type: ignore[list-item]
 
     def _plane_meta(self, plane: int) -> dict[str, Any]:
         place = np.unravel_index(plane, self._lead) if self._lead else ()
         return {axis: int(at) for axis, at in zip(self._axes, place, strict=False)}
 
-    def _window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
+    def window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
         place = tuple(int(at) for at in np.unravel_index(plane, self._lead)) if self._lead else ()
         with explained(tile, self.name):
             _chunks_fit(self._array, (*[slice(at, at + 1) for at in place], rows, columns))

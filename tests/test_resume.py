@@ -56,12 +56,15 @@ def gaussian(source, sigma: float, **more):
 # --- settings -------------------------------------------------------------------------------------------------
 
 
-def test_another_parameter_of_the_denoiser_is_refused_with_was_and_is(tmp_path) -> None:
+def test_another_parameter_of_the_denoiser_is_refused_with_was_and_is(tmp_path, capsys) -> None:
     stack, out = lot(tmp_path / "lot.zarr"), tmp_path / "run"
     score(gaussian(stack, 0.8), out=out, **FAST)
     cut(out, 2)
     with pytest.raises(ValueError, match=r"made\.source\.denoiser\.params\.sigma: was 0\.8, is 6"):
         score(gaussian(stack, 6.0), out=out, **FAST)
+    command = ["score", str(stack), "--denoise", "gaussian", "--set", "sigma=6", "--out", str(out), "--resume", "-q"]
+    assert main([*command, "--metrics", "psnr,ssim", "--no-tests"]) == 2
+    assert capsys.readouterr().err.count("params.sigma") == 1
     with pytest.raises(ValueError, match=r"denoiser\.model: was 'gaussian', is 'median'"):
         score(denoised(stack, model="median"), out=out, **FAST)
     assert len(rows_of(out)) == 2

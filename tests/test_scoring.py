@@ -357,7 +357,8 @@ def test_columns_of_a_plan_never_have_the_names_of_results(tmp_path) -> None:
         "infinite_psnr",
         "psnr_of_mean_mse",
     }
-    assert "fsim as plan_fsim" in " ".join(run.remarks)
+    assert run.info["renamed"]["fsim"] == "plan_fsim"
+    assert f"{len(CLAIMED)} columns of the plan have names of results" in " ".join(run.remarks)
     assert np.isnan(run.profile().fsim).all()
     assert np.isnan(run.profile().column("feature_contrast")).all()
 

@@ -27,6 +27,7 @@ from ._run import Run, machine
 from ._sink import ParquetSink, drop_unscored, part_files, parts
 
 __all__ = ["METRICS", "Run", "score"]
+SAID = 5  # renamed columns that the terminal lists; run.json has all
 
 
 def score(
@@ -198,7 +199,6 @@ def score(
         "tests": tests or "evidence" in map_names,
     }
     with ExitStack() as stack:
-        stack.enter_context(keeping(folder, lambda: bool(part_files(folder))))
         stack.enter_context(only_writer(folder))
         before = begin(folder, settings, resume)
         used = stack.enter_context(recording())
@@ -236,6 +236,7 @@ def score(
                 info["settings"] = {**settings, **{k: found[k] for k in ("data_range", "fsim_downsample")}}
                 write_json(folder / "run.json", info)
 
+        stack.enter_context(keeping(folder, lambda: bool(part_files(folder))))
         write_json(folder / "run.json", info)
         note_what_was_decided()
         drop_unscored(folder)
@@ -269,6 +270,7 @@ def score(
             weights={**info["weights"], **scorer.weights},
             counts=counts,
             identical=alike,
+            renamed=tally.renamed,
             remarks=[
                 *(remark for place in sources for remark in place.remarks),
                 *(*remarks, *tally.remarks(), *summaries.remarks(alike, counts["ok"]), *([wrong] if wrong else [])),
@@ -322,9 +324,11 @@ class Tally:
     def remarks(self) -> list[str]:
         if not self.renamed:
             return []
+        said = [f"{name} as {new}" for name, new in sorted(self.renamed.items())]
+        more = f" and {len(said) - SAID} more, see `renamed` in run.json" if len(said) > SAID else ""
         return [
-            "columns of the plan have the names of results and are kept as metadata: "
-            + ", ".join(f"{name} as {new}" for name, new in sorted(self.renamed.items()))
+            f"{len(said)} columns of the plan have names of results and are kept as metadata: "
+            f"{', '.join(said[:SAID])}{more}"
         ]
 
 

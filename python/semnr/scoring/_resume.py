@@ -35,7 +35,10 @@ def identity(inputs: Inputs, layout: Wafer | None, folder: Path) -> dict[str, An
     """Where pixels come from, what they are made by, and the layout that places them, as run.json keeps it."""
     named = {"source": inputs.candidate, **inputs.named()}
     places = {name: None if place is None else whence(place[0], folder) for name, place in named.items()}
-    made = {name: {"role": place[1], **place[0].settings()} for name, place in named.items() if place is not None}
+    made: dict[str, Any] = {}
+    for name, (source, role) in ((name, place) for name, place in named.items() if place is not None):
+        known = any(place is not None and place[0] is source for n, place in named.items() if n in made)
+        made[name] = {"role": role} if known else {"role": role, **source.settings()}
     return plain({**places, "made": made, "wafer": None if layout is None else layout.to_dict()})
 
 

@@ -380,3 +380,21 @@ def test_denoising_with_scores_is_refused_before_anything_is_written_over(tmp_pa
         with pytest.raises(semnr.SemnrError):
             semnr.denoise(stack, out, model="gaussian", overwrite=True, score={**given, "out": tmp_path / "s", **more})
     assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+
+
+def test_a_baseline_of_the_earlier_version_opens_with_what_was_computed_and_nothing_else(tmp_path) -> None:
+    from semnr.guarding import _baseline
+
+    columns = {"psnr": [30.0, 99.0], "ssim": [0.9, 0.99], "fsim": [0.97, 0.99], "die_x": [1.0, 2.0]}
+    settings = {"metrics": ["psnr", "ssim"], "noisy": None, "tests": True, "metrology": None, "fsim_downsample": 1}
+    held = {
+        **{"label": "released", "kind": "denoised", "data_range": 255.0, "settings": settings, "flags": []},
+        **{"summary": {}, "tiles": ["t0", "t1"], "not_ok": {"t1": "missing"}, "columns": columns},
+    }
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps({"format": "semnr-baseline", "version": 1, "sha256": _baseline._digest(held), **held}))
+    profile = read_baseline(path)
+    np.testing.assert_array_equal(profile.psnr, [30.0, np.nan])
+    np.testing.assert_array_equal(profile.column("die_x"), [1.0, 2.0])
+    assert np.isnan(profile.fsim).all()
+    assert profile.unfinished is None

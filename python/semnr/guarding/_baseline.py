@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import _columns
 from .._files import atomic
 from .._plain import plain
 from .._profile import FINGERPRINT, Profile
@@ -88,9 +89,17 @@ def read_baseline(path: str | os.PathLike[str]) -> Profile:
     held = {k: v for k, v in data.items() if k not in ("format", "version", "sha256")}
     if _digest(held) != data.get("sha256"):
         raise ValueError(f"baseline {file} was changed since it was written (its checksum differs); write it again")
+    # an earlier version wrote what a plan claimed; what was asked for stands in the settings
+    results = _columns.computed({"settings": {"reference": True, **held["settings"]}})
+    scored = np.array([t not in held["not_ok"] for t in held["tiles"]], dtype=bool)
+    columns = {k: np.array([_number(v) for v in values]) for k, values in held["columns"].items()}
     return Profile(
         tiles=tuple(held["tiles"]),
-        columns={k: np.array([_number(v) for v in values]) for k, values in held["columns"].items()},
+        columns={
+            name: np.where(scored, values, np.nan) if _columns.is_result(name) else values
+            for name, values in columns.items()
+            if _columns.holds(name, results)
+        },
         data_range=_number(held["data_range"]),
         settings=held["settings"],
         flags=tuple(held["flags"]),

@@ -14,7 +14,7 @@ from ..tiles._source import TileSource
 from ..wafers import Wafer
 from ._ids import TileIds
 from ._run import Run
-from ._sink import FOLDER, done_tiles
+from ._sink import FOLDER, done_tiles, part_files
 from ._stream import Inputs
 
 
@@ -86,7 +86,7 @@ def _others(folder: Path) -> list[str]:
 
 def metrics_before(folder: Path) -> list[str] | None:
     """What an earlier run in `folder` measures; None where there is none that has scored anything."""
-    if not (folder / "run.json").exists() or not len(done_tiles(folder)):
+    if not (folder / "run.json").exists() or not part_files(folder):
         return None
     asked = Run.open(folder).info.get("requested")
     return list(asked.get("metrics") or []) if isinstance(asked, Mapping) else None

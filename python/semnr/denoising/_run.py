@@ -104,7 +104,7 @@ def denoise(
         sigma=None; optional package, non-commercial licence, its tiles differ from the whole).
         `texture`, 0 (least error) to 1: leave noise where faint texture may lie in it. `precision`: "bfloat16" and
         "float16" differ by at most 0.03 and 0.004 sigma of the noise (rms). `batch`: windows at once (None: 1, on a
-        GPU 8). `compiled`: torch.compile, on a GPU with CUDA graphs. A device other than "cpu" *never ran on a GPU*.
+        GPU 8). `compiled`: torch.compile. A device other than "cpu" *never ran on a GPU*.
         Except for "gaussian", `sigma` is the noise's standard deviation in grey levels; None: estimated.
     data_range : float, optional
         Upper end of the scale of integers (1023 for 10-bit data in uint16), to which results are clipped; default

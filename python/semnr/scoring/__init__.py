@@ -225,7 +225,7 @@ def score(
             "decided": None,  # by the first tile: what a resumed run keeps
             "settings": settings,  # what was used, once it is known
             "wafer": settings["wafer"],
-            "machine": machine(),
+            "machine": machine(target),
             "backends": before.info.get("backends", {}),
             "weights": before.info.get("weights", {}),
         }

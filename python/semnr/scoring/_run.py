@@ -117,8 +117,8 @@ class Run:
         return Profile.from_run(self.path)
 
 
-def machine() -> dict[str, Any]:
-    """Enough to tell where a figure comes from."""
+def machine(device: Any = None) -> dict[str, Any]:
+    """Enough to tell where a figure comes from; device: the GPU that is used, if any (None: the first)."""
     import torch
 
     return {
@@ -128,7 +128,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name(device or 0) if torch.cuda.is_available() else None,
     }
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import _columns
 from .._files import atomic
+from .._outputs import has_keys, replaceable
 from .._plain import plain
 from .._profile import FINGERPRINT, Profile
 from ._rules import METRICS
@@ -42,6 +43,7 @@ def write_baseline(profile: Profile, path: str | os.PathLike[str], *, allow_unkn
             f"profile {profile.label!r} is {profile.unfinished}; accepted: a run that came to its end (`semnr score "
             "--resume`), or allow_unknown='tiles_scored'"
         )
+    place = replaceable("baseline", path, "a baseline", has_keys("format", "tiles", "columns"))
     held = {
         "label": profile.label,
         "kind": profile.kind,
@@ -65,7 +67,7 @@ def write_baseline(profile: Profile, path: str | os.PathLike[str], *, allow_unkn
             lines.append(f' "columns": {{\n{rows}\n }}')
         else:
             lines.append(f" {json.dumps(key)}: {json.dumps(value)}")
-    with atomic(Path(path)) as temporary:
+    with atomic(place) as temporary:
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 

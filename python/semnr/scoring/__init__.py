@@ -14,8 +14,10 @@ from .. import __version__
 from .._columns import metadata_name
 from .._files import keeping, write_json
 from .._lock import only_writer
+from .._outputs import apart, local
 from .._progress import Progress
 from ..tiles import open_tiles
+from ..tiles._extent import extent_of
 from ..tiles._source import TileKey, TileSource, length_of, one_range
 from . import _prepare as prepare
 from . import _summaries as summaries
@@ -181,7 +183,8 @@ def score(
         prepare.can_travel(inputs, scheduler)
     if (target := device_of(device)) is not None and scheduler is not None:
         raise ValueError(f"device is {device!r} with scheduler={scheduler!r}; accepted: 'cpu' with a scheduler")
-    folder = Path(out)
+    folder = local("out", out)
+    apart("out", folder, (place for one in inputs.sources() for place in extent_of(one)))
     may_write(folder, resume)
     wanted, dists, remarks = prepare.ready(inputs, metrics, dists_weights, backend, device, metrics_before(folder))
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend, trust)

@@ -41,7 +41,10 @@ class MapSink:
 
         with self._lock:
             if name not in self._arrays:
-                group = zarr.open_group(str(self._path), mode="a", zarr_format=3)
+                if not (self._path / "zarr.json").exists():
+                    entry = {"format": "maps", "written": list(self.names)}
+                    zarr.create_group(str(self._path), zarr_format=3, attributes={"semnr": entry})
+                group = zarr.open_group(str(self._path), mode="r+", zarr_format=3)
                 empty: float = np.nan if dtype.kind == "f" else 0
                 self._arrays[name] = group.get(name) or group.create_array(
                     name, shape=(0, *shape), chunks=(1, *shape), dtype=dtype, fill_value=empty

@@ -67,6 +67,8 @@ def _relative(origin: str, folder: Path) -> str:
 def may_write(folder: Path, resume: bool) -> None:
     """Refuse a folder of somebody else's, or a run that was not to be gone on with, before anything is touched."""
     if (folder / "run.json").exists():
+        if not {"requested", "settings"} & Run.open(folder).info.keys():
+            raise ValueError(f"out is {folder}, whose run.json is of no score run; accepted: another folder")
         if not resume:
             raise ValueError(f"out is {folder}, which holds a run already; accepted: another folder, or resume=True")
     elif others := _others(folder):

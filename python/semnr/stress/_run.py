@@ -72,15 +72,20 @@ class Stress:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write stress.json, stress.html (heat map, self-contained) and stress.svg into `folder`."""
-        from .._files import write_json
+        from .._files import atomic, write_json
+        from .._outputs import has_keys, holds, replaceable
         from ._draw import page, svg
 
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         paths = [out / f"stress.{kind}" for kind in ("json", "html", "svg")]
+        marks = (has_keys("harmless", "rows"), holds(b"semnr stress"), holds(b"Sensitivity matrix: "))
+        for path, ours in zip(paths, marks, strict=True):
+            replaceable("out", path, "a stress test", ours)
         write_json(paths[0], self.to_dict())
-        paths[1].write_text(page(self), encoding="utf-8")
-        paths[2].write_text(svg(self), encoding="utf-8")
+        for path, text in zip(paths[1:], (page(self), svg(self)), strict=True):
+            with atomic(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         return paths
 
     def __str__(self) -> str:

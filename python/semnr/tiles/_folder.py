@@ -80,6 +80,9 @@ class FolderSource(TileSource):
         self._places: dict[str, int] = {}
         self.pixel_nm = place.pixel_nm(next(iter(self._paths["image"].values())))
 
+    def files(self) -> list[str]:
+        return [path for paths in self._paths.values() for path in paths.values()]
+
     def __len__(self) -> int:
         return len(self._tiles)
 

@@ -248,6 +248,10 @@ class PlanSource(TileSource):
         parts = [f"{value} in {count} rows" for value, count in zip(named, counts, strict=True)]
         return ", ".join(parts[:_SHOWN]) + (", ..." if len(parts) > _SHOWN else "")
 
+    def files(self) -> list[str]:
+        columns = (self._columns[name] for name in ("path", *self.roles[1:]))
+        return [_posix(value) for column in columns for value in column if value]
+
     def __len__(self) -> int:
         return len(self._rows)
 

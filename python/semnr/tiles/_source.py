@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,14 @@ class TileSource(abc.ABC):
         if role not in self.roles:
             raise ValueError(f"role is {role!r}; {self.name} has: {', '.join(map(repr, self.roles))}")
 
+    def files(self) -> Iterable[str]:
+        """Files below its folder that its tiles are in, where it reads a folder of this machine."""
+        return ()
+
+    def arrays(self) -> Iterable[Any]:
+        """Arrays of this process that its tiles are in."""
+        return ()
+
     def close(self) -> None:  # noqa: B027 - most sources hold nothing open
         """Release files."""
 
@@ -156,6 +165,10 @@ class TileWriter(abc.ABC):
     def keep(self, key: TileKey, role: str = "image") -> bool:
         """Whether the run that is resumed left this tile whole: then it counts as written."""
         return False
+
+    @abc.abstractmethod
+    def claim(self, name: str) -> Path:
+        """The path of a further file beside the tiles, which is then the writer's; FileExistsError if it is not."""
 
     @abc.abstractmethod
     def __len__(self) -> int:

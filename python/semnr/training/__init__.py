@@ -73,6 +73,7 @@ def train_denoiser(
         import lightning  # noqa: F401
     except ImportError as error:
         raise ImportError("training needs Lightning: pip install 'semnr[train]'") from error
+    from .._outputs import local
     from ._config import load_recipe
     from ._fit import fit
 
@@ -87,7 +88,7 @@ def train_denoiser(
                 recipe = _without_terms(recipe, changes["data.mode"], recipe_loss)
         source = opened
     made = load_recipe(recipe, changes)
-    return fit(made, Path(out), source=source, resume=resume, quiet=quiet)
+    return fit(made, local("out", out), source=source, resume=resume, quiet=quiet)
 
 
 def _opened(source: Any) -> Any:

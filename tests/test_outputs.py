@@ -410,7 +410,7 @@ FILES = {
 def test_a_result_replaces_an_earlier_one_and_no_other_file(runs, tmp_path, kind, capsys) -> None:
     command, name = FILES[kind]
     out, rules = tmp_path / name, tmp_path / "rules.toml"
-    rules.write_text('version = 1\n[rules.psnr_low]\nkind = "range"\nmetric = "psnr"\nbelow = 1.0\n')
+    rules.write_text("version = 1\n[rules.low]\nkind = 'range'\nbounds = [{ column = 'psnr', below = 1.0 }]\n")
     arguments = command.format(a=runs / "a", b=runs / "b", out=out, rules=rules).split()
     out.touch()  # as mktemp leaves it
     status = main(arguments)

@@ -20,14 +20,15 @@ from semnr.scoring import score
 from semnr.tiles import TileKey, create_tiles, open_tiles
 
 RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 255, (3, 40, 40), np.uint8)
+PIXELS = RNG.integers(0, 250, (3, 40, 40), np.uint8)
+CLEAN = PIXELS + RNG.integers(0, 5, PIXELS.shape, np.uint8)
 KEYS = [TileKey(f"t{i}", i) for i in range(len(PIXELS))]
 
 
 def lot(path: Path, roles: tuple[str, ...] = ("noisy", "reference")) -> Path:
     with create_tiles(path, roles=roles) as writer:
         for role in roles:
-            for key, pixels in zip(KEYS, PIXELS, strict=True):
+            for key, pixels in zip(KEYS, CLEAN if role == "reference" else PIXELS, strict=True):
                 writer.write(key, pixels, role)
     return path
 
@@ -414,7 +415,7 @@ def test_a_result_replaces_an_earlier_one_and_no_other_file(runs, tmp_path, kind
     arguments = command.format(a=runs / "a", b=runs / "b", out=out, rules=rules).split()
     out.touch()  # as mktemp leaves it
     status = main(arguments)
-    assert out.stat().st_size > 0, capsys.readouterr().err
+    assert out.stat().st_size > 0, "".join(capsys.readouterr())
     assert main(arguments) == status
     out.write_bytes(b"raw data, or somebody's notes")
     assert main(arguments) == 2

@@ -36,10 +36,6 @@ class Inputs:
         places = {"y": self.reference, "noisy": self.noisy, "noisy_2": self.noisy_2, "noisy_3": self.noisy_3}
         return {name: place for name, place in places.items() if place is not None}
 
-    def sources(self) -> list[TileSource]:
-        """Whatever is read."""
-        return [self.candidate[0], *(place[0] for place in self.others.values())]
-
     @property
     def computes(self) -> bool:
         """Whether the candidate's pixels are made as they are read."""

@@ -29,6 +29,7 @@ from semnr.tiles import Problem, TileKey, TileSource, TileWriter, create_tiles, 
 from semnr.tiles._extent import extent_of
 from semnr.tiles._planes import PlaneSource
 from semnr.tiles._source import length_of, one_range
+from semnr.tiles._writer import IdError
 from semnr_kernels._errors import TileError
 
 
@@ -163,8 +164,8 @@ def store(writer: TileWriter, key: TileKey, pixels: np.ndarray) -> None:
         writer.write(key, pixels)
     except TypeError as error:  # another dtype than the tiles before
         raise TileError(key.tile, str(error), "error") from error
-    except ValueError as error:  # larger than they are, or RGB
-        raise TileError(key.tile, str(error), "wrong_size") from error
+    except ValueError as error:  # an id that is no name; or larger than the tiles before, or RGB
+        raise TileError(key.tile, str(error), "error" if isinstance(error, IdError) else "wrong_size") from error
 
 
 def _kept(source: TileSource, writer: TileWriter) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._decode import PILLOW_SUFFIXES, TIFF_SUFFIXES, decode
+from ._names import require_file, shown
 from ._pixels import is_tensor
 from ._source import ROLES, Problem, TileKey, TileSource, TileWriter
 from ._vendor import pixel_size_nm
@@ -181,6 +182,10 @@ def _open_url(
 def _open_file(path: Path, place: Place, tile: int | None, first_page: int | None = None) -> TileSource:
     from ._klarf import KlarfSource, is_klarf
 
+    try:
+        require_file(path)
+    except OSError as error:
+        raise ValueError(f"source is {shown(str(path))!r}: {error}") from error
     suffix = path.suffix.lower()
     if is_klarf(path):
         return KlarfSource(path, place, first_page)

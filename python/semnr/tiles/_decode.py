@@ -12,6 +12,7 @@ import numpy as np
 from semnr_kernels import TileError
 
 from ._limits import fits
+from ._names import require_file, shown
 from ._pixels import ACCEPTED, as_pixels, grey_or_rgb
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
@@ -22,6 +23,7 @@ IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *PILLOW_SUFFIXES, ".npy")
 @contextmanager
 def explained(tile: str, name: object) -> Iterator[None]:
     """Turn whatever a decoder raises into a TileError that names the file and the cause."""
+    name = shown(str(name))
     try:
         yield
     except TileError:
@@ -29,9 +31,9 @@ def explained(tile: str, name: object) -> Iterator[None]:
     except MemoryError as error:
         raise TileError(tile, f"{name}: there is not enough memory for it ({error or 'out of memory'})") from error
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise TileError(tile, f"{name}: no such file ({error})", "missing") from error
+        raise TileError(tile, f"{name}: no such file ({shown(str(error))})", "missing") from error
     except Exception as error:  # codecs raise zlib.error, struct.error, SyntaxError, KeyError, RuntimeError, ...
-        raise TileError(tile, f"{name}: {type(error).__name__}: {error}") from error
+        raise TileError(tile, f"{name}: {type(error).__name__}: {shown(str(error))}") from error
 
 
 def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
@@ -52,6 +54,7 @@ def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
     tile = path.name if tile is None else tile
     suffix = path.suffix.lower()
     with explained(tile, path):
+        require_file(path)
         if suffix in TIFF_SUFFIXES:
             pixels = _tiff(path)
         elif suffix in PILLOW_SUFFIXES:
@@ -64,7 +67,7 @@ def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
         try:
             return as_pixels(tile, pixels)
         except TileError as error:
-            raise TileError(tile, f"{path}: {error.reason}") from error
+            raise TileError(tile, f"{shown(str(path))}: {error.reason}") from error
 
 
 def _tiff(path: Path) -> np.ndarray:

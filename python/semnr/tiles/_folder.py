@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -10,15 +9,12 @@ import numpy as np
 from semnr_kernels import TileError
 
 from ._decode import IMAGE_SUFFIXES, decode, explained
+from ._names import tile_id
 from ._places import Place
 from ._source import ROLES, Problem, TileKey, TileSource
 
 MAIN = ("image", "denoised", "candidate", "noisy")  # the role folder that names the tiles: the first one there
 _SHOWN = 3  # paths that a remark lists
-
-
-def without_suffix(path: str) -> str:
-    return posixpath.splitext(path)[0]
 
 
 def role_of(path: str) -> tuple[str | None, str]:
@@ -67,7 +63,7 @@ class FolderSource(TileSource):
             role = folder or ("image" if main is None else None)
             if role is None:
                 continue
-            tile = without_suffix(rest)
+            tile = tile_id(rest)
             known = by_role.setdefault(role, {})
             if tile in known:
                 problems.append(Problem(tile, "duplicate", f"{path} has the id of {known[tile]}, which was kept"))

@@ -45,7 +45,7 @@ class Journal:
 
 def read_journal(folder: str | Path) -> Iterator[dict[str, Any]]:
     """Rows of an interrupted writer, oldest first; none where there is no journal."""
-    return (row for row in journal_lines(Path(folder) / NAME) if {"index", "tile", "role", "meta"} <= row.keys())
+    return (row for row in journal_lines(Path(folder) / NAME) if _is_whole(row))
 
 
 def journal_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -60,3 +60,11 @@ def journal_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(row, dict):
                 yield row
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    kinds = {"index": int, "tile": str, "role": str, "meta": dict}
+    if not all(isinstance(row.get(name), kind) for name, kind in kinds.items()):
+        return False
+    size = row.get("size")
+    return row["index"] >= 0 and (size is None or (isinstance(size, list) and len(size) == 2))

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ._decode import IMAGE_SUFFIXES, TIFF_SUFFIXES
+from ._names import require_file, shown
 from ._vendor import pixel_size_nm
 
 
@@ -19,7 +20,7 @@ class Here:
     def __init__(self, folder: Path, root: Path | None = None) -> None:
         from ._plan import Fence
 
-        self.name = folder.name or str(folder)
+        self.name = shown(folder.name or str(folder))
         self.folder = folder
         self.refusal = Fence(folder, root).refusal
 
@@ -42,6 +43,7 @@ class Here:
         if not path.lower().endswith(TIFF_SUFFIXES):
             return None
         try:
+            require_file(self.folder / path)
             return pixel_size_nm(self.folder / path)
         except OSError:
             return None  # reading the tile reports it

@@ -18,8 +18,8 @@ import numpy as np
 from semnr_kernels import TileError
 
 from ._decode import decode, explained
-from ._folder import without_suffix
 from ._journal import plain
+from ._names import one_form, tile_id
 from ._places import Place
 from ._source import ROLES, Problem, TileKey, TileSource
 
@@ -32,6 +32,7 @@ COLUMNS = (
 )
 Columns = dict[str, "np.ndarray | list[Any]"]
 _NULLS = ("", "na", "n/a", "nan", "null", "none")  # in columns of numbers; text is empty only where it is
+_HEADER = 2**16  # characters of the first line that are looked at
 _SHOWN = 5  # offending rows that an error lists
 
 
@@ -43,22 +44,40 @@ def read_columns(path: Path) -> Columns:
 
         try:
             table = pyarrow.parquet.read_table(path, partitioning=None)
+            names, columns = table.column_names, [column.to_pylist() for column in table.columns]
         except FileNotFoundError:
             raise
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             raise ValueError(f"{path} cannot be read as a plan: {error}") from error
-        names, columns = table.column_names, [column.to_pylist() for column in table.columns]
     else:
         try:
             names, columns = _read_csv(path)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} cannot be read as a plan: {error}; accepted: CSV in UTF-8") from error
-    return checked_columns([str(name).strip() for name in names], columns, path)
+        except (csv.Error, UnicodeError) as error:
+            raise ValueError(f"{path} cannot be read as a plan: {error}; accepted: CSV in UTF-8 or UTF-16") from error
+    return checked_columns(_spelt([str(name).strip() for name in names]), columns, path)
+
+
+def _spelt(names: list[str]) -> list[str]:
+    """Column names; those that mean something here in their spelling, where only the capitals differ ("Path")."""
+    known = [name for name in (*COLUMNS, *ROLE_COLUMNS, *NUMBERS) if name not in names]
+    return [name.lower() if name.lower() in known and names.count(name) == 1 else name for name in names]
+
+
+def _delimiter(header: str) -> str:
+    """What parts the cells: a comma, or a semicolon or tab where those give the header its `path`."""
+    for mark in ",;\t":
+        if "path" in (name.strip().strip('"').lower() for name in header.split(mark)):
+            return mark
+    return ","
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
+    with path.open("rb") as raw:
+        marked = raw.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    with path.open(encoding="utf-16" if marked else "utf-8-sig", newline="") as file:
+        delimiter = _delimiter(file.readline(_HEADER))
+        file.seek(0)
+        reader = csv.reader(file, strict=True, delimiter=delimiter)
         names = next(reader, [])
         columns: list[list[Any]] = [[] for _ in names]
         for row in reader:
@@ -212,7 +231,7 @@ class PlanSource(TileSource):
                 problems.append(Problem(given or f"row {row + 1}", "missing", f"row {row + 1} has an empty path"))
                 continue
             path = posixpath.normpath(_posix(raw))
-            tile, first, what = given or without_suffix(path), None, f"path {path}"
+            tile, first, what = one_form(given) if given else tile_id(path), None, f"path {path}"
             if not given:
                 first = by_files.setdefault((path, *(_posix(column[row]) for column in partners)), row)
                 if first == row:

@@ -11,10 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._names import shown
+
 if TYPE_CHECKING:
     from ..wafers import Wafer
 
 ROLES = ("image", "reference", "noisy", "noisy_2", "noisy_3", "candidate", "denoised")
+
+
+def _show(value: Any, *names: str) -> None:
+    """Names of files in them become text that every table holds."""
+    for name in names:
+        text = getattr(value, name)
+        if isinstance(text, str) and not text.isascii():
+            object.__setattr__(value, name, shown(text))
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,9 @@ class TileKey:
     path: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)  # plan columns: die_x, die_y, x_um, ...
 
+    def __post_init__(self) -> None:
+        _show(self, "tile", "path")
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -34,6 +47,9 @@ class Problem:
     tile: str
     status: str  # missing, duplicate, unreadable, wrong_size, ...
     reason: str
+
+    def __post_init__(self) -> None:
+        _show(self, "tile", "reason")
 
 
 class TileSource(abc.ABC):

@@ -12,7 +12,8 @@ import numpy as np
 from semnr_kernels import TileError
 
 from ._decode import decode, explained
-from ._folder import MAIN, beside, main_role, role_of, without_suffix
+from ._folder import MAIN, beside, main_role, role_of
+from ._names import tile_id
 from ._places import Here
 from ._source import ROLES, Problem, TileKey, TileSource
 
@@ -111,7 +112,7 @@ class WatchSource(TileSource):
 
     def _of(self, path: str) -> tuple[str | None, str]:
         role, rest = role_of(path)
-        return "image" if role is None and self._expected.loose else role, without_suffix(rest)
+        return "image" if role is None and self._expected.loose else role, tile_id(rest)
 
     def _state(self, path: str) -> State:
         try:

@@ -171,11 +171,15 @@ class explained_full:
             ) from error
 
 
+class IdError(ValueError):
+    """An id of a tile that is no name of a file."""
+
+
 def _check_id(tile: str) -> None:
     """An id becomes a file name: it must stay below the folder it is written to."""
     parts = tile.split("/")
     if not tile or any(part in ("", ".", "..") for part in parts) or any(c in tile for c in "\\:\0\n\r"):
-        raise ValueError(f"key.tile is {tile!r}; accepted: a relative name without '..', '\\', ':' or line breaks")
+        raise IdError(f"key.tile is {tile!r}; accepted: a relative name without '..', '\\', ':' or line breaks")
 
 
 def refuse(out: Path, what: str, ours: bool) -> NoReturn:

@@ -18,7 +18,7 @@ from .._outputs import apart, local
 from .._progress import Progress
 from ..tiles import open_tiles
 from ..tiles._extent import extent_of
-from ..tiles._source import TileKey, TileSource, length_of, one_range
+from ..tiles._source import Problem, TileKey, TileSource, length_of, one_range
 from . import _prepare as prepare
 from . import _summaries as summaries
 from ._ids import TileIds
@@ -249,6 +249,8 @@ def score(
             scorer.maps = MapSink(folder, map_names)
         watch = Alarms(folder, alarm_rules, resumed=bool(before.info))
         watch.replay(parts(folder))
+        for table in parts(folder, ["tile", "index"]) if before.info else ():
+            source.number(zip(*(table.column(name).to_pylist() for name in ("tile", "index")), strict=True))
         tally = Tally()
         with Progress("score", total, quiet=quiet, stages=engine.stages if follow else None) as progress:
             progress.tiles = len(before.done)
@@ -358,6 +360,9 @@ def _rows(
 
     yield from runner.run(keys())
     late = [problem for problem in source.problems if problem not in early]
+    if seen is None:
+        role = inputs.witness[1]
+        late += [Problem(tile, "missing", f"{source.name} has it as {role} only") for tile in source.only_in(role)]
     yield 0, [problem_row(problem) for problem in late]
     tally.tiles += len(early) + len(late)
     if seen is None:

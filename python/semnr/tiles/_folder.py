@@ -90,6 +90,9 @@ class FolderSource(TileSource):
         pixel_nm = self._place.pixel_nm(path)
         return TileKey(tile, index, path, {} if pixel_nm is None else {"pixel_nm": pixel_nm})
 
+    def only_in(self, role: str) -> Iterator[str]:
+        return (tile for tile in self._paths.get(role, ()) if tile not in self._paths["image"])
+
     def find(self, tile: str) -> TileKey | None:
         if not self._places:
             self._places.update((name, index) for index, name in enumerate(self._tiles))

@@ -107,6 +107,13 @@ class TileSource(abc.ABC):
         """The key of tile id `tile`, for pairing with another source."""
         return self._by_id().get(tile)
 
+    def only_in(self, role: str) -> Iterable[str]:
+        """Ids that the source has in another role but not in "image", where each role has a list of its own."""
+        return ()
+
+    def number(self, indices: Iterable[tuple[str, int]]) -> None:  # noqa: B027 - most sources have an order of their own
+        """Tiles of a run that is resumed, with their index: a source that numbers tiles as they come keeps it."""
+
     def repeats(self, tile: str) -> bool:
         """Whether the tile came more than once, because its files changed: its last row is the one that counts."""
         return False

@@ -1322,14 +1322,15 @@ def test_a_real_vendor_image_is_cut_to_the_same_pixels():
 def test_a_file_name_that_is_no_utf_8_is_a_tile_with_its_bytes_escaped(tmp_path):
     import semnr
 
+    lot = tmp_path / "lot"
     for role in ("noisy", "reference"):
-        (tmp_path / role).mkdir()
+        (lot / role).mkdir(parents=True)
         for name in (b"a.tif", b"caf\xe9.tif", b"z.tif"):
-            tifffile.imwrite(tmp_path / role / "x.tif", cases_image())
-            os.rename(tmp_path / role / "x.tif", os.path.join(os.fsencode(tmp_path / role), name))  # noqa: PTH104, PTH118
-    with open(os.path.join(os.fsencode(tmp_path / "noisy"), b"bad\xff.tif"), "wb") as file:  # noqa: PTH118, PTH123
+            tifffile.imwrite(lot / role / "x.tif", cases_image())
+            os.rename(lot / role / "x.tif", os.path.join(os.fsencode(lot / role), name))  # noqa: PTH104, PTH118
+    with open(os.path.join(os.fsencode(lot / "noisy"), b"bad\xff.tif"), "wb") as file:  # noqa: PTH118, PTH123
         file.write(b"no TIFF")
-    run = semnr.score(tmp_path, out=tmp_path / "run", metrics=("psnr",), tests=False)
+    run = semnr.score(lot, out=tmp_path / "run", metrics=("psnr",), tests=False)
     rows = {row["tile"]: row for row in run.table().to_pylist()}
     assert {tile: row["status"] for tile, row in rows.items()} == {
         "a": "ok",
@@ -1338,7 +1339,7 @@ def test_a_file_name_that_is_no_utf_8_is_a_tile_with_its_bytes_escaped(tmp_path)
         "bad\\xff": "unreadable",
     }
     assert rows["caf\\xe9"]["path"] == "noisy/caf\\xe9.tif"
-    source = open_tiles(tmp_path)
+    source = open_tiles(lot)
     with pytest.raises(TileError) as caught:
         source.read(source.find("bad\\xff"))
     assert "bad\\xff" in caught.value.reason.encode().decode()

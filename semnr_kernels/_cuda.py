@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from . import _native
 from ._errors import SemnrError
 
 ABI = 1  # csrc/cuda/module.cpp exports the same number; a stale build is refused, not called
@@ -45,8 +46,9 @@ def compiled() -> ModuleType | str:
     try:
         found = importlib.import_module("semnr_kernels._cuda_kernels")
     except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError)
-        return "not built" if missing else f"compiled module semnr_kernels._cuda_kernels does not load ({error})"
+        if isinstance(error, ModuleNotFoundError):
+            return _native.other_python("_cuda_kernels") or "not built"
+        return f"compiled module semnr_kernels._cuda_kernels does not load ({error})"
     if found.ABI != ABI:
         return f"compiled module semnr_kernels._cuda_kernels has ABI {found.ABI}, this package needs {ABI}: rebuild it"
     return found
@@ -61,11 +63,22 @@ def probe() -> str | None:
     if code or not count:
         words = {35: "no driver, or one older than the kernels' CUDA", 100: "no device"}
         return f"built, no device ({words.get(code, text or 'none is visible')})"
-    oldest = min(found.ARCHITECTURES)
-    capability = max(found.compute_capability(i) for i in range(count))
-    if capability < oldest:
-        return f"built for sm_{oldest} and later, the device is sm_{capability}"
-    return None
+    reasons = [_no_image(found, i) for i in range(count)]
+    return None if None in reasons else reasons[0]
+
+
+def why_not_on(device: int) -> str | None:
+    """None where this device, of several, can run the kernels, else the reason."""
+    found = compiled()
+    return found if isinstance(found, str) else _no_image(found, device)
+
+
+def _no_image(found: ModuleType, device: int) -> str | None:
+    """Machine code serves later chips of its generation; of the latest there is also PTX, which serves all after it."""
+    chip, built = found.compute_capability(device), found.ARCHITECTURES
+    if chip >= max(built) or any(a // 10 == chip // 10 and a <= chip for a in built):
+        return None
+    return f"built for {', '.join(f'sm_{a}' for a in built)}, cuda:{device} is sm_{chip}: build with it among the chips"
 
 
 def probe_emulated() -> str | None:

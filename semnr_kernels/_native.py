@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.machinery
+import sys
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -37,7 +40,8 @@ def _imported(isa: str) -> ModuleType:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        raise _NotLoaded(f"compiled module {name} does not load ({error})") from None
+        reason = other_python(f"_cpu_{isa}") or f"compiled module {name} does not load ({error})"
+        raise _NotLoaded(reason) from None
     if module.ABI != ABI:
         raise _NotLoaded(f"compiled module {name} has ABI {module.ABI}, this package needs {ABI}: rebuild it")
     return module
@@ -52,6 +56,14 @@ def _load(isa: str) -> ModuleType:
     if not judge.cpu_runs(isa):
         raise _NotLoaded(f"this CPU does not run {isa}")
     return _imported(isa)
+
+
+def other_python(name: str) -> str | None:
+    """Where a compiled module is there, but for another Python: what to do."""
+    there = sorted(p.name for p in Path(__file__).parent.glob(f"{name}.*") if p.suffix in (".so", ".pyd"))
+    if not there or any(name + suffix in there for suffix in importlib.machinery.EXTENSION_SUFFIXES):
+        return None
+    return f"{there[0]} was built for another Python than this {sys.version_info[0]}.{sys.version_info[1]}: reinstall"
 
 
 def probe(isa: str | None = None) -> str | None:

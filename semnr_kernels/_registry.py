@@ -12,6 +12,7 @@ import contextvars
 import functools
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,11 +43,12 @@ class Call:
     shape: tuple[int, ...]
     needs_grad: bool
     options: Mapping[str, Any] = field(default_factory=dict)
+    index: int | None = None  # of the device, where there are several
 
     @classmethod
     def of(cls, op: str, x: torch.Tensor, *others: torch.Tensor, **options: Any) -> Call:
         grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *others))
-        return cls(op, x.device.type, x.dtype, tuple(x.shape), grad, options)
+        return cls(op, x.device.type, x.dtype, tuple(x.shape), grad, options, x.device.index)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Backend:
     probe: Callable[[], str | None]  # None: usable; else the reason why not
     remedy: str
     describe: Callable[[], str] = lambda: ""
+    why_not_on: Callable[[int], str | None] = lambda device: None  # of one GPU among several
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,24 @@ def _probe_native() -> str | None:
     return _native.probe()
 
 
-def _probe_triton() -> str | None:
+TRITON = (3, 4)  # masked histograms, knobs
+
+
+def _why_no_triton() -> str | None:
+    """None where triton imports and is new enough."""
     try:
-        import triton  # noqa: F401
+        import triton
     except ImportError as error:
         return f"triton does not import ({error})"
+    version = tuple(int(n) for n in re.findall(r"\d+", triton.__version__)[:2])
+    if version < TRITON:
+        return f"triton is {triton.__version__}, the kernels need {TRITON[0]}.{TRITON[1]} or later"
+    return None
+
+
+def _probe_triton() -> str | None:
+    if (reason := _why_no_triton()) is not None:
+        return reason
     if os.environ.get("TRITON_INTERPRET") == "1":
         return "TRITON_INTERPRET=1: this process interprets its kernels"
     return None if torch.cuda.is_available() else "no CUDA or ROCm device"
@@ -132,11 +148,7 @@ def _probe_cuda() -> str | None:
 def _probe_interpreter() -> str | None:
     if os.environ.get("TRITON_INTERPRET") != "1":
         return "TRITON_INTERPRET=1 is not set"
-    try:
-        import triton  # noqa: F401
-    except ImportError as error:
-        return f"triton does not import ({error})"
-    return None
+    return _why_no_triton()
 
 
 def _probe_emulated() -> str | None:
@@ -162,9 +174,13 @@ BACKENDS: dict[str, Backend] = {
             )
             for isa in _native.INSTRUCTION_SETS
         ),
-        Backend("triton", _probe_triton, "needs an NVIDIA or AMD GPU and triton"),
+        Backend("triton", _probe_triton, "needs a GPU and triton 3.4 or later: torch 2.8 or later brings it"),
         Backend(
-            "cuda", _probe_cuda, "install with SEMNR_CUDA=1 and nvcc on the PATH, run on an NVIDIA GPU", _cuda.describe
+            "cuda",
+            _probe_cuda,
+            "install with SEMNR_CUDA=1 and nvcc on the PATH, run on an NVIDIA GPU",
+            _cuda.describe,
+            lambda device: _cuda.why_not_on(device),
         ),
         Backend("triton-interpret", _probe_interpreter, "tests only: TRITON_INTERPRET=1"),
         Backend("cuda-emulated", _probe_emulated, "tests only: python tests/emulated.py builds it"),
@@ -179,6 +195,11 @@ _override: contextvars.ContextVar[str | None] = contextvars.ContextVar("semnr_ba
 @functools.cache
 def _probe(name: str) -> str | None:
     return BACKENDS[name].probe()
+
+
+@functools.cache
+def _probe_on(name: str, device: int) -> str | None:
+    return BACKENDS[name].why_not_on(device)
 
 
 def register(
@@ -277,6 +298,8 @@ def _requested(backend: str | None) -> tuple[str, str]:
 def _why_not(call: Call, backend: str) -> str | None:
     """None where `backend` can run `call`, else the first reason against it."""
     reason = _why_never(call.op, call.device, backend)
+    if reason is None and call.index is not None:
+        reason = _probe_on(backend, call.index)
     return reason if reason is not None else _implementations[call.op][backend].supports(call)
 
 

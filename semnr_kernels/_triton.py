@@ -5,6 +5,7 @@ Imported only through `_registry.register_triton`, when a Triton backend is chos
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tempfile
@@ -20,8 +21,8 @@ import triton
 import triton.language as tl
 
 from ._constants import constant
+from ._device import lanes_of
 
-VERSION = tuple(int(n) for n in re.findall(r"\d+", triton.__version__)[:2])
 # Pointer types of a signature, as the just-in-time compiler names them.
 TYPES = {
     torch.bool: "i1",
@@ -91,13 +92,16 @@ def recording() -> Iterator[list[Launch]]:
         _recorded.reset(token)
 
 
+_lanes = functools.cache(lanes_of)
+
+
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, threads: int = 128, **constants: Any) -> None:
     """Run `kernel` on the device of its first argument, on the caller's stream."""
     if (record := _recorded.get()) is not None:
         record.append(Launch(kernel, args, constants, threads))
         return
     if args[0].is_cuda:
-        lanes = 64 if torch.version.hip else 32  # of a warp
+        lanes = _lanes(args[0].device)
         with torch.cuda.device(args[0].device):
             kernel[grid](*args, num_warps=max(1, threads // lanes), **constants)
     else:

@@ -188,6 +188,8 @@ class _Names(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in (torch.tensor, torch.as_tensor) and _is_cuda(kwargs.get("device")):  # of "meta" they keep no data
             return func(*args, **{k: v for k, v in kwargs.items() if k != "device"}).to("meta")
+        if func is torch.Tensor.pin_memory:
+            return args[0]
         if func is torch.Tensor.cuda:
             return args[0].to("meta")
         meta = [torch.device("meta") if _is_cuda(v) else v for v in args]
@@ -225,7 +227,10 @@ def _forget() -> None:
 
 
 def _properties(*_: Any) -> Any:
-    return types.SimpleNamespace(name="mock GPU", total_memory=16 * 2**30, multi_processor_count=80, warp_size=32)
+    return types.SimpleNamespace(
+        name="mock GPU", total_memory=16 * 2**30, multi_processor_count=80, warp_size=32,
+        shared_memory_per_block_optin=99 * 1024,
+    )  # fmt: skip
 
 
 class Current:
@@ -272,8 +277,8 @@ def present(*, numbers: bool = True) -> Iterator[None]:
             run(thread)
 
     backends = dict(_registry.BACKENDS)
-    backends["cuda"] = dataclasses.replace(backends["cuda"], probe=lambda *_: None)
-    backends["triton"] = dataclasses.replace(backends["triton"], probe=lambda *_: "a mock GPU runs no Triton")
+    backends["cuda"] = dataclasses.replace(backends["cuda"], probe=lambda: None, why_not_on=lambda _: None)
+    backends["triton"] = dataclasses.replace(backends["triton"], probe=lambda: "a mock GPU runs no Triton")
     only_host = torch._C._only_lift_cpu_tensors()
     patches = [
         mock.patch.multiple(
@@ -283,6 +288,8 @@ def present(*, numbers: bool = True) -> Iterator[None]:
             synchronize=lambda *_: None, get_device_name=lambda *_: "mock GPU", get_device_properties=_properties,
             is_current_stream_capturing=lambda: False,
         ),
+        # the tensors of inference mode have no version, which a subclass's views ask for
+        mock.patch.object(torch, "inference_mode", lambda on=True: torch.no_grad() if on else contextlib.nullcontext()),
         mock.patch.object(_cuda, "launching", emulated),
         mock.patch.dict(_registry.BACKENDS, backends),
         mock.patch.object(threading.Thread, "run", run_there),
@@ -291,6 +298,7 @@ def present(*, numbers: bool = True) -> Iterator[None]:
         for patch in patches:
             stack.enter_context(patch)
         _registry._probe.cache_clear()
+        _registry._probe_on.cache_clear()
         torch._C._set_only_lift_cpu_tensors(True)
         _home[0] = "cpu" if numbers else "meta"
         _forget()
@@ -302,3 +310,4 @@ def present(*, numbers: bool = True) -> Iterator[None]:
             _home[0] = "cpu"
             _forget()
             _registry._probe.cache_clear()
+            _registry._probe_on.cache_clear()

@@ -94,6 +94,38 @@ def test_score_writes_alarms_as_they_happen_and_a_resume_goes_on_counting(tmp_pa
     assert whole.info["alarms"] == 1
 
 
+def lows(count: int = 4):
+    """Tiles far below any bound, with their reference."""
+    clean = np.random.default_rng(0).integers(0, 255, (count, 32, 32), dtype=np.uint8)
+    return [(f"t{i}", 255 - c) for i, c in enumerate(clean)], [(f"t{i}", c) for i, c in enumerate(clean)]
+
+
+def test_alarms_given_with_the_resume_sound_for_the_rows_that_are_there(tmp_path) -> None:
+    tiles, reference = lows()
+    rules = {"low": {"metric": "psnr", "below": 20.0, "per": "run", "count": 3}}
+    given = {"reference": reference, "out": tmp_path / "run", "metrics": ("psnr",)}
+    assert semnr.score(tiles, **given).alarms == []
+    (alarm,) = semnr.score(tiles, alarms=rules, **given).alarms
+    assert alarm["tiles"] == ["t0", "t1", "t2"]
+    assert len(semnr.score(tiles, alarms=rules, **given).alarms) == 1
+    tighter = {"low": {**rules["low"], "below": 19.0}}
+    assert [a["below"] for a in semnr.score(tiles, alarms=tighter, **given).alarms] == [20.0, 19.0]
+
+
+def test_an_alarm_whose_row_is_on_the_disk_but_not_the_alarm_sounds_on_resume(tmp_path) -> None:
+    tiles, reference = lows()
+    rules = {"low": {"metric": "psnr", "below": 20.0, "per": "run", "count": 2}}
+    given = {"reference": reference, "out": tmp_path / "run", "metrics": ("psnr",), "alarms": rules}
+    (before,) = semnr.score(tiles, **given).alarms
+    (tmp_path / "run/alarms.jsonl").unlink()  # killed between the part and its alarm
+    assert semnr.score(tiles, **given).alarms == [before]
+
+
+def test_a_row_that_was_not_scored_sounds_nothing(tmp_path) -> None:
+    rules = {"low": {"metric": "ssim", "below": 0.8, "per": "run", "count": 1}}
+    assert sounded(tmp_path, rules, [{"ssim": 0.1, "status": "missing"}]) == []
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

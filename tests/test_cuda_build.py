@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import cases
-from semnr_kernels import _cuda, _registry
+from semnr_kernels import _cuda, _native, _registry
 
 # Answers the questions that setup.py asks, and compiles nothing.
 BROKEN_NVCC = """#!/bin/sh
@@ -111,8 +112,9 @@ def test_the_built_module_loads_without_a_driver_and_says_so() -> None:
         ((0, 100, "no device"), 0, "built, no device (no device)"),
         ((0, 0, ""), 0, "built, no device (none is visible)"),
         ((0, 999, "unknown error"), 0, "built, no device (unknown error)"),
-        ((1, 0, ""), 75, "built for sm_80 and later, the device is sm_75"),
+        ((1, 0, ""), 75, "built for sm_80, sm_90, sm_100, cuda:0 is sm_75: build with it among the chips"),
         ((1, 0, ""), 80, None),
+        ((1, 0, ""), 86, None),
         ((2, 0, ""), 120, None),
     ],
 )
@@ -124,6 +126,44 @@ def test_the_probe_says_what_the_runtime_answers(
     )
     monkeypatch.setattr(_cuda, "compiled", lambda: module)
     assert _cuda.probe() == says
+
+
+def test_each_gpu_of_a_mixed_box_is_asked_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    chips = [75, 90]
+    module = SimpleNamespace(
+        ARCHITECTURES=[80, 90], devices=lambda: (2, 0, ""), compute_capability=lambda index: chips[index]
+    )
+    monkeypatch.setattr(_cuda, "compiled", lambda: module)
+    _registry._probe.cache_clear()
+    _registry._probe_on.cache_clear()
+    try:
+        calls = [_registry.Call("pixel", "cuda", torch.uint8, (1, 1, 8, 8), False, {}, index) for index in (0, 1)]
+        assert str(_registry._why_not(calls[0], "cuda")).startswith("built for sm_80, sm_90, cuda:0 is sm_75")
+        assert _registry._why_not(calls[1], "cuda") is None
+        assert _registry.choose(calls[0]).backend == "reference"
+    finally:
+        _registry._probe.cache_clear()
+        _registry._probe_on.cache_clear()
+
+
+@pytest.mark.parametrize(("chips", "chip", "runs"), [([90], 80, False), ([80, 100], 90, False), ([80, 100], 89, True)])
+def test_machine_code_serves_its_own_generation_alone(
+    monkeypatch: pytest.MonkeyPatch, chips: list[int], chip: int, runs: bool
+) -> None:
+    module = SimpleNamespace(ARCHITECTURES=chips, compute_capability=lambda index: chip)
+    monkeypatch.setattr(_cuda, "compiled", lambda: module)
+    assert (_cuda.why_not_on(0) is None) == runs
+
+
+def test_a_module_built_for_another_python_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "__file__", str(tmp_path / "_native.py"))
+    assert _native.other_python("_cuda_kernels") is None
+    (tmp_path / "_cuda_kernels.cpython-399-x86_64-linux-gnu.so").touch()
+    told = str(_native.other_python("_cuda_kernels"))
+    assert told.startswith("_cuda_kernels.cpython-399-x86_64-linux-gnu.so was built for another Python than this 3.")
+    assert told.endswith(": reinstall")
+    (tmp_path / f"_cuda_kernels{sysconfig.get_config_var('EXT_SUFFIX')}").touch()
+    assert _native.other_python("_cuda_kernels") is None
 
 
 def test_the_probe_without_a_module_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -488,9 +488,10 @@ def test_tiles_that_cannot_be_read_are_listed_and_the_rest_goes_on(tmp_path: Pat
 
 
 def test_a_run_of_nothing_readable_lists_every_tile(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
-        (tmp_path / name).write_bytes(b"not an image")
-    run = denoise(tmp_path, tmp_path / "out" / "clean.zarr")
+        (tmp_path / "in" / name).write_bytes(b"not an image")
+    run = denoise(tmp_path / "in", tmp_path / "out" / "clean.zarr")
     assert (run.counts["ok"], len(run.problems), run.exit_code) == (0, 2, 3)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mock_gpu
@@ -14,7 +18,9 @@ import backends
 import semnr
 import tolerances
 from semnr import losses
+from semnr.tiles import TileKey, create_tiles
 from semnr_kernels import _convolution, _registry, dists
+from semnr_kernels._device import lanes_of, resolve
 from semnr_kernels.dists.network import network_for
 from semnr_kernels.ssim import ssim
 
@@ -139,6 +145,104 @@ def test_the_mock_counts_waits_copies_and_launches(gpu: None) -> None:
         assert counts.launches["ssim_forward"] == 1
         assert float(value) == 1
     assert sum(counts.waits.values()) == 1
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Path:
+    with create_tiles(tmp_path / "w.zarr", count=6, roles=("reference", "noisy", "denoised"), compress=False) as tiles:
+        for i in range(6):
+            parts = images(torch.uint8, (1, 1, 40, 48))
+            for role, image in zip(("denoised", "reference", "noisy"), parts, strict=True):
+                tiles.write(TileKey(f"t{i}", i), image[0, 0].numpy(), role)
+    return tmp_path / "w.zarr"
+
+
+def test_score_on_a_device_writes_the_rows_of_the_cpu_and_leaves_torch_its_threads(
+    gpu: None, stack: Path, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = []
+        for device in ("cpu", "cuda"):
+            run = semnr.score(stack, out=tmp_path / device, metrics=("psnr", "ssim", "cnr"), tests=False, device=device)
+            found.append(sorted(run.table().to_pylist(), key=lambda row: row["index"]))
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert [row["status"] for row in found[1]] == ["ok"] * 6
+    for wanted, got in zip(*found, strict=True):
+        numbers = {k for k, v in wanted.items() if isinstance(v, float)}
+        assert {k: got[k] for k in numbers} == pytest.approx({k: wanted[k] for k in numbers}, abs=1e-6, nan_ok=True)
+        assert {k: got[k] for k in wanted.keys() - numbers} == {k: wanted[k] for k in wanted.keys() - numbers}
+
+
+def test_denoise_on_a_device_gives_the_pixels_of_the_cpu_and_says_that_float32_is_tf32(gpu: None) -> None:
+    from semnr.denoising import learned
+
+    noisy = images(torch.float32, (1, 1, 48, 64))[2][0, 0].numpy()
+    options = {"model": "semnr-small", "data_range": 1.0, "noise": "image"}
+    cpu, there = (semnr.denoise(noisy, device=device, **options) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(pixels(there), pixels(cpu), atol=1e-5)
+    device = torch.device("cuda", 0)
+    assert "TF32" in " ".join(learned._of_precision(device, None))
+    assert learned._of_precision(device, torch.bfloat16) == learned._of_precision(torch.device("cpu"), None) == ()
+    switch = torch.backends.cudnn.conv
+    before, switch.fp32_precision = switch.fp32_precision, "ieee"
+    try:
+        assert learned._of_precision(device, None) == ()
+    finally:
+        switch.fp32_precision = before
+
+
+def pixels(denoised: Any) -> np.ndarray:
+    return np.asarray(getattr(denoised, "image", denoised))
+
+
+def test_a_bare_cuda_is_the_callers_current_device_in_every_thread(gpu: None) -> None:
+    torch.cuda.set_device(1)
+    assert resolve("cuda") == resolve("auto") == torch.device("cuda", 1)
+    assert resolve(torch.device("cuda")) == torch.device("cuda", 1)
+    with ThreadPoolExecutor(1) as pool:  # whose own current device is the first
+        assert pool.submit(resolve, resolve("cuda")).result() == torch.device("cuda", 1)
+    assert resolve("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "cuda:2"])
+def test_a_device_that_is_not_there_is_refused_by_score_and_denoise(
+    gpu: None, stack: Path, tmp_path: Path, device: str
+) -> None:
+    says = f"device is '{device}'; accepted here: 'auto', 'cpu', 'cuda' or 'cuda:0' to 'cuda:1'"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        semnr.score(stack, out=tmp_path / "o", device=device)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        semnr.denoise(np.zeros((32, 32), np.uint8), model="semnr-small", device=device)
+
+
+# --- what a device has not ----------------------------------------------------------------------------------------
+
+
+def test_a_histogram_that_needs_more_shared_memory_than_the_device_has_is_left_out_before_launch(gpu: None) -> None:
+    """1,024 bins take 128 KiB; sm_86, 89 and 120 have 99."""
+    values = torch.arange(100, dtype=torch.float64, device="cuda")
+    usual, large = (_registry.Call.of("histogram", values, bins=bins) for bins in (256, 1024))
+    assert _registry.choose(usual).backend == "cuda"
+    assert _registry.choose(large).backend == "reference"
+    told = str(_registry._why_not(large, "cuda"))
+    assert told == "asks for 128 KiB of shared memory a block; the device has 99"
+    _, y, _ = images(torch.uint8)
+    threshold = semnr.otsu_masks(y.to("cuda"), bins=1024).threshold
+    torch.testing.assert_close(plain(threshold), plain(semnr.otsu_masks(y, bins=1024).threshold), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("lanes", [32, 64])
+def test_a_warp_has_the_lanes_that_the_device_says(gpu: None, monkeypatch: pytest.MonkeyPatch, lanes: int) -> None:
+    """AMD's RDNA has 32, its CDNA 64."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(warp_size=lanes))
+    assert lanes_of(torch.device("cuda", 0)) == lanes
 
 
 # --- convolutions ---------------------------------------------------------------------------------------------

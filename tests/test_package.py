@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 
+import cases
 import semnr
 import semnr_kernels
 
@@ -23,6 +25,14 @@ def test_the_source_tree_does_not_shadow_the_installed_package() -> None:
 def test_importing_semnr_loads_no_torch_and_no_heavy_library() -> None:
     heavy = "{'torch', 'triton', 'numpy', 'zarr', 'pyarrow', 'skimage', 'pandas', 'PIL', 'jinja2', 'tifffile'}"
     assert run_python(f"import sys, semnr; print(sorted({heavy} & set(sys.modules)))") == "[]"
+
+
+def test_triton_is_no_dependency_since_torch_for_a_gpu_brings_its_own() -> None:
+    """PyPI's would overwrite ROCm's."""
+    project = tomllib.loads((cases.REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert not [r for r in project["dependencies"] if r.startswith("triton")]
+    assert project["optional-dependencies"]["triton"][0].startswith("triton>=3.4")
+    assert "semnr[triton]" in project["optional-dependencies"]["test"]
 
 
 def test_help_imports_no_torch() -> None:

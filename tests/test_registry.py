@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 import torch
 
@@ -28,6 +31,20 @@ def test_every_backend_that_ci_requires_is_available() -> None:
 def test_every_backend_runs_here(op: str, backend: str) -> None:
     """A skip here is a backend whose suite did not run, and why."""
     backends.require(op, backend)
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"), [("3.2.0", "3.4 or later"), ("3.3.1+rocm", "3.4 or later"), ("3.4.0", None)]
+)
+def test_triton_that_compiles_nothing_is_out_with_the_version_needed(
+    monkeypatch: pytest.MonkeyPatch, version: str, reason: str | None
+) -> None:
+    """torch 2.6 and 2.7 bring 3.2 and 3.3."""
+    monkeypatch.setitem(sys.modules, "triton", types.SimpleNamespace(__version__=version))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    told = _registry._probe_triton()
+    assert told is None if reason is None else reason in str(told)
 
 
 def test_auto_chooses_native_for_mse_on_cpu() -> None:

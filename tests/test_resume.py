@@ -56,12 +56,15 @@ def gaussian(source, sigma: float, **more):
 # --- settings -------------------------------------------------------------------------------------------------
 
 
-def test_another_parameter_of_the_denoiser_is_refused_with_was_and_is(tmp_path) -> None:
+def test_another_parameter_of_the_denoiser_is_refused_with_was_and_is(tmp_path, capsys) -> None:
     stack, out = lot(tmp_path / "lot.zarr"), tmp_path / "run"
     score(gaussian(stack, 0.8), out=out, **FAST)
     cut(out, 2)
     with pytest.raises(ValueError, match=r"made\.source\.denoiser\.params\.sigma: was 0\.8, is 6"):
         score(gaussian(stack, 6.0), out=out, **FAST)
+    command = ["score", str(stack), "--denoise", "gaussian", "--set", "sigma=6", "--out", str(out), "--resume", "-q"]
+    assert main([*command, "--metrics", "psnr,ssim", "--no-tests"]) == 2
+    assert capsys.readouterr().err.count("params.sigma") == 1
     with pytest.raises(ValueError, match=r"denoiser\.model: was 'gaussian', is 'median'"):
         score(denoised(stack, model="median"), out=out, **FAST)
     assert len(rows_of(out)) == 2
@@ -377,3 +380,21 @@ def test_denoising_with_scores_is_refused_before_anything_is_written_over(tmp_pa
         with pytest.raises(semnr.SemnrError):
             semnr.denoise(stack, out, model="gaussian", overwrite=True, score={**given, "out": tmp_path / "s", **more})
     assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+
+
+def test_a_baseline_of_the_earlier_version_opens_with_what_was_computed_and_nothing_else(tmp_path) -> None:
+    from semnr.guarding import baseline
+
+    columns = {"psnr": [30.0, 99.0], "ssim": [0.9, 0.99], "fsim": [0.97, 0.99], "die_x": [1.0, 2.0]}
+    settings = {"metrics": ["psnr", "ssim"], "noisy": None, "tests": True, "metrology": None, "fsim_downsample": 1}
+    held = {
+        **{"label": "released", "kind": "denoised", "data_range": 255.0, "settings": settings, "flags": []},
+        **{"summary": {}, "tiles": ["t0", "t1"], "not_ok": {"t1": "missing"}, "columns": columns},
+    }
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps({"format": "semnr-baseline", "version": 1, "sha256": baseline._digest(held), **held}))
+    profile = read_baseline(path)
+    np.testing.assert_array_equal(profile.psnr, [30.0, np.nan])
+    np.testing.assert_array_equal(profile.column("die_x"), [1.0, 2.0])
+    assert np.isnan(profile.fsim).all()
+    assert profile.unfinished is None

@@ -358,7 +358,8 @@ def test_columns_of_a_plan_never_have_the_names_of_results(tmp_path) -> None:
         "infinite_psnr",
         "psnr_of_mean_mse",
     }
-    assert "fsim as plan_fsim" in " ".join(run.remarks)
+    assert run.info["renamed"]["fsim"] == "plan_fsim"
+    assert f"{len(CLAIMED)} columns of the plan have names of results" in " ".join(run.remarks)
     assert np.isnan(run.profile().fsim).all()
     assert np.isnan(run.profile().column("feature_contrast")).all()
 
@@ -478,15 +479,16 @@ def test_dists_without_weights_is_left_out_of_the_default_metrics_and_the_run_sa
 def test_a_tile_larger_than_its_share_of_the_budget_is_one_row(tmp_path) -> None:
     small = np.zeros((64, 64), np.uint8)
     large = np.zeros((2048, 2048), np.uint8)  # with its reference 8 MiB
+    lot = tmp_path / "lot"
     for role in ("noisy", "reference"):
-        (tmp_path / role).mkdir()
+        (lot / role).mkdir(parents=True)
         for name, pixels in (("a", small), ("b", large), ("c", small)):
-            np.save(tmp_path / role / f"{name}.npy", pixels)
-    run = score(tmp_path, out=tmp_path / "run", metrics=("psnr",), tests=False, memory_budget="16MiB")
+            np.save(lot / role / f"{name}.npy", pixels)
+    run = score(lot, out=tmp_path / "run", metrics=("psnr",), tests=False, memory_budget="16MiB")
     rows = {row["tile"]: row for row in rows_of(run)}
     assert [rows[name]["status"] for name in "abc"] == ["ok", "unreadable", "ok"]
     assert "memory_budget" in rows["b"]["reason"]
-    again = score(tmp_path, out=tmp_path / "more", metrics=("psnr",), tests=False, memory_budget="128MiB")
+    again = score(lot, out=tmp_path / "more", metrics=("psnr",), tests=False, memory_budget="128MiB")
     assert again.counts == {"tiles": 3, "ok": 3}
 
 

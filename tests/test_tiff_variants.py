@@ -190,14 +190,15 @@ def test_page_pointers_that_lead_in_a_circle_are_refused(tmp_path, back, open_) 
 
 
 def test_one_circular_file_of_a_folder_is_one_row(tmp_path) -> None:
+    lot = tmp_path / "lot"
     for role in ("noisy", "reference"):
-        (tmp_path / role).mkdir()
+        (lot / role).mkdir(parents=True)
         for i in range(3):
-            save(tmp_path / role / f"t{i}.tif", GREY8)
-    path = tmp_path / "noisy" / "t1.tif"
+            save(lot / role / f"t{i}.tif", GREY8)
+    path = lot / "noisy" / "t1.tif"
     page, end = first_page(data := path.read_bytes())
     path.write_bytes(patched(data, end, "<I", page))
-    run = semnr.score(tmp_path, out=tmp_path / "run", metrics=("psnr",), tests=False)
+    run = semnr.score(lot, out=tmp_path / "run", metrics=("psnr",), tests=False)
     rows = {row["tile"]: (row["status"], row["reason"]) for row in run.table().to_pylist()}
     assert [rows[f"t{i}"][0] for i in range(3)] == ["ok", "unreadable", "ok"]
     assert "circle" in rows["t1"][1]

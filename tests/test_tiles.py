@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -1313,3 +1314,116 @@ def test_pixel_sizes_of_microscopes_are_read():
 def test_a_real_vendor_image_is_cut_to_the_same_pixels():
     path = cases.real_data() / "vendor" / "A3_50g1T_001.tif"
     assert_mosaic(open_tiles(path, tile=300), tifffile.imread(path), 300)
+
+
+# --- names and files that other systems wrote ---------------------------------------------------------------------
+
+
+def test_a_file_name_that_is_no_utf_8_is_a_tile_with_its_bytes_escaped(tmp_path):
+    import semnr
+
+    lot = tmp_path / "lot"
+    for role in ("noisy", "reference"):
+        (lot / role).mkdir(parents=True)
+        for name in (b"a.tif", b"caf\xe9.tif", b"z.tif"):
+            tifffile.imwrite(lot / role / "x.tif", cases_image())
+            os.rename(lot / role / "x.tif", os.path.join(os.fsencode(lot / role), name))  # noqa: PTH104, PTH118
+    with open(os.path.join(os.fsencode(lot / "noisy"), b"bad\xff.tif"), "wb") as file:  # noqa: PTH118, PTH123
+        file.write(b"no TIFF")
+    run = semnr.score(lot, out=tmp_path / "run", metrics=("psnr",), tests=False)
+    rows = {row["tile"]: row for row in run.table().to_pylist()}
+    assert {tile: row["status"] for tile, row in rows.items()} == {
+        "a": "ok",
+        "caf\\xe9": "ok",
+        "z": "ok",
+        "bad\\xff": "unreadable",
+    }
+    assert rows["caf\\xe9"]["path"] == "noisy/caf\\xe9.tif"
+    source = open_tiles(lot)
+    with pytest.raises(TileError) as caught:
+        source.read(source.find("bad\\xff"))
+    assert "bad\\xff" in caught.value.reason.encode().decode()
+
+
+def cases_image():
+    return stack(1)[0]
+
+
+def test_accents_of_one_or_two_characters_are_the_same_name(tmp_path):
+    for role, name in (("noisy", "caf\u00e9"), ("reference", "cafe\u0301")):
+        (tmp_path / role).mkdir()
+        np.save(tmp_path / role / f"{name}.npy", stack()[0])
+    source = open_tiles(tmp_path)
+    (key,) = source
+    np.testing.assert_array_equal(source.read(key, "reference"), stack()[0])
+    write_plan(tmp_path / "plan", "path,tile\na.png,cafe\u0301\n")
+    assert next(iter(open_tiles(tmp_path / "plan"))).tile == "caf\u00e9"
+
+
+def test_a_pipe_with_the_name_of_an_image_is_not_waited_for(tmp_path):
+    np.save(tmp_path / "a.npy", stack()[0])
+    os.mkfifo(tmp_path / "x.tif")
+    source = open_tiles(tmp_path)
+    assert [key.tile for key in source] == ["a", "x"]
+    with pytest.raises(TileError, match="pipe"):
+        source.read(source.find("x"))
+    for call in (open_tiles, decode):
+        with pytest.raises((ValueError, TileError), match="pipe"):
+            call(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"path;reference;die_x\na.png;b.png;3\n",
+        b"path\treference\tdie_x\na.png\tb.png\t3\n",
+        "path,reference,die_x\na.png,b.png,3\n".encode("utf-16"),
+        "path;reference;die_x\r\na.png;b.png;3\r\n".encode("utf-16"),
+        b'"Path","Reference","Die_X"\n"a.png","b.png","3"\n',
+        b"\xef\xbb\xbfPATH;REFERENCE;DIE_X\na.png;b.png;3\n",
+    ],
+    ids=["semicolons", "tabs", "UTF-16", "UTF-16 and semicolons", "capitals", "BOM, capitals, semicolons"],
+)
+def test_plans_as_spreadsheets_write_them_are_read(tmp_path, text):
+    write_plan(tmp_path, "")
+    (tmp_path / "plan.csv").write_bytes(text)
+    source = open_tiles(tmp_path / "plan.csv")
+    (key,) = source
+    assert (source.roles, key.meta["die_x"]) == (("image", "reference"), 3)
+    np.testing.assert_array_equal(source.read(key, "reference"), stack(1, seed=1)[0])
+
+
+def test_a_damaged_parquet_plan_is_refused_by_its_name(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"path": [f"{i}.png" for i in range(50)]}), tmp_path / "plan.parquet")
+    data = bytearray((tmp_path / "plan.parquet").read_bytes())
+    for at in range(4, len(data) - 12, 7):
+        spoilt = data[:]
+        spoilt[at : at + 3] = b"\xff\xff\xff"
+        (tmp_path / "bad.parquet").write_bytes(spoilt)
+        with contextlib.suppress(ValueError):
+            open_tiles(tmp_path / "bad.parquet")
+    (tmp_path / "bad.parquet").write_bytes(data[:40] + data[43:])
+    with pytest.raises(ValueError, match=r"bad\.parquet cannot be read as a plan"):
+        open_tiles(tmp_path / "bad.parquet")
+
+
+@pytest.mark.parametrize(
+    "text", ["pitch_um = 5", "pitch_um = 'x'", "wafer = 3", "pitch_um = [1, 2, 3]", "pitch_um = ["]
+)
+def test_a_layout_that_is_no_layout_is_refused_by_its_file(tmp_path, text):
+    from semnr.wafers import read_wafer
+
+    (tmp_path / "layout.toml").write_text(text)
+    with pytest.raises(ValueError, match=r"layout\.toml.*(accepted|not TOML)"):
+        read_wafer(tmp_path / "layout.toml")
+
+
+def test_lines_of_a_journal_that_hold_something_else_are_left_out(tmp_path):
+    np.save(tmp_path / "a.npy", stack()[0])
+    good = {"index": 0, "tile": "t0", "role": "image", "meta": {}, "size": None}
+    bad = [{**good, "index": "0"}, {**good, "index": -1}, {**good, "meta": 3}, {**good, "size": 7}, {**good, "tile": 5}]
+    (tmp_path / ".tiles.jsonl").write_text("\n".join(json.dumps(row) for row in [*bad, good]))
+    assert [key.tile for key in open_tiles(tmp_path)] == ["t0"]

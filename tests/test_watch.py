@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 import semnr
@@ -261,3 +262,30 @@ def test_two_files_of_one_id_are_one_tile_and_a_duplicate_as_at_rest(tmp_path) -
     still, run = scored(folder, tmp_path / "a"), scored(quick(folder), tmp_path / "b")
     assert rows_of(still) == rows_of(run)
     assert run.counts == {"tiles": 4, "ok": 3, "duplicate": 1}
+
+
+@pytest.mark.parametrize("opened", [open_tiles, quick])
+def test_a_tile_that_only_the_reference_has_is_missing_watched_and_at_rest(tmp_path, opened) -> None:
+    folder = written(tmp_path / "lot", "noisy", "reference")
+    (folder / "noisy" / "t1.png").unlink()
+    run = scored(opened(folder), tmp_path / "run")
+    assert run.counts == {"tiles": 3, "ok": 2, "missing": 1}
+    assert run.problems[0]["tile"] == "t1"
+    assert run.exit_code == 3
+    Image.fromarray(PIXELS["noisy"][1]).save(folder / "noisy" / "t1.png")
+    run = scored(opened(folder), tmp_path / "run")
+    assert run.counts == {"tiles": 3, "ok": 3}
+    assert run.exit_code == 0
+
+
+def test_a_resumed_watch_keeps_the_numbers_of_its_tiles_and_their_maps(tmp_path) -> None:
+    folder = written(tmp_path / "lot", "noisy", "reference")
+    options = {"maps": ("image",)}
+    scored(quick(folder), tmp_path / "run", **options)
+    for role in ("noisy", "reference"):  # the first one by name
+        Image.fromarray(PIXELS[role][0] // 2).save(folder / role / "a.png")
+    run = scored(quick(folder), tmp_path / "run", **options)
+    assert {row["tile"]: row["index"] for row in rows_of(run)} == {"t0": 0, "t1": 1, "t2": 2, "a": 3}
+    kept = zarr.open_group(str(run.path / "maps.zarr"), mode="r")["image"]
+    np.testing.assert_array_equal(kept[:3], PIXELS["noisy"])
+    np.testing.assert_array_equal(kept[3], PIXELS["noisy"][0] // 2)

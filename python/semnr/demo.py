@@ -7,7 +7,6 @@ lost evidence and where, and, since the defects were implanted, whether the guar
 from __future__ import annotations
 
 import csv
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .base.files import write_json
+from .base.outputs import local
 
 # name, model, its parameters, what it stands for
 RELEASED = ("wavelet", "wavelet", {"strength": 0.4}, "the released denoiser: careful, leaves noise")
@@ -34,6 +34,7 @@ DEFECT_RATE = 0.5
 DISTS_EVERY = 22  # VGG16 is the slow metric (0.3 TFLOP a pair of 512 x 512): a sample, and it says so
 TIMED_TILES = 1
 MARKER = ".semnr-demo"
+PRODUCTS = ("defects.csv", "verdict-*.json", "report.html")  # besides the Zarrs and the runs
 
 
 @dataclass
@@ -278,10 +279,37 @@ def metric_times(candidate: Path, reference: Path, tiles: int = TIMED_TILES) -> 
 
 
 def _fresh(folder: Path) -> Path:
-    if folder.exists() and any(folder.iterdir()):
+    """An empty folder: what an older demo made is deleted, by the lists of those that wrote it."""
+    from .runs.run import clear_run, only_a_run
+    from .tiles.owned import clear_zarr, written_arrays, zarr_files
+
+    local("out", folder)
+    if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARKER).exists():
             raise ValueError(f"out is {folder}, which holds files; accepted: a new or empty folder, or an older demo's")
-        shutil.rmtree(folder)
+        stacks = {
+            path: zarr_files(path, written_arrays(path) or ())
+            for path in (folder / "wafer.zarr", *sorted((folder / "denoised").glob("*.zarr")))
+            if path.is_dir()
+        }
+        runs = [path for path in sorted((folder / "scores").glob("*")) if path.is_dir()]
+        singles = [folder / MARKER, *(path for name in PRODUCTS for path in sorted(folder.glob(name)))]
+        known = {*singles, *(p / name for p, (names, _) in stacks.items() for name in names)}
+        known |= {run / name for run in runs for name in only_a_run(run)}
+        for path in folder.rglob("*"):
+            if path not in known and (path.is_symlink() or not path.is_dir()):
+                raise FileExistsError(f"out is {folder}, which holds {path} that no demo wrote; accepted: another out")
+        for path, (names, _) in stacks.items():
+            clear_zarr(path, names)
+            path.rmdir()
+        for run in runs:
+            clear_run(run)
+            run.rmdir()
+        for path in (folder / "denoised", folder / "scores"):
+            if path.is_dir():
+                path.rmdir()
+        for path in reversed(singles):  # the marker last
+            path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).touch()
     return folder

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 # Quarter turns, counter-clockwise, that bring the notch from "down" to where the name says.
+_EXAMPLE = "pitch_um = [8000.0, 6500.0], and the other keys as semnr.wafers.Wafer has them"
 NOTCHES = {"down": 0, "right": 1, "up": 2, "left": 3}
 Places = tuple[np.ndarray, np.ndarray]
 
@@ -200,15 +201,20 @@ def read_wafer(path: str | Path) -> Wafer:
     """
     try:
         found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
     found = found.get("wafer", found)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path}: wafer is {found!r}; accepted: a table of {', '.join(f.name for f in fields(Wafer))}")
     known = [f.name for f in fields(Wafer)]
     if (unknown := sorted(set(found) - set(known))) or "pitch_um" not in found:
         fault = f"has {', '.join(unknown)}" if unknown else "has no pitch_um"
         raise ValueError(f"{path} {fault}; accepted: {', '.join(known)}")
     given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    return Wafer(**given)
+    try:
+        return Wafer(**given)
+    except (TypeError, ValueError) as error:  # of another type, or a value that is refused
+        raise ValueError(f"{path}: {error}; accepted: {_EXAMPLE}") from error
 
 
 def _cut(value: np.ndarray, pitch: float) -> Places:

@@ -14,6 +14,7 @@ import torch
 
 from .. import _cuda, _native
 from .._checks import FLOAT_DTYPES
+from .._device import shared_memory
 from .._registry import Call
 from .reference import Moments
 
@@ -25,6 +26,7 @@ _ROWS = 32  # of a cell: 32 bits hold what a thread adds up
 BLOCKS = 2112  # 16 for each of 132 multiprocessors; more tasks than that are taken in turn
 _PART = 255 * 128  # values of a histogram that a block counts at once: csrc/cnr/histogram_cuda.hpp
 _BINS = 1024
+_BIN_BYTES = 128  # of shared memory, each
 _TABLE = 2**25  # bytes of cells held at once: they stay in the second-level cache
 # Windows that overlap so many times are merged from all their cells; beyond, by runs along one axis and the other.
 _OVERLAP = 16
@@ -140,10 +142,15 @@ def bands(walk: Plan, planes: int, regions: int) -> list[tuple[int, int, int, in
 
 
 def supports_histogram(call: Call) -> str | None:
-    """float64 values and up to 1024 bins."""
+    """float64 values and up to 1024 bins, where a block has the shared memory for them."""
+    bins = call.options.get("bins", 0)
     if call.dtype != torch.float64:
         return "counts float64 values"
-    return f"counts up to {_BINS} bins" if call.options.get("bins", 0) > _BINS else None
+    if bins > _BINS:
+        return f"counts up to {_BINS} bins"
+    if call.index is not None and bins * _BIN_BYTES > (here := shared_memory(torch.device(call.device, call.index))):
+        return f"asks for {bins * _BIN_BYTES // 1024} KiB of shared memory a block; the device has {here // 1024}"
+    return None
 
 
 def histogram(

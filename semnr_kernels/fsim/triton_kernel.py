@@ -36,8 +36,6 @@ def supports(call: Call) -> str | None:
         return f"has no {str(call.dtype).removeprefix('torch.')} loop"
     if call.needs_grad:
         return "has no gradient"
-    if _triton.VERSION < (3, 4):
-        return "counts by masked histograms, which triton has from 3.4 on"
     if call.shape[0] > _triton.SECOND_AXIS:
         return f"takes at most {_triton.SECOND_AXIS} images a call"
     return None if call.shape[-2] * call.shape[-1] < _PIXELS else "takes images below 2**30 pixels"

@@ -39,7 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.learn is not None:
         return _learn(args)
-    from ..base.files import write_json
+    from ..base.files import atomic, write_json
+    from ..base.outputs import has_keys, holds, replaceable
     from ..guarding import DEFAULT_RULES, ON_THE_RUN, guard, load_rules, read_baseline, write_baseline
     from ..guarding.junit_xml import junit
     from ..scoring import Run
@@ -49,6 +50,12 @@ def run(args: argparse.Namespace) -> int:
     if len(args.runs) != wanted:
         accepted = "the candidate's run with --baseline" if alone else "two runs, BEFORE and AFTER"
         raise ValueError(f"{len(args.runs)} runs are given ({' '.join(args.runs) or 'none'}); accepted: {accepted}")
+    if args.out:
+        replaceable("out", args.out, "a verdict", has_keys("passed", "signals"))
+    if args.junit:
+        replaceable("junit", args.junit, "a guard's JUnit", holds(b"semnr.guard"))
+    if args.write_baseline:
+        replaceable("write-baseline", args.write_baseline, "a baseline", has_keys("format", "tiles", "columns"))
     started = time.monotonic()
     before = None if alone else Run.open(args.runs[0]).profile()
     before = read_baseline(args.baseline) if args.baseline is not None else before
@@ -58,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         write_json(Path(args.out), verdict.to_dict())
     if args.junit:
-        Path(args.junit).write_text(junit(verdict, seconds=time.monotonic() - started), encoding="utf-8")
+        with atomic(Path(args.junit)) as temporary:
+            temporary.write_text(junit(verdict, seconds=time.monotonic() - started), encoding="utf-8")
     if args.mlflow:
         from ..guarding.mlflow import log
 
@@ -83,9 +91,11 @@ def run(args: argparse.Namespace) -> int:
 def _learn(args: argparse.Namespace) -> int:
     from ..guarding import DEFAULT_RULES, load_rules
     from ..stress import learn_rules
+    from ..stress.learn import learnt_place
 
     if args.runs or args.rules_out is None:
         raise ValueError("--learn needs --rules-out FILE and no runs")
+    learnt_place(args.rules_out)
     learnt = learn_rules(
         None if args.learn == "synthetic" else args.learn,
         model=args.denoise,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ class _Over(TileSource):
     @property
     def unjudged(self) -> tuple[str, ...]:  # type: ignore[override]
         return self._source.unjudged
+
+    def only_in(self, role: str) -> Iterable[str]:
+        return self._source.only_in(role)
+
+    def number(self, indices: Iterable[tuple[str, int]]) -> None:
+        self._source.number(indices)
 
     def repeats(self, tile: str) -> bool:
         return self._source.repeats(tile)

@@ -31,7 +31,7 @@ def model(name: str | Path) -> Model:
         checks={
             "texture": _share,
             "precision": _precision,
-            "device": lambda _, value: str(value),
+            "device": _device,
             "batch": _batch,
             "compiled": _flag,
         },
@@ -49,6 +49,12 @@ def _share(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{name} is {value!r}; accepted: a number from 0 (least error) to 1 (texture stays)")
     return float(value)
+
+
+def _device(name: str, value: Any) -> str:
+    from semnr_kernels._device import resolve
+
+    return str(resolve(value))
 
 
 def _precision(name: str, value: Any) -> str:
@@ -155,9 +161,8 @@ def _forward(network: Any, device: torch.device, textured: bool, compiled: bool)
     forward = network if textured else network.plain
     if not compiled:
         return forward
-    # on a GPU windows of one size are replayed as a CUDA graph
-    graphs = {"mode": "reduce-overhead"} if device.type == "cuda" else {"dynamic": True}
-    return torch.compile(forward, **graphs)
+    # no CUDA graphs: torch records them in its main thread alone, and windows come from the runner's workers
+    return torch.compile(forward, dynamic=True)
 
 
 class _OneThread:

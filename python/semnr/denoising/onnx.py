@@ -39,9 +39,11 @@ def export_onnx(model: str | Path, out: str | Path) -> Path:
         raise ImportError("ONNX export needs the package onnx: pip install 'semnr[onnx]'") from error
     import torch
 
+    from ..base.outputs import holds, replaceable
     from .weights import load
 
-    loaded, path = load(model), Path(out)
+    loaded = load(model)
+    path = replaceable("out", out, "an exported denoiser", holds(b"weights_sha256"))
     network, align = loaded.network, loaded.network.layout.align
     side = 8 * align
     example: tuple[Any, ...] = (torch.zeros(1, 1, side, side), torch.tensor([[0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,12 +19,16 @@ from semnr_kernels._errors import TileError
 
 from ..base.files import keeping, write_json
 from ..base.jsonable import plain
+from ..base.lock import only_writer
+from ..base.outputs import apart, local
 from ..base.progress import Progress
 from ..base.threads import in_order, pool
 from ..noise.model import MAX_WINDOWS, NoiseModel, array_windows, evenly, sample_windows
-from ..tiles import Problem, TileKey, TileSource, TileWriter, create_tiles
+from ..tiles import Problem, TileKey, TileSource, TileWriter, create_tiles, open_tiles
+from ..tiles.extent import extent_of
 from ..tiles.planes import PlaneSource
 from ..tiles.source import length_of, one_range
+from ..tiles.writer import IdError
 from .plan import Plan, Request
 from .run import Denoised
 from .tiled import Tile, cut
@@ -43,6 +49,7 @@ def denoise_source(
     quiet: bool,
 ) -> Denoised:
     """See `semnr.denoise`."""
+    from ..runs.run import clear_run, only_a_run
     from ..scoring import score as run_scores
     from ..scoring.prepare import inputs_of, ready
     from ..scoring.resume import may_write, metrics_before
@@ -50,16 +57,19 @@ def denoise_source(
 
     started = time.monotonic()
     source = opened(src, root, side, frames)
+    apart("out", out, extent_of(source))
     role = input_role(source)
     asked, plan, keys = planned(source, asked)
     work = Work(source, role, asked, plan, side)
     summary = Denoised(
         out=str(out),
         source=source.name,
+        origin=origin_of(source, src, out),
         model=asked.model.name,
         weights=asked.model.checksum(),
         params=dict(asked.params),
         role=role,
+        data_range=asked.data_range,
         vst=None if plan is None else plan.vst,
         sigma=None if plan is None else plan.sigma,
         noise=None if plan is None else plan.noise,
@@ -68,37 +78,50 @@ def denoise_source(
         exact_tiling=asked.model.exact_tiling,
         counts={},
     )
-    if resume:
-        _same(out, summary)
+    scoring = None
     if score is not None:  # mistakes show before anything is written over
         lazily = DenoisedSource(source, work, keys, asked.model.name)
         inputs = inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
-        scores = Path(score["out"])
-        may_write(scores, resume)
+        scoring = {**score, "out": local("score out", score["out"])}
+        for name, place in (("out", out), ("score out", scoring["out"])):
+            apart(name, place, chain.from_iterable(extent_of(one) for one in inputs.sources()))
+        apart("score out", scoring["out"], [(str(out), True)])
+        before = None
+        if overwrite:
+            only_a_run(scoring["out"])
+        else:
+            may_write(scoring["out"], resume)
+            before = metrics_before(scoring["out"])
         weights, backend, device = (score.get(name) for name in ("dists_weights", "backend", "device"))
-        ready(inputs, score.get("metrics"), weights, backend, device or "cpu", metrics_before(scores))
+        ready(inputs, score.get("metrics"), weights, backend, device or "cpu", before)
     total = length_of(source)
     fixed: dict[str, Any] = {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
     if isinstance(source, PlaneSource) and total:  # tiles of a mosaic differ: the largest sets the form of a stack
         fixed["shape"] = source.largest()
-    writer = create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed)
-    with keeping(out, lambda: len(writer) > 0), writer:
-        _record(out, summary)  # what a resumed run must ask for again
-        kept, problems, run = 0, list(source.problems), None
-        if score is None:
-            kept = _write(writer, work, keys, problems, workers, total, quiet)
-        else:
-            kept = _kept(source, writer) if resume else 0
-            lazily = DenoisedSource(source, work, keys, asked.model.name, writer)
-            run = run_scores(lazily, resume=resume, workers=workers, quiet=quiet, **score)
-            problems += lazily.failed
-        done = len(writer)
-    counts = {"tiles": done + len(problems), "ok": done, **Counter(problem.status for problem in problems)}
-    summary = dataclasses.replace(
-        summary, counts=counts, problems=tuple(problems), seconds=round(time.monotonic() - started, 3),
-        remarks=work.remarks(), kept=kept, run=run,
-    )  # fmt: skip
-    _record(out, summary)
+    with only_writer(out / "columns" if _is_zarr(out) else out, out):
+        if resume:
+            _same(out, summary)
+        writer = create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed)
+        if scoring is not None and overwrite:
+            clear_run(scoring["out"])
+        with keeping(out, lambda: len(writer) > 0), writer:
+            record = Record(out, writer)
+            record.write(summary, "running")  # what a resumed run must ask for again
+            kept, problems, run = 0, list(source.problems), None
+            if scoring is None:
+                kept = _write(writer, work, keys, problems, workers, total, quiet)
+            else:
+                kept = _kept(source, writer) if resume else 0
+                lazily = DenoisedSource(source, work, keys, asked.model.name, writer)
+                run = run_scores(lazily, resume=resume, workers=workers, quiet=quiet, **scoring)
+                problems += lazily.failed
+            done = len(writer)
+        counts = {"tiles": done + len(problems), "ok": done, **Counter(problem.status for problem in problems)}
+        summary = dataclasses.replace(
+            summary, counts=counts, problems=tuple(problems), seconds=round(time.monotonic() - started, 3),
+            remarks=work.remarks(), kept=kept, run=run,
+        )  # fmt: skip
+        record.write(summary, "finished")
     return summary
 
 
@@ -142,8 +165,8 @@ def store(writer: TileWriter, key: TileKey, pixels: np.ndarray) -> None:
         writer.write(key, pixels)
     except TypeError as error:  # another dtype than the tiles before
         raise TileError(key.tile, str(error), "error") from error
-    except ValueError as error:  # larger than they are, or RGB
-        raise TileError(key.tile, str(error), "wrong_size") from error
+    except ValueError as error:  # an id that is no name; or larger than the tiles before, or RGB
+        raise TileError(key.tile, str(error), "error" if isinstance(error, IdError) else "wrong_size") from error
 
 
 def _kept(source: TileSource, writer: TileWriter) -> int:
@@ -288,38 +311,93 @@ def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.n
     return source, windows
 
 
-_SETTINGS = ("source", "model", "weights", "params", "role", "vst", "sigma", "noise", "halo", "tile")
+# what a pixel depends on: recorded before the first tile, and the same for all of a run
+_SETTINGS = (
+    *("source", "origin", "model", "weights", "params", "role", "data_range", "vst", "sigma", "noise", "halo", "tile"),
+)
+
+
+def origin_of(source: TileSource, given: Any, out: Path) -> str:
+    """Which source it is: where it lies, seen from `out` so that both can move together, or what its first tile holds.
+
+    A base name says too little: two lots may have a wafer.zarr each.
+    """
+    if isinstance(given, str | os.PathLike) and "://" in str(given):
+        return str(given)
+    if isinstance(given, str | os.PathLike):
+        try:
+            return Path(os.path.relpath(os.path.realpath(given), os.path.realpath(out))).as_posix()
+        except ValueError:  # another drive
+            return os.path.realpath(given)
+    first = None if length_of(source) is None else next(iter(source), None)
+    if first is None:
+        return source.name
+    try:
+        pixels = source.read(first, input_role(source))
+    except TileError:
+        return source.name
+    return f"{first.tile} {pixels.shape} {hashlib.sha256(pixels.tobytes()).hexdigest()}"
 
 
 def _same(out: Path, summary: Denoised) -> None:
-    """Refuse to go on with a run of other settings."""
+    """Refuse to go on with a run of other settings, or with tiles that no run of ours says how it made."""
     before = _recorded(out)
-    now = plain(summary.to_dict())
-    for name in _SETTINGS if before else ():
-        if before.get(name) != now[name]:
+    if before is None:
+        if _holds_tiles(out):
             raise ValueError(
-                f"{name} is {now[name]!r}, but {out} was begun with {before.get(name)!r}; accepted: the same, "
+                f"out is {out}, whose tiles no denoise run has a record of; accepted with resume: what an interrupted "
+                "run left"
+            )
+        return
+    now = plain(summary.to_dict())
+    for name in _SETTINGS:
+        if name in before and before[name] != now[name]:
+            raise ValueError(
+                f"{name} is {now[name]!r}, but {out} was begun with {before[name]!r}; accepted: the same, "
                 "or overwrite in place of resume"
             )
 
 
-def _recorded(out: Path) -> dict[str, Any]:
-    if out.suffix.lower() != ".zarr":
-        path = out / "run.json"
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
-    import zarr
-
-    if not (out / "zarr.json").is_file():
-        return {}
-    return dict(zarr.open_group(str(out), mode="r").attrs.get("denoised", {}))  # type: ignore[arg-type]
+def _is_zarr(out: Path) -> bool:
+    return out.suffix.lower() == ".zarr"
 
 
-def _record(out: Path, summary: Denoised) -> None:
-    """What was done, kept with the tiles: run.json of a folder, the attribute "denoised" of a tile stack."""
-    record = plain(summary.to_dict())
-    if out.suffix.lower() != ".zarr":
-        write_json(out / "run.json", record)
-        return
-    import zarr
+def _recorded(out: Path) -> dict[str, Any] | None:
+    """What a run says of itself: run.json of a folder, the attribute "denoised" of a tile stack."""
+    path = out / ("zarr.json" if _is_zarr(out) else "run.json")
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found = found["attributes"].get("denoised") if _is_zarr(out) else found
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); accepted: overwrite in place of resume") from error
+    return found if isinstance(found, dict) and "model" in found else None
 
-    zarr.open_group(str(out), mode="r+").attrs["denoised"] = record
+
+def _holds_tiles(out: Path) -> bool:
+    """Whether there is any tile of an earlier run."""
+    if not out.is_dir():
+        return False
+    try:
+        source = open_tiles(out)
+        return any(True for _ in source)
+    except (ValueError, FileNotFoundError):
+        return False
+
+
+class Record:
+    """Keeps what was done with the tiles."""
+
+    def __init__(self, out: Path, writer: TileWriter) -> None:
+        self._out = out
+        self._path = None if _is_zarr(out) else writer.claim("run.json")
+
+    def write(self, summary: Denoised, state: str) -> None:
+        record = plain({**summary.to_dict(), "state": state})
+        if self._path is not None:
+            write_json(self._path, record)
+            return
+        import zarr
+
+        zarr.open_group(str(self._out), mode="r+").attrs["denoised"] = record

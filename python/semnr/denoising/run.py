@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..base.outputs import local
 from ..base.threads import in_order, pool
 from ..noise.model import NoiseModel, array_windows
+from ..tiles.extent import files_of
 from .plan import Plan, Request, request
 from .tiled import Tile, cut, default_workers
 
@@ -30,10 +32,12 @@ class Denoised:
 
     out: str
     source: str
+    origin: str  # where it lies, seen from `out`, or what its first tile holds: names of sources repeat
     model: str
     weights: str | None  # SHA-256 of a learned model's
     params: dict[str, Any]
     role: str  # of the source, that was denoised
+    data_range: float | None
     vst: bool | None  # None: decided for each image
     sigma: float | None
     noise: NoiseModel | None
@@ -104,7 +108,7 @@ def denoise(
         sigma=None; optional package, non-commercial licence, its tiles differ from the whole).
         `texture`, 0 (least error) to 1: leave noise where faint texture may lie in it. `precision`: "bfloat16" and
         "float16" differ by at most 0.03 and 0.004 sigma of the noise (rms). `batch`: windows at once (None: 1, on a
-        GPU 8). `compiled`: torch.compile, on a GPU with CUDA graphs. A device other than "cpu" *never ran on a GPU*.
+        GPU 8). `compiled`: torch.compile. A device other than "cpu" *never ran on a GPU*.
         Except for "gaussian", `sigma` is the noise's standard deviation in grey levels; None: estimated.
     data_range : float, optional
         Upper end of the scale of integers (1023 for 10-bit data in uint16), to which results are clipped; default
@@ -168,8 +172,8 @@ def denoise(
         from .over_tiles import denoise_source
 
         return denoise_source(
-            src, Path(out), asked, side, threads, overwrite=overwrite, resume=resume,
-            score=_scoring(score, Path(out), overwrite), frames=frames, root=root, quiet=quiet,
+            src, local("out", out), asked, side, threads, overwrite=overwrite, resume=resume,
+            score=_scoring(score, Path(out)), frames=frames, root=root, quiet=quiet,
         )  # fmt: skip
     for name, value in (("score", score), ("resume", resume), ("frames", frames)):
         if value:
@@ -194,6 +198,7 @@ def _denoise_array(src: Any, out: Any, asked: Request, side: int, workers: int) 
         result = np.empty(x.shape, dtype)
     else:
         result = out
+        _refuse_itself(x, out)
         there = (tuple(getattr(out, "shape", ())), getattr(out, "dtype", None))
         if there != (tuple(x.shape), dtype) or not hasattr(out, "__setitem__"):
             raise ValueError(
@@ -209,6 +214,14 @@ def _denoise_array(src: Any, out: Any, asked: Request, side: int, workers: int) 
     import torch
 
     return torch.from_numpy(result)
+
+
+def _refuse_itself(x: Any, out: Any) -> None:
+    """A halo is read from around each window: results written over the input would become input."""
+    shared = isinstance(out, np.ndarray) and isinstance(x, np.ndarray) and np.may_share_memory(x, out)
+    files = [os.path.realpath(path) for path in (*files_of(x), *files_of(out))]
+    if x is out or shared or len(files) != len(set(files)):
+        raise ValueError("out shares its memory with src; accepted: another array, or None")
 
 
 def _jobs(x: Any, asked: Request, side: int) -> Iterator[tuple[Plan, int | None, Tile]]:
@@ -236,7 +249,7 @@ def _job(x: Any) -> Any:
     return work
 
 
-def _scoring(score: Any, out: Path, overwrite: bool) -> dict[str, Any] | None:
+def _scoring(score: Any, out: Path) -> dict[str, Any] | None:
     """The arguments of `semnr.score`, or None."""
     if score is False:
         return None
@@ -249,9 +262,6 @@ def _scoring(score: Any, out: Path, overwrite: bool) -> dict[str, Any] | None:
         raise TypeError(f"score is {type(score).__name__}; accepted: True, False, a path, arguments of semnr.score")
     if taken := sorted({"src", "resume", "workers", "quiet"} & set(options)):
         raise ValueError(f"score has {taken[0]!r}, which denoise sets itself; accepted: other arguments of semnr.score")
-    folder = Path(options["out"])
-    if overwrite and (folder / "run.json").is_file() and (folder / "tiles").is_dir():
-        shutil.rmtree(folder)
     return options
 
 

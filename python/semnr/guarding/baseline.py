@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import columns as catalogue
 from ..base.files import atomic
 from ..base.jsonable import plain
+from ..base.outputs import has_keys, replaceable
 from ..profiles import FINGERPRINT, Profile
 from .rules import METRICS
 
@@ -41,6 +43,7 @@ def write_baseline(profile: Profile, path: str | os.PathLike[str], *, allow_unkn
             f"profile {profile.label!r} is {profile.unfinished}; accepted: a run that came to its end (`semnr score "
             "--resume`), or allow_unknown='tiles_scored'"
         )
+    place = replaceable("baseline", path, "a baseline", has_keys("format", "tiles", "columns"))
     held = {
         "label": profile.label,
         "kind": profile.kind,
@@ -64,7 +67,7 @@ def write_baseline(profile: Profile, path: str | os.PathLike[str], *, allow_unkn
             lines.append(f' "columns": {{\n{rows}\n }}')
         else:
             lines.append(f" {json.dumps(key)}: {json.dumps(value)}")
-    with atomic(Path(path)) as temporary:
+    with atomic(place) as temporary:
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
@@ -88,9 +91,17 @@ def read_baseline(path: str | os.PathLike[str]) -> Profile:
     held = {k: v for k, v in data.items() if k not in ("format", "version", "sha256")}
     if _digest(held) != data.get("sha256"):
         raise ValueError(f"baseline {file} was changed since it was written (its checksum differs); write it again")
+    # an earlier version wrote what a plan claimed; what was asked for stands in the settings
+    results = catalogue.computed({"settings": {"reference": True, **held["settings"]}})
+    scored = np.array([t not in held["not_ok"] for t in held["tiles"]], dtype=bool)
+    columns = {k: np.array([_number(v) for v in values]) for k, values in held["columns"].items()}
     return Profile(
         tiles=tuple(held["tiles"]),
-        columns={k: np.array([_number(v) for v in values]) for k, values in held["columns"].items()},
+        columns={
+            name: np.where(scored, values, np.nan) if catalogue.is_result(name) else values
+            for name, values in columns.items()
+            if catalogue.holds(name, results)
+        },
         data_range=_number(held["data_range"]),
         settings=held["settings"],
         flags=tuple(held["flags"]),

@@ -8,12 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.jsonable import printable
+
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["report"]
 
 FORMATS = ("html", "md", "json", "png")
+SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".png": "png", "": "html"}
+SIGNATURE = "semnr report"  # in a report of any form: an earlier one may be replaced, other files not
 SCRIPTS = ("data.js", "map.js", "table.js", "panes.js")  # one script in this order
 _HERE = Path(__file__).parent
 
@@ -77,6 +81,7 @@ def report(
         No run or no verdict at the path given.
     """
     from ..base.files import atomic
+    from ..base.outputs import holds, replaceable
     from .gather import gather
 
     for name, value in (("worst", worst), ("thumbnails", thumbnails)):
@@ -84,17 +89,17 @@ def report(
             raise ValueError(f"{name} is {value!r}; accepted: an integer of at least 0")
     if not isinstance(out, str | Path):
         raise TypeError(f"out is {type(out).__name__}; accepted: a path")
-    out = Path(out)
-    if out.is_dir():
-        raise ValueError(f"out is the folder {out}; accepted: the path of a file")
-    kind = format or {".md": "md", ".json": "json", ".png": "png"}.get(out.suffix.lower(), "html")
+    kind = format or SUFFIXES.get(Path(out).suffix.lower())
+    if kind is None:
+        raise ValueError(f"out is {str(out)!r}; accepted: a name that ends in {', '.join(filter(None, SUFFIXES))}")
     if kind not in FORMATS:
         raise ValueError(f"format is {format!r}; accepted: {', '.join(map(repr, FORMATS))}")
+    out = replaceable("out", out, "a report", holds(SIGNATURE.encode()))
     found = gather(run_or_path, compare, verdict, title, notes)
     if kind == "html":
         from .sections import build
 
-        content = _render(build(found, images, worst, thumbnails)).encode("utf-8")
+        content = _render(build(found, images, worst, thumbnails)).encode("utf-8", "backslashreplace")
     elif kind == "png":
         from .overview import overview
 
@@ -102,11 +107,16 @@ def report(
     else:
         from .texts import as_json, as_markdown
 
-        content = (as_json(found) if kind == "json" else as_markdown(found)).encode("utf-8")
+        content = (as_json(found) if kind == "json" else as_markdown(found)).encode("utf-8", "backslashreplace")
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic(out) as temporary:
         temporary.write_bytes(content)
     return out
+
+
+def _tame(value: Any) -> Any:
+    """Text without what steers a page or a terminal; of markup, which is escaped already, markup."""
+    return type(value)(printable(value)) if isinstance(value, str) else value
 
 
 def _render(context: dict[str, Any]) -> str:
@@ -117,6 +127,7 @@ def _render(context: dict[str, Any]) -> str:
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_tame,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -29,6 +29,7 @@ _SHOWN = 6  # candidates; a picture has no place for more
 def overview(found: Gathered) -> bytes:
     """A PNG."""
     from PIL import Image, ImageDraw
+    from PIL.PngImagePlugin import PngInfo
 
     runs = found.runs[:_SHOWN]
     height = 170 + sum(_banner_height(v) for v in found.judged) + 46 + _LINE * (len(runs) + 3) + 560
@@ -49,7 +50,9 @@ def overview(found: Gathered) -> bytes:
     _radar(pen, profiles(runs, found.profiles[:_SHOWN]), (330, y + 270), 190)
     _wafer(pen, found, (1000, y + 262), 232)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    info = PngInfo()
+    info.add_text("Software", "semnr report")
+    picture.save(buffer, "PNG", optimize=True, pnginfo=info)
     return buffer.getvalue()
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..base.jsonable import in_line
 from ..base.jsonable import plain as plain_values
 from .draw import letter
 from .gather import Gathered
@@ -53,7 +54,7 @@ def as_markdown(found: Gathered) -> str:
     lost = problems(runs)["counts"]
     if lost:
         parts.append("Not scored: " + ", ".join(f"{count} {_text(status)}" for status, count in lost) + ".")
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n\n<!-- semnr report -->\n"
 
 
 def _reason(reason: Mapping[str, Any]) -> str:
@@ -87,12 +88,12 @@ def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
 
 def _text(value: Any) -> str:
     """Text in which nothing is markup: a name from the data stays a name."""
-    flat = " ".join(str(value).split())
+    flat = in_line(" ".join(str(value).split()))
     return re.sub(r"([\\`*_{}\[\]<>#|~!])", r"\\\1", flat).replace("&", "&amp;")
 
 
 def _code(value: Any) -> str:
-    return " ".join(str(value).replace("`", "'").replace("|", "¦").split())
+    return in_line(" ".join(str(value).replace("`", "'").replace("|", "¦").split()))
 
 
 def as_json(found: Gathered) -> str:
@@ -123,6 +124,7 @@ def as_json(found: Gathered) -> str:
     lots = trend(runs)
     measured = measures(runs)
     content = {
+        "written_by": "semnr report",
         "title": found.title,
         "notes": found.notes,
         "verdicts": found.verdicts,

@@ -15,6 +15,7 @@ from .seen_ids import TileIds
 
 FOLDER = "tiles"
 ALARMS = "alarms.jsonl"
+MAPS = "maps.zarr"
 
 
 class ParquetSink:
@@ -190,10 +191,9 @@ def drop_unscored(run: Path) -> None:
     import pyarrow.parquet as pq
 
     for path in part_files(run):
-        table = pq.ParquetFile(path).read(use_threads=False)
-        ok = table.filter(pc.equal(table.column("status"), "ok"))
-        if ok.num_rows == 0:
+        file = pq.ParquetFile(path)
+        ok = pc.equal(file.read(columns=["status"], use_threads=False).column("status"), "ok")
+        if not pc.any(ok).as_py():
             path.unlink()
-        elif ok.num_rows < table.num_rows:
-            with atomic(path) as temporary:
-                pq.write_table(ok, temporary)
+        elif not pc.all(ok).as_py():
+            _write(file.read(use_threads=False).filter(ok), path)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .parquet import ALARMS, read_rows
+from ..base.lock import is_ours
+from ..base.outputs import holds, replaceable
+from ..tiles.owned import clear, clear_zarr, written_arrays, zarr_files
+from .parquet import ALARMS, MAPS, read_rows
+from .parquet import FOLDER as PARTS
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,8 @@ class Run:
         from .flagged import write_flagged
 
         own = self.info.get("wafer")
-        return write_flagged(self.path, Path(path), version, wafer or (Wafer(**own) if own else None), self.info)
+        place = replaceable("path", path, "a run's flagged tiles", holds(b'"semnr"'))
+        return write_flagged(self.path, place, version, wafer or (Wafer(**own) if own else None), self.info)
 
     @property
     def alarms(self) -> list[dict[str, Any]]:
@@ -117,8 +123,66 @@ class Run:
         return Profile.from_run(self.path)
 
 
-def machine() -> dict[str, Any]:
-    """Enough to tell where a figure comes from."""
+_FILES = re.compile(
+    rf"(run\.json|verdict\.json|alarms\.jsonl|flagged\.klarf|{PARTS}/part-\d+\.parquet)"
+    rf"|\.(run\.json|verdict\.json|flagged\.klarf)\.\d+\.tmp|{PARTS}/\.part-\d+\.parquet\.\d+\.tmp"
+)  # and maps.zarr
+
+
+def only_a_run(folder: Path) -> list[str]:
+    """The files in `folder`: those of a run, or none.
+
+    Raises
+    ------
+    FileExistsError
+        Something that no run writes lies there.
+    """
+    files, stranger = run_files(folder)
+    if stranger is not None:
+        raise FileExistsError(
+            f"out is {folder}, which holds {stranger}; accepted: another path (it was not written by semnr score)"
+        )
+    return files
+
+
+def clear_run(folder: Path) -> None:
+    """Delete the run in `folder`, if there is one and nothing else."""
+    files = only_a_run(folder)
+    maps = [name for name in files if name.startswith(f"{MAPS}/")]
+    if maps:
+        clear_zarr(folder / MAPS, (name[len(MAPS) + 1 :] for name in maps))
+    clear(folder, (), dict.fromkeys((name for name in files if name not in maps), ()))
+    if (folder / MAPS).is_dir():
+        (folder / MAPS).rmdir()
+
+
+def run_files(folder: Path) -> tuple[list[str], str | None]:
+    """(the files of the run in `folder`, the first file there that is none of it)."""
+    try:
+        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        info = None
+    ours = isinstance(info, dict) and {"semnr", "requested", "label"} <= info.keys()
+    found: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if is_ours(name) or name.startswith(f"{MAPS}/"):
+            continue
+        if not ours or path.is_symlink() or not _FILES.fullmatch(name):
+            return found, name
+        found.append(name)
+    if (folder / MAPS).is_dir():
+        written = written_arrays(folder / MAPS, "maps")
+        maps, stranger = ([], "") if written is None else zarr_files(folder / MAPS, written)
+        found += [f"{MAPS}/{name}" for name in maps]
+        return found, stranger if stranger is None else f"{MAPS}/{stranger}".rstrip("/")
+    return found, None
+
+
+def machine(device: Any = None) -> dict[str, Any]:
+    """Enough to tell where a figure comes from; device: the GPU that is used, if any (None: the first)."""
     import torch
 
     return {
@@ -128,7 +192,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name(device or 0) if torch.cuda.is_available() else None,
     }
 
 

@@ -95,10 +95,12 @@ def column(run: Path, name: str) -> np.ndarray | None:
 
 def identical(run: Path) -> dict[str, int]:
     """Tiles whose reference is, pixel by pixel, the candidate, or the noisy input."""
-    found = {name: values for name in IDENTITY if (values := column(run, name)) is not None}
-    nothing = np.full(max((values.size for values in found.values()), default=0), np.nan)
-    alike = same_pixels(lambda name: found.get(name, nothing))
-    return {name: int(where.sum()) for name, where in alike.items()}
+    found = Counter(dict.fromkeys(("candidate", "noisy"), 0))
+    for table in parts(run, list(IDENTITY)):
+        have, nothing = set(table.column_names), np.full(table.num_rows, np.nan)
+        values = {name: _floats(table.column(name)) if name in have else nothing for name in IDENTITY}
+        found.update({name: int(where.sum()) for name, where in same_pixels(values.__getitem__).items()})
+    return dict(found)
 
 
 def remarks(alike: Mapping[str, int], ok: int) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from .. import __version__
 from ..base.files import keeping, write_json
 from ..base.lock import only_writer
+from ..base.outputs import apart, local
 from ..base.progress import Progress
 from ..columns import metadata_name
 from ..runs import summaries as summaries
@@ -20,13 +21,15 @@ from ..runs.parquet import ParquetSink, drop_unscored, part_files, parts
 from ..runs.run import Run, machine
 from ..runs.seen_ids import TileIds
 from ..tiles import open_tiles
-from ..tiles.source import TileKey, TileSource, length_of, one_range
+from ..tiles.extent import extent_of
+from ..tiles.source import Problem, TileKey, TileSource, length_of, one_range
 from . import prepare as prepare
 from .maps import MapSink, maps_of
 from .prepare import METRICS
 from .resume import begin, identity, may_write, metrics_before, same_first_tile, set_aside_verdict
 
 __all__ = ["METRICS", "Run", "score"]
+SAID = 5  # renamed columns that the terminal lists; run.json has all
 
 
 def score(
@@ -180,7 +183,8 @@ def score(
         prepare.can_travel(inputs, scheduler)
     if (target := device_of(device)) is not None and scheduler is not None:
         raise ValueError(f"device is {device!r} with scheduler={scheduler!r}; accepted: 'cpu' with a scheduler")
-    folder = Path(out)
+    folder = local("out", out)
+    apart("out", folder, (place for one in inputs.sources() for place in extent_of(one)))
     may_write(folder, resume)
     wanted, dists, remarks = prepare.ready(inputs, metrics, dists_weights, backend, device, metrics_before(folder))
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend, trust)
@@ -198,7 +202,6 @@ def score(
         "tests": tests or "evidence" in map_names,
     }
     with ExitStack() as stack:
-        stack.enter_context(keeping(folder, lambda: bool(part_files(folder))))
         stack.enter_context(only_writer(folder))
         before = begin(folder, settings, resume)
         used = stack.enter_context(recording())
@@ -225,7 +228,7 @@ def score(
             "decided": None,  # by the first tile: what a resumed run keeps
             "settings": settings,  # what was used, once it is known
             "wafer": settings["wafer"],
-            "machine": machine(),
+            "machine": machine(target),
             "backends": before.info.get("backends", {}),
             "weights": before.info.get("weights", {}),
         }
@@ -236,6 +239,7 @@ def score(
                 info["settings"] = {**settings, **{k: found[k] for k in ("data_range", "fsim_downsample")}}
                 write_json(folder / "run.json", info)
 
+        stack.enter_context(keeping(folder, lambda: bool(part_files(folder))))
         write_json(folder / "run.json", info)
         note_what_was_decided()
         drop_unscored(folder)
@@ -245,6 +249,8 @@ def score(
             scorer.maps = MapSink(folder, map_names)
         watch = Alarms(folder, alarm_rules, resumed=bool(before.info))
         watch.replay(parts(folder))
+        for table in parts(folder, ["tile", "index"]) if before.info else ():
+            source.number(zip(*(table.column(name).to_pylist() for name in ("tile", "index")), strict=True))
         tally = Tally()
         with Progress("score", total, quiet=quiet, stages=engine.stages if follow else None) as progress:
             progress.tiles = len(before.done)
@@ -269,6 +275,7 @@ def score(
             weights={**info["weights"], **scorer.weights},
             counts=counts,
             identical=alike,
+            renamed=tally.renamed,
             remarks=[
                 *(remark for place in sources for remark in place.remarks),
                 *(*remarks, *tally.remarks(), *summaries.remarks(alike, counts["ok"]), *([wrong] if wrong else [])),
@@ -322,9 +329,11 @@ class Tally:
     def remarks(self) -> list[str]:
         if not self.renamed:
             return []
+        said = [f"{name} as {new}" for name, new in sorted(self.renamed.items())]
+        more = f" and {len(said) - SAID} more, see `renamed` in run.json" if len(said) > SAID else ""
         return [
-            "columns of the plan have the names of results and are kept as metadata: "
-            + ", ".join(f"{name} as {new}" for name, new in sorted(self.renamed.items()))
+            f"{len(said)} columns of the plan have names of results and are kept as metadata: "
+            f"{', '.join(said[:SAID])}{more}"
         ]
 
 
@@ -351,6 +360,9 @@ def _rows(
 
     yield from runner.run(keys())
     late = [problem for problem in source.problems if problem not in early]
+    if seen is None:
+        role = inputs.witness[1]
+        late += [Problem(tile, "missing", f"{source.name} has it as {role} only") for tile in source.only_in(role)]
     yield 0, [problem_row(problem) for problem in late]
     tally.tiles += len(early) + len(late)
     if seen is None:

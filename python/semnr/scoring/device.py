@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from semnr_kernels._device import resolve
+
 BUFFERS = 2
 # A GPU wants more at a time than a core does.
 BATCH_BYTES = 2**26
@@ -83,21 +85,6 @@ def _aligned(nbytes: int) -> int:
 
 
 def device_of(given: Any) -> torch.device | None:
-    """None for the CPU, else the CUDA device; "auto": one where there is one.
-
-    Raises
-    ------
-    ValueError
-        No such device here.
-    """
-    if given == "auto":
-        given = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(given)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device is {given!r}: {error}; accepted: 'auto', 'cpu', 'cuda' or 'cuda:N'") from None
-    if device.type == "cpu":
-        return None
-    if device.type != "cuda" or not torch.cuda.is_available():
-        raise ValueError(f"device is {given!r}; accepted here: 'auto' or 'cpu' (torch sees no CUDA device)")
-    return device
+    """None for the CPU, else the CUDA device with its number; see `resolve`."""
+    device = resolve(given)
+    return None if device.type == "cpu" else device

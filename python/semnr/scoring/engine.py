@@ -113,7 +113,8 @@ class Engine:
         """
         import torch
 
-        count = torch.get_num_threads() if self.upload is None else devices.BUFFERS
+        usual = torch.get_num_threads()
+        count = usual if self.upload is None else devices.BUFFERS
         # the context carries use_backend and the record of backends into the threads
         ready = ((pixels, job, contextvars.copy_context()) for pixels, job in jobs)
         with pool(count, "score", torch.set_num_threads, 1) as threads:
@@ -121,7 +122,7 @@ class Engine:
                 for (pixels, *_), rows in in_order(threads, lambda item: item[2].run(item[1]), ready, count + 1):
                     yield pixels, rows
             finally:
-                torch.set_num_threads(count)
+                torch.set_num_threads(usual)
 
 
 def problem_row(problem: Problem) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-NAME = "maps.zarr"
+from ..runs.parquet import MAPS as FOLDER
+
 MAPS = ("ssim", "cnr", "evidence", "image")
 
 
@@ -27,7 +28,7 @@ class MapSink:
     """
 
     def __init__(self, run: Path, names: Sequence[str]) -> None:
-        self.names, self._path = tuple(names), run / NAME
+        self.names, self._path = tuple(names), run / FOLDER
         self._lock = threading.Lock()
         self._arrays: dict[str, Any] = {}
 
@@ -41,7 +42,10 @@ class MapSink:
 
         with self._lock:
             if name not in self._arrays:
-                group = zarr.open_group(str(self._path), mode="a", zarr_format=3)
+                if not (self._path / "zarr.json").exists():
+                    entry = {"format": "maps", "written": list(self.names)}
+                    zarr.create_group(str(self._path), zarr_format=3, attributes={"semnr": entry})
+                group = zarr.open_group(str(self._path), mode="r+", zarr_format=3)
                 empty: float = np.nan if dtype.kind == "f" else 0
                 self._arrays[name] = group.get(name) or group.create_array(
                     name, shape=(0, *shape), chunks=(1, *shape), dtype=dtype, fill_value=empty

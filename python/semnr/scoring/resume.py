@@ -10,7 +10,7 @@ from typing import Any
 
 from ..base import lock
 from ..base.jsonable import plain
-from ..runs.parquet import FOLDER, done_tiles
+from ..runs.parquet import FOLDER, done_tiles, part_files
 from ..runs.run import Run
 from ..runs.seen_ids import TileIds
 from ..tiles.source import TileSource
@@ -35,7 +35,10 @@ def identity(inputs: Inputs, layout: Wafer | None, folder: Path) -> dict[str, An
     """Where pixels come from, what they are made by, and the layout that places them, as run.json keeps it."""
     named = {"source": inputs.candidate, **inputs.named()}
     places = {name: None if place is None else whence(place[0], folder) for name, place in named.items()}
-    made = {name: {"role": place[1], **place[0].settings()} for name, place in named.items() if place is not None}
+    made: dict[str, Any] = {}
+    for name, (source, role) in ((name, place) for name, place in named.items() if place is not None):
+        known = any(place is not None and place[0] is source for n, place in named.items() if n in made)
+        made[name] = {"role": role} if known else {"role": role, **source.settings()}
     return plain({**places, "made": made, "wafer": None if layout is None else layout.to_dict()})
 
 
@@ -64,6 +67,8 @@ def _relative(origin: str, folder: Path) -> str:
 def may_write(folder: Path, resume: bool) -> None:
     """Refuse a folder of somebody else's, or a run that was not to be gone on with, before anything is touched."""
     if (folder / "run.json").exists():
+        if not {"requested", "settings"} & Run.open(folder).info.keys():
+            raise ValueError(f"out is {folder}, whose run.json is of no score run; accepted: another folder")
         if not resume:
             raise ValueError(f"out is {folder}, which holds a run already; accepted: another folder, or resume=True")
     elif others := _others(folder):
@@ -83,7 +88,7 @@ def _others(folder: Path) -> list[str]:
 
 def metrics_before(folder: Path) -> list[str] | None:
     """What an earlier run in `folder` measures; None where there is none that has scored anything."""
-    if not (folder / "run.json").exists() or not len(done_tiles(folder)):
+    if not (folder / "run.json").exists() or not part_files(folder):
         return None
     asked = Run.open(folder).info.get("requested")
     return list(asked.get("metrics") or []) if isinstance(asked, Mapping) else None

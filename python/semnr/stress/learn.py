@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..base.files import atomic
+from ..base.outputs import holds, replaceable
 from ..denoising import denoise
 from ..guarding import evaluate, tile_flags
 from ..guarding.rules import DEFAULT_RULES, AnyRule, Bound, Condition, Range, Rules, Transfer, as_rules, dump_rules
@@ -44,7 +46,13 @@ class Learnt:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the TOML file that `load_rules` and `semnr guard --rules` read."""
-        Path(path).write_text(self.to_toml(), encoding="utf-8")
+        with atomic(learnt_place(path)) as temporary:
+            temporary.write_text(self.to_toml(), encoding="utf-8")
+
+
+def learnt_place(path: str | os.PathLike[str]) -> Path:
+    """Where learnt rules may be written: rules made by hand are not replaced."""
+    return replaceable("rules-out", path, "learnt rules", holds(b"\n[provenance]\n"))
 
 
 def learn_rules(

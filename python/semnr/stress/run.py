@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..base.files import write_json
+from ..base.files import atomic, write_json
 from ..base.jsonable import plain
+from ..base.outputs import has_keys, holds, replaceable
 from ..guarding import DEFAULT_RULES, tile_flags
 from ..guarding.rules import as_rules
 from ..profiles import Profile
@@ -76,9 +77,13 @@ class Stress:
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         paths = [out / f"stress.{kind}" for kind in ("json", "html", "svg")]
+        marks = (has_keys("harmless", "rows"), holds(b"semnr stress"), holds(b"Sensitivity matrix: "))
+        for path, ours in zip(paths, marks, strict=True):
+            replaceable("out", path, "a stress test", ours)
         write_json(paths[0], self.to_dict())
-        paths[1].write_text(page(self), encoding="utf-8")
-        paths[2].write_text(svg(self), encoding="utf-8")
+        for path, drawn in zip(paths[1:], (page(self), svg(self)), strict=True):
+            with atomic(path) as temporary:
+                temporary.write_text(drawn, encoding="utf-8")
         return paths
 
     def __str__(self) -> str:

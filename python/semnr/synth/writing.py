@@ -7,11 +7,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..base.random_streams import choice
 from ..tiles import create_tiles
+from ..tiles.owned import digest_of
 from .wafer import Wafer
 
+_TRUTH = "defects.csv"
 DEFECT_COLUMNS = ("tile", "kind", "row", "col", "height_px", "width_px", "contrast")
 
 
@@ -38,7 +41,8 @@ def write_wafer(
     Parameters
     ----------
     out
-        "wafer.zarr" (defects.csv lies next to it), or a folder that takes the TIFF files, plan.csv and defects.csv.
+        "wafer.zarr" (defects.csv lies next to it; wafer-defects.csv where there is another one), or a folder that takes
+        the TIFF files, plan.csv and defects.csv.
     form
         "zarr" or "tiff"; None: by the name of `out`.
     progress
@@ -58,7 +62,7 @@ def write_wafer(
         wanted = "a name that ends in .zarr" if form == "zarr" else "a name that does not end in .zarr"
         raise ValueError(f"out is {str(path)!r} with form {form!r}; accepted: {wanted}")
     roles = tuple(role for role in wafer.roles if role != "image")
-    truth = (path.parent if by_name == "zarr" else path) / "defects.csv"
+    beside = _truth_beside(path, overwrite) if by_name == "zarr" else None
     found = 0
     store = create_tiles(
         path,
@@ -70,6 +74,7 @@ def write_wafer(
         data_range=wafer.data_range,
         overwrite=overwrite,
     )
+    truth = beside or store.claim(_TRUTH)
     with store as tiles, truth.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(DEFECT_COLUMNS)
@@ -83,4 +88,30 @@ def write_wafer(
             file.flush()
             if progress is not None:
                 progress(done, len(wafer))
+    if beside is not None:
+        _remember(path, truth)
     return WrittenWafer(path, truth, len(wafer), found)
+
+
+def _truth_beside(stack: Path, overwrite: bool) -> Path:
+    """Where the truth of a Zarr goes: a free name, or that of the truth which goes with the Zarr that is replaced."""
+    names = (_TRUTH, f"{stack.stem}-{_TRUTH}")
+    known = _remembered(stack) if overwrite else None
+    for path in (stack.with_name(name) for name in names):
+        if not os.path.lexists(path) or (path.is_file() and known == [path.name, digest_of(path)]):
+            return path
+    raise FileExistsError(
+        f"{' and '.join(names)} in {stack.parent} are there already, and not those of this wafer; accepted: another out"
+    )
+
+
+def _remember(stack: Path, truth: Path) -> None:
+    import zarr
+
+    zarr.open_group(str(stack), mode="r+").attrs["truth"] = [truth.name, digest_of(truth)]
+
+
+def _remembered(stack: Path) -> Any:
+    import zarr
+
+    return zarr.open_group(str(stack), mode="r").attrs.get("truth") if (stack / "zarr.json").is_file() else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .decoding import PILLOW_SUFFIXES, TIFF_SUFFIXES, decode
+from .names import require_file, shown
 from .pixels import is_tensor
 from .source import ROLES, Problem, Recipe, TileKey, TileSource, TileWriter
 from .vendor import pixel_size_nm
@@ -181,6 +182,10 @@ def _open_url(
 def _open_file(path: Path, place: Place, tile: int | None, first_page: int | None = None) -> TileSource:
     from .klarf import KlarfSource, is_klarf
 
+    try:
+        require_file(path)
+    except OSError as error:
+        raise ValueError(f"source is {shown(str(path))!r}: {error}") from error
     suffix = path.suffix.lower()
     if is_klarf(path):
         return KlarfSource(path, place, first_page)
@@ -258,7 +263,8 @@ def create_tiles(
         Zarr only. False: chunks are the bare pixels, read fastest; noise hardly compresses. True: Zstandard with a
         checksum that tells damage from pixels.
     overwrite
-        Replace what an earlier writer left at `out`; anything else there is never touched.
+        Replace what an earlier writer left at `out`, by its own list. Where something else lies among it (raw data, a
+        plan that was edited), nothing is deleted and that is named; anything beside it is never touched.
     resume
         Go on with what an interrupted writer left at `out`: `TileWriter.keep(key)` says whether a tile is there.
 
@@ -272,30 +278,22 @@ def create_tiles(
     OSError
         From `write` and `close`, a full disk above all; names the path. What was written before stays readable.
     """
-    from .journal import NAME as JOURNAL
-    from .writer import check_arguments, prepare
+    from ..base.outputs import local
+    from .writer import check_arguments
 
     check_arguments(count, shape, dtype, roles, data_range, pixel_nm)
-    if "://" in str(out):
-        raise ValueError(f"out is {str(out)!r}; accepted: a local path")
-    path = Path(out)
+    path = local("out", out)
     options: dict[str, Any] = {"count": count, "shape": shape, "dtype": dtype, "roles": roles}
     options |= {"pixel_nm": pixel_nm, "data_range": data_range}
     if path.suffix.lower() == ".zarr":
-        from .write_zarr import ZarrWriter, is_stack
+        from . import write_zarr as zarr_form
 
-        names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-        if resume and is_stack(path):
-            return ZarrWriter(path, compress=compress, before=_left(path), **options)
-        prepare(path, names, overwrite, is_stack(path))
-        return ZarrWriter(path, compress=compress, **options)
-    from .write_tiff import PLAN, TiffWriter
+        left = _left(path) if zarr_form.make_room(path, overwrite, resume, roles) else None
+        return zarr_form.ZarrWriter(path, compress=compress, before=left, **options)
+    from . import write_tiff as tiff_form
 
-    ours = (path / PLAN).is_file() or (path / JOURNAL).is_file()
-    if resume and ours:
-        return TiffWriter(path, before=_left(path), **options)
-    prepare(path, (PLAN, JOURNAL, *ROLES), overwrite, ours)
-    return TiffWriter(path, **options)
+    left = _left(path) if tiff_form.make_room(path, overwrite, resume) else None
+    return tiff_form.TiffWriter(path, before=left, **options)
 
 
 def _left(path: Path) -> TileSource | None:

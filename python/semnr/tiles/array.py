@@ -32,6 +32,9 @@ class ArraySource(PlaneSource):
         super().__init__(name, tile if array.ndim == 2 else None)
         self._array = array[None] if array.ndim == 2 else array
 
+    def arrays(self) -> list[Any]:
+        return [self._array]
+
     def sizes(self) -> list[tuple[int, int]]:
         return [self._array.shape[-2:]] * len(self._array)  # type: ignore[list-item]
 
@@ -148,6 +151,9 @@ class SequenceSource(StreamSource):
                 keys[key.tile] = key
         self._keys = keys
         self.problems = tuple(problems)
+
+    def arrays(self) -> list[Any]:
+        return [key.pixels for key in self._keys.values()]
 
     def __iter__(self) -> Iterator[TileKey]:
         return iter(self._keys.values())

@@ -10,6 +10,7 @@ import numpy as np
 from semnr_kernels import TileError
 
 from .limits import fits
+from .names import require_file, shown
 from .pages import checked_chain, main_pages
 from .pixels import ACCEPTED, as_pixels, grey_or_rgb
 from .reasons import explained
@@ -38,6 +39,7 @@ def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
     tile = path.name if tile is None else tile
     suffix = path.suffix.lower()
     with explained(tile, path):
+        require_file(path)
         if suffix in TIFF_SUFFIXES:
             pixels = _tiff(path)
         elif suffix in PILLOW_SUFFIXES:
@@ -50,7 +52,7 @@ def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
         try:
             return as_pixels(tile, pixels)
         except TileError as error:
-            raise TileError(tile, f"{path}: {error.reason}") from error
+            raise TileError(tile, f"{shown(str(path))}: {error.reason}") from error
 
 
 def _tiff(path: Path) -> np.ndarray:

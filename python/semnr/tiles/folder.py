@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -10,16 +9,13 @@ import numpy as np
 from semnr_kernels import TileError
 
 from .decoding import IMAGE_SUFFIXES, decode
+from .names import tile_id
 from .places import Place
 from .reasons import explained
 from .source import ROLES, Problem, TileKey, TileSource
 
 MAIN = ("image", "denoised", "candidate", "noisy")  # the role folder that names the tiles: the first one there
 _SHOWN = 3  # paths that a remark lists
-
-
-def without_suffix(path: str) -> str:
-    return posixpath.splitext(path)[0]
 
 
 def role_of(path: str) -> tuple[str | None, str]:
@@ -68,7 +64,7 @@ class FolderSource(TileSource):
             role = folder or ("image" if main is None else None)
             if role is None:
                 continue
-            tile = without_suffix(rest)
+            tile = tile_id(rest)
             known = by_role.setdefault(role, {})
             if tile in known:
                 problems.append(Problem(tile, "duplicate", f"{path} has the id of {known[tile]}, which was kept"))
@@ -81,6 +77,9 @@ class FolderSource(TileSource):
         self._places: dict[str, int] = {}
         self.pixel_nm = place.pixel_nm(next(iter(self._paths["image"].values())))
 
+    def files(self) -> list[str]:
+        return [path for paths in self._paths.values() for path in paths.values()]
+
     def __len__(self) -> int:
         return len(self._tiles)
 
@@ -91,6 +90,9 @@ class FolderSource(TileSource):
         path = self._paths["image"][tile]
         pixel_nm = self._place.pixel_nm(path)
         return TileKey(tile, index, path, {} if pixel_nm is None else {"pixel_nm": pixel_nm})
+
+    def only_in(self, role: str) -> Iterator[str]:
+        return (tile for tile in self._paths.get(role, ()) if tile not in self._paths["image"])
 
     def find(self, tile: str) -> TileKey | None:
         if not self._places:

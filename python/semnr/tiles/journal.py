@@ -32,6 +32,11 @@ class Journal:
         row = {"index": index, "tile": tile, "role": role, "meta": dict(meta), "size": size}
         self._file.write(b"\n" + json.dumps(row, ensure_ascii=False).encode())
 
+    def note(self, file: str, sha256: str | None = None) -> None:
+        """A file that is about to be written, besides those of the tiles."""
+        row = {"file": file} | ({} if sha256 is None else {"sha256": sha256})
+        self._file.write(b"\n" + json.dumps(row, ensure_ascii=False).encode())
+
     def close(self, remove: bool) -> None:
         self._file.close()
         if remove:
@@ -40,7 +45,11 @@ class Journal:
 
 def read_journal(folder: str | Path) -> Iterator[dict[str, Any]]:
     """Rows of an interrupted writer, oldest first; none where there is no journal."""
-    path = Path(folder) / NAME
+    return (row for row in journal_lines(Path(folder) / NAME) if _is_whole(row))
+
+
+def journal_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a journal or of a list of files."""
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -49,5 +58,13 @@ def read_journal(folder: str | Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except ValueError:  # blank, or torn by the kill: its tile was not written either
                 continue
-            if isinstance(row, dict) and {"index", "tile", "role", "meta"} <= row.keys():
+            if isinstance(row, dict):
                 yield row
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    kinds = {"index": int, "tile": str, "role": str, "meta": dict}
+    if not all(isinstance(row.get(name), kind) for name, kind in kinds.items()):
+        return False
+    size = row.get("size")
+    return row["index"] >= 0 and (size is None or (isinstance(size, list) and len(size) == 2))

@@ -130,6 +130,9 @@ class KlarfSource(TileSource):
                 kept = {key: value for key, value in meta.items() if value is not None}
                 self._sites.append(_Site(TileKey(tile, len(self._sites), file, kept), image))
 
+    def files(self) -> list[str]:
+        return [str(site.key.path) for site in self._sites]
+
     def __len__(self) -> int:
         return len(self._sites)
 

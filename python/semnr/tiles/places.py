@@ -11,6 +11,7 @@ from typing import Any
 
 from .decoding import IMAGE_SUFFIXES, TIFF_SUFFIXES
 from .fence import Fence
+from .names import require_file, shown
 from .vendor import pixel_size_nm
 
 
@@ -18,7 +19,7 @@ class Here:
     """A folder of this machine."""
 
     def __init__(self, folder: Path, root: Path | None = None) -> None:
-        self.name = folder.name or str(folder)
+        self.name = shown(folder.name or str(folder))
         self.folder = folder
         self.refusal = Fence(folder, root).refusal
 
@@ -41,6 +42,7 @@ class Here:
         if not path.lower().endswith(TIFF_SUFFIXES):
             return None
         try:
+            require_file(self.folder / path)
             return pixel_size_nm(self.folder / path)
         except OSError:
             return None  # reading the tile reports it

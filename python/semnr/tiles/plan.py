@@ -15,8 +15,8 @@ import numpy as np
 from semnr_kernels import TileError
 
 from .decoding import decode
-from .folder import without_suffix
 from .journal import plain
+from .names import one_form, tile_id
 from .places import Place
 from .reasons import explained
 from .source import ROLES, Problem, TileKey, TileSource
@@ -30,6 +30,7 @@ COLUMNS = (
 )
 Columns = dict[str, "np.ndarray | list[Any]"]
 _NULLS = ("", "na", "n/a", "nan", "null", "none")  # in columns of numbers; text is empty only where it is
+_HEADER = 2**16  # characters of the first line that are looked at
 _SHOWN = 5  # offending rows that an error lists
 
 
@@ -41,22 +42,40 @@ def read_columns(path: Path) -> Columns:
 
         try:
             table = pyarrow.parquet.read_table(path, partitioning=None)
+            names, columns = table.column_names, [column.to_pylist() for column in table.columns]
         except FileNotFoundError:
             raise
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             raise ValueError(f"{path} cannot be read as a plan: {error}") from error
-        names, columns = table.column_names, [column.to_pylist() for column in table.columns]
     else:
         try:
             names, columns = _read_csv(path)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} cannot be read as a plan: {error}; accepted: CSV in UTF-8") from error
-    return checked_columns([str(name).strip() for name in names], columns, path)
+        except (csv.Error, UnicodeError) as error:
+            raise ValueError(f"{path} cannot be read as a plan: {error}; accepted: CSV in UTF-8 or UTF-16") from error
+    return checked_columns(_spelt([str(name).strip() for name in names]), columns, path)
+
+
+def _spelt(names: list[str]) -> list[str]:
+    """Column names; those that mean something here in their spelling, where only the capitals differ ("Path")."""
+    known = [name for name in (*COLUMNS, *ROLE_COLUMNS, *NUMBERS) if name not in names]
+    return [name.lower() if name.lower() in known and names.count(name) == 1 else name for name in names]
+
+
+def _delimiter(header: str) -> str:
+    """What parts the cells: a comma, or a semicolon or tab where those give the header its `path`."""
+    for mark in ",;\t":
+        if "path" in (name.strip().strip('"').lower() for name in header.split(mark)):
+            return mark
+    return ","
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
+    with path.open("rb") as raw:
+        marked = raw.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    with path.open(encoding="utf-16" if marked else "utf-8-sig", newline="") as file:
+        delimiter = _delimiter(file.readline(_HEADER))
+        file.seek(0)
+        reader = csv.reader(file, strict=True, delimiter=delimiter)
         names = next(reader, [])
         columns: list[list[Any]] = [[] for _ in names]
         for row in reader:
@@ -182,7 +201,7 @@ class PlanSource(TileSource):
                 problems.append(Problem(given or f"row {row + 1}", "missing", f"row {row + 1} has an empty path"))
                 continue
             path = posixpath.normpath(_posix(raw))
-            tile, first, what = given or without_suffix(path), None, f"path {path}"
+            tile, first, what = one_form(given) if given else tile_id(path), None, f"path {path}"
             if not given:
                 first = by_files.setdefault((path, *(_posix(column[row]) for column in partners)), row)
                 if first == row:
@@ -217,6 +236,10 @@ class PlanSource(TileSource):
         named = ["nothing" if np.isnan(value) else f"{value:g}" for value in found.astype(np.float64)]
         parts = [f"{value} in {count} rows" for value, count in zip(named, counts, strict=True)]
         return ", ".join(parts[:_SHOWN]) + (", ..." if len(parts) > _SHOWN else "")
+
+    def files(self) -> list[str]:
+        columns = (self._columns[name] for name in ("path", *self.roles[1:]))
+        return [_posix(value) for column in columns for value in column if value]
 
     def __len__(self) -> int:
         return len(self._rows)

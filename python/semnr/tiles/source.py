@@ -5,15 +5,26 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .names import shown
+
 if TYPE_CHECKING:
     from ..wafers import Wafer
 
 ROLES = ("image", "reference", "noisy", "noisy_2", "noisy_3", "candidate", "denoised")
+
+
+def _show(value: Any, *names: str) -> None:
+    """Names of files in them become text that every table holds."""
+    for name in names:
+        text = getattr(value, name)
+        if isinstance(text, str) and not text.isascii():
+            object.__setattr__(value, name, shown(text))
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,9 @@ class TileKey:
     path: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)  # plan columns: die_x, die_y, x_um, ...
 
+    def __post_init__(self) -> None:
+        _show(self, "tile", "path")
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -33,6 +47,9 @@ class Problem:
     tile: str
     status: str  # missing, duplicate, unreadable, wrong_size, ...
     reason: str
+
+    def __post_init__(self) -> None:
+        _show(self, "tile", "reason")
 
 
 class Recipe(NamedTuple):
@@ -98,6 +115,13 @@ class TileSource(abc.ABC):
         """The key of tile id `tile`, for pairing with another source."""
         return self._by_id().get(tile)
 
+    def only_in(self, role: str) -> Iterable[str]:
+        """Ids that the source has in another role but not in "image", where each role has a list of its own."""
+        return ()
+
+    def number(self, indices: Iterable[tuple[str, int]]) -> None:  # noqa: B027 - most sources have an order of their own
+        """Tiles of a run that is resumed, with their index: a source that numbers tiles as they come keeps it."""
+
     def repeats(self, tile: str) -> bool:
         """Whether the tile came more than once, because its files changed: its last row is the one that counts."""
         return False
@@ -110,6 +134,14 @@ class TileSource(abc.ABC):
     def _check_role(self, role: str) -> None:
         if role not in self.roles:
             raise ValueError(f"role is {role!r}; {self.name} has: {', '.join(map(repr, self.roles))}")
+
+    def files(self) -> Iterable[str]:
+        """Files below its folder that its tiles are in, where it reads a folder of this machine."""
+        return ()
+
+    def arrays(self) -> Iterable[Any]:
+        """Arrays of this process that its tiles are in."""
+        return ()
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing open
         """Release files."""
@@ -162,6 +194,10 @@ class TileWriter(abc.ABC):
     def keep(self, key: TileKey, role: str = "image") -> bool:
         """Whether the run that is resumed left this tile whole: then it counts as written."""
         return False
+
+    @abc.abstractmethod
+    def claim(self, name: str) -> Path:
+        """The path of a further file beside the tiles, which is then the writer's; FileExistsError if it is not."""
 
     @abc.abstractmethod
     def __len__(self) -> int:

@@ -12,7 +12,8 @@ import numpy as np
 from semnr_kernels import TileError
 
 from .decoding import decode
-from .folder import MAIN, beside, main_role, role_of, without_suffix
+from .folder import MAIN, beside, main_role, role_of
+from .names import tile_id
 from .places import Here
 from .reasons import explained
 from .source import ROLES, Problem, TileKey, TileSource
@@ -58,6 +59,7 @@ class WatchSource(TileSource):
         self._files: dict[str, _File] = {}
         self._paths: dict[str, dict[str, str]] = {}  # of each tile that came, by role
         self._order: dict[str, int] = {}
+        self._next = 0
         self._repeated: set[str] = set()
         self._changed = time.monotonic()
 
@@ -112,7 +114,7 @@ class WatchSource(TileSource):
 
     def _of(self, path: str) -> tuple[str | None, str]:
         role, rest = role_of(path)
-        return "image" if role is None and self._expected.loose else role, without_suffix(rest)
+        return "image" if role is None and self._expected.loose else role, tile_id(rest)
 
     def _state(self, path: str) -> State:
         try:
@@ -129,15 +131,22 @@ class WatchSource(TileSource):
         return settled and len(paths) == len(self._expected.names)
 
     def _given(self, tile: str, paths: dict[str, str]) -> TileKey:
-        if tile in self._order:
+        if tile in self._paths:
             self._repeated.add(tile)
+        if tile not in self._order:
+            self._order[tile] = self._next
+            self._next += 1
         for path in paths.values():
             self._files[path].given = self._files[path].state
         self._paths[tile] = paths
         main = paths.get(self._main)
         pixel_nm = None if main is None else self._place.pixel_nm(main)
         meta = {} if pixel_nm is None else {"pixel_nm": pixel_nm}
-        return TileKey(tile, self._order.setdefault(tile, len(self._order)), main, meta)
+        return TileKey(tile, self._order[tile], main, meta)
+
+    def number(self, indices: Iterable[tuple[str, int]]) -> None:
+        self._order.update(indices)
+        self._next = max(self._order.values(), default=-1) + 1
 
     def _conclude(self, left: list[str]) -> None:
         """What was not read, and why: files of one id, folders of roles that came too late, other images."""
@@ -173,7 +182,7 @@ class WatchSource(TileSource):
             return decode(self._place.folder / path, key.tile)
 
     def find(self, tile: str) -> TileKey | None:
-        return TileKey(tile, self._order[tile], None) if tile in self._order else None
+        return TileKey(tile, self._order[tile], None) if tile in self._paths else None
 
 
 def watch_folder(

@@ -12,23 +12,39 @@ from typing import Any
 
 import numpy as np
 
+from .journal import NAME as JOURNAL
 from .journal import read_journal
+from .owned import MARKER, clear, digest_of, first_stranger, listed, write_marker
 from .plan import COLUMNS, ROLE_COLUMNS, Columns, checked_columns
-from .source import TileKey
-from .writer import BaseWriter
+from .source import ROLES, TileKey
+from .writer import BaseWriter, refuse
 
 PLAN = "plan.csv"
 _SHOWN = ("image", "denoised", "candidate", "noisy", "reference", "noisy_2")  # which role column path names
 
 
 class TiffWriter(BaseWriter):
-    """Each file is written beside its place and renamed: it is there whole or not at all."""
+    """Each file is written beside its place and renamed: it is there whole or not at all. Files of others stay."""
+
+    def __init__(self, out: Path, **options: Any) -> None:
+        self._listed = listed(out)  # of the run that is resumed
+        super().__init__(out, **options)
+
+    def claim(self, name: str) -> Path:
+        self._refuse_another(name)
+        self._journal.note(name)
+        return self._out / name
+
+    def _refuse_another(self, name: str) -> None:
+        if name not in self._listed and (self._out / name).exists():
+            refuse(self._out, name, ours=False)
 
     def _store(self, key: TileKey, pixels: np.ndarray, role: str) -> None:
         import tifffile
 
         kind = "minisblack" if pixels.ndim == 2 else "rgb"
         path = self._out / file_of(role, key.tile)
+        self._refuse_another(file_of(role, key.tile))
         path.parent.mkdir(parents=True, exist_ok=True)
         interleaved = pixels if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
         # encoded in memory: written by NumPy itself, a full disk would be an OSError without its number
@@ -50,8 +66,29 @@ class TiffWriter(BaseWriter):
                 plan.writeheader()
                 for row in rows:
                     plan.writerow({**constants, **{k: v for k, v in row.items() if v is not None}})
+            self._journal.note(PLAN, digest_of(part))  # an edited plan is no longer ours
 
         replace_file(self._out / PLAN, write)
+        replace_file(self._out / MARKER, lambda part: write_marker(part, listed(self._out)))
+
+
+def make_room(out: Path, overwrite: bool, resume: bool) -> bool:
+    """Whether a run is resumed at `out`. Refuses what is another's; deletes what is ours where that is asked for."""
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"out is {out}, a file; accepted: a folder that does not exist yet")
+    files, traces = listed(out), (PLAN, *ROLES)
+    there = [name for name in (*traces, JOURNAL, MARKER) if os.path.lexists(out / name)]
+    if not there:
+        return False
+    ours = any((out / name).is_file() for name in (JOURNAL, MARKER))
+    stranger = first_stranger(out, (PLAN,) if resume else traces, files) if ours else there[0]
+    if stranger is not None:
+        refuse(out, f"{stranger}, which was changed since" if stranger in files else stranger, ours=False)
+    if not resume and not overwrite:
+        refuse(out, ", ".join(there[:3]), ours=True)
+    if not resume:
+        clear(out, traces, files)
+    return resume
 
 
 def file_of(role: str, tile: str) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..base.lock import is_ours
+from .owned import clear_zarr, written_arrays, zarr_files
 from .planes import default_id
 from .source import TileKey
-from .writer import BaseWriter, explained_full
+from .writer import BaseWriter, explained_full, refuse
 from .zarr import ABSENT
 
 
@@ -22,12 +23,12 @@ class ZarrWriter(BaseWriter):
     """
 
     def __init__(self, out: Path, *, compress: bool = True, **options: Any) -> None:
+        self._owned = {*(written_arrays(out) or ()), *options["roles"]}
         super().__init__(out, **options)
         self._compress = compress
         self._arrays: dict[str, Any] = {role: array for role, array in self._group.arrays() if role in self._roles}
-        entry = {"format": "tile-stack", "version": 1, "pixel_nm": self._pixel_nm, "data_range": self._data_range}
         with explained_full(out, "create"):
-            self._group.attrs["semnr"] = {k: None if v is None else plain_number(v) for k, v in entry.items()}
+            self._mark()
             if self._shape is not None:
                 for role, dtype in self._dtypes.items():
                     if role not in self._arrays:
@@ -37,9 +38,22 @@ class ZarrWriter(BaseWriter):
         """Inside columns/, where listing the arrays of the stack does not meet a file that is not Zarr's."""
         import zarr
 
-        self._group = zarr.open_group(str(self._out), mode="a", zarr_format=3)
+        if not (self._out / "zarr.json").exists():  # with its mark from the first moment on
+            zarr.create_group(str(self._out), zarr_format=3, attributes={"semnr": self._entry()})
+        self._group = zarr.open_group(str(self._out), mode="r+", zarr_format=3)
         self._group.require_group("columns")
         return self._out / "columns"
+
+    def _entry(self) -> dict[str, Any]:
+        numbers = {"version": 1, "pixel_nm": self._pixel_nm, "data_range": self._data_range}
+        plain = {name: None if value is None else plain_number(value) for name, value in numbers.items()}
+        return {"format": "tile-stack", **plain, "written": sorted(self._owned)}
+
+    def _mark(self) -> None:
+        """What this is, and which of its arrays are ours; others may have added attributes since it was opened."""
+        import zarr
+
+        zarr.open_group(str(self._out), mode="r+").attrs["semnr"] = self._entry()
 
     def _create(self, role: str, dtype: np.dtype[Any]) -> None:
         from zarr.codecs import ZstdCodec
@@ -98,19 +112,36 @@ class ZarrWriter(BaseWriter):
         if any(row.size for row in rows.values()):
             sizes = [(rows[i].size if i in rows else None) or self._shape for i in range(length)]
             columns["tile_height"], columns["tile_width"] = ([size[k] for size in sizes if size] for k in (0, 1))
+        self._owned |= {f"columns/{name}" for name in columns}
+        self._mark()
         group = self._group.require_group("columns")
         for name, values in columns.items():
             group.create_array(name, data=as_column(values), overwrite=True)
 
 
-def is_stack(path: Path) -> bool:
-    """Whether `path` is a tile stack, so that it may be replaced."""
-    try:
-        document = json.loads((path / "zarr.json").read_text())
-    except (OSError, ValueError):
+def make_room(out: Path, overwrite: bool, resume: bool, roles: Sequence[str]) -> bool:
+    """Whether a run is resumed at `out`. Refuses what is another's; deletes what is ours where that is asked for."""
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"out is {out}, a file; accepted: a folder that does not exist yet")
+    there = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
+    if there == ["columns"] and all(is_ours(entry.name) for entry in (out / "columns").iterdir()):
+        there = []  # nothing but a lock
+    if not there:
         return False
-    entry = document.get("attributes", {}).get("semnr") if isinstance(document, dict) else None
-    return isinstance(entry, dict) and entry.get("format") == "tile-stack"
+    written = written_arrays(out)
+    if written is None:
+        refuse(out, ", ".join(there[:3]), ours=False)
+    if resume:
+        if written and (others := [role for role in roles if role in there and role not in written]):
+            refuse(out, others[0], ours=False)
+        return True
+    files, stranger = zarr_files(out, written)
+    if stranger is not None:
+        refuse(out, stranger, ours=False)
+    if not overwrite:
+        refuse(out, ", ".join(there[:3]), ours=True)
+    clear_zarr(out, files)
+    return False
 
 
 def plain_number(value: Any) -> Any:

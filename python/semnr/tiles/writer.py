@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import abc
-import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -62,6 +61,9 @@ class BaseWriter(TileWriter):
 
     def _journal_folder(self) -> Path:
         return self._out
+
+    def claim(self, name: str) -> Path:
+        return self._out / name
 
     @abc.abstractmethod
     def _store(self, key: TileKey, pixels: np.ndarray, role: str) -> None:
@@ -169,28 +171,21 @@ class explained_full:
             ) from error
 
 
+class IdError(ValueError):
+    """An id of a tile that is no name of a file."""
+
+
 def _check_id(tile: str) -> None:
     """An id becomes a file name: it must stay below the folder it is written to."""
     parts = tile.split("/")
     if not tile or any(part in ("", ".", "..") for part in parts) or any(c in tile for c in "\\:\0\n\r"):
-        raise ValueError(f"key.tile is {tile!r}; accepted: a relative name without '..', '\\', ':' or line breaks")
+        raise IdError(f"key.tile is {tile!r}; accepted: a relative name without '..', '\\', ':' or line breaks")
 
 
-def prepare(out: Path, traces: Iterable[str], overwrite: bool, is_ours: bool) -> None:
-    """Refuse to write over what is there, or clear it away where that was asked for and it is ours."""
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"out is {out}, a file; accepted: a folder that does not exist yet")
-    there = [name for name in traces if (out / name).exists()]
-    if not there:
-        return
-    if not overwrite or not is_ours:
-        remedy = "another path, or overwrite=True" if is_ours else "another path (it was not written by semnr)"
-        raise FileExistsError(f"out is {out}, which holds {', '.join(there[:3])}; accepted: {remedy}")
-    for name in there:
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
-        else:
-            (out / name).unlink()
+def refuse(out: Path, what: str, ours: bool) -> NoReturn:
+    """`out` holds `what`; `ours`: it may be replaced if that is asked for."""
+    remedy = "another path, or overwrite=True" if ours else "another path (it was not written by semnr)"
+    raise FileExistsError(f"out is {out}, which holds {what}; accepted: {remedy}")
 
 
 def check_arguments(count: Any, shape: Any, dtype: Any, roles: Sequence[str], data_range: Any, pixel_nm: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -169,7 +170,10 @@ class ZarrStack(TileSource):
         columns = _journal_columns(self._where, len(self))
         if columns or "columns" not in self._group:
             return columns
-        for key, value in sorted(self._group["columns"].arrays()):  # listed in any order
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a writer's journal and lock lie there while it is at work
+            found = sorted(self._group["columns"].arrays())  # listed in any order
+        for key, value in found:
             with explained(self.name, f"{self.name}/columns/{key}"):
                 values = value[:]
             if values.ndim == 2 and values.dtype == np.uint8:  # text: UTF-8 rows padded with zeros

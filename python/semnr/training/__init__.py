@@ -54,6 +54,7 @@ def train_denoiser(
         import lightning  # noqa: F401
     except ImportError as error:
         raise ImportError("training needs Lightning: pip install 'semnr[train]'") from error
+    from ..base.outputs import local
     from .config import load_recipe
     from .fit import fit
 
@@ -68,7 +69,7 @@ def train_denoiser(
                 recipe = _without_terms(recipe, changes["data.mode"], recipe_loss)
         source = opened
     made = load_recipe(recipe, changes)
-    return fit(made, Path(out), source=source, resume=resume, quiet=quiet)
+    return fit(made, local("out", out), source=source, resume=resume, quiet=quiet)
 
 
 def _opened(source: Any) -> Any:

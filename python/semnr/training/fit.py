@@ -15,23 +15,26 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from ..base.jsonable import plain
+from ..base.files import write_json
+from ..base.outputs import apart
 from ..denoising.weights import load
+from ..tiles.extent import extent_of
 from . import card as cards
 from .config import Recipe
 from .module import Chooser, Denoising
 from .trained import Trained
 
-_CHECKPOINT = "last.ckpt"
+_CHECKPOINT, _RECIPE = "last.ckpt", "recipe.json"
 
 
 def fit(recipe: Recipe, out: Path, *, source: Any, resume: bool, quiet: bool) -> Trained:
     """See `semnr.training.train_denoiser`."""
     checkpoint = out / _CHECKPOINT
-    if (out / "judged.jsonl").exists() and not resume:
-        raise FileExistsError(f"{out} holds a training run; accepted: another folder, or resume to go on with it")
+    _room(out, resume)
+    if source is not None:
+        apart("out", out, extent_of(source))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(plain(recipe.to_dict()), indent=2) + "\n")
+    write_json(out / _RECIPE, recipe.to_dict())
     module, chooser = Denoising(recipe, source), Chooser(recipe, out, quiet)
     steps = recipe.training
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -68,6 +71,27 @@ def fit(recipe: Recipe, out: Path, *, source: Any, resume: bool, quiet: bool) ->
     if not trainer.is_global_zero:
         raise SystemExit(0)  # a process that Lightning started for another device: the first one reports
     return _finish(recipe, out, trainer, module, chooser)
+
+
+def _room(out: Path, resume: bool) -> None:
+    """A folder that is new or empty, or holds the run that is resumed."""
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if "judged.jsonl" in names and _RECIPE in names:
+        if not resume:
+            raise FileExistsError(f"{out} holds a training run; accepted: another folder, or resume to go on with it")
+    elif others := [name for name in names if name not in (_RECIPE, "log")]:
+        raise FileExistsError(f"{out} holds {others[0]} and no training run; accepted: a new or empty folder")
+    elif _RECIPE in names and not _is_recipe(out / _RECIPE):
+        raise FileExistsError(f"{out} holds a {_RECIPE} of something else; accepted: a new or empty folder")
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a run that did not come to its first judgement left it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"training", "validation"} <= found.keys()
 
 
 def precision(asked: str, accelerator: str) -> Any:

@@ -13,9 +13,10 @@ import pytest
 
 import semnr
 from semnr.cli import main
-from semnr.denoising import denoise, fuse
-from semnr.denoising.over_tiles import Work
+from semnr import denoise
+from semnr.denoising import fuse
 from semnr.denoising.tiled import as_dtype
+from semnr.denoising.work import Work
 from semnr.synth import tile
 from semnr.tiles import TileKey, create_tiles
 
@@ -84,7 +85,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 @pytest.mark.parametrize("name", ["clean.zarr", "clean"])
 def test_a_killed_run_goes_on_where_it_stopped(wafer: Path, tmp_path: Path, name: str) -> None:
     code = (
-        "import os, sys; from semnr.denoising import denoise; from semnr.denoising import over_tiles as s\n"
+        "import os, sys; from semnr import denoise; from semnr.denoising import work as s\n"
         "own = s.Work.__call__\n"
         "s.Work.__call__ = lambda self, key: os._exit(9) if key.index == 4 else own(self, key)\n"
         "denoise(sys.argv[1], sys.argv[2], model='median', workers=1)"

@@ -454,7 +454,7 @@ def test_a_report_of_an_unknown_form_is_refused(runs, tmp_path, capsys) -> None:
 
 
 def stopped(monkeypatch: pytest.MonkeyPatch, out: Path, source: Any, **options: Any) -> None:
-    from semnr.denoising.over_tiles import Work
+    from semnr.denoising.work import Work
 
     own = Work.__call__
 

@@ -25,7 +25,7 @@ _HOME = {
     **dict.fromkeys(("ResidualTests", "residual_tests"), "semnr.trust.residual"),
     "open_tiles": "semnr.tiles",
     **dict.fromkeys(("Run", "score"), "semnr.scoring"),
-    "denoise": "semnr.denoising",
+    "denoise": "semnr.pipeline",
     "report": "semnr.reporting",
     **dict.fromkeys(("BackendUnavailable", "SemnrError", "TileError", "WeightsUnavailable"), "semnr_kernels._errors"),
     "Result": "semnr_kernels._result",

@@ -18,6 +18,16 @@ import numpy as np
 
 from .base.files import write_json
 from .base.outputs import local
+from .guarding import guard
+from .pipeline import denoise
+from .profiles import profile
+from .reporting import report
+from .runs.run import clear_run, only_a_run
+from .scoring import score
+from .synth import Wafer, write_wafer
+from .tiles import create_tiles, open_tiles
+from .tiles.owned import clear_zarr, written_arrays, zarr_files
+from .wafers import Wafer as Layout
 
 # name, model, its parameters, what it stands for
 RELEASED = ("wavelet", "wavelet", {"strength": 0.4}, "the released denoiser: careful, leaves noise")
@@ -66,13 +76,6 @@ def run_demo(
 
     An `out` that an earlier demo made is replaced; any other folder that holds files is refused (ValueError).
     """
-    from .denoising import denoise
-    from .guarding import guard
-    from .reporting import report
-    from .scoring import score
-    from .synth import Wafer, write_wafer
-    from .wafers import Wafer as Layout
-
     folder = _fresh(Path(out))
     seconds: dict[str, float] = {}
 
@@ -158,8 +161,6 @@ class Defects:
 
     def paint_out(self, source: Path, out: Path) -> None:
         """Write the images of `source` with every defect taken out of them."""
-        from .tiles import create_tiles, open_tiles
-
         images = open_tiles(source)
         role = next(r for r in ("image", "denoised", "candidate") if r in images.roles)
         with create_tiles(out, count=len(self.wafer), pixel_nm=self.wafer.pixel_nm) as writer:
@@ -174,8 +175,6 @@ class Defects:
     def fates(self, run: Any, name: str) -> dict[str, Any]:
         """How many defects a denoiser kept, weakened and lost, and how many of the lost ones the scan located."""
         import json
-
-        from .tiles import open_tiles
 
         images = open_tiles(run.path.parents[1] / "denoised" / f"{name}.zarr")
         role = next(r for r in ("image", "denoised", "candidate") if r in images.roles)
@@ -261,9 +260,6 @@ def _listed(names: list[str]) -> str:
 
 def metric_times(candidate: Path, reference: Path, tiles: int = TIMED_TILES) -> dict[str, float]:
     """Seconds a tile of each metric on its own, over a few tiles at once; calls made once are not counted."""
-    from .profiles import profile
-    from .tiles import open_tiles
-
     found, true = open_tiles(candidate), open_tiles(reference)
     keys = list(islice(found, tiles))
     role = next(r for r in ("image", "denoised", "candidate") if r in found.roles)
@@ -280,9 +276,6 @@ def metric_times(candidate: Path, reference: Path, tiles: int = TIMED_TILES) -> 
 
 def _fresh(folder: Path) -> Path:
     """An empty folder: what an older demo made is deleted, by the lists of those that wrote it."""
-    from .runs.run import clear_run, only_a_run
-    from .tiles.owned import clear_zarr, written_arrays, zarr_files
-
     local("out", folder)
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARKER).exists():

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..denoising import denoise
+    from ..pipeline import denoise
 
     scoring = {"rules": args.rules, "metrics": args.metrics and args.metrics.split(",")}
     scoring = {name: value for name, value in scoring.items() if value}

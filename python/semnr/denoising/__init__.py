@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from ..noise.model import NoiseModel, estimate_noise
 from ..noise.stabilise import Stabiliser
-from .frames import denoise_frames, drift, estimate_noise_frames, fuse
+from .denoised import Denoised
+from .frames import drift, estimate_noise_frames, fuse
+from .fused import denoise_frames
 from .lazy import denoised
 from .model import Model
 from .models import MODELS
 from .onnx import export_onnx
-from .run import Denoised, denoise
+from .run import denoise
 
 __all__ = [
     "MODELS",

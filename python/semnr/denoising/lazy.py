@@ -15,10 +15,9 @@ from ..base.timing import stage
 from ..noise.model import NoiseModel
 from ..tiles import Problem, TileKey, TileSource, TileWriter, open_tiles
 from .frames import fuse
-from .over_tiles import Work, input_role, planned, store
 from .plan import request
-from .run import DEFAULT_TILE
-from .tiled import as_dtype
+from .tiled import DEFAULT_TILE, as_dtype
+from .work import Work, input_role, planned, store
 
 _FRAMES = ("noisy", "noisy_2", "noisy_3")
 

@@ -8,30 +8,40 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Protocol
 
 from semnr_kernels._errors import TileError
 
 from ..base.files import keeping, write_json
 from ..base.jsonable import plain
 from ..base.lock import only_writer
-from ..base.outputs import apart, local
+from ..base.outputs import apart
 from ..base.progress import Progress
 from ..base.threads import in_order, pool
-from ..noise.model import MAX_WINDOWS, NoiseModel, array_windows, evenly, sample_windows
+from ..runs import Run
 from ..tiles import Problem, TileKey, TileSource, TileWriter, create_tiles, open_tiles
 from ..tiles.extent import extent_of
 from ..tiles.planes import PlaneSource
-from ..tiles.source import length_of, one_range
-from ..tiles.writer import IdError
-from .plan import Plan, Request
-from .run import Denoised
-from .tiled import Tile, cut
+from ..tiles.source import length_of
+from .denoised import Denoised
+from .lazy import DenoisedSource, opened
+from .plan import Request
+from .work import Work, input_role, planned, store
+
+
+class Scores(Protocol):
+    """Scores that are taken while the tiles are denoised; `semnr.pipeline` has them."""
+
+    def prepare(self, source: TileSource, out: Path, *, overwrite: bool, resume: bool) -> None:
+        """Raise what is wrong before anything is written."""
+
+    def clear(self) -> None:
+        """Delete the scores of an earlier run."""
+
+    def run(self, source: TileSource, *, resume: bool, workers: int, quiet: bool) -> Run:
+        """Read every tile of `source` and score it."""
 
 
 def denoise_source(
@@ -43,18 +53,12 @@ def denoise_source(
     *,
     overwrite: bool,
     resume: bool,
-    score: Mapping[str, Any] | None,
+    scores: Scores | None,
     frames: bool,
     root: str | Path | None,
     quiet: bool,
 ) -> Denoised:
     """See `semnr.denoise`."""
-    from ..runs.run import clear_run, only_a_run
-    from ..scoring import score as run_scores
-    from ..scoring.prepare import inputs_of, ready
-    from ..scoring.resume import may_write, metrics_before
-    from .lazy import DenoisedSource, opened
-
     started = time.monotonic()
     source = opened(src, root, side, frames)
     apart("out", out, extent_of(source))
@@ -78,22 +82,8 @@ def denoise_source(
         exact_tiling=asked.model.exact_tiling,
         counts={},
     )
-    scoring = None
-    if score is not None:  # mistakes show before anything is written over
-        lazily = DenoisedSource(source, work, keys, asked.model.name)
-        inputs = inputs_of(lazily, *(score.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
-        scoring = {**score, "out": local("score out", score["out"])}
-        for name, place in (("out", out), ("score out", scoring["out"])):
-            apart(name, place, chain.from_iterable(extent_of(one) for one in inputs.sources()))
-        apart("score out", scoring["out"], [(str(out), True)])
-        before = None
-        if overwrite:
-            only_a_run(scoring["out"])
-        else:
-            may_write(scoring["out"], resume)
-            before = metrics_before(scoring["out"])
-        weights, backend, device = (score.get(name) for name in ("dists_weights", "backend", "device"))
-        ready(inputs, score.get("metrics"), weights, backend, device or "cpu", before)
+    if scores is not None:  # mistakes show before anything is written over
+        scores.prepare(DenoisedSource(source, work, keys, asked.model.name), out, overwrite=overwrite, resume=resume)
     total = length_of(source)
     fixed: dict[str, Any] = {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
     if isinstance(source, PlaneSource) and total:  # tiles of a mosaic differ: the largest sets the form of a stack
@@ -102,18 +92,18 @@ def denoise_source(
         if resume:
             _same(out, summary)
         writer = create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed)
-        if scoring is not None and overwrite:
-            clear_run(scoring["out"])
+        if scores is not None and overwrite:
+            scores.clear()
         with keeping(out, lambda: len(writer) > 0), writer:
             record = Record(out, writer)
             record.write(summary, "running")  # what a resumed run must ask for again
             kept, problems, run = 0, list(source.problems), None
-            if scoring is None:
+            if scores is None:
                 kept = _write(writer, work, keys, problems, workers, total, quiet)
             else:
                 kept = _kept(source, writer) if resume else 0
                 lazily = DenoisedSource(source, work, keys, asked.model.name, writer)
-                run = run_scores(lazily, resume=resume, workers=workers, quiet=quiet, **scoring)
+                run = scores.run(lazily, resume=resume, workers=workers, quiet=quiet)
                 problems += lazily.failed
             done = len(writer)
         counts = {"tiles": done + len(problems), "ok": done, **Counter(problem.status for problem in problems)}
@@ -159,156 +149,11 @@ def _write(
     return kept
 
 
-def store(writer: TileWriter, key: TileKey, pixels: np.ndarray) -> None:
-    """Write a denoised tile; what the form cannot hold is a TileError."""
-    try:
-        writer.write(key, pixels)
-    except TypeError as error:  # another dtype than the tiles before
-        raise TileError(key.tile, str(error), "error") from error
-    except ValueError as error:  # an id that is no name; or larger than the tiles before, or RGB
-        raise TileError(key.tile, str(error), "error" if isinstance(error, IdError) else "wrong_size") from error
-
-
 def _kept(source: TileSource, writer: TileWriter) -> int:
     """How many tiles an earlier run has left: those that have their scores already are not read again."""
     if length_of(source) is None:
         raise ValueError(f"resume is True for {source.name}, which is read once; accepted: False with score")
     return sum(writer.keep(key) for key in source)
-
-
-def input_role(source: TileSource) -> str:
-    """What of a source is denoised."""
-    return "noisy" if "noisy" in source.roles else "image"
-
-
-def planned(source: TileSource, asked: Request) -> tuple[Request, Plan | None, Iterable[TileKey]]:
-    """(request, plan, keys): what is estimated once for the whole source; without a plan each tile has its own."""
-    if asked.data_range is None:
-        asked = dataclasses.replace(asked, data_range=one_range([source]))
-    if asked.noise == "image" and _is_cut(source):
-        raise ValueError(
-            f"noise is 'image', but {source.name} is a mosaic that is cut into tiles; accepted: 'run' or a NoiseModel"
-        )
-    keys, windows = _sample(source, input_role(source)) if asked.looks else (source, [])
-    # with nothing to look at, each tile is on its own: all of them turn out to be problems, or nearly so
-    plan = None if asked.noise == "image" or (asked.looks and not windows) else asked.plan(lambda: windows)
-    return asked, plan, keys
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """Read and denoise one tile; what stops it is its Problem, and the run goes on."""
-
-    source: TileSource
-    role: str
-    asked: Request
-    plan: Plan | None  # None: one for each image
-    side: int
-    noted: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (tile, remark), of tiles with own plans
-
-    def settings(self) -> dict[str, Any]:
-        """All that a denoised pixel depends on beside the source, as plain data."""
-        asked, plan = self.asked, self.plan
-        noise = asked.noise if plan is None else plan.noise
-        return {
-            "model": asked.model.name,
-            "weights": asked.model.checksum(),
-            "params": plain(dict(asked.params)),
-            "role": self.role,
-            "vst": asked.vst if plan is None else plan.vst,
-            "sigma": None if plan is None else plain(plan.sigma),
-            "noise": noise.to_dict() if isinstance(noise, NoiseModel) else noise,
-            "halo": asked.halo if plan is None else plan.runner.halo,
-            "tile": self.side,
-            "data_range": asked.data_range,
-        }
-
-    def remarks(self) -> tuple[str, ...]:
-        """What the reader of the run should know of its input."""
-        if self.plan is not None:
-            return self.plan.remarks
-        tiles = sorted({tile for tile, _ in self.noted})
-        return (f"{len(tiles)} tile(s), the first one {tiles[0]}: {min(self.noted)[1]}",) if tiles else ()
-
-    def __call__(self, key: TileKey) -> np.ndarray | Problem:
-        try:
-            return self._from_mosaic(key) if _is_cut(self.source) else self._whole(key)
-        except TileError as error:
-            return Problem(key.tile, getattr(error, "status", "unreadable"), error.reason)
-        except ValueError as error:  # non-finite pixels, or too small to take its noise from
-            return Problem(key.tile, "error", str(error))
-
-    def _whole(self, key: TileKey) -> np.ndarray:
-        x = self.source.read(key, self.role)
-        shape = (x.shape[-2], x.shape[-1])
-        plan = self.plan or self.asked.plan(lambda: array_windows(x))
-        if self.plan is None:
-            self.noted.extend((key.tile, remark) for remark in plan.remarks)
-        result = np.empty_like(x)
-        for tile in cut(shape, self.side):
-            result[..., tile.top : tile.bottom, tile.left : tile.right] = plan.runner.tile(
-                lambda rows, columns: x[..., rows, columns], shape, tile, f"tile {key.tile}"
-            )
-        return result
-
-    def _from_mosaic(self, key: TileKey) -> np.ndarray:
-        source, plan = self.source, self.plan or self.asked.plan(list)
-        assert isinstance(source, PlaneSource)  # by _is_cut
-        at, rows, columns = source.place(key)
-        tile = Tile(rows.start, rows.stop, columns.start, columns.stop)
-        return plan.runner.tile(
-            lambda rows, columns: source.window(key.tile, at, rows, columns),
-            source.sizes()[at],
-            tile,
-            f"tile {key.tile} or its halo",
-        )
-
-
-def _is_cut(source: TileSource) -> bool:
-    """Whether its tiles are parts of larger planes, which can be read across their borders."""
-    return isinstance(source, PlaneSource) and source.is_cut
-
-
-def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.ndarray]]:
-    """The keys to go through, and windows to estimate from: readable ones, spread over the source."""
-    windows: list[np.ndarray] = []
-
-    def look(key: TileKey) -> None:
-        try:
-            pixels = source.read(key, role)
-        except TileError:
-            return  # counted and listed when its turn comes
-        x = pixels if pixels.ndim == 2 else pixels[0]
-        windows.extend(window for window in array_windows(x, limit=1) if np.isfinite(window).all())
-
-    if isinstance(source, PlaneSource) and _is_cut(source):
-
-        def window(plane: int, rows: slice, columns: slice) -> np.ndarray:
-            try:
-                pixels = source.window("sample", plane, rows, columns)
-            except TileError:
-                return np.empty((0, 0))
-            return pixels if pixels.ndim == 2 else pixels[0]
-
-        found = sample_windows(source.sizes(), window)
-        return source, [pixels for pixels in found if pixels.size and np.isfinite(pixels).all()]
-    total = length_of(source)
-    if total is None:  # a stream is read once: its first tiles stand for it
-        keys = iter(source)
-        head = list(islice(keys, MAX_WINDOWS))
-        for key in head:
-            look(key)
-        return chain(head, keys), windows
-    chosen = set(evenly(total)) if total else set()
-    for place, key in enumerate(source):
-        if place in chosen:
-            look(key)
-    if not windows:  # none of the chosen could be read: any other one will do
-        for key in source:
-            look(key)
-            if windows:
-                break
-    return source, windows
 
 
 # what a pixel depends on: recorded before the first tile, and the same for all of a run

@@ -13,6 +13,8 @@ from .model import Filter
 
 Read = Callable[[slice, slice], np.ndarray]
 
+DEFAULT_TILE = 512  # side of the windows that large images are worked on in
+
 
 class Tile(NamedTuple):
     top: int

@@ -8,7 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base.files import atomic
 from ..base.jsonable import printable
+from ..base.outputs import holds, replaceable
+from .gather import gather
+from .overview import overview
+from .sections import build
+from .texts import as_json, as_markdown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,10 +86,6 @@ def report(
     FileNotFoundError
         No run or no verdict at the path given.
     """
-    from ..base.files import atomic
-    from ..base.outputs import holds, replaceable
-    from .gather import gather
-
     for name, value in (("worst", worst), ("thumbnails", thumbnails)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ValueError(f"{name} is {value!r}; accepted: an integer of at least 0")
@@ -97,16 +99,10 @@ def report(
     out = replaceable("out", out, "a report", holds(SIGNATURE.encode()))
     found = gather(run_or_path, compare, verdict, title, notes)
     if kind == "html":
-        from .sections import build
-
         content = _render(build(found, images, worst, thumbnails)).encode("utf-8", "backslashreplace")
     elif kind == "png":
-        from .overview import overview
-
         content = overview(found)
     else:
-        from .texts import as_json, as_markdown
-
         content = (as_json(found) if kind == "json" else as_markdown(found)).encode("utf-8", "backslashreplace")
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic(out) as temporary:

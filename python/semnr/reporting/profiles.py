@@ -12,7 +12,7 @@ from semnr_kernels._errors import SemnrError
 from ..profiles import Profile
 from ..profiles.comparison import compare
 from ..profiles.radar import RANGES
-from ..trust.two_frames import UNKNOWN
+from ..trust.unknown import UNKNOWN
 from . import draw
 from .metrics import AXES, BY_COLUMN, Metric, number, words
 from .runs import RunData

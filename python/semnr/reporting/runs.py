@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..runs.parquet import part_files, parts
+
 
 @dataclass
 class RunData:
@@ -170,8 +172,6 @@ def load_run(item: Any) -> RunData:
         Not a path; no run there; a run that cannot be read or holds no tile.
     """
     import pyarrow as pa
-
-    from ..runs.parquet import part_files, parts
 
     value = getattr(item, "path", item)
     if not isinstance(value, str | Path):

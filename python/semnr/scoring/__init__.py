@@ -10,12 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from semnr_kernels._registry import recording
+
 from .. import __version__
 from ..base.files import keeping, write_json
 from ..base.lock import only_writer
 from ..base.outputs import apart, local
 from ..base.progress import Progress
 from ..columns import metadata_name
+from ..guarding import guard
 from ..runs import summaries as summaries
 from ..runs.parquet import ParquetSink, drop_unscored, part_files, parts
 from ..runs.run import Run, machine
@@ -24,9 +27,14 @@ from ..tiles import open_tiles
 from ..tiles.extent import extent_of
 from ..tiles.source import Problem, TileKey, TileSource, length_of, one_range
 from . import prepare as prepare
+from .alarms import Alarms, read_alarms
+from .cluster import Cluster, Spec, cluster, workers_of
+from .device import Upload, device_of
+from .engine import Engine, problem_row
 from .maps import MapSink, maps_of
 from .prepare import METRICS
 from .resume import begin, identity, may_write, metrics_before, same_first_tile, set_aside_verdict
+from .scorer import Scorer, unscored
 
 __all__ = ["METRICS", "Run", "score"]
 SAID = 5  # renamed columns that the terminal lists; run.json has all
@@ -163,14 +171,6 @@ def score(
     scale = prepare.scale_of(data_range) or one_range(inputs.sources())
     layout = prepare.layout_of(wafer, source)
 
-    from semnr_kernels._registry import recording
-
-    from .alarms import Alarms, read_alarms
-    from .cluster import Cluster, Spec, cluster, workers_of
-    from .device import Upload, device_of
-    from .engine import Engine
-    from .scorer import Scorer
-
     alarm_rules, map_names = read_alarms(alarms), maps_of(maps)
     prepare.maps_can_be(map_names, inputs)
     trust = prepare.trust_of(tests, metrology, scan_axis)
@@ -302,8 +302,6 @@ def score(
     run = Run(folder, info)
     if rules is None:
         return run
-    from ..guarding import guard
-
     verdict = guard(None, run.profile(), rules=rules, allow_unknown=allow_unknown)
     write_json(folder / "verdict.json", verdict.to_dict())
     return replace(run, verdict=verdict)
@@ -341,9 +339,6 @@ def _rows(
     source: TileSource, inputs: Any, runner: Any, done: TileIds, tally: Tally
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """(pixels, rows): the source's own problems, its tiles, then those that only the reference has."""
-    from .engine import problem_row
-    from .scorer import unscored
-
     early = source.problems
     yield 0, [problem_row(problem) for problem in early]
     other = inputs.witness[0]

@@ -20,7 +20,9 @@ from itertools import islice
 from typing import Any
 
 from semnr_kernels import SemnrError
+from semnr_kernels._registry import recording
 
+from ..base.machine import cores
 from ..tiles.source import TileKey
 from ..wafers import Wafer
 from .engine import Engine, Rows
@@ -89,8 +91,6 @@ def cluster(scheduler: str) -> Iterator[tuple[Any, int]]:
         with client:
             yield client, 0
         return
-    from ..base.machine import cores
-
     share = max(1, cores() // count)
     options: dict[str, Any] = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
     try:
@@ -103,8 +103,6 @@ def cluster(scheduler: str) -> Iterator[tuple[Any, int]]:
 
 def workers_of(scheduler: object) -> int | None:
     """N of "local:N" (a "local" alone: one a core); None for an address."""
-    from ..base.machine import cores
-
     if isinstance(scheduler, str):
         kind, _, number = scheduler.partition(":")
         if kind == "local" and (not number or (number.isdecimal() and int(number) > 0)):
@@ -215,8 +213,6 @@ def _size(sent: int, workers: int) -> int:
 def score_partition(blob: bytes, keys: list[TileKey]) -> Partition:
     """Runs on a worker."""
     import torch
-
-    from semnr_kernels._registry import recording
 
     spec = _spec(blob)
     torch.set_num_threads(spec.threads or _threads_here())

@@ -6,9 +6,16 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from semnr_kernels import WeightsUnavailable
+from semnr_kernels._checks import as_data_range
+from semnr_kernels._registry import check_named
+from semnr_kernels.dists.weights import default_path, load
+
 from ..tiles import open_tiles
 from ..tiles.source import TileSource
+from ..trust.columns import Trust
 from ..wafers import Wafer
+from .device import device_of
 from .stream import Inputs
 
 if TYPE_CHECKING:
@@ -47,9 +54,6 @@ def dists_of(
     WeightsUnavailable
         DISTS is asked for and its weights are not there, or damaged.
     """
-    from semnr_kernels import WeightsUnavailable
-    from semnr_kernels.dists.weights import default_path, load
-
     rest = tuple(m for m in wanted if m != "dists")
     if everything and weights is None and before == list(rest):
         return rest, {}, "DISTS is left out, as when this run began"
@@ -81,10 +85,6 @@ def ready(
     BackendUnavailable, WeightsUnavailable
         Before anything is written.
     """
-    from semnr_kernels._registry import check_named
-
-    from .device import device_of
-
     target = device_of(device)
     wanted, left_out = metrics_of(metrics), None
     dists: dict[str, Any] = {}
@@ -113,8 +113,6 @@ def ops_of(metrics: Sequence[str]) -> list[str]:
 def scale_of(value: float | None) -> float | None:
     """A given data_range, checked; None is decided by the tiles' dtype."""
     import torch
-
-    from semnr_kernels._checks import as_data_range
 
     return None if value is None else as_data_range(torch.uint8, value)
 
@@ -159,8 +157,6 @@ def inputs_of(
 
 
 def trust_of(tests: bool, metrology: str | None, scan_axis: int) -> Trust:
-    from ..trust.columns import Trust
-
     if not isinstance(tests, bool):
         raise TypeError(f"tests is {tests!r}; accepted: True or False")
     if metrology not in (None, "lines", "holes"):

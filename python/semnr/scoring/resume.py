@@ -13,8 +13,9 @@ from ..base.jsonable import plain
 from ..runs.parquet import FOLDER, done_tiles, part_files
 from ..runs.run import Run
 from ..runs.seen_ids import TileIds
-from ..tiles.source import TileSource
+from ..tiles.source import Problem, TileSource
 from ..wafers import Wafer
+from .scorer import fingerprint
 from .stream import Inputs
 
 
@@ -152,9 +153,6 @@ def same_first_tile(inputs: Inputs, decided: Mapping[str, Any], out: Path) -> No
     ValueError
         Which tile, and that it changed.
     """
-    from ..tiles.source import Problem
-    from .scorer import fingerprint
-
     try:
         key = inputs.candidate[0].find(decided["tile"])
         if key is None:

@@ -8,12 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..base.outputs import local
+from . import write_tiff as tiff_form
+from . import write_zarr as zarr_form
+from .array import ImageSource, SequenceSource, StreamSource, open_array, open_npy
 from .decoding import PILLOW_SUFFIXES, TIFF_SUFFIXES, decode
+from .folder import FolderSource
+from .klarf import KlarfSource, is_klarf
 from .names import require_file, shown
 from .pixels import is_tensor
+from .places import Here, There, has, kind_of, parent
+from .plan import PlanSource, read_columns
+from .planes import tile_side
 from .source import ROLES, Problem, Recipe, TileKey, TileSource, TileWriter
+from .tiff import TiffSource
 from .vendor import pixel_size_nm
 from .watch import watch_folder
+from .write_tiff import PLAN, journal_columns
+from .writer import check_arguments
+from .zarr import open_zarr
 
 if TYPE_CHECKING:
     from .places import Place
@@ -91,8 +104,6 @@ def open_tiles(
     TypeError, ValueError
         What `source` was and what is accepted; a plan without tiles or with paths outside its folder.
     """
-    from .planes import tile_side
-
     tile_side(tile)
     if first_page not in (None, 0, 1):
         raise ValueError(f"first_page is {first_page!r}; accepted: 0, 1 or None")
@@ -107,16 +118,10 @@ def open_tiles(
     if array is not None:
         raise ValueError(f"array is {array!r}, but source is {type(source).__name__}; accepted: None (Zarr only)")
     if isinstance(source, np.ndarray) or is_tensor(source):
-        from .array import open_array
-
         return open_array(source, tile)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
-        from .array import SequenceSource
-
         return SequenceSource(source)
     if isinstance(source, Iterable) and not isinstance(source, bytes | Mapping):
-        from .array import StreamSource
-
         return StreamSource(source)
     raise TypeError(f"source is {type(source).__name__}; accepted: {_ACCEPTED}")
 
@@ -133,8 +138,6 @@ def _open_path(
     url = "://" in text
     path = Path(text)
     if _is_zarr(text, None if url else path):
-        from .zarr import open_zarr
-
         return open_zarr(text.rstrip("/"), text.rstrip("/").rpartition("/")[2], array, tile, options)
     if array is not None:
         raise ValueError(f"array is {array!r}, but {text} is no Zarr; accepted: None")
@@ -142,8 +145,6 @@ def _open_path(
         return _open_url(text, tile, options, first_page)
     if not path.exists():
         raise FileNotFoundError(f"source is {text!r}: no such file or folder; accepted: {_ACCEPTED}")
-    from .places import Here
-
     if path.is_dir():
         return _open_folder(path, Here(path, root))
     return _open_file(path, Here(path.parent, root), tile, first_page)
@@ -156,14 +157,10 @@ def _open_url(
     import tempfile
     import weakref
 
-    from .places import There, has, kind_of, parent
-
     if kind_of(url, options) == "directory":
         plan = next((name for name in _PLANS if has(url, name, options)), None)
         if plan is not None:
             return _open_url(f"{url.rstrip('/')}/{plan}", tile, options)
-        from .folder import FolderSource
-
         return FolderSource(There(url, options))
     folder, name = parent(url)
     place = There(folder, options)
@@ -180,8 +177,6 @@ def _open_url(
 
 
 def _open_file(path: Path, place: Place, tile: int | None, first_page: int | None = None) -> TileSource:
-    from .klarf import KlarfSource, is_klarf
-
     try:
         require_file(path)
     except OSError as error:
@@ -190,20 +185,12 @@ def _open_file(path: Path, place: Place, tile: int | None, first_page: int | Non
     if is_klarf(path):
         return KlarfSource(path, place, first_page)
     if suffix in (".csv", ".parquet", ".pq"):
-        from .plan import PlanSource, read_columns
-
         return PlanSource(read_columns(path), path.name, place)
     if suffix in TIFF_SUFFIXES:
-        from .tiff import TiffSource
-
         return TiffSource(path, tile)
     if suffix == ".npy":
-        from .array import open_npy
-
         return open_npy(path, tile)
     if suffix in PILLOW_SUFFIXES:
-        from .array import ImageSource
-
         return ImageSource(path, tile)
     raise ValueError(f"source is {path.name!r} with suffix {path.suffix!r}; accepted: {_ACCEPTED}")
 
@@ -215,10 +202,6 @@ def _is_zarr(text: str, path: Path | None) -> bool:
 
 
 def _open_folder(folder: Path, place: Place) -> TileSource:
-    from .folder import FolderSource
-    from .plan import PlanSource
-    from .write_tiff import PLAN, journal_columns
-
     for name in _PLANS:
         if (folder / name).is_file():
             return _open_file(folder / name, place, None)
@@ -278,20 +261,13 @@ def create_tiles(
     OSError
         From `write` and `close`, a full disk above all; names the path. What was written before stays readable.
     """
-    from ..base.outputs import local
-    from .writer import check_arguments
-
     check_arguments(count, shape, dtype, roles, data_range, pixel_nm)
     path = local("out", out)
     options: dict[str, Any] = {"count": count, "shape": shape, "dtype": dtype, "roles": roles}
     options |= {"pixel_nm": pixel_nm, "data_range": data_range}
     if path.suffix.lower() == ".zarr":
-        from . import write_zarr as zarr_form
-
         left = _left(path) if zarr_form.make_room(path, overwrite, resume, roles) else None
         return zarr_form.ZarrWriter(path, compress=compress, before=left, **options)
-    from . import write_tiff as tiff_form
-
     left = _left(path) if tiff_form.make_room(path, overwrite, resume) else None
     return tiff_form.TiffWriter(path, before=left, **options)
 

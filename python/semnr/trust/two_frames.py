@@ -29,8 +29,9 @@ from ..base.jsonable import plain
 from .blocks import block_side, block_sums
 from .frame_checks import fluctuation, suspects
 from .images import as_tiles, finite
+from .unknown import UNKNOWN
 
-__all__ = ["UNKNOWN", "NoReference", "without_reference"]
+__all__ = ["NoReference", "without_reference"]
 
 _DB = 10 / math.log(10)
 _BLOCK = 32  # px: blocks whose spread gives the standard errors
@@ -38,13 +39,6 @@ _CHUNK_PIXELS = 4 * 2**20
 _WEIGHT = 4 / 9  # of the control variate
 # uMSE must stand this many standard errors above 0 for a PSNR in dB to mean anything.
 MIN_Z = 2.0
-
-UNKNOWN: Mapping[str, str] = {
-    "ssim": "its local variances and their ratio are biased by the frames' noise in a window of 11 px; the structure "
-    "correlation over the tile stands in",
-    "fsim": "phase congruency is not linear in the pixels: no unbiased estimate from noisy frames",
-    "dists": "deep features are not linear in the pixels: no unbiased estimate from noisy frames",
-}
 
 
 @dataclass(frozen=True)

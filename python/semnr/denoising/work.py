@@ -1,0 +1,166 @@
+"""One tile after another, denoised under a plan. A tile cut from a mosaic gets its halo from the tiles around it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+
+from semnr_kernels._errors import TileError
+
+from ..base.jsonable import plain
+from ..noise.model import MAX_WINDOWS, NoiseModel, array_windows, evenly, sample_windows
+from ..tiles import Problem, TileKey, TileSource, TileWriter
+from ..tiles.planes import PlaneSource
+from ..tiles.source import length_of, one_range
+from ..tiles.writer import IdError
+from .plan import Plan, Request
+from .tiled import Tile, cut
+
+
+def store(writer: TileWriter, key: TileKey, pixels: np.ndarray) -> None:
+    """Write a denoised tile; what the form cannot hold is a TileError."""
+    try:
+        writer.write(key, pixels)
+    except TypeError as error:  # another dtype than the tiles before
+        raise TileError(key.tile, str(error), "error") from error
+    except ValueError as error:  # an id that is no name; or larger than the tiles before, or RGB
+        raise TileError(key.tile, str(error), "error" if isinstance(error, IdError) else "wrong_size") from error
+
+
+def input_role(source: TileSource) -> str:
+    """What of a source is denoised."""
+    return "noisy" if "noisy" in source.roles else "image"
+
+
+def planned(source: TileSource, asked: Request) -> tuple[Request, Plan | None, Iterable[TileKey]]:
+    """(request, plan, keys): what is estimated once for the whole source; without a plan each tile has its own."""
+    if asked.data_range is None:
+        asked = dataclasses.replace(asked, data_range=one_range([source]))
+    if asked.noise == "image" and _is_cut(source):
+        raise ValueError(
+            f"noise is 'image', but {source.name} is a mosaic that is cut into tiles; accepted: 'run' or a NoiseModel"
+        )
+    keys, windows = _sample(source, input_role(source)) if asked.looks else (source, [])
+    # with nothing to look at, each tile is on its own: all of them turn out to be problems, or nearly so
+    plan = None if asked.noise == "image" or (asked.looks and not windows) else asked.plan(lambda: windows)
+    return asked, plan, keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Read and denoise one tile; what stops it is its Problem, and the run goes on."""
+
+    source: TileSource
+    role: str
+    asked: Request
+    plan: Plan | None  # None: one for each image
+    side: int
+    noted: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (tile, remark), of tiles with own plans
+
+    def settings(self) -> dict[str, Any]:
+        """All that a denoised pixel depends on beside the source, as plain data."""
+        asked, plan = self.asked, self.plan
+        noise = asked.noise if plan is None else plan.noise
+        return {
+            "model": asked.model.name,
+            "weights": asked.model.checksum(),
+            "params": plain(dict(asked.params)),
+            "role": self.role,
+            "vst": asked.vst if plan is None else plan.vst,
+            "sigma": None if plan is None else plain(plan.sigma),
+            "noise": noise.to_dict() if isinstance(noise, NoiseModel) else noise,
+            "halo": asked.halo if plan is None else plan.runner.halo,
+            "tile": self.side,
+            "data_range": asked.data_range,
+        }
+
+    def remarks(self) -> tuple[str, ...]:
+        """What the reader of the run should know of its input."""
+        if self.plan is not None:
+            return self.plan.remarks
+        tiles = sorted({tile for tile, _ in self.noted})
+        return (f"{len(tiles)} tile(s), the first one {tiles[0]}: {min(self.noted)[1]}",) if tiles else ()
+
+    def __call__(self, key: TileKey) -> np.ndarray | Problem:
+        try:
+            return self._from_mosaic(key) if _is_cut(self.source) else self._whole(key)
+        except TileError as error:
+            return Problem(key.tile, getattr(error, "status", "unreadable"), error.reason)
+        except ValueError as error:  # non-finite pixels, or too small to take its noise from
+            return Problem(key.tile, "error", str(error))
+
+    def _whole(self, key: TileKey) -> np.ndarray:
+        x = self.source.read(key, self.role)
+        shape = (x.shape[-2], x.shape[-1])
+        plan = self.plan or self.asked.plan(lambda: array_windows(x))
+        if self.plan is None:
+            self.noted.extend((key.tile, remark) for remark in plan.remarks)
+        result = np.empty_like(x)
+        for tile in cut(shape, self.side):
+            result[..., tile.top : tile.bottom, tile.left : tile.right] = plan.runner.tile(
+                lambda rows, columns: x[..., rows, columns], shape, tile, f"tile {key.tile}"
+            )
+        return result
+
+    def _from_mosaic(self, key: TileKey) -> np.ndarray:
+        source, plan = self.source, self.plan or self.asked.plan(list)
+        assert isinstance(source, PlaneSource)  # by _is_cut
+        at, rows, columns = source.place(key)
+        tile = Tile(rows.start, rows.stop, columns.start, columns.stop)
+        return plan.runner.tile(
+            lambda rows, columns: source.window(key.tile, at, rows, columns),
+            source.sizes()[at],
+            tile,
+            f"tile {key.tile} or its halo",
+        )
+
+
+def _is_cut(source: TileSource) -> bool:
+    """Whether its tiles are parts of larger planes, which can be read across their borders."""
+    return isinstance(source, PlaneSource) and source.is_cut
+
+
+def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.ndarray]]:
+    """The keys to go through, and windows to estimate from: readable ones, spread over the source."""
+    windows: list[np.ndarray] = []
+
+    def look(key: TileKey) -> None:
+        try:
+            pixels = source.read(key, role)
+        except TileError:
+            return  # counted and listed when its turn comes
+        x = pixels if pixels.ndim == 2 else pixels[0]
+        windows.extend(window for window in array_windows(x, limit=1) if np.isfinite(window).all())
+
+    if isinstance(source, PlaneSource) and _is_cut(source):
+
+        def window(plane: int, rows: slice, columns: slice) -> np.ndarray:
+            try:
+                pixels = source.window("sample", plane, rows, columns)
+            except TileError:
+                return np.empty((0, 0))
+            return pixels if pixels.ndim == 2 else pixels[0]
+
+        found = sample_windows(source.sizes(), window)
+        return source, [pixels for pixels in found if pixels.size and np.isfinite(pixels).all()]
+    total = length_of(source)
+    if total is None:  # a stream is read once: its first tiles stand for it
+        keys = iter(source)
+        head = list(islice(keys, MAX_WINDOWS))
+        for key in head:
+            look(key)
+        return chain(head, keys), windows
+    chosen = set(evenly(total)) if total else set()
+    for place, key in enumerate(source):
+        if place in chosen:
+            look(key)
+    if not windows:  # none of the chosen could be read: any other one will do
+        for key in source:
+            look(key)
+            if windows:
+                break
+    return source, windows

@@ -157,6 +157,7 @@ def score(
     prepare.metrics_of(metrics)
     prepare.count_of("dists_every", dists_every)
     prepare.count_of("workers", workers)
+    prepare.factor_of(fsim_downsample)
     budget = prepare.bytes_of(memory_budget)
     source = open_tiles(src, root=root)
     inputs = prepare.inputs_of(source, reference, noisy, root, noisy_2, noisy_3)

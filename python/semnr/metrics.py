@@ -34,6 +34,17 @@ included; pixels are checked and the backend is chosen when the graph runs. `det
 stay outside the graph, and a `Result` that comes out of one evaluates no flags. The backward node keeps the images
 alone: for every metric but mse, mae and ssim it computes the forward pass again. Second derivatives are taken outside
 torch.compile. Autocast does not change a score: it is computed as it is without.
+
+Tensors that are no pixels in memory (FakeTensor, wrapper subclasses, "meta") and calls under a dispatch mode go the
+same way, as one op; sparse, nested and mkldnn tensors are refused. Inside torch.func, grad, jvp and their kind run
+on the reference, which is made of torch's ops, and vmap runs image by image; so does forward-mode differentiation.
+vmap inside torch.compile is not supported. After a fork, torch runs on one thread in the child. `use_backend` holds
+for the thread (the context) that entered it: threads of a pool take "auto" unless they are given the context.
+Images of several channels are (C, H, W). With convention="torchmetrics" the window stays 11 unless `window_size` is
+given, whatever `sigma` is: torchmetrics' own is 2 · int(3.5 σ + 0.5) + 1. FSIM keeps the filters of the sizes and
+settings that it met, up to 256 MiB. 10-bit data in uint16 without `data_range` is scored on 65,535 and says
+nothing. Under nan="propagate" the gradient of an image that holds a NaN is NaN, also where its score is left out of
+the loss.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _shown(value: Any) -> Any:
             hashlib.sha256(value.view(-1).view(torch.uint8).numpy()).hexdigest(),
         )
     if isinstance(value, np.ndarray) and value.ndim and value.dtype != object:
-        return (str(value.dtype), value.shape, hashlib.sha256(np.ascontiguousarray(value)).hexdigest())
+        return (str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest())
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
         return repr(value.item())
     if isinstance(value, Mapping):

@@ -24,8 +24,9 @@ demo:            ## the main job on a small wafer
 	semnr demo
 bench:           ## benchmarks, peers side by side
 	pytest benchmarks -q
-soak:            ## a hundred kills at random moments, longer fuzzing of the KLARF reader
+soak:            ## kills and a full disk at every change of the disk, a hundred kills at random moments, longer fuzzing of the KLARF reader
 	SEMNR_SOAK_KILLS=100 SEMNR_SOAK_FUZZ=20000 pytest -q --timeout 3600 tests/test_stream.py tests/test_klarf.py -k "killed or damaged or nonsense"
+	pytest -q --timeout 3600 -m soak tests
 fuzz:            ## the readers of files under coverage-guided fuzzing, 15 minutes each (FUZZ_SECONDS)
 	python tests/fuzz/run.py all --seconds $(or $(FUZZ_SECONDS),900)
 clean:           ## remove what was built

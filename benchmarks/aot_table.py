@@ -11,11 +11,14 @@ or the bytes that the loop loads over the bytes of a pixel in both images.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +30,7 @@ import disassembly
 OPS = tuple(sorted(p.parent.name for p in Path(__file__).parents[1].glob("semnr_kernels/*/triton_kernel.py")))
 RESULTS = Path(__file__).parent / "results" / "aot.json"
 WORKERS = 2
+STORE = Path(__file__).parents[1] / "build" / "aot"
 
 
 def build(ops: tuple[str, ...] = OPS, targets: tuple[str, ...] | None = None) -> dict:
@@ -45,6 +49,29 @@ def build(ops: tuple[str, ...] = OPS, targets: tuple[str, ...] | None = None) ->
 
 
 def _triton_row(name: str, made: Any, target: str) -> dict:
+    """Kept below build/ by what it is made from, so that what did not change is not compiled and taken apart again."""
+    kept = STORE / f"{_made_of(name, made, target)}.json"
+    if kept.is_file():
+        return {**json.loads(kept.read_text()), "kernel": name}
+    row = _compiled_row(name, made, target)
+    STORE.mkdir(parents=True, exist_ok=True)
+    new = kept.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    new.write_text(json.dumps(row))
+    new.replace(kept)
+    return row
+
+
+def _made_of(name: str, made: Any, target: str) -> str:
+    """Digest of a kernel's source with all that it calls, its types and constants, the chip, compilers and tools."""
+    from semnr_kernels import _triton
+
+    source = _triton.source_of(made)
+    tools = [Path(str(m.__file__)).read_text() for m in (sys.modules[__name__], chips, disassembly, _triton)]
+    parts = [name, source.hash(), target, str(made.threads), repr(sorted(_triton.versions().items())), *tools]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _compiled_row(name: str, made: Any, target: str) -> dict:
     from semnr_kernels import _triton
 
     built, threads = _triton.build_for(made, target)

@@ -6,9 +6,14 @@ Every message names the argument, what it was and what is accepted.
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+from . import _tensors
 
 INTEGER_DTYPES = (torch.uint8, torch.uint16)
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -48,13 +53,19 @@ def as_image(name: str, value: torch.Tensor) -> torch.Tensor:
     """
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} is {type(value).__name__}; accepted: a torch.Tensor or NumPy array")
+    _dense(name, value)
     if value.dtype not in INTEGER_DTYPES and value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name} has dtype {dtype_name(value.dtype)}; accepted: {_ACCEPTED}")
     if value.ndim not in (2, 3, 4):
         raise ValueError(f"{name} has shape {tuple(value.shape)}; accepted: (H, W), (C, H, W) or (N, C, H, W)")
     if value.numel() == 0:
         raise ValueError(f"{name} is empty, shape {tuple(value.shape)}; accepted: at least one image of one pixel")
-    return value.reshape((1,) * (4 - value.ndim) + tuple(value.shape))
+    return _tensors.plain(value).reshape((1,) * (4 - value.ndim) + tuple(value.shape))
+
+
+def _dense(name: str, value: torch.Tensor) -> None:
+    if (kind := _tensors.what(value)) is not None:
+        raise TypeError(f"{name} is {kind}")
 
 
 def is_plain(x: object, y: object) -> bool:
@@ -65,6 +76,10 @@ def is_plain(x: object, y: object) -> bool:
     return (
         type(x) is torch.Tensor
         and type(y) is torch.Tensor
+        and not (x.is_nested or y.is_nested)
+        and x.layout is torch.strided
+        and y.layout is torch.strided
+        and _tensors.quiet()
         and x.is_cpu
         and y.is_cpu
         and x.dtype is y.dtype
@@ -75,10 +90,17 @@ def is_plain(x: object, y: object) -> bool:
         and x.numel() > 0
         and x.is_contiguous()
         and y.is_contiguous()
+        and not (x.is_neg() or y.is_neg())
     )
 
 
-def as_data_range(dtype: torch.dtype, value: float | None) -> float:
+# --- options --------------------------------------------------------------------------------------------------
+
+# Widths of a scale whose squares, and the squares of the differences on them, stay far inside float64.
+_SCALES = (1e-100, 1e100)
+
+
+def as_data_range(dtype: torch.dtype, value: Any) -> float:
     """Width of the intensity scale: as given, or that of an integer dtype."""
     if value is None:
         if dtype in INTEGER_DTYPES:
@@ -87,25 +109,104 @@ def as_data_range(dtype: torch.dtype, value: float | None) -> float:
             f"data_range is missing; it is required for {dtype_name(dtype)} images "
             "(for example data_range=1.0), because float data does not say its scale"
         )
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        try:
-            value = float(value)
-        except (TypeError, ValueError):
-            raise TypeError(f"data_range is {type(value).__name__}; accepted: a positive number") from None
+    value = number("data_range", value, accepted="a positive number")
     if not math.isfinite(value) or value <= 0:
         raise ValueError(f"data_range is {value}; accepted: a finite number above 0")
-    return float(value)
+    if not _SCALES[0] <= value <= _SCALES[1]:
+        raise ValueError(f"data_range is {value}; accepted: a number from {_SCALES[0]:g} to {_SCALES[1]:g}")
+    return value
 
 
 def choice(name: str, value: object, accepted: tuple[object, ...]) -> None:
-    if value not in accepted:
+    if not any(isinstance(value, type(one)) and value == one for one in accepted):
         raise ValueError(f"{name} is {value!r}; accepted: {', '.join(map(repr, accepted))}")
 
 
-def positive_int(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}; accepted: an integer of at least 1")
+def number(name: str, value: Any, *, least: float | None = None, accepted: str = "a number") -> float:
+    """`value` as a Python float: any real number, NumPy's and 0-d arrays and tensors of them; no bool, no text.
+
+    least: what is below it, or not finite, is refused.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        # an array or a tensor that holds one number says its dtype and shape
+        shape, kind = getattr(value, "shape", None), str(getattr(value, "dtype", "bool"))
+        if shape is None or tuple(shape) != () or "bool" in kind or "complex" in kind:
+            raise TypeError(f"{name} is {type(value).__name__}; accepted: {accepted}")
+    try:
+        found = float(value)
+    except OverflowError:  # an integer beyond float64
+        found = math.inf
+    if least is not None and not (math.isfinite(found) and found >= least):
+        raise ValueError(f"{name} is {found}; accepted: a finite number of at least {least:g}")
+    return found
+
+
+def integer(name: str, value: Any, least: int | None = 1) -> int:
+    """`value` as a Python int: any integer, NumPy's too; no bool, no float."""
+    try:
+        found = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or "bool" in str(getattr(value, "dtype", "")) or (least is not None and found < least):
+        raise ValueError(f"{name} is {value!r}; accepted: an integer{'' if least is None else f' of at least {least}'}")
+    return found
+
+
+def positive_int(name: str, value: Any) -> int:
+    return integer(name, value)
+
+
+def sides(name: str, value: Any) -> tuple[int, int]:
+    """Rows and columns of a window or a stride, given as one number or as two."""
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} is {value!r}; accepted: an integer of at least 1, or (rows, columns) of them")
+    return integer(name, pair[0]), integer(name, pair[1])
+
+
+def option(name: str, kind: str, value: Any) -> Any:
+    """`value` of an option annotated `kind` as the Python value that the contracts compute with.
+
+    NumPy's numbers count as Python's. What an option may be beyond its kind, and which texts, its contract says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not of that kind.
+    """
+    if value is None and kind.endswith("None"):
+        return None
+    kind = kind.removesuffix(" | None")
+    if kind == "float":
+        return value if type(value) in (float, int) else number(name, value)
+    if kind == "int":
+        return value if type(value) is int else integer(name, value, None)
+    if kind == "bool":
+        return value if type(value) is bool else _flag(name, value)
+    if kind == "int | str" and not isinstance(value, str):
+        return integer(name, value, None)
+    if kind == "int | tuple[int, int]":
+        return sides(name, value)
+    if kind == "tuple[float, ...]":
+        return _several(name, value)
+    if kind == "torch.dtype" and not isinstance(value, torch.dtype):
+        raise TypeError(f"{name} is {value!r}; accepted: a torch.dtype or None")
     return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    if str(getattr(value, "dtype", type(value).__name__)) not in ("bool", "int", "torch.bool") or value not in (0, 1):
+        raise TypeError(f"{name} is {value!r}; accepted: True or False")
+    return bool(value)
+
+
+def _several(name: str, value: Any) -> tuple[float, ...]:
+    if isinstance(value, str) or not hasattr(value, "__iter__") or getattr(value, "shape", (1,)) == ():
+        raise TypeError(f"{name} is {value!r}; accepted: numbers, as a tuple, list or array")
+    return tuple(number(name, v) for v in value)
+
+
+# --- masks and pairs ------------------------------------------------------------------------------------------
 
 
 def as_mask(value: torch.Tensor | None, like: torch.Tensor, name: str = "mask") -> torch.Tensor | None:
@@ -114,6 +215,7 @@ def as_mask(value: torch.Tensor | None, like: torch.Tensor, name: str = "mask") 
         return None
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} is {type(value).__name__}; accepted: a bool torch.Tensor or NumPy array")
+    _dense(name, value)
     if value.dtype not in (torch.bool, torch.uint8):
         raise TypeError(f"{name} has dtype {dtype_name(value.dtype)}; accepted: bool (or uint8, 0 = invalid)")
     n, _, h, w = like.shape
@@ -124,7 +226,17 @@ def as_mask(value: torch.Tensor | None, like: torch.Tensor, name: str = "mask") 
         raise ValueError(f"{name} has shape {shape}; accepted: ({h}, {w}), ({n}, {h}, {w}) or ({n}, 1, {h}, {w})")
     if value.ndim == 3 and shape[0] == n:
         value = value[:, None]
-    return value.to(device=like.device, dtype=torch.bool).reshape(-1, 1, h, w).expand(n, 1, h, w)
+    return _tensors.plain(value).to(device=like.device, dtype=torch.bool).reshape(-1, 1, h, w).expand(n, 1, h, w)
+
+
+def promoted(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Under autocast a network's output is float16 or bfloat16 and its target is not: both in the wider dtype."""
+    if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)) or x.dtype == y.dtype:
+        return x, y
+    if not (x.is_floating_point() and y.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+        return x, y
+    wider = torch.promote_types(x.dtype, y.dtype)
+    return x.to(wider), y.to(wider)
 
 
 def pair(
@@ -163,7 +275,7 @@ def pair(
     valid = as_mask(mask, x4)
     if nan == "omit" and x.dtype in FLOAT_DTYPES:
         finite = (torch.isfinite(x4) & torch.isfinite(y4)).all(dim=1, keepdim=True)
-        if not bool(finite.all()):
+        if not _tensors.holds(finite):
             valid = finite if valid is None else valid & finite
     if valid is not None and x.dtype in FLOAT_DTYPES:
         # 0 · NaN is NaN: a masked pixel must not reach the arithmetic at all
@@ -171,13 +283,16 @@ def pair(
         y4 = torch.where(valid, y4, torch.zeros((), dtype=y4.dtype, device=y4.device))
     clipped = 0.0
     if overshoot != "keep":
-        x4, y4, clipped = _clip(x4, y4, scale, overshoot)
+        x4, y4, clipped = _clip(x4, y4, valid, scale, overshoot)
     return Pair(x4, y4, scale, valid, nan, clipped, tuple(x.shape[: rank - 2]))
 
 
-def _clip(x: torch.Tensor, y: torch.Tensor, scale: float, overshoot: str) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Values outside [0, data_range]: counted, and clipped or refused."""
-    outside = [int(((v.double() < 0) | (v.double() > scale)).sum()) for v in (x, y)]
+def _clip(
+    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, scale: float, overshoot: str
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Values of valid pixels outside [0, data_range]: counted, and clipped or refused."""
+    far = [(v.double() < 0) | (v.double() > scale) for v in (x, y)]
+    outside = [int(_tensors.bare(f if valid is None else f & valid).sum()) for f in far]
     if overshoot == "error" and any(outside):
         name, count = next((n, c) for n, c in zip("xy", outside, strict=True) if c)
         raise ValueError(
@@ -195,7 +310,7 @@ def raise_if_nonfinite(**images: torch.Tensor) -> None:
     """Name the image that holds non-finite pixels; returns where none does."""
     for name, value in images.items():
         if value.dtype in FLOAT_DTYPES:
-            bad = int((~torch.isfinite(value)).sum())
+            bad = int((~torch.isfinite(_tensors.bare(value))).sum())
             if bad:
                 raise ValueError(
                     f"{name} has {bad} non-finite pixels; accepted: finite values, "

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SemnrError(Exception):
     """Base of every error that is not a plain TypeError or ValueError."""
 
 
 class BackendUnavailable(SemnrError):
-    """No backend, or not the one that was named, can run this call."""
+    """No backend, or not the one that was named, can run this call: `call`, where there was one."""
+
+    call: Any = None
 
 
 class WeightsUnavailable(SemnrError):

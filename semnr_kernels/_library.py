@@ -1,6 +1,7 @@
 """The metrics as torch.library ops: under torch.compile and torch.export a call is one node, `semnr::ssim` and so on.
 
-Outside of them nothing changes: a contract marked with `node` runs as it stands. While tracing, it becomes a call of
+Outside of them nothing changes: a contract marked with `node` runs as it stands. While tracing, and for tensors with
+code, or without memory, of their own (FakeTensor, wrapper subclasses, "meta", dispatch modes), it becomes a call of
 its op, whose schema is read off the contract's signature. The op runs the contract: checks, choice of backend and
 NaN policy happen at run time, on any device. Its gradient is an op too, `semnr::ssim_backward`, which asks the contract
 for the gradient; nothing is kept between the two but the inputs, so that metrics whose gradient needs their value
@@ -16,12 +17,13 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import torch
+from torch.autograd import forward_ad
 
-from . import _checks
+from . import _checks, _tensors
 from ._outputs import COMPONENTS, labels, output, pick
 from ._result import Result
 
@@ -71,9 +73,11 @@ class _Node:
     tensors: Mapping[str, str]  # name to schema type, positional
     options: Mapping[str, str]  # name to schema type, by keyword
     numbers: frozenset[str]  # strings that may stand for an integer
+    kinds: Mapping[str, str]  # option to annotation
 
 
 nodes: dict[str, _Node] = {}  # by name, of the ops that are imported
+callers: dict[str, Callable[..., Any]] = {}  # what `node` made of their contracts
 
 
 def gradient_only() -> bool:
@@ -99,15 +103,103 @@ def node(contract: F) -> F:
     @functools.wraps(contract)
     def call(*args: Any, **kwargs: Any) -> Any:
         if not torch.compiler.is_compiling():
-            return contract(*args, **kwargs)
+            if kwargs:
+                kwargs = _options(this, kwargs)
+            if _tensors.ordinary((*args, *kwargs.values())):
+                return contract(*args, **kwargs)
+            arguments = {**this.defaults, **dict(zip(positional, args, strict=False)), **kwargs}
+            return _unusual(this, arguments)
         arguments = {**this.defaults, **dict(zip(positional, args, strict=False)), **kwargs}
         if (reason := _why_not(this, arguments)) is not None:
             return torch.compiler.disable(contract, reason=reason)(*args, **kwargs)
-        tensors, options = pack(this, arguments)
-        found = getattr(torch.ops.semnr, this.name)(*tensors, **options)
-        return _as_contract(this.name, found, arguments, options)
+        return _as_op(this, arguments)
 
+    callers[this.name] = call
     return cast(F, call)
+
+
+def _options(this: _Node, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a call, options as Python's values: the one validation of their kinds, for every op."""
+    found = {}
+    for name, value in given.items():  # as torch.compile traces it
+        found[name] = _checks.option(name, this.kinds[name], value) if name in this.kinds else value
+    return found
+
+
+def _as_op(this: _Node, arguments: dict[str, Any]) -> Any:
+    tensors, options = pack(this, arguments)
+    found = getattr(torch.ops.semnr, this.name)(*tensors, **options)
+    return _as_contract(this.name, found, arguments, options)
+
+
+def _unusual(this: _Node, arguments: dict[str, Any]) -> Any:
+    """A call in eager mode for which torch is not quiet, or whose tensors have code or no memory of their own."""
+    tensors = {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor)}
+    if torch._C._functorch.maybe_current_level() is not None:
+        return _transformed(this, arguments, tensors)
+    foreign = any(map(_tensors.stands_in, tensors.values()))
+    modes = torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None
+    if not (foreign or modes) or any(map(_tensors.is_wrapped, tensors.values())):
+        return this.contract(**arguments)  # forward-mode differentiation: the registry picks what can
+    dense = all(v.layout is torch.strided and not v.is_nested for v in tensors.values())
+    if not dense:
+        with _no_modes():
+            return this.contract(**arguments)  # which says what is wrong
+    if (reason := _why_not(this, arguments)) is None:
+        with torch._C.DisableTorchFunctionSubclass():  # which refuses two subclasses that do not know each other
+            return _as_op(this, arguments)
+    if foreign or _tensors.is_recorded():
+        raise TypeError(f"{this.name} runs here as one op on tensors that may hold no pixels, and cannot: {reason}")
+    with _no_modes():
+        return this.contract(**arguments)
+
+
+def _no_modes() -> Any:
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    return _disable_current_modes()
+
+
+def _transformed(this: _Node, arguments: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
+    """A call inside transforms of torch.func. vmap: image by image; grad, jvp and their kind: the definition."""
+    from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+
+    interpreter = retrieve_current_functorch_interpreter()
+    level, levels = interpreter.level(), map(torch._C._functorch.maybe_get_level, tensors.values())
+    again = callers[this.name]
+    if level not in levels:  # the innermost transform holds none of the tensors
+        with interpreter.lower():
+            return again(**arguments)
+    if interpreter.key() != torch._C._functorch.TransformType.Vmap:
+        return this.contract(**arguments)
+    unwrapped = {k: torch._C._functorch._unwrap_batched(v, level) for k, v in tensors.items()}
+    count = next(v.shape[dim] for v, dim in unwrapped.values() if dim is not None)
+    with interpreter.lower():
+        found = [
+            again(**arguments | {k: v if d is None else v.select(d, i) for k, (v, d) in unwrapped.items()})
+            for i in range(count)
+        ]
+        return _stacked(found, lambda value: torch._C._functorch._add_batch_dim(value, 0, level))
+
+
+def _stacked(found: Sequence[Any], batched: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """What the calls of one vmap returned, as one: tensors side by side, flags of all."""
+    first = found[0]
+    if isinstance(first, torch.Tensor):
+        return batched(torch.stack(list(found)))
+    if isinstance(first, Mapping):
+        return {name: _stacked([one[name] for one in found], batched) for name in first}
+    if isinstance(first, Result):
+        parts = ("value", "map", "components", "coverage")
+        return replace(
+            first,
+            **{name: _stacked([getattr(one, name) for one in found], batched) for name in parts},
+            flags=tuple(dict.fromkeys(flag for one in found for flag in one.flags)),
+            clipped_fraction=sum(one.clipped_fraction for one in found) / len(found),
+        )
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        return type(first)(*(_stacked(list(parts), batched) for parts in zip(*found, strict=True)))
+    return None if first is None else tuple(found)
 
 
 def full_precision(function: F) -> F:
@@ -125,7 +217,9 @@ def require_finite(rows: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torc
     """`rows`, or a ValueError that names the image with non-finite pixels, of x and y, that made a row so."""
     if torch.compiler.is_compiling():
         return cast(torch.Tensor, torch.ops.semnr.require_finite(rows, x, y))
-    if not bool(torch.isfinite(rows.detach()).all()):
+    if _tensors.stands_in(rows):
+        return rows
+    if not _tensors.finite(rows):
         _checks.raise_if_nonfinite(x=x, y=y)
     return rows
 
@@ -147,9 +241,11 @@ def _read(contract: Callable[..., Any]) -> _Node:
     tensors: dict[str, str] = {}
     options: dict[str, str] = {}
     numbers: set[str] = set()
+    kinds: dict[str, str] = {}
     for name, parameter in inspect.signature(contract).parameters.items():
         defaults[name] = None if parameter.default is parameter.empty else parameter.default
         if name == "details":
+            kinds[name] = "bool"
             continue
         if parameter.annotation == _NOISE:
             tensors |= {name: "Tensor?", f"{name}_map": "Tensor?"}
@@ -160,9 +256,11 @@ def _read(contract: Callable[..., Any]) -> _Node:
                 f"{contract.__name__}: {name} is annotated {parameter.annotation!r}; accepted: {', '.join(_TYPES)}"
             )
         (tensors if kind.startswith("Tensor") else options)[name] = kind
+        if not kind.startswith("Tensor") and parameter.annotation != "WeightsArgument":
+            kinds[name] = parameter.annotation
         if parameter.annotation.startswith("int | str"):
             numbers.add(name)
-    return _Node(contract.__name__, contract, defaults, tensors, options, frozenset(numbers))
+    return _Node(contract.__name__, contract, defaults, tensors, options, frozenset(numbers), kinds)
 
 
 def _register(this: _Node) -> None:
@@ -213,7 +311,7 @@ def _register(this: _Node) -> None:
 
 def _run(this: _Node, tensors: Sequence[Any], given: Mapping[str, Any]) -> Outputs:
     arguments = _unpack(this, tensors, given)
-    with _no_autocast(tensors[0]):
+    with _no_autocast(tensors[0]), forward_ad._set_fwd_grad_enabled(False):  # below autograd nothing has a tangent
         result = this.contract(**arguments)
     found = []
     for label in labels(this.name, arguments):
@@ -242,6 +340,10 @@ def _run_backward(
         with _no_autocast(tensors[0]):
             result = this.contract(**arguments)
         names = labels(this.name, arguments)
+        if arguments.get("kind") in ("gcnr", "rose"):
+            raise NotImplementedError(
+                f"{this.name}(kind={arguments['kind']!r}) has no gradient; accepted: another kind"
+            )
         pairs = [
             (value, g.to(value.dtype))
             for value, g in ((pick(result, label), g) for label, g in zip(names, by, strict=True))
@@ -281,6 +383,7 @@ def pack(this: _Node, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, A
     unknown = [name for name in arguments if name not in this.defaults]
     if unknown:
         raise TypeError(f"{this.name} got an unexpected keyword argument {unknown[0]!r}")
+    arguments = _options(this, arguments)
     if "noise" in this.tensors:
         noise = arguments["noise"]
         is_image = isinstance(noise, torch.Tensor)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.machinery
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +30,12 @@ DTYPE_CODES = {
     torch.float32: 4,
     torch.float64: 5,
 }
+
+
+if hasattr(os, "register_at_fork"):
+    # The kernels' own threads survive a fork (csrc/pool.cpp). Those of torch's OpenMP do not, and what torch does
+    # around the kernels would wait for them for ever: in the child it runs on one thread, as in a DataLoader's worker.
+    os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
 class _NotLoaded(Exception):
@@ -93,10 +101,34 @@ def describe(isa: str | None = None) -> str:
     return f"C++, {module(isa).ISA}" if probe(isa) is None else ""
 
 
+def empty(shape: Sequence[int] | int, dtype: torch.dtype) -> torch.Tensor:
+    """Memory for a kernel to write: on the CPU, whatever torch's default device is."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
+def address(value: torch.Tensor | None) -> int:
+    """Where the numbers of a CPU tensor lie; 0 for None, which the kernels take as "not there".
+
+    Raises
+    ------
+    TypeError
+        The tensor has no memory: a kernel must not be called.
+    """
+    if value is None:
+        return 0
+    found = value.data_ptr() if value.is_cpu else 0
+    if not found and value.numel():
+        raise TypeError(
+            f"a {type(value).__name__} on {value.device} has no memory that a CPU kernel can read; accepted: a "
+            "torch.Tensor on the CPU, outside of modes that replace new tensors (FakeTensorMode)"
+        )
+    return found
+
+
 def image(value: torch.Tensor) -> tuple[int, int, int, int, int]:
     """Address and strides of a (N, C, H, W) tensor: csrc takes any layout, nothing is copied."""
     n, c, h, w = value.stride()
-    return (value.data_ptr(), n, c, h, w)
+    return (address(value), n, c, h, w)
 
 
 def mask(valid: torch.Tensor | None) -> tuple[int, int, int, int]:
@@ -104,7 +136,7 @@ def mask(valid: torch.Tensor | None) -> tuple[int, int, int, int]:
     if valid is None:
         return (0, 0, 0, 0)
     n, _, h, w = valid.stride()
-    return (valid.data_ptr(), n, h, w)
+    return (address(valid), n, h, w)
 
 
 def reference_gradient(

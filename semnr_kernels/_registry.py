@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from . import OPS, _cuda, _native
+from . import OPS, _cuda, _native, _tensors
 from ._errors import BackendUnavailable
 
 # "auto" tries these in order; everything else (an instruction set, a test vehicle) must be named.
@@ -44,11 +44,13 @@ class Call:
     needs_grad: bool
     options: Mapping[str, Any] = field(default_factory=dict)
     index: int | None = None  # of the device, where there are several
+    wrapped: bool = False  # by torch.func or forward-mode AD: only what is made of torch's own ops can run it
 
     @classmethod
     def of(cls, op: str, x: torch.Tensor, *others: torch.Tensor, **options: Any) -> Call:
         grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *others))
-        return cls(op, x.device.type, x.dtype, tuple(x.shape), grad, options, x.device.index)
+        wrapped = not _tensors.quiet() and _tensors.needs_reference((x, *others), grad)
+        return cls(op, x.device.type, x.dtype, tuple(x.shape), grad, options, x.device.index, wrapped)
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,42 @@ class Backend:
     why_not_on: Callable[[int], str | None] = lambda device: None  # of one GPU among several
 
 
+Refusal = Callable[[Call], str | None]  # why a call is not taken; None: it is
+
+
 @dataclass(frozen=True)
 class Implementation:
-    """One op on one backend."""
+    """One op on one backend.
+
+    `unsupported` is the table of what the backend declares not to do, and what `supports` asks. The suites hold one
+    against the other: a refusal that the table does not list fails where SEMNR_REQUIRE names the backend.
+    """
 
     op: str
     backend: str
     run: Callable[..., Any]
-    supports: Callable[[Call], str | None]
+    supports: Refusal
+    unsupported: Callable[[], tuple[Refusal, ...]] = tuple
+
+
+def refusal(unsupported: tuple[Refusal, ...], call: Call) -> str | None:
+    """The first reason of a table against `call`."""
+    return next((reason for refuses in unsupported if (reason := refuses(call)) is not None), None)
+
+
+def no_loop(call: Call) -> str | None:
+    """Refuses what no kernel reads."""
+    return None if call.dtype in _native.DTYPE_CODES else f"has no {str(call.dtype).removeprefix('torch.')} loop"
+
+
+def no_gradient(call: Call) -> str | None:
+    """Refuses every call that wants one."""
+    return "has no gradient" if call.needs_grad else None
+
+
+def float64_values(call: Call) -> str | None:
+    """Refuses the histogram of anything else."""
+    return None if call.dtype == torch.float64 else "counts float64 values"
 
 
 @dataclass(frozen=True)
@@ -206,22 +236,28 @@ def register(
     op: str,
     backend: str,
     run: Callable[..., Any],
-    supports: Callable[[Call], str | None] = lambda call: None,
+    supports: Refusal = lambda call: None,
+    unsupported: Callable[[], tuple[Refusal, ...]] = tuple,
 ) -> None:
-    """Make `run` the implementation of `op` on `backend`."""
-    _implementations.setdefault(op, {})[backend] = Implementation(op, backend, run, supports)
+    """Make `run` the implementation of `op` on `backend`; `unsupported` gives the table that `supports` asks."""
+    _implementations.setdefault(op, {})[backend] = Implementation(op, backend, run, supports, unsupported)
 
 
 def register_native(
-    op: str, run: Callable[..., Any], supports: Callable[[Call], str | None] = lambda call: None
+    op: str,
+    run: Callable[..., Any],
+    supports: Refusal = lambda call: None,
+    unsupported: tuple[Refusal, ...] = (),
 ) -> None:
     """Register `run(..., isa=None)` as "native" and once for each instruction set that can be named."""
-    register(op, "native", run, supports)
+    register(op, "native", run, supports, lambda: unsupported)
     for name, isa in zip(FORCED, _native.INSTRUCTION_SETS, strict=True):
-        register(op, name, functools.partial(run, isa=isa), supports)
+        register(op, name, functools.partial(run, isa=isa), supports, lambda: unsupported)
 
 
-def register_triton(op: str, run: str, supports: str = "supports", folder: str | None = None) -> None:
+def register_triton(
+    op: str, run: str, supports: str = "supports", folder: str | None = None, unsupported: str = "UNSUPPORTED"
+) -> None:
     """Register functions of `folder`/triton_kernel.py as "triton" and as the test-only "triton-interpret".
 
     `folder` is that of the op unless given. The module, and triton with it, is imported when the backend is first
@@ -236,13 +272,15 @@ def register_triton(op: str, run: str, supports: str = "supports", folder: str |
         return call
 
     for backend in ("triton", "triton-interpret"):
-        register(op, backend, later(run), later(supports))
+        register(
+            op, backend, later(run), later(supports), lambda: getattr(importlib.import_module(module), unsupported)
+        )
 
 
-def register_cuda(op: str, run: Callable[..., Any], supports: Callable[[Call], str | None]) -> None:
+def register_cuda(op: str, run: Callable[..., Any], supports: Refusal, unsupported: tuple[Refusal, ...]) -> None:
     """Register `run(..., emulated=False)` as "cuda" and, on the host, as the test-only "cuda-emulated"."""
-    register(op, "cuda", run, supports)
-    register(op, "cuda-emulated", functools.partial(run, emulated=True), supports)
+    register(op, "cuda", run, supports, lambda: unsupported)
+    register(op, "cuda-emulated", functools.partial(run, emulated=True), supports, lambda: unsupported)
 
 
 def ops() -> tuple[str, ...]:
@@ -300,6 +338,8 @@ def _why_not(call: Call, backend: str) -> str | None:
     reason = _why_never(call.op, call.device, backend)
     if reason is None and call.index is not None:
         reason = _probe_on(backend, call.index)
+    if reason is None and backend != "reference" and call.wrapped:
+        reason = "takes no tensors inside torch.func transforms or forward-mode differentiation"
     return reason if reason is not None else _implementations[call.op][backend].supports(call)
 
 
@@ -353,7 +393,9 @@ def choose(call: Call, backend: str | None = None) -> Implementation:
             if (record := _record.get()) is not None:
                 record[call.op] = candidate
             return table[candidate]
-    raise BackendUnavailable(f"no backend can run this call\n{explain(call, backend)}")
+    error = BackendUnavailable(f"no backend can run this call\n{explain(call, backend)}")
+    error.call = call
+    raise error
 
 
 def native_by_default(op: str, backend: str | None) -> bool:

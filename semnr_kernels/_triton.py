@@ -201,13 +201,18 @@ def build_for(made: Launch, target: str) -> tuple[Any, int]:
     if interpreted():
         raise RuntimeError("TRITON_INTERPRET=1: compile ahead of time in a process of its own, without it")
     from triton.backends.compiler import GPUTarget
+
+    chip = GPUTarget(*TARGETS[target])
+    warps = max(1, made.threads // chip.warp_size)
+    return triton.compile(source_of(made), target=chip, options={"num_warps": warps}), warps * chip.warp_size
+
+
+def source_of(made: Launch) -> Any:
+    """What `triton.compile` takes; its hash() is that of the kernel, all that it calls, its types and constants."""
     from triton.compiler import ASTSource
 
     types, constants, attributes = signature(made)
-    source = ASTSource(fn=made.kernel, signature=types, constexprs=constants, attrs=attributes)
-    chip = GPUTarget(*TARGETS[target])
-    warps = max(1, made.threads // chip.warp_size)
-    return triton.compile(source, target=chip, options={"num_warps": warps}), warps * chip.warp_size
+    return ASTSource(fn=made.kernel, signature=types, constexprs=constants, attrs=attributes)
 
 
 def describe(name: str, target: str, built: Any, threads: int) -> Compiled:

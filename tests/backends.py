@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -36,8 +38,32 @@ def require(op: str, backend: str) -> str:
     return backend
 
 
-def run_or_skip_unsupported(op: str, backend: str, call: object) -> None:
+def run_or_skip_unsupported(op: str, backend: str, call: _registry.Call) -> None:
     """Skip a case that the backend says it does not support (it must say so, never compute something else)."""
-    reason = _registry._implementations[op][backend].supports(call)  # type: ignore[arg-type]
-    if reason is not None:
-        pytest.skip(f"{backend} {reason}")
+    if (reason := _registry._implementations[op][backend].supports(call)) is not None:
+        skip_refused(call, backend, reason)
+
+
+def skip_refused(call: _registry.Call, backend: str, reason: str) -> None:
+    """Skip a call that `backend` refused. A failure where CI requires the backend and its table of unsupported calls,
+    declared beside its `supports`, does not list this one: a backend that refuses what it should do fails its suite."""
+    named = {backend, "native"} if backend.startswith("native-") else {backend}
+    if named & required() and not listed(call, backend):
+        pytest.fail(f"SEMNR_REQUIRE names {backend}; it refuses {call}, which its table does not list: {reason}")
+    pytest.skip(f"{backend} {reason}"[:300])
+
+
+def listed(call: _registry.Call, backend: str) -> bool:
+    """Whether the backend's table of unsupported calls holds this one."""
+    table = _registry._implementations[call.op][backend].unsupported()
+    return _registry.refusal(table, call) is not None
+
+
+def on(backend: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run on one backend; a case that it refuses beforehand is skipped with its reason. The reference refuses none."""
+    try:
+        return function(*args, backend=backend, **kwargs)
+    except _registry.BackendUnavailable as error:
+        if backend == "reference" or error.call is None:
+            raise
+        skip_refused(error.call, backend, str(error))

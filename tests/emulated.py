@@ -42,6 +42,10 @@ def kernels(op: str) -> list[Path]:
     return sorted((CSRC / op).glob("*_cuda.cu")) + [CSRC / op / f"{op}_cuda_bind.cpp"]
 
 
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def compiler() -> str:
     found = shutil.which(os.environ.get("CXX", "g++"))
     if found is None:
@@ -97,7 +101,7 @@ def build(
         if missing and not compiling:
             return None
         cxx = compiler()
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(lambda job: _compile(cxx, *job, store), missing))
         objects = [str(_object(*job, store)) for job in jobs]
         target = store / f"{name}-{_digest(objects)}{SUFFIX}"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semnr.base.jsonable import printable
+from semnr.base.text import printable
 from semnr.cli import main
 from semnr.scoring import Run
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import semnr
-from semnr.cli import main
 from semnr import denoise
+from semnr.cli import main
 from semnr.denoising import fuse
 from semnr.denoising.tiled import as_dtype
 from semnr.denoising.work import Work

@@ -671,7 +671,7 @@ def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)  # half a minute on a quiet machine
 def test_a_toy_is_trained_judged_and_can_be_used(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
     out = tmp_path / "toy"

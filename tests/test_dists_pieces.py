@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 import backends
 import cases
+import tolerances
 from semnr_kernels.dists import against, dists, features, score, similarity, stream
 from semnr_kernels.dists import weights as known
 from semnr_kernels.dists.engine import Torch
@@ -229,7 +230,7 @@ def test_a_map_of_a_band_at_a_time_is_that_of_the_whole(monkeypatch):
         scored(x, y, stream.Plan(1, rows, 40, piece), monkeypatch, window=3).map
         for rows, piece in ((150, 2**30), (32, 2**16))
     )
-    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-13)
+    torch.testing.assert_close(parts, whole, rtol=0, atol=tolerances.DISTS_MAP_ORDER)
 
 
 def test_a_map_of_kept_maps_is_the_same():

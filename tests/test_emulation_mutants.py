@@ -3,6 +3,8 @@ barrier can be left out and each bound moved by one, one at a time."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +34,9 @@ def mutants() -> dict[int, str]:
     source = emulated.CSRC / "ssim"
     (FOLDER / "ssim").mkdir(parents=True, exist_ok=True)
     for entry in emulated.CSRC.iterdir():
-        if entry.name != "ssim" and not (FOLDER / entry.name).exists():
-            (FOLDER / entry.name).symlink_to(entry)
+        if entry.name != "ssim":
+            with contextlib.suppress(FileExistsError):  # another worker may be at it
+                (FOLDER / entry.name).symlink_to(entry)
     places: dict[int, str] = {}
 
     def number(path: Path, text: str, at: int) -> int:
@@ -56,7 +59,9 @@ def mutants() -> dict[int, str]:
             text = changed
         copy = FOLDER / "ssim" / path.name
         if not copy.is_file() or copy.read_text() != text:
-            copy.write_text(text)
+            new = copy.with_suffix(f".{os.getpid()}")
+            new.write_text(text)
+            new.replace(copy)
     return places
 
 

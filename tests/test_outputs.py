@@ -551,3 +551,61 @@ def test_the_record_says_whether_the_run_ended(tmp_path, monkeypatch) -> None:
     assert json.loads((tmp_path / "clean" / "run.json").read_text())["state"] == "running"
     denoise(source, tmp_path / "clean", model="gaussian", resume=True)
     assert json.loads((tmp_path / "clean" / "run.json").read_text())["state"] == "finished"
+
+
+# --- names and options -------------------------------------------------------------------------------------------
+
+NAMES = [" before", "after ", "  both  ", "\ttab", "plain", 'quo"te', "com,ma", "ünï"]
+
+
+def test_every_name_survives_the_plan_of_denoised_tiles(tmp_path) -> None:
+    from PIL import Image
+
+    source = tmp_path / "in"
+    source.mkdir()
+    for name, pixels in zip(NAMES, np.resize(PIXELS, (len(NAMES), 40, 40)), strict=True):
+        Image.fromarray(pixels).save(source / f"{name}.png")
+    done = write(tmp_path / "clean", source)
+    assert done.counts == {"tiles": len(NAMES), "ok": len(NAMES)}
+    assert sorted(key.tile for key in open_tiles(tmp_path / "clean")) == sorted(NAMES)
+    run = score(tmp_path / "clean", reference=source, out=tmp_path / "run", metrics=("psnr",))
+    assert run.counts == {"tiles": len(NAMES), "ok": len(NAMES)}
+
+
+def test_blanks_around_the_cells_of_a_plan_made_by_hand_are_none_of_the_name(tmp_path) -> None:
+    raw(tmp_path / "lot")
+    (tmp_path / "lot" / "plan.csv").write_text("path , die_x\n noisy/t0.tif , 3\n")
+    assert [(key.path, key.meta["die_x"]) for key in open_tiles(tmp_path / "lot")] == [("noisy/t0.tif", 3)]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "status"),
+    [
+        ("--memory-budget", "2147483648", 0),
+        ("--memory-budget", "0", 2),
+        ("--memory-budget", "many", 2),
+        ("--fsim-downsample", "2", 0),
+        ("--fsim-downsample", "x", 2),
+        ("--fsim-downsample", "0", 2),
+        ("--fsim-downsample", "-1", 2),
+        ("--root", "nosuchdir", 2),
+    ],
+)
+def test_options_are_checked_before_anything_is_written(tmp_path, option, value, status, capsys) -> None:
+    source = lot(tmp_path / "w.zarr")
+    command = [
+        "score",
+        str(source),
+        "--out",
+        str(tmp_path / "run"),
+        "--metrics",
+        "psnr",
+        "--no-tests",
+        "-q",
+        option,
+        value,
+    ]
+    assert main(command) == status
+    assert (tmp_path / "run").exists() == (status == 0)
+    if status:
+        assert repr(value) in capsys.readouterr().err or value in ("0", "-1")

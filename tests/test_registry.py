@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import backends
-from semnr_kernels import _native, _registry, pixel
+from semnr_kernels import _native, _registry, pixel, ssim
 from semnr_kernels._errors import BackendUnavailable
 
 X = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -127,3 +128,60 @@ def test_the_decision_table_marks_the_chosen_row() -> None:
     text = str(_registry.explain(call(), "reference"))
     assert "-> reference" in text
     assert "pixel: 2x1x32x32 uint8 on cpu" in text
+
+
+# --- a backend that refuses what it should do -----------------------------------------------------------------
+
+
+def _refuses_everything(monkeypatch: pytest.MonkeyPatch, op: str, backend: str) -> None:
+    table = _registry._implementations[op]
+    planted = dataclasses.replace(table[backend], supports=lambda call: "does not want to")
+    monkeypatch.setitem(table, backend, planted)
+
+
+@pytest.mark.parametrize("op", _registry.ops())
+def test_a_refusal_that_no_table_lists_fails_where_the_backend_is_required(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "native" not in _registry.implementations(op):
+        return
+    _refuses_everything(monkeypatch, op, "native")
+    usual = _registry.Call(
+        op, "cpu", torch.float64 if op in ("histogram", "otsu_split") else torch.float32, (1, 1, 64, 64), False
+    )
+    monkeypatch.setenv("SEMNR_REQUIRE", "reference,native")
+    with pytest.raises(pytest.fail.Exception, match=r"its table does not list: does not want to"):
+        backends.run_or_skip_unsupported(op, "native", usual)
+    monkeypatch.setenv("SEMNR_REQUIRE", "reference")
+    with pytest.raises(pytest.skip.Exception, match="does not want to"):
+        backends.run_or_skip_unsupported(op, "native", usual)
+
+
+def test_a_refusal_is_noticed_through_the_metric_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    backends.require("ssim", "native")
+    x = torch.rand((1, 1, 32, 32))
+    monkeypatch.setenv("SEMNR_REQUIRE", "native")
+    mask = torch.ones((32, 32), dtype=torch.bool)
+    with pytest.raises(pytest.skip.Exception, match="has no gradient of masked images"):  # its table lists that
+        backends.on("native", ssim.ssim, x.clone().requires_grad_(), x, data_range=1.0, mask=mask)
+    _refuses_everything(monkeypatch, "ssim", "native")
+    with pytest.raises(pytest.fail.Exception, match="its table does not list"):
+        backends.on("native", ssim.ssim, x, x, data_range=1.0)
+
+
+@pytest.mark.parametrize("name", ["triton", "cuda", "native"])
+def test_every_refusal_of_supports_is_in_the_table_beside_it(name: str) -> None:
+    """Over dtypes, sizes, gradients and options, on whatever the op has; the table alone answers, and the same."""
+    if name == "triton":
+        pytest.importorskip("triton")
+    options = [{}, {"valid": True}, {"masked": True}, {"taps": (1 / 49,) * 49, "bins": 4096}, {"want_components": True}]
+    for op in _registry.ops():
+        found = _registry._implementations[op].get(name)
+        if found is None:
+            continue
+        for dtype in (torch.uint8, torch.float64, torch.int32):
+            for shape in ((1, 1, 64, 64), (2, 3, 2**16, 2**16)):
+                for grad in (False, True):
+                    for some in options:
+                        call = _registry.Call(op, "cpu", dtype, shape, grad, some)
+                        assert found.supports(call) == _registry.refusal(found.unsupported(), call)

@@ -352,7 +352,7 @@ def test_a_run_of_the_earlier_version_is_not_added_to_and_says_what_it_did_not_r
     before = (out / "run.json").read_bytes()
     with pytest.raises(ValueError, match=r"an earlier version of semnr, which did not record made, wafer"):
         score(x, reference=y, out=out, **FAST)
-    (out / "run.json").write_text('{"semnr": "0.0.1"}')
+    (out / "run.json").write_text('{"semnr": "0.0.1", "requested": {}}')
     with pytest.raises(ValueError, match="did not record source, reference, "):
         score(x, reference=y, out=out, **FAST)
     (out / "run.json").write_bytes(before)

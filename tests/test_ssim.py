@@ -15,7 +15,6 @@ from skimage.metrics import structural_similarity
 import backends
 import cases
 import tolerances
-from semnr_kernels import _registry
 from semnr_kernels.ssim import ms_ssim, ssim, window_taps
 
 
@@ -35,14 +34,7 @@ def pair(shape: tuple[int, ...] = (2, 1, 61, 73), dtype: torch.dtype = torch.flo
     return x.to(dtype), y.to(dtype)
 
 
-def on(backend: str, function, *args, **kwargs):
-    """Run on one backend; a case that it refuses beforehand is skipped with its reason. The reference refuses none."""
-    try:
-        return function(*args, backend=backend, **kwargs)
-    except _registry.BackendUnavailable as error:
-        if backend == "reference":
-            raise
-        pytest.skip(f"{backend}: {error}"[:300])
+on = backends.on
 
 
 # --- the definition -------------------------------------------------------------------------------------------
@@ -502,3 +494,84 @@ def test_bad_windows_are_named() -> None:
         ssim(x, y, data_range=1.0, window="hann")
     with pytest.raises(ValueError, match=r"sigma is 0; accepted: a finite number above 0"):
         ssim(x, y, data_range=1.0, sigma=0)
+
+
+# --- black beside a pedestal ----------------------------------------------------------------------------------
+
+
+def blanked(where: str, pedestal: float, sigma: float, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """16-bit images of a pedestal with noise, black in part, as data bars and blanked fields leave it."""
+    rng, n = np.random.default_rng(seed), 256
+    down, across = np.mgrid[:n, :n]
+    lit = {
+        "half": across < n // 2,
+        "below": down < n // 2,
+        "bar": down < n - 24,
+        "disc": (down - n / 2) ** 2 + (across - n / 2) ** 2 < (0.4 * n) ** 2,
+        "stripes": across % 64 < 32,
+        "spot": (down > 8) | (across > 8),
+    }[where]
+    y = pedestal + rng.normal(0, sigma, (n, n))
+    x = y + rng.normal(0, 0.3 * sigma, (n, n))
+    return tuple(  # type: ignore[return-value]
+        torch.from_numpy(np.where(lit, v, 0).clip(0, 65535).round().astype(np.uint16)) for v in (x, y)
+    )
+
+
+@pytest.mark.parametrize("backend", [b for b in backends.params("ssim") if b != "reference"])
+@pytest.mark.parametrize("where", ["half", "below", "bar", "disc", "stripes", "spot"])
+@pytest.mark.parametrize(("pedestal", "sigma", "scale"), [(60000, 10, 100), (40000, 20, 400), (60000, 10, 65535)])
+def test_black_beside_a_pedestal_keeps_the_bounds_for_any_data(
+    backend: str, where: str, pedestal: float, sigma: float, scale: float
+) -> None:
+    x, y = blanked(where, pedestal, sigma)
+    if backend not in ("native", "native-baseline", "native-avx2", "native-avx512"):
+        x, y = x[:64, 100:164], y[:64, 100:164]
+    expected = ssim(x, y, data_range=scale, return_map=True, backend="reference", precision="float64")
+    for images in ((x, y), (x.float(), y.float()), (x.double().float()[None, None], y.float()[None, None])):
+        found = on(backend, ssim, *images, data_range=scale, return_map=True)
+        assert found.map.dtype == torch.float32
+        assert abs(float(found.value) - float(expected.value)) <= tolerances.SSIM_MEAN_ANY
+        gap = (found.map.reshape(expected.map.shape).double() - expected.map.double()).abs().max()
+        assert float(gap) <= tolerances.SSIM_MAP_ANY
+    plain = on(backend, ssim, x, y, data_range=scale)
+    assert float(plain) == float(on(backend, ssim, x, y, data_range=scale, details=True).value)
+
+
+@pytest.mark.parametrize("backend", [b for b in backends.params("ssim") if b != "reference"])
+def test_the_gradient_beside_a_pedestal_is_the_references(backend: str) -> None:
+    x, y = (v[:70, 90:180].float()[None, None] for v in blanked("half", 60000, 10))
+    grads = []
+    for name in ("reference", backend):
+        leaf = x.clone().requires_grad_()
+        on(name, ssim, leaf, y, data_range=100.0).backward()
+        grads.append(leaf.grad.double())
+    bound = tolerances.GRADIENT_RELATIVE * float(grads[0].abs().max())
+    torch.testing.assert_close(grads[1], grads[0], rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("backend", backends.params("ssim"))
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64], ids=str)
+def test_identical_images_score_exactly_one(backend: str, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat, noise = torch.zeros((1, 1, 13, 13)), torch.rand((2, 1, 37, 41), generator=generator)
+    steps = torch.full((1, 1, 20, 20), 0.1)
+    steps[..., 10:] = 0.7
+    for image in (flat, noise, steps, noise * 1e-3, noise - 0.5 if dtype.is_floating_point else noise):
+        image = (image * 255).to(dtype) if dtype == torch.uint8 else image.to(dtype)
+        scale = 255.0 if dtype == torch.uint8 else 1.0
+        for options in ({}, {"window": "uniform", "window_size": 7}, {"border": "reflect"}, {"precision": "float64"}):
+            found = on(backend, ssim, image, image.clone(), data_range=scale, return_map=True, **options)
+            assert float(found.value) == 1.0
+            assert bool((found.map == 1).all())
+        assert float(on(backend, ssim, image, image.clone(), data_range=scale, reduction="sum")) == len(image)
+
+
+def test_the_loss_of_identical_images_is_exactly_zero() -> None:
+    from semnr.losses import SSIMLoss
+
+    for seed in range(5):
+        x = torch.rand((1, 1, 40, 50), generator=torch.Generator().manual_seed(seed)).requires_grad_()
+        loss = SSIMLoss(1.0)(x, x.detach().clone())
+        assert float(loss) == 0.0
+        torch.sqrt(loss + 0 * x.sum()).detach()

@@ -23,8 +23,8 @@ from semnr.cli import main
 from semnr.denoising import denoised
 from semnr.klarf import read_klarf
 from semnr.runs.seen_ids import TileIds
-from semnr.scoring import cluster, maps
 from semnr.scoring import device as devices
+from semnr.scoring import maps
 from semnr.tiles import TileKey, create_tiles
 from semnr.wafers import Wafer, read_wafer
 
@@ -204,7 +204,7 @@ class Futures:
         self.partitions.append([key.index for key in keys])
         error = self.dies(keys)
         rows = [{"tile": key.tile, "status": "ok"} for key in keys]
-        future.result.side_effect = [error or cluster.Partition([(len(keys), rows)], {}, {}, LEARNT)]
+        future.result.side_effect = [error or on_cluster.Partition([(len(keys), rows)], {}, {}, LEARNT)]
         future.done.return_value = not isinstance(error, TimeoutError)
         return future
 
@@ -215,7 +215,7 @@ LEARNT = {"calibrated": None, "scale_used": None, "weights": {}}
 def spread(client, count: int) -> list[dict]:
     engine = mock.Mock(placed=lambda rows: rows)
     engine.scorer.learnt.return_value = LEARNT
-    runner = cluster.Cluster(client, None, engine, {})
+    runner = on_cluster.Cluster(client, None, engine, {})
     return [row for _, rows in runner.run(TileKey(f"t{i}", i) for i in range(count)) for row in rows]
 
 
@@ -236,13 +236,13 @@ def test_work_that_the_scheduler_forgot_is_sent_again_and_not_for_ever() -> None
     forgotten = FutureCancelledError("score", "lost")
     first = iter([forgotten, None, forgotten])
     assert len(spread(Futures(lambda keys: next(first, None)), 30)) == 30
-    with pytest.raises(cluster.ClusterLost, match="forgot its work"):
+    with pytest.raises(on_cluster.ClusterLost, match="forgot its work"):
         spread(Futures(lambda keys: forgotten), 30)
 
 
 def test_a_cluster_without_workers_is_waited_for_and_then_given_up_in_one_line(monkeypatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 0.0)
-    with pytest.raises(cluster.ClusterLost, match=r"no worker was there for 0 s; --resume continues"):
+    monkeypatch.setattr(on_cluster, "PATIENCE", 0.0)
+    with pytest.raises(on_cluster.ClusterLost, match=r"no worker was there for 0 s; --resume continues"):
         spread(Futures(lambda keys: TimeoutError(), workers=0), 3)
 
 

@@ -17,3 +17,8 @@ MSE_FLOAT_RELATIVE = 1e-12  # float64 accumulation, another order
 # Gradients against the float64 reference.
 GRADIENT_RELATIVE = 1e-5  # of the largest reference gradient, float32 arithmetic
 GRADIENT_ZERO = 1e-7  # absolute, where the reference gradient is zero
+
+# A map of DISTS from bands: the same sums over a window of 48² positions in another order, so an ulp of float64
+# for each term (2304), times 8 for the cancellation in variance = E[v*v] - E[v]**2. Convolutions of another CPU
+# add up otherwise.
+DISTS_MAP_ORDER = 8 * 48**2 * 2.0**-52

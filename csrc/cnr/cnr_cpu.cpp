@@ -258,8 +258,7 @@ void run_band(const Job& job, Load<G> load_row, const Band& band, double* table)
   parallel(job.threads, regions * band.planes * blocks, [&](std::int64_t task) {
     const std::int64_t column = task % blocks * kBlock, p = task / blocks % band.planes,
                        r = task / blocks / band.planes;
-    down_columns(job, at(r, p), line, r, band.plane + p, band, column,
-                    std::min(kBlock, job.across.windows - column));
+    down_columns(job, at(r, p), line, r, band.plane + p, band, column, std::min(kBlock, job.across.windows - column));
   });
 }
 
@@ -289,8 +288,9 @@ void cnr_moments(const Image& x, Dtype dtype, const Shape& shape, const std::vec
     using T = decltype(pixel);
     for (std::int64_t plane = 0; plane < all; plane += planes) {
       for (std::int64_t row = 0; row < job.down.windows; row += rows) {
-        run_band<Loaded<T>>(
-            job, &load_pixels<T>, {plane, std::min(planes, all - plane), row, std::min(rows, job.down.windows - row)}, memory.get());
+        run_band<Loaded<T>>(job, &load_pixels<T>,
+                            {plane, std::min(planes, all - plane), row, std::min(rows, job.down.windows - row)},
+                            memory.get());
       }
     }
   });

@@ -54,19 +54,18 @@ struct Sums {
   Vec<A> sum[5][parts] = {};
   double weight = 0;
 
-  template <bool kWeighted>
   void add(Vec<R> x, Vec<R> y, const Lanes<R, A>& near_x, const Lanes<R, A>& near_y, double w) {
     const Lanes<R, A> wide_x = lanes<A>(x), wide_y = lanes<A>(y);
     for (int i = 0; i < parts; ++i) {
       const Vec<A> a = wide_x.part[i] - near_x.part[i], b = wide_y.part[i] - near_y.part[i];
-      const Vec<A> wa = kWeighted ? A(w) * a : a, wb = kWeighted ? A(w) * b : b;
+      const Vec<A> wa = A(w) * a, wb = A(w) * b;
       sum[0][i] += wa;
       sum[1][i] += wb;
       sum[2][i] += wa * a;
       sum[3][i] += wb * b;
       sum[4][i] += wa * b;
     }
-    weight += kWeighted ? w : 1;
+    weight += w;
   }
 
   // Channels [c, c + lanes) of sums that lie channel by channel.
@@ -85,7 +84,7 @@ struct Sums {
 };
 
 // A block of rows of one image or pair, and a group of its channels.
-template <class R, class T, bool kPair, int kPooled, bool kWeighted>
+template <class R, class T, bool kPair, int kPooled>
 struct Task {
   static constexpr int L = kLanes<R>;
   using A = std::conditional_t<sizeof(T) == 2, float, double>;
@@ -144,8 +143,9 @@ struct Task {
     std::int64_t at_y = offset(s.y, n, c, begin, s.column + start);
     std::int64_t at_kept = offset(s.kept, n, c, h, start);
     const bool keeps = s.kept.data != nullptr && !before;
-    const double* share = kWeighted ? at<double>(s.share, n, 0, h, start) : nullptr;
-    const std::int64_t step_share = s.share.stride[3];
+    const bool weighted = s.share.data != nullptr;  // else each position's share is one: a product that changes nothing
+    const double one = 1, *share = weighted ? at<double>(s.share, n, 0, h, start) : &one;
+    const std::int64_t step_share = weighted ? s.share.stride[3] : 0;
     // Reads a position; square: of what is pooled.
     const auto position = [&](Vec<R>* square) __attribute__((always_inline)) {
       const Vec<R> x = rectified<R>(values(px));
@@ -157,8 +157,8 @@ struct Task {
         const Vec<R> y = rectified<R>(values_of<R, T>(s.y.data, s.y_dtype, at_y));
         at_y += step_y;
         if (kPooled > 1) square[1] = y * y;
-        if (kCounts) sums.template add<kWeighted>(x, y, near_x, near_y, kWeighted ? *share : 1.0);
-        if (kWeighted) share += step_share;
+        if (kCounts) sums.add(x, y, near_x, near_y, *share);
+        share += step_share;
       }
     };
     if (kPooled == 0) {
@@ -218,7 +218,7 @@ void set_near(const DistsStage& s) {
   }
 }
 
-template <class R, class T, bool kPair, int kPooled, bool kWeighted>
+template <class R, class T, bool kPair, int kPooled>
 void run(const DistsStage& s) {
   constexpr int L = kLanes<R>;
   const Shape& shape = s.shape;
@@ -233,7 +233,7 @@ void run(const DistsStage& s) {
                        size = (wide + 1) * (to - from);
     R* const memory = static_cast<R*>(scratch((kPooled * size + L) * std::int64_t(sizeof(R))));
     if (kPooled > 0) std::fill_n(memory, kPooled * size, R(0));
-    Task<R, T, kPair, kPooled, kWeighted> work{
+    Task<R, T, kPair, kPooled> work{
         s, grid, n, from, to, {memory, memory + size}, {memory + size - (to - from), memory + 2 * size - (to - from)}};
     const std::int64_t first = block * kDistsRows, last = std::min(first + kDistsRows, s.rows);
     if (kPooled > 0 && (first > 0 || s.row > 0)) work.row(first - 1, true);
@@ -247,11 +247,10 @@ void run(const DistsStage& s) {
 template <class T>
 void of_type(const DistsStage& s) {
   using R = typename Computed<T>::type;
-  const bool x = s.pooled_x.data != nullptr, y = s.pooled_y.data != nullptr, weighted = s.share.data != nullptr;
-  if (s.y.data == nullptr) return x ? run<R, T, false, 1, false>(s) : run<R, T, false, 0, false>(s);
-  if (y) return weighted ? run<R, T, true, 2, true>(s) : run<R, T, true, 2, false>(s);
-  if (x) return weighted ? run<R, T, true, 1, true>(s) : run<R, T, true, 1, false>(s);
-  return weighted ? run<R, T, true, 0, true>(s) : run<R, T, true, 0, false>(s);
+  const bool x = s.pooled_x.data != nullptr, y = s.pooled_y.data != nullptr;
+  if (s.y.data == nullptr) return x ? run<R, T, false, 1>(s) : run<R, T, false, 0>(s);
+  if (y) return run<R, T, true, 2>(s);
+  return x ? run<R, T, true, 1>(s) : run<R, T, true, 0>(s);
 }
 
 }  // namespace

@@ -15,9 +15,9 @@ template <class R>
 struct Gradients {
   const double* score;      // N x C: the loss's derivative by each window's index, and by its contrast·structure
   const double* structure;  //
-  const R* map;             // (N, C, h, w) more of the former, or null
-  R* x;                     // contiguous (N, C, H, W), or null
-  R* y;
+  Plane<R> map;             // (N, C, h, w) more of the former, or none
+  Plane<R> x;               // contiguous (N, C, H, W), or none
+  Plane<R> y;
 };
 
 // Columns of pixels that a tile writes: its windows, size - 1 more, fill the tile.
@@ -29,7 +29,8 @@ std::int64_t pixel_columns(int size) {
 // Derivatives at up to kStep rows of windows, into lines of four planes: a, b, P, Q.
 template <class R, int K>
 void derivatives(const Job<R>& job, const Gradients<R>& to, const Tile& windows, const Shift<R>& shift,
-                 const R* const* rows, std::int64_t row, std::int64_t live, R* lines, std::int64_t pitch) {
+                 const R* const* rows, std::int64_t row, std::int64_t live, R* lines, std::int64_t pitch,
+                 Vec<R>& peak) {
   using V = Vec<R>;
   constexpr int L = kLanes<R>;
   const R offset_s = -(shift.x + shift.y), offset_d = shift.y - shift.x, k = job.spread;
@@ -49,15 +50,12 @@ void derivatives(const Job<R>& job, const Gradients<R>& to, const Tile& windows,
       const V over_luminance = t.structure_bottom * both, over_structure = t.luminance_bottom * both;
       const V luminance = t.luminance_top * over_luminance, structure = t.structure_top * over_structure;
       V upstream = splat<R>(by_score);
-      if (to.map != nullptr) {
-        const R* from = to.map + (plane * job.rows + windows.row + row + r) * job.columns + windows.column + c;
-        V given = {};
-        if (left >= L) {
-          given = load(from);
-        } else {
-          for (std::int64_t i = 0; i < left; ++i) given[i] = from[i];
-        }
-        upstream += given;
+      if (to.map) {
+        upstream += to.map.get((plane * job.rows + windows.row + row + r) * job.columns + windows.column + c, left);
+      }
+      if constexpr (std::is_same_v<R, float>) {
+        const V square = moment[2][r] + moment[3][r];
+        peak = square > peak ? square : peak;
       }
       const V at_luminance = upstream * structure * over_luminance;
       const V at_structure = (upstream * luminance + by_structure) * over_structure * k;
@@ -97,22 +95,15 @@ void combine(const Job<R>& job, const Gradients<R>& to, const Tile& pixels, cons
       const V s = load(line + 2 * r * pitch + c), d = load(line + (2 * r + 1) * pitch + c);
       const V by_s = sum[0][r] + R(2) * s * sum[2][r], by_d = sum[1][r] + R(2) * d * sum[3][r];
       const V g[2] = {(by_s + by_d) * job.scale, (by_s - by_d) * job.scale};
-      R* const out[2] = {to.x, to.y};
-      for (int i = 0; i < 2; ++i) {
-        if (out[i] == nullptr) continue;
-        R* p = out[i] + at + r * job.shape.w + c;
-        if (left >= L) {
-          store<R>(p, g[i]);
-        } else {
-          for (std::int64_t j = 0; j < left; ++j) p[j] = g[i][j];
-        }
-      }
+      if (to.x) to.x.put(at + r * job.shape.w + c, g[0], left);
+      if (to.y) to.y.put(at + r * job.shape.w + c, g[1], left);
     }
   }
 }
 
+// Whether R was wide enough; see Job::narrow.
 template <class R, int K>
-void walk_back(const Job<R>& job, const Gradients<R>& to, const Tile& pixels) {
+bool walk_back(const Job<R>& job, const Gradients<R>& to, const Tile& pixels) {
   constexpr std::int64_t L = kLanes<R>;
   const std::int64_t reach = job.size - 1, slots = reach + kStep, slot = 4 * kRingPitch<R>;
   // the windows that reach into the tile's pixels
@@ -135,6 +126,7 @@ void walk_back(const Job<R>& job, const Gradients<R>& to, const Tile& pixels) {
   const Shift<R> shift = job.shift(job, windows);
   const std::int64_t padded = round_up(round_up(windows.columns, L) + reach, L) + L;
 
+  Vec<R> peak = {};
   std::int64_t fed = 0, pushed = 0, made = 0;
   const auto feed = [&] {
     make_planes<R, 4>(job, windows, windows.row + fed, std::min(padded, pitch), shift, line, pitch);
@@ -165,27 +157,35 @@ void walk_back(const Job<R>& job, const Gradients<R>& to, const Tile& pixels) {
     const std::int64_t live = std::min<std::int64_t>(kStep, windows.rows - row);
     for (std::int64_t i = 0; i < live; ++i) feed();
     for (std::int64_t i = 0; i < slots; ++i) rows[i] = ring + (row + i) % slots * slot;
-    derivatives<R, K>(job, to, windows, shift, rows, row, live, lines + indent, pitch);
+    derivatives<R, K>(job, to, windows, shift, rows, row, live, lines + indent, pitch, peak);
     for (std::int64_t i = 0; i < live; ++i) push(lines + 4 * i * pitch, pushed + 1 == total);
   }
   while (pushed < total) push(nullptr, pushed + 1 == total);
+  return !job.narrow(peak);
+}
+
+template <class R>
+bool walk_back_any(const Job<R>& job, const Gradients<R>& to, const Tile& pixels) {
+  return job.size == 11 ? walk_back<R, 11>(job, to, pixels) : walk_back<R, 0>(job, to, pixels);
 }
 
 template <class R>
 void backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimOptions& o,
               const Gradients<R>& to) {
   const Job<R> job = job_of<R>(x, y, Mask{}, dtype, shape, o);
-  const std::int64_t wide = pixel_columns<R>(o.size);
-  const std::int64_t down = (shape.h + kTileRows - 1) / kTileRows, across = (shape.w + wide - 1) / wide;
+  const Job<double> wide = job_of<double>(x, y, Mask{}, dtype, shape, o);
+  const Gradients<double> widened{to.score, to.structure, to.map.widened(), to.x.widened(), to.y.widened()};
+  const std::int64_t each = pixel_columns<R>(o.size), part = pixel_columns<double>(o.size);
+  const std::int64_t down = (shape.h + kTileRows - 1) / kTileRows, across = (shape.w + each - 1) / each;
   parallel(o.threads, shape.n * shape.c * down * across, [&](std::int64_t task) {
     const std::int64_t plane = task / (down * across), at = task % (down * across);
-    Tile tile{plane / shape.c, plane % shape.c, at / across * kTileRows, at % across * wide, 0, 0};
+    Tile tile{plane / shape.c, plane % shape.c, at / across * kTileRows, at % across * each, 0, 0};
     tile.rows = std::min(kTileRows, shape.h - tile.row);
-    tile.columns = std::min(wide, shape.w - tile.column);
-    if (o.size == 11) {
-      walk_back<R, 11>(job, to, tile);
-    } else {
-      walk_back<R, 0>(job, to, tile);
+    tile.columns = std::min(each, shape.w - tile.column);
+    if (walk_back_any(job, to, tile)) return;
+    for (std::int64_t end = tile.column + tile.columns; tile.column < end; tile.column += part) {
+      tile.columns = std::min(part, end - tile.column);
+      walk_back_any(wide, widened, tile);
     }
   });
 }
@@ -196,14 +196,15 @@ void ssim_backward(const Image& x, const Image& y, Dtype dtype, const Shape& sha
                    const double* by_score, const double* by_structure, const void* by_map, void* out_x, void* out_y) {
   if (options.reflect) throw std::invalid_argument("ssim_backward: pad the images first");
   if (options.size > kSsimBackwardSize) throw std::invalid_argument("ssim_backward: window too large");
+  const auto run = [&](auto real) {
+    using R = decltype(real);
+    const auto plane = [](const void* p) { return Plane<R>{static_cast<R*>(const_cast<void*>(p)), nullptr}; };
+    backward<R>(x, y, dtype, shape, options, {by_score, by_structure, plane(by_map), plane(out_x), plane(out_y)});
+  };
   if (options.float64) {
-    backward<double>(x, y, dtype, shape, options,
-                     {by_score, by_structure, static_cast<const double*>(by_map), static_cast<double*>(out_x),
-                      static_cast<double*>(out_y)});
+    run(double());
   } else {
-    backward<float>(x, y, dtype, shape, options,
-                    {by_score, by_structure, static_cast<const float*>(by_map), static_cast<float*>(out_x),
-                     static_cast<float*>(out_y)});
+    run(float());
   }
 }
 

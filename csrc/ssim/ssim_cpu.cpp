@@ -10,9 +10,20 @@
 namespace semnr {
 namespace {
 
-// What a tile adds up, over its windows.
+// What a tile adds up, over its windows: of each index what it lacks of 1, which is exactly 0 for identical windows.
 struct Sums {
   double score = 0, contrast_structure = 0, luminance = 0, contrast = 0, structure = 0, weight = 0, count = 0;
+  bool narrow = false;  // float32 was too narrow: see Job::narrow
+
+  void add(const Sums& o) {
+    score += o.score;
+    contrast_structure += o.contrast_structure;
+    luminance += o.luminance;
+    contrast += o.contrast;
+    structure += o.structure;
+    weight += o.weight;
+    count += o.count;
+  }
 };
 
 template <class R>
@@ -26,7 +37,7 @@ Vec<R> root(Vec<R> v) {
 // Windows of up to kStep rows: moments from the ring, scores out. The plain case.
 template <class R, int K, bool Map>
 void finish(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const Ahead* soon, const R* const* rows,
-            std::int64_t row, std::int64_t live, Vec<double>& score, Vec<double>& structure) {
+            std::int64_t row, std::int64_t live, Vec<double>& score, Vec<double>& structure, Vec<R>& peak) {
   using V = Vec<R>;
   constexpr int L = kLanes<R>;
   const R offset_s = -(shift.x + shift.y), offset_d = shift.y - shift.x;
@@ -44,18 +55,19 @@ void finish(const Job<R>& job, const Tile& tile, const Shift<R>& shift, const Ah
       const V var_d = not_negative<R>(moment[3][r] - mean_d * mean_d);
       const SsimTerms<V> t =
           ssim_terms<V, R>(mean_s, mean_d, var_s, var_d, offset_s, offset_d, job.spread, job.c1, job.c2);
+      if constexpr (std::is_same_v<R, float>) {
+        const V square = moment[2][r] + moment[3][r];
+        peak = square > peak ? square : peak;
+      }
       // one division for both quotients
-      const V shared = t.structure_top / (t.luminance_bottom * t.structure_bottom);
-      index[r] = t.luminance_top * shared;
-      cs[r] = t.luminance_bottom * shared;
+      const V shared = R(1) / (t.luminance_bottom * t.structure_bottom);
+      index[r] = (t.luminance_loss * t.structure_bottom + t.structure_loss * t.luminance_top) * shared;
+      cs[r] = t.structure_loss * t.luminance_bottom * shared;
       if constexpr (Map) {
-        if (r < live && job.map != nullptr) {
-          R* to = job.map + ((tile.n * job.shape.c + tile.c) * job.rows + row + r) * job.columns + tile.column + c;
-          if (left >= L) {
-            store<R>(to, index[r]);
-          } else {
-            for (std::int64_t i = 0; i < left; ++i) to[i] = index[r][i];
-          }
+        if (r < live && job.map) {
+          const std::int64_t at =
+              ((tile.n * job.shape.c + tile.c) * job.rows + row + r) * job.columns + tile.column + c;
+          job.map.put(at, R(1) - index[r], left);
         }
       }
     }
@@ -92,7 +104,7 @@ void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, cons
       const V both = moment[4][r] * share - mean_s * mean_d;
       const SsimTerms<V> t =
           ssim_terms<V, R>(mean_s, mean_d, var_s, var_d, offset_s, offset_d, job.spread, job.c1, job.c2);
-      const V luminance = t.luminance_top / t.luminance_bottom, cs = t.structure_top / t.structure_bottom;
+      const V luminance = t.luminance_loss / t.luminance_bottom, cs = t.structure_loss / t.structure_bottom;
       const R quarter = job.spread * R(0.5);
       const V var_x = not_negative<R>((var_s + var_d + R(2) * both) * quarter);
       const V var_y = not_negative<R>((var_s + var_d - R(2) * both) * quarter);
@@ -104,17 +116,17 @@ void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, cons
       for (std::int64_t i = 0; i < L && c + i < tile.columns; ++i) {
         const std::int64_t w = tile.column + c + i - job.lead + half;
         const bool pooled = valid == nullptr || valid[w * job.valid.stride[2]] != 0;
-        const R index = luminance[i] * cs[i];
-        if (job.map != nullptr) {
-          job.map[((tile.n * job.shape.c + tile.c) * job.rows + row + r) * job.columns + tile.column + c + i] =
-              pooled ? index : R(NAN);
+        const R index = luminance[i] + (cs[i] - luminance[i] * cs[i]);
+        if (job.map) {
+          job.map.set(((tile.n * job.shape.c + tile.c) * job.rows + row + r) * job.columns + tile.column + c + i,
+                      pooled ? R(1) - index : R(NAN));
         }
         if (!pooled) continue;
         sums.score += index;
         sums.contrast_structure += cs[i];
         sums.luminance += luminance[i];
-        sums.contrast += contrast[i];
-        sums.structure += structure[i];
+        sums.contrast += R(1) - contrast[i];
+        sums.structure += R(1) - structure[i];
         sums.weight += weight[i];
         sums.count += 1;
       }
@@ -149,6 +161,7 @@ Sums walk(const Job<R>& job, const Tile& tile) {
 
   Sums sums;
   Vec<double> score = {}, structure = {};
+  Vec<R> peak = {};
   const R* oldest = ring;
   for (std::int64_t row = 0; row < tile.rows; row += kStep) {
     const std::int64_t live = std::min<std::int64_t>(kStep, tile.rows - row), next = row + job.size - 1;
@@ -163,7 +176,7 @@ Sums walk(const Job<R>& job, const Tile& tile) {
     if constexpr (P == 4) {
       Ahead soon[kStep];
       for (int r = 0; r < kStep; ++r) soon[r] = ahead(job, job.y, tile, next + kStep + r);
-      finish<R, K, Map>(job, tile, shift, soon, rows, tile.row + row, live, score, structure);
+      finish<R, K, Map>(job, tile, shift, soon, rows, tile.row + row, live, score, structure, peak);
     } else {
       finish_all<R, K>(job, tile, shift, rows, tile.row + row, live, sums);
     }
@@ -172,6 +185,7 @@ Sums walk(const Job<R>& job, const Tile& tile) {
     sums.score = sum<double>(score);
     sums.contrast_structure = sum<double>(structure);
     sums.count = double(tile.rows * tile.columns);
+    sums.narrow = job.narrow(peak);
   }
   return sums;
 }
@@ -180,7 +194,7 @@ template <class R>
 Sums walk_any(const Job<R>& job, const Tile& tile) {
   const bool plain = job.valid.data == nullptr && !job.components;
   if (job.size == 11) {
-    if (plain) return job.map == nullptr ? walk<R, 11, 4, false>(job, tile) : walk<R, 11, 4, true>(job, tile);
+    if (plain) return job.map ? walk<R, 11, 4, true>(job, tile) : walk<R, 11, 4, false>(job, tile);
     if constexpr (std::is_same_v<R, double>) return walk<R, 11, 6, true>(job, tile);
   }
   if constexpr (std::is_same_v<R, float>) {
@@ -189,6 +203,21 @@ Sums walk_any(const Job<R>& job, const Tile& tile) {
   if (plain) return walk<R, 0, 4, true>(job, tile);
   if constexpr (std::is_same_v<R, double>) return walk<R, 0, 6, true>(job, tile);
   throw std::logic_error("components and masks are computed in float64");
+}
+
+// A tile in the job's precision; in double where that is too narrow for it.
+template <class R>
+Sums walk_wide(const Job<R>& job, const Job<double>& wide, const Tile& tile) {
+  Sums sums = walk_any(job, tile);
+  if (!sums.narrow) return sums;
+  sums = {};
+  for (std::int64_t column = 0; column < tile.columns; column += kTileColumns<double>) {
+    Tile part = tile;
+    part.column += column;
+    part.columns = std::min(kTileColumns<double>, tile.columns - column);
+    sums.add(walk_any(wide, part));
+  }
+  return sums;
 }
 
 std::int64_t tiles_down(std::int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
@@ -202,8 +231,10 @@ template <class R>
 void forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, const Shape& shape, const SsimOptions& o,
              const SsimOutputs& out, const Beside* beside) {
   Job<R> job = job_of<R>(x, y, valid, dtype, shape, o);
-  job.map = static_cast<R*>(out.map);
+  job.map = {static_cast<R*>(out.map), nullptr};
   job.components = out.luminance != nullptr;
+  Job<double> wide = job_of<double>(x, y, valid, dtype, shape, o);
+  wide.map = job.map.widened();
 
   const std::int64_t down = tiles_down(job.rows), across = tiles_across<R>(job.columns);
   const std::int64_t tiles = down * across, planes = shape.n * shape.c;
@@ -213,7 +244,7 @@ void forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, con
     Tile tile{plane / shape.c, plane % shape.c, at / across * kTileRows, at % across * kTileColumns<R>, 0, 0};
     tile.rows = std::min(kTileRows, job.rows - tile.row);
     tile.columns = std::min(kTileColumns<R>, job.columns - tile.column);
-    partial[std::size_t(task)] = walk_any(job, tile);
+    partial[std::size_t(task)] = walk_wide(job, wide, tile);
     if (beside != nullptr) {  // the last tiles take the border that no window starts in
       const std::int64_t below = at / across == down - 1 ? shape.h - tile.row : tile.rows;
       const std::int64_t right = at % across == across - 1 ? shape.w - tile.column : tile.columns;
@@ -222,22 +253,13 @@ void forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, con
   });
   for (std::int64_t plane = 0; plane < planes; ++plane) {
     Sums total;
-    for (std::int64_t i = 0; i < tiles; ++i) {
-      const Sums& p = partial[std::size_t(plane * tiles + i)];
-      total.score += p.score;
-      total.contrast_structure += p.contrast_structure;
-      total.luminance += p.luminance;
-      total.contrast += p.contrast;
-      total.structure += p.structure;
-      total.weight += p.weight;
-      total.count += p.count;
-    }
-    out.score[plane] = total.score / total.count;
-    out.contrast_structure[plane] = total.contrast_structure / total.count;
+    for (std::int64_t i = 0; i < tiles; ++i) total.add(partial[std::size_t(plane * tiles + i)]);
+    out.score[plane] = 1 - total.score / total.count;
+    out.contrast_structure[plane] = 1 - total.contrast_structure / total.count;
     if (out.luminance != nullptr) {
-      out.luminance[plane] = total.luminance / total.count;
-      out.contrast[plane] = total.contrast / total.count;
-      out.structure[plane] = total.structure / total.count;
+      out.luminance[plane] = 1 - total.luminance / total.count;
+      out.contrast[plane] = 1 - total.contrast / total.count;
+      out.structure[plane] = 1 - total.structure / total.count;
     }
     if (out.coverage != nullptr && plane % shape.c == 0) out.coverage[plane / shape.c] = total.weight / total.count;
   }

@@ -13,6 +13,47 @@ struct Tile {
   std::int64_t n, c, row, column, rows, columns;
 };
 
+// Where a tile's numbers go, from and to memory of the type they are computed in; or of float, where the tile is one
+// that float32 is too narrow for (`Job::narrow`) and is computed in double.
+template <class R>
+struct Plane {
+  R* same = nullptr;
+  float* single = nullptr;
+
+  explicit operator bool() const { return same != nullptr || single != nullptr; }
+  Plane<double> widened() const {
+    if constexpr (std::is_same_v<R, float>) return {nullptr, same};
+    return {};
+  }
+
+  // The first n lanes of v; n may be more than there are.
+  void put(std::int64_t at, Vec<R> v, std::int64_t n) const {
+    if (single == nullptr && n >= kLanes<R>) return store<R>(same + at, v);
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(n, kLanes<R>); ++i) set(at + i, v[i]);
+  }
+  void set(std::int64_t at, R v) const {
+    if (single == nullptr) {
+      same[at] = v;
+    } else {
+      single[at] = float(v);
+    }
+  }
+  Vec<R> get(std::int64_t at, std::int64_t n) const {
+    if (single == nullptr && n >= kLanes<R>) return load(same + at);
+    Vec<R> v = {};
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(n, kLanes<R>); ++i) {
+      v[i] = single == nullptr ? same[at + i] : R(single[at + i]);
+    }
+    return v;
+  }
+};
+
+// A variance is a difference, E[s²] - E[s]², and carries float32's rounding of E[s²]: about 6e-8 of it, beside C2. Up
+// to this many times C2 the map keeps its bound (2e-4; README.md). Values inside [0, L] reach at most 4 L², 4444 times
+// C2 for K2 = 0.03: they never pay. What lies beyond, such as black beside a pedestal of many times L, is left to
+// double.
+constexpr double kNarrow = 4500;
+
 template <class R>
 struct Job {
   Image x, y;
@@ -27,8 +68,16 @@ struct Job {
                std::int64_t, const Shift<R>&, R*, R*);
   Shift<R> (*shift)(const Job<R>&, const Tile&);
   std::int64_t bytes;  // of one pixel
-  R* map;
+  Plane<R> map;
   bool components;
+
+  // Whether E[s²] + E[d²], at most `peak` in any window, is too large beside C2 for moments in R.
+  bool narrow(Vec<R> peak) const {
+    if constexpr (std::is_same_v<R, double>) return false;
+    bool found = false;
+    for (int i = 0; i < kLanes<R>; ++i) found = found || !(peak[i] <= R(kNarrow) * c2);
+    return found;
+  }
 };
 
 const char* row_address(const Image& v, std::int64_t bytes, std::int64_t n, std::int64_t c, std::int64_t h) {

@@ -29,7 +29,8 @@ _HOME = {
     "report": "semnr.reporting",
     **dict.fromkeys(("BackendUnavailable", "SemnrError", "TileError", "WeightsUnavailable"), "semnr_kernels._errors"),
     "Result": "semnr_kernels._result",
-    **dict.fromkeys(("Sigma", "otsu_masks", "worst_windows"), "semnr_kernels.cnr"),
+    **dict.fromkeys(("otsu_masks", "worst_windows"), "semnr.metrics"),
+    "Sigma": "semnr_kernels.cnr",
 }
 _MODULES = ("losses", "stress", "synth", "torchmetrics", "weights")
 

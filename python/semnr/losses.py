@@ -19,14 +19,13 @@ Other keywords
 
 Under torch.compile a loss is one node a metric, backward pass included, with nan="omit" of `CharbonnierLoss` as the
 exception; nan="propagate" waits for no GPU (see `semnr.metrics`). Under autocast a loss computes in float32 and wider,
-as without it, and takes a float16 or bfloat16 output against a float32 target: both in the wider dtype.
+as without it, is float32 at least, and takes a float16 or bfloat16 output against a float32 target: both in the wider
+dtype.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,7 +60,7 @@ class _MetricLoss(nn.Module):
         self.options = options
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        x, y = _promoted(x, y)
+        x, y = _checks.promoted(x, y)
         value = self.metric(x, y, data_range=self.data_range, mask=mask, reduction="none", **self.options)
         loss = value if self.best is None else self.best - value
         return _as_passed(_reduced(loss, self.reduction), x)
@@ -116,18 +115,21 @@ class CharbonnierLoss(nn.Module):
         _checks.choice("nan", nan, ("error", "propagate", "omit"))
         _checks.choice("reduction", reduction, ("mean", "sum", "none"))
         self.data_range = _checks.as_data_range(torch.float32, data_range)
-        self.epsilon = _number("epsilon", epsilon)
-        if self.epsilon == 0:
-            raise ValueError("epsilon is 0; accepted: a finite number above 0 (it keeps the gradient finite)")
+        self.epsilon = _checks.number("epsilon", epsilon, least=0)
+        if self.epsilon < torch.finfo(torch.float32).tiny:
+            raise ValueError(
+                f"epsilon is {self.epsilon:g}; accepted: a finite number above 0, of at least "
+                f"{torch.finfo(torch.float32).tiny:.3g} (it keeps the gradient finite)"
+            )
         self.reduction = reduction
         self.nan = nan
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        x, y = _promoted(x, y)
+        x, y = _checks.promoted(x, y)
         checked = _checks.pair(x, y, data_range=self.data_range, mask=mask, nan=self.nan)
         work = torch.promote_types(torch.float32, x.dtype) if x.is_floating_point() else torch.float64
         d = (checked.x.to(work) - checked.y.to(work)) / self.data_range
-        penalty = torch.sqrt(d * d + self.epsilon**2)
+        penalty = torch.hypot(d, d.new_tensor(self.epsilon))  # ε² may be below float32
         if checked.valid is None:
             rows = penalty.mean(dim=(1, 2, 3))
         else:
@@ -184,7 +186,7 @@ class ProfileLoss(nn.Module):
         options = {} if options is None else options
         for name in (*weights, *options):
             _checks.choice("a term of ProfileLoss", name, tuple(TERMS))
-        self.weights = {name: _number(f"weights[{name!r}]", weight) for name, weight in weights.items()}
+        self.weights = {name: _checks.number(f"weights[{name!r}]", weight, least=0) for name, weight in weights.items()}
         if not any(self.weights.values()):
             raise ValueError(f"weights is {dict(weights)!r}; accepted: at least one weight above 0")
         idle = sorted(set(options) - {name for name, weight in self.weights.items() if weight})
@@ -210,24 +212,6 @@ class ProfileLoss(nn.Module):
         return f"weights={self.weights!r}"
 
 
-def _number(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {type(value).__name__}; accepted: a number of at least 0")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} is {value}; accepted: a finite number of at least 0")
-    return float(value)
-
-
-def _promoted(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Under autocast a network's output is float16 or bfloat16 and its target is not: both in the wider dtype."""
-    if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)) or x.dtype == y.dtype:
-        return x, y
-    if not (x.is_floating_point() and y.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
-        return x, y
-    wider = torch.promote_types(x.dtype, y.dtype)
-    return x.to(wider), y.to(wider)
-
-
 def _reduced(rows: torch.Tensor, reduction: str) -> torch.Tensor:
     if reduction == "mean":
         return rows.mean()
@@ -235,4 +219,8 @@ def _reduced(rows: torch.Tensor, reduction: str) -> torch.Tensor:
 
 
 def _as_passed(loss: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return loss.to(x.dtype) if x.is_floating_point() else loss
+    """In x's dtype; float32 for 16-bit images under autocast, as torch's own losses: float16 overflows when scaled."""
+    if not x.is_floating_point():
+        return loss
+    half = x.dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled(x.device.type)
+    return loss.to(torch.float32 if half else x.dtype)

@@ -34,6 +34,17 @@ included; pixels are checked and the backend is chosen when the graph runs. `det
 stay outside the graph, and a `Result` that comes out of one evaluates no flags. The backward node keeps the images
 alone: for every metric but mse, mae and ssim it computes the forward pass again. Second derivatives are taken outside
 torch.compile. Autocast does not change a score: it is computed as it is without.
+
+Tensors that are no pixels in memory (FakeTensor, wrapper subclasses, "meta") and calls under a dispatch mode go the
+same way, as one op; sparse, nested and mkldnn tensors are refused. Inside torch.func, grad, jvp and their kind run
+on the reference, which is made of torch's ops, and vmap runs image by image; so does forward-mode differentiation.
+vmap inside torch.compile is not supported. After a fork, torch runs on one thread in the child. `use_backend` holds
+for the thread (the context) that entered it: threads of a pool take "auto" unless they are given the context.
+Images of several channels are (C, H, W). With convention="torchmetrics" the window stays 11 unless `window_size` is
+given, whatever `sigma` is: torchmetrics' own is 2 · int(3.5 σ + 0.5) + 1. FSIM keeps the filters of the sizes and
+settings that it met, up to 256 MiB. 10-bit data in uint16 without `data_range` is scored on 65,535 and says
+nothing. Under nan="propagate" the gradient of an image that holds a NaN is NaN, also where its score is left out of
+the loss.
 """
 
 from __future__ import annotations
@@ -48,7 +59,6 @@ import torch
 
 import semnr_kernels as kernels
 from semnr_kernels import _registry
-from semnr_kernels.cnr import populations
 
 Array = torch.Tensor | np.ndarray
 
@@ -57,6 +67,13 @@ def to_tensor(name: str, value: Any) -> Any:
     """A NumPy array as a tensor that shares its memory; anything else as it is."""
     if not isinstance(value, np.ndarray):
         return value
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.getmaskarray(value).any():
+            raise TypeError(
+                f"{name} is a numpy.ma.MaskedArray with masked pixels; accepted: {name}.data, and "
+                f"mask=~numpy.ma.getmaskarray({name}) (True: a valid pixel)"
+            )
+        value = value.data
     if value.dtype.byteorder not in "=|" and value.dtype.isnative is False:
         value = value.astype(value.dtype.newbyteorder("="))
     if any(stride < 0 for stride in value.strides) or not value.flags.writeable:
@@ -238,9 +255,6 @@ def cnr(x: Array, y: Array | None = None, signal: Any = None, background: Any = 
     Rows by default (`reduction="none"`). It waits for a GPU whatever `nan` says. Also mask, data_range, nan, details,
     backend as in the module's docstring.
     """
-    if options.get("kind") in populations.KINDS:
-        options = {k: v for k, v in options.items() if k != "backend"}
-        return _call(populations.populations, x, y, {"signal": signal, "background": background, **options})
     return _call(kernels.cnr.cnr, x, y, {"signal": signal, "background": background, **options})
 
 
@@ -248,6 +262,26 @@ def cnr(x: Array, y: Array | None = None, signal: Any = None, background: Any = 
 def cnr_map(x: Array, y: Array | None = None, **options: Any) -> Any:
     """CNR in each window of a large image, as a map; NaN where a window lacks a population. See `cnr`."""
     return _call(kernels.cnr.cnr_map, x, y, options)
+
+
+@_mirrors(kernels.cnr.otsu_masks)
+def otsu_masks(reference: Array, **options: Any) -> Any:
+    """Signal and background regions of a reference image, for `cnr` and `cnr_map`: a `Masks` of the array's kind.
+
+    smoothing, guard, bins, min_separation, mask, nan: see `semnr_kernels.cnr.otsu_masks`.
+    """
+    tensors = {k: to_tensor(k, v) for k, v in options.items()}
+    found = kernels.cnr.otsu_masks(to_tensor("reference", reference), **tensors)
+    if not isinstance(reference, np.ndarray):
+        return found
+    parts = ("signal", "background", "threshold", "separation")
+    return dataclasses.replace(found, **{name: to_numpy(getattr(found, name)) for name in parts})
+
+
+@_mirrors(kernels.cnr.worst_windows)
+def worst_windows(values: Array, **options: Any) -> Any:
+    """The `count` lowest finite windows of a map of `cnr_map`, as rectangles of pixels; see there for the arguments."""
+    return kernels.cnr.worst_windows(to_tensor("values", values), **options)
 
 
 def explain(op: str, x: Array, y: Array | None = None, *, backend: str | None = "auto", **options: Any) -> Any:

@@ -4,7 +4,8 @@
 the state: two halves of a stream, merged or synchronised over processes, give the value of the whole stream up to the
 last bits of a float64 sum. Every image counts once, whatever its batch. Images without a value are never averaged in
 and never dropped in silence: `summary()` counts the undefined (NaN) and the infinite ones beside the mean. Under
-nan="propagate" a NaN makes the mean NaN.
+nan="propagate" a NaN makes the mean NaN. Under autocast a float16 or bfloat16 candidate is taken against a float32
+target, both in the wider dtype.
 
 data_range : float
     Width of the intensity scale, required (CNR: optional, it does not enter).
@@ -17,11 +18,14 @@ Needs torchmetrics: ``pip install torchmetrics``.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import inspect
-import zlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 
 import semnr_kernels as kernels
@@ -76,20 +80,22 @@ class _Mean(Metric):
         self.data_range = None if unstated else _checks.as_data_range(torch.float32, data_range)
         self.options = options
         for name in ("finite", "infinite", "undefined"):
-            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros((), dtype=torch.int64, device="cpu"), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
         # MetricCollection shares one state between metrics whose states look equal after the first batch (identical
         # images: SSIM = FSIM = 1), and merge_state adds whatever has the same names. A name of its own for each
         # class and setting keeps unlike metrics apart in both.
-        self.add_state(f"of_{self._fingerprint():08x}", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state(
+            f"of_{self._fingerprint()}", torch.zeros((), dtype=torch.int64, device="cpu"), dist_reduce_fx="sum"
+        )
 
-    def _fingerprint(self) -> int:
-        plain = (str, int, float, bool, tuple, type(None))
-        shown = {k: v if isinstance(v, plain) else type(v).__name__ for k, v in sorted(self.options.items())}
-        return zlib.crc32(repr((type(self).__name__, self.data_range, shown)).encode())
+    def _fingerprint(self) -> str:
+        facts = (type(self).__name__, self.data_range, _shown(self.options))
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def _rows(self, x: torch.Tensor, y: torch.Tensor | None, **extra: Any) -> torch.Tensor:
         options = {**self.options, **{name: value for name, value in extra.items() if value is not None}}
+        x, y = (x, y) if y is None else _checks.promoted(x, y)
         rows = type(self).kernel(x, y, data_range=self.data_range, reduction="none", **options)
         return rows.reshape(-1)
 
@@ -123,6 +129,32 @@ class _Mean(Metric):
         infinite, undefined = int(self.infinite), int(self.undefined)
         images = int(self.finite) + infinite + undefined
         return {"mean": float(self._mean()), "images": images, "infinite": infinite, "undefined": undefined}
+
+
+def _shown(value: Any) -> Any:
+    """An option as text that is the same for the same value alone, on every process."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().contiguous()
+        return (
+            str(value.dtype),
+            tuple(value.shape),
+            hashlib.sha256(value.view(-1).view(torch.uint8).numpy()).hexdigest(),
+        )
+    if isinstance(value, np.ndarray) and value.ndim and value.dtype != object:
+        return (str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest())
+    if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
+        return repr(value.item())
+    if isinstance(value, Mapping):
+        return tuple((str(name), _shown(value[name])) for name in sorted(value, key=str))
+    if isinstance(value, tuple | list):
+        return tuple(map(_shown, value))
+    if isinstance(value, os.PathLike):
+        return ("path", os.fspath(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return (type(value).__name__, _shown({f.name: getattr(value, f.name) for f in dataclasses.fields(value)}))
+    if isinstance(value, str | int | float | complex | torch.dtype | torch.device | None):
+        return repr(value)
+    return (type(value).__name__, id(value))  # nobody's but this object's
 
 
 class SSIM(_Mean):
@@ -195,7 +227,7 @@ class PSNR(_Mean):
         _checks.choice("aggregate", aggregate, ("mean_mse", "mean_db"))
         super().__init__(data_range, **options)
         self.aggregate = aggregate
-        self.add_state("total_mse", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total_mse", torch.zeros((), dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
 
     def update(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> None:
         """Add a batch: candidate, reference, and the valid pixels (bool) where not all are."""

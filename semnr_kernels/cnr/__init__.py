@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import torch
 
-from .. import _checks, _library, _registry
+from .. import _checks, _library, _registry, _tensors
 from .._result import Result
-from . import cuda, native, reference
+from . import cuda, native, populations, reference
 from .masks import MIN_SEPARATION, ONE_POPULATION, Masks, otsu_masks
 from .masks import build as _build_masks
 from .noise import Noise, Sigma
@@ -21,24 +21,27 @@ from .windows import Window, worst_windows
 __all__ = ["KINDS", "Masks", "Sigma", "Window", "cnr", "cnr_map", "otsu_masks", "worst_windows"]
 
 KINDS = reference.KINDS
+ALL_KINDS = (*KINDS, *populations.KINDS)
+for _op in populations.KINDS:
+    _registry.register(_op, "reference", populations.measured)
 
 # The kernels are the moments of a region; the ratios over them are few and the same everywhere.
 for _op in ("cnr", "cnr_map"):
     _registry.register(_op, "reference", reference.of_regions)
-    _registry.register_native(_op, native.of_regions, native.supports)
-    _registry.register_cuda(_op, cuda.of_regions, cuda.supports)
+    _registry.register_native(_op, native.of_regions, native.supports, native.UNSUPPORTED)
+    _registry.register_cuda(_op, cuda.of_regions, cuda.supports, cuda.UNSUPPORTED)
     _registry.register_triton(_op, "of_regions", folder="cnr")
 _registry.register("histogram", "reference", reference.histogram)
-_registry.register_native("histogram", native.histogram, native.supports_histogram)
-_registry.register_triton("histogram", "histogram", "supports_histogram", folder="cnr")
+_registry.register_native("histogram", native.histogram, native.supports_histogram, native.UNSUPPORTED_HISTOGRAM)
+_registry.register_triton("histogram", "histogram", "supports_histogram", "cnr", "UNSUPPORTED_HISTOGRAM")
 _registry.register("otsu_smooth", "reference", reference.smoothed)
-_registry.register_native("otsu_smooth", native.smoothed, native.supports_image)
-_registry.register_triton("otsu_smooth", "smoothed", "supports_smoothed", folder="cnr")
+_registry.register_native("otsu_smooth", native.smoothed, native.supports_image, native.UNSUPPORTED_IMAGE)
+_registry.register_triton("otsu_smooth", "smoothed", "supports_smoothed", "cnr", "UNSUPPORTED_SMOOTHED")
 _registry.register("otsu_split", "reference", reference.split)
 _registry.register_native("otsu_split", native.split)
 _registry.register("guard_band", "reference", reference.guard_band)
 _registry.register_native("guard_band", native.guard_band)
-_registry.register_cuda("histogram", cuda.histogram, cuda.supports_histogram)
+_registry.register_cuda("histogram", cuda.histogram, cuda.supports_histogram, cuda.UNSUPPORTED_HISTOGRAM)
 
 NO_NOISE = "undefined: kind='fixed_noise' without noise="
 ZERO_NOISE = "infinite: no noise"
@@ -76,6 +79,7 @@ def cnr(
     noise: float | torch.Tensor | Sigma | None = None,
     mask: torch.Tensor | None = None,
     data_range: float | None = None,
+    value_range: tuple[float, ...] | None = None,
     reduction: str = "none",
     details: bool = False,
     nan: str = "error",
@@ -94,9 +98,10 @@ def cnr(
     signal, background : Tensor, optional
         Bool regions, (H, W), (N, H, W) or (N, 1, H, W); both or neither, disjoint. Without them they are built by
         `otsu_masks` with its defaults, on y, or on x where there is no y.
-    kind : {"two_roi", "sum_var", "background", "fixed_noise"}
+    kind : {"two_roi", "sum_var", "background", "fixed_noise", "gcnr", "rose"}
         With Δμ = μs − μb and population variances:
-        |Δμ| / √((σs² + σb²)/2); |Δμ| / √(σs² + σb²); Δμ / σb, signed; |Δμ| / σ(noise).
+        |Δμ| / √((σs² + σb²)/2); |Δμ| / √(σs² + σb²); Δμ / σb, signed; |Δμ| / σ(noise). The last two are told in
+        `populations`: they have no gradient, and run on the reference alone.
     noise : number, Tensor or Sigma, optional
         For kind="fixed_noise" alone, the noise of the *noisy input*, in the units of x:
         a number or a (N,) tensor is σ; a tensor of the shape and dtype of x is the noisy image, whose
@@ -104,6 +109,8 @@ def cnr(
         variances. Without it the result is NaN, flagged.
     mask : Tensor, optional
         Valid pixels, bool; exact.
+    value_range : (low, high), optional
+        For kind="gcnr" alone: of the histogram's bins.
     data_range : float, optional
         Only stored in the result: no kind depends on it. NaN there when floating images do not state it.
     reduction : {"none", "mean", "sum"}
@@ -135,6 +142,16 @@ def cnr(
     over-smoothing. "background" is SNR9 of NIST's detection-limits.
     """
     _checks.choice("reduction", reduction, ("mean", "sum", "none"))
+    _checks.choice("kind", kind, ALL_KINDS)
+    if value_range is not None and kind != "gcnr":
+        raise ValueError(f"value_range is given, but kind={kind!r} does not read it; accepted: kind='gcnr', or None")
+    if kind in populations.KINDS:
+        if noise is not None:
+            raise ValueError(f"noise is given, but kind={kind!r} does not read it; accepted: kind='fixed_noise'")
+        return populations.populations(
+            x, y, kind=kind, signal=signal, background=background, value_range=value_range, mask=mask,
+            data_range=data_range, reduction=reduction, details=details, nan=nan, backend=backend,
+        )  # fmt: skip
     job = _prepare(x, y, signal, background, kind, noise, mask, data_range, nan)
     call = _registry.Call.of("cnr", job.checked.x, *job.others, masked=True)
     parts = _measure(job, _registry.choose(call, backend).run)
@@ -208,7 +225,8 @@ def cnr_map(
     TypeError, ValueError
         As `cnr`; or a window larger than the image.
     """
-    windows, strides = _two("window", window), _two("stride", stride)
+    windows, strides = _checks.sides("window", window), _checks.sides("stride", stride)
+    _checks.choice("kind", kind, KINDS)
     min_pixels, worst = _checks.positive_int("min_pixels", min_pixels), _checks.positive_int("worst", worst)
     job = _prepare(x, y, signal, background, kind, noise, mask, data_range, nan)
     size = tuple(job.checked.x.shape[-2:])
@@ -247,13 +265,6 @@ def cnr_map(
     )
 
 
-def _two(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = value if isinstance(value, tuple) and len(value) == 2 else (value, value)
-    if any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in pair):
-        raise ValueError(f"{name} is {value!r}; accepted: an integer of at least 1, or (rows, columns) of them")
-    return cast(tuple[int, int], pair)
-
-
 def _prepare(
     x: torch.Tensor,
     y: torch.Tensor | None,
@@ -265,7 +276,6 @@ def _prepare(
     data_range: float | None,
     nan: str,
 ) -> _Job:
-    _checks.choice("kind", kind, KINDS)
     unstated = data_range is None and isinstance(x, torch.Tensor) and x.dtype in _checks.FLOAT_DTYPES
     checked = _checks.pair(x, x if y is None else y, data_range=1.0 if unstated else data_range, mask=mask, nan=nan)
     if unstated:
@@ -291,7 +301,9 @@ def _prepare(
         b = cast(torch.Tensor, _checks.as_mask(background, checked.x, "background"))
         settings["masks"] = "given"
         both = s & b
-        if bool(both.view(torch.uint8).any()):  # as bytes: torch finds one 30 times sooner than it counts bools
+        if bool(
+            _tensors.bare(both).view(torch.uint8).any()
+        ):  # as bytes: torch finds one 30 times sooner than it counts bools
             raise ValueError(f"signal and background share {int(both.sum())} pixels; accepted: disjoint regions")
     if checked.valid is not None:
         s, b = s & checked.valid, b & checked.valid
@@ -330,7 +342,7 @@ def _measure(
 
 
 def _refuse_nonfinite(job: _Job, results: list[torch.Tensor]) -> None:
-    if job.checked.nan == "error" and not all(bool(torch.isfinite(r.detach()).all()) for r in results):
+    if job.checked.nan == "error" and not all(_tensors.finite(r) for r in results):
         images = {"x": job.checked.x} if job.y is None else {"x": job.checked.x, "y": job.y}
         if job.noise.how == "image" and job.noise.value is not None:
             images["noise"] = job.noise.value
@@ -343,11 +355,11 @@ def _flags(job: _Job, value: torch.Tensor, parts: dict[str, torch.Tensor], *, pi
     reasons: dict[str, torch.Tensor] = {}
     if job.masks is not None:
         for text in filter(None, job.masks.flags):
-            reasons[text] = torch.tensor([flag == text for flag in job.masks.flags])
+            reasons[text] = torch.tensor([flag == text for flag in job.masks.flags], device=value.device)
     elif pixels:
         reasons[ONE_POPULATION] = (parts["signal_pixels"] == 0) | (parts["background_pixels"] == 0)
     if job.kind == "fixed_noise" and job.noise.how == "none":
-        reasons[NO_NOISE] = torch.ones(n)
+        reasons[NO_NOISE] = torch.ones(n, device=value.device)
     reasons[ZERO_NOISE] = torch.isinf(value)
     reasons[NOTHING] = (parts["contrast"] == 0) & (parts["sigma"] == 0)
     if "reference_contrast" in parts:

@@ -15,7 +15,7 @@ import torch
 from .. import _cuda, _native
 from .._checks import FLOAT_DTYPES
 from .._device import shared_memory
-from .._registry import Call
+from .._registry import Call, float64_values, no_gradient, no_loop, refusal
 from .reference import Moments
 
 _REGIONS = 2  # a launch reads at most two
@@ -89,14 +89,17 @@ class Plan(NamedTuple):
     together: int
 
 
+def _large_image(call: Call) -> str | None:
+    most = _FLOAT_PIXELS if call.dtype in FLOAT_DTYPES else _INTEGER_PIXELS
+    return f"takes planes below {most} pixels" if call.shape[-2] * call.shape[-1] >= most else None
+
+
+UNSUPPORTED = (no_loop, _large_image, no_gradient)
+
+
 def supports(call: Call) -> str | None:
     """Every dtype and layout, planes up to 2³⁴ pixels of integers or 2³² of floats; gradients are the reference's."""
-    if call.dtype not in _native.DTYPE_CODES:
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    most = _FLOAT_PIXELS if call.dtype in FLOAT_DTYPES else _INTEGER_PIXELS
-    if call.shape[-2] * call.shape[-1] >= most:
-        return f"takes planes below {most} pixels"
-    return "has no gradient" if call.needs_grad else None
+    return refusal(UNSUPPORTED, call)
 
 
 def plan(x: torch.Tensor, regions: Sequence[torch.Tensor], window: tuple[int, int], stride: tuple[int, int]) -> Plan:
@@ -141,16 +144,23 @@ def bands(walk: Plan, planes: int, regions: int) -> list[tuple[int, int, int, in
     ]
 
 
+def _many_bins(call: Call) -> str | None:
+    return f"counts up to {_BINS} bins" if call.options.get("bins", 0) > _BINS else None
+
+
+def _small_memory(call: Call) -> str | None:
+    bytes_ = call.options.get("bins", 0) * _BIN_BYTES
+    if call.index is None or bytes_ <= (here := shared_memory(torch.device(call.device, call.index))):
+        return None
+    return f"asks for {bytes_ // 1024} KiB of shared memory a block; the device has {here // 1024}"
+
+
+UNSUPPORTED_HISTOGRAM = (float64_values, _many_bins, _small_memory)
+
+
 def supports_histogram(call: Call) -> str | None:
     """float64 values and up to 1024 bins, where a block has the shared memory for them."""
-    bins = call.options.get("bins", 0)
-    if call.dtype != torch.float64:
-        return "counts float64 values"
-    if bins > _BINS:
-        return f"counts up to {_BINS} bins"
-    if call.index is not None and bins * _BIN_BYTES > (here := shared_memory(torch.device(call.device, call.index))):
-        return f"asks for {bins * _BIN_BYTES // 1024} KiB of shared memory a block; the device has {here // 1024}"
-    return None
+    return refusal(UNSUPPORTED_HISTOGRAM, call)
 
 
 def histogram(

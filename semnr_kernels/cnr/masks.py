@@ -86,12 +86,9 @@ def otsu_masks(
     """
     image = _checks.as_image("reference", reference)
     _checks.choice("nan", nan, ("error", "propagate", "omit"))
-    smoothing = _at_least_zero("smoothing", smoothing)
-    min_separation = _at_least_zero("min_separation", min_separation)
-    if isinstance(guard, bool) or not isinstance(guard, int) or guard < 0:
-        raise ValueError(f"guard is {guard!r}; accepted: an integer of at least 0")
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2:
-        raise ValueError(f"bins is {bins!r}; accepted: an integer of at least 2")
+    smoothing = _checks.number("smoothing", smoothing, least=0)
+    min_separation = _checks.number("min_separation", min_separation, least=0)
+    guard, bins = _checks.integer("guard", guard, 0), _checks.integer("bins", bins, 2)
     masks = build(image, _checks.as_mask(mask, image), smoothing, guard, bins, min_separation, nan)
     if reference.ndim == 4:
         return masks
@@ -125,8 +122,8 @@ def build(
             values = v[i].flatten() if inside is None else v[i][inside[i]]
             thresholds[i] = otsu_threshold(values, lows[i], highs[i], bins)
 
-    at = torch.tensor(thresholds, dtype=torch.float64)
-    halves = _step("otsu_split", v)(v, inside, at.to(v.device))
+    at = torch.tensor(thresholds, dtype=torch.float64, device=v.device)
+    halves = _step("otsu_split", v)(v, inside, at)
     separations = class_separation(v, *halves)
     cores: Cores = _step("guard_band", halves[0])(*halves, guard)
     split = (separations >= min_separation) & (cores.signal_pixels > 0) & (cores.background_pixels > 0)
@@ -134,7 +131,7 @@ def build(
     if not bool(split.all()):
         signal, background = (m & split.reshape(-1, 1, 1, 1) for m in (signal, background))
     flags = [flag if flag == NON_FINITE or not here else "" for flag, here in zip(flags, split.tolist(), strict=True)]
-    return Masks(signal, background, at.to(v.device) + found.pivot, separations, tuple(flags))
+    return Masks(signal, background, at + found.pivot, separations, tuple(flags))
 
 
 def otsu_threshold(values: torch.Tensor, low: float, high: float, bins: int) -> float:
@@ -143,7 +140,7 @@ def otsu_threshold(values: torch.Tensor, low: float, high: float, bins: int) -> 
     values: 1-d float64 from `low` to `high`, which are not equal.
     """
     # 256 numbers: on the CPU, so that the threshold does not depend on the device
-    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
+    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64, device="cpu")
     counts = _step("histogram", values, bins=bins)(values, edges.to(values.device)).cpu().double()
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = counts.cumsum(0), counts.flip(0).cumsum(0).flip(0)
@@ -176,11 +173,3 @@ def _step(op: str, x: torch.Tensor, **options: Any) -> Callable[..., Any]:
     usable = named != "auto" and _registry._why_not(call, named) is None
     with _registry.use_backend(named if usable else "auto"):
         return _registry.choose(call).run
-
-
-def _at_least_zero(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is {type(value).__name__}; accepted: a number of at least 0")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} is {value}; accepted: a finite number of at least 0")
-    return float(value)

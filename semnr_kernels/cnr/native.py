@@ -9,27 +9,30 @@ from __future__ import annotations
 import torch
 
 from .. import _native
-from .._registry import Call
+from .._registry import Call, float64_values, no_gradient, no_loop, refusal
 from .reference import Cores, Moments, Smoothed
 
 
 def histogram(values: torch.Tensor, edges: torch.Tensor, *, isa: str | None = None) -> torch.Tensor:
     """As `reference.histogram`, for CPU tensors."""
     values, edges = values.contiguous(), edges.contiguous()
-    counts = torch.empty(edges.numel() - 1, dtype=torch.int64)
+    counts = _native.empty(edges.numel() - 1, torch.int64)
     _native.module(isa).histogram(
-        values.data_ptr(),
+        _native.address(values),
         values.numel(),
-        edges.data_ptr(),
+        _native.address(edges),
         counts.numel(),
         torch.get_num_threads(),
-        counts.data_ptr(),
+        _native.address(counts),
     )
     return counts
 
 
+UNSUPPORTED_HISTOGRAM = (float64_values,)
+
+
 def supports_histogram(call: Call) -> str | None:
-    return None if call.dtype == torch.float64 else "counts float64 values"
+    return refusal(UNSUPPORTED_HISTOGRAM, call)
 
 
 def smoothed(
@@ -37,23 +40,31 @@ def smoothed(
 ) -> Smoothed:
     """As `reference.smoothed`, for CPU tensors, to the last bit."""
     n, _, h, w = image.shape
-    pivot, low, high = torch.empty((3, n), dtype=torch.float64)
-    bad = torch.empty(n, dtype=torch.int64)
-    values = torch.empty((n, 1, h, w), dtype=torch.float64)
+    pivot, low, high = _native.empty((3, n), torch.float64)
+    bad = _native.empty(n, torch.int64)
+    values = _native.empty((n, 1, h, w), torch.float64)
     module, threads = _native.module(isa), torch.get_num_threads()
     x = (_native.image(image), _native.DTYPE_CODES[image.dtype], image.shape)
-    module.otsu_pixels(*x, _native.mask(valid), threads, pivot.data_ptr(), bad.data_ptr())
+    module.otsu_pixels(*x, _native.mask(valid), threads, _native.address(pivot), _native.address(bad))
     if bool(bad.any()):
         finite = torch.isfinite(image).all(dim=1, keepdim=True)
         valid = finite if valid is None else valid & finite
     module.otsu_smooth(
-        *x, _native.mask(valid), pivot.data_ptr(), taps, threads, values.data_ptr(), low.data_ptr(), high.data_ptr()
+        *x,
+        _native.mask(valid),
+        _native.address(pivot),
+        taps,
+        threads,
+        *(_native.address(v) for v in (values, low, high)),
     )
     return Smoothed(values, valid, pivot, low, high, bad)
 
 
+UNSUPPORTED_IMAGE = (no_loop,)
+
+
 def supports_image(call: Call) -> str | None:
-    return None if call.dtype in _native.DTYPE_CODES else f"has no {str(call.dtype).removeprefix('torch.')} loop"
+    return refusal(UNSUPPORTED_IMAGE, call)
 
 
 def split(
@@ -61,15 +72,15 @@ def split(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `reference.split`, for CPU tensors."""
     v, at = v.contiguous(), at.contiguous()
-    bright, dark = torch.empty((2, *v.shape), dtype=torch.bool)
+    bright, dark = _native.empty((2, *v.shape), torch.bool)
     _native.module(isa).otsu_split(
-        v.data_ptr(),
+        _native.address(v),
         _native.mask(valid),
         v.shape,
-        at.data_ptr(),
+        _native.address(at),
         torch.get_num_threads(),
-        bright.data_ptr(),
-        dark.data_ptr(),
+        _native.address(bright),
+        _native.address(dark),
     )
     return bright, dark
 
@@ -77,25 +88,26 @@ def split(
 def guard_band(bright: torch.Tensor, dark: torch.Tensor, radius: int, *, isa: str | None = None) -> Cores:
     """As `reference.guard_band`, for CPU tensors; the cost does not follow the radius."""
     bright, dark = bright.contiguous(), dark.contiguous()
-    regions = torch.empty((2, *bright.shape), dtype=torch.bool)
-    pixels = torch.empty((2, bright.shape[0]), dtype=torch.int64)
+    regions = _native.empty((2, *bright.shape), torch.bool)
+    pixels = _native.empty((2, bright.shape[0]), torch.int64)
     _native.module(isa).guard_band(
-        bright.data_ptr(),
-        dark.data_ptr(),
+        _native.address(bright),
+        _native.address(dark),
         bright.shape,
         radius,
         torch.get_num_threads(),
-        regions.data_ptr(),
-        pixels.data_ptr(),
+        _native.address(regions),
+        _native.address(pixels),
     )
     return Cores(*regions, *pixels)
 
 
+UNSUPPORTED = (no_loop, no_gradient)
+
+
 def supports(call: Call) -> str | None:
     """Every dtype and layout; gradients are the reference's."""
-    if call.dtype not in _native.DTYPE_CODES:
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    return "has no gradient" if call.needs_grad else None
+    return refusal(UNSUPPORTED, call)
 
 
 def of_regions(
@@ -110,7 +122,7 @@ def of_regions(
     whole = window is None or stride is None
     size, step = ((h, w), (h, w)) if whole else (window, stride)
     rows, columns = (h - size[0]) // step[0] + 1, (w - size[1]) // step[1] + 1  # type: ignore[index]
-    out = torch.empty((len(regions), 3, n, c, rows, columns), dtype=torch.float64)
+    out = _native.empty((len(regions), 3, n, c, rows, columns), torch.float64)
     _native.module(isa).cnr_moments(
         _native.image(x),
         _native.DTYPE_CODES[x.dtype],
@@ -119,6 +131,6 @@ def of_regions(
         size,
         step,
         torch.get_num_threads(),
-        out.data_ptr(),
+        _native.address(out),
     )
     return tuple(Moments(*(of[..., 0, 0] if whole else of)) for of in out)

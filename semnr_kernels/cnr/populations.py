@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .. import _checks
+from .. import _checks, _registry
 from .._result import Result
 
 KINDS = ("gcnr", "rose")
@@ -26,12 +26,13 @@ def populations(
     kind: str,
     signal: torch.Tensor | None = None,
     background: torch.Tensor | None = None,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, ...] | None = None,
     mask: torch.Tensor | None = None,
     data_range: float | None = None,
     reduction: str = "none",
     details: bool = False,
     nan: str = "error",
+    backend: str | None = "auto",
 ) -> torch.Tensor | Result:
     """Generalised CNR, or Rose's signal-to-noise ratio, of two regions.
 
@@ -69,8 +70,8 @@ def populations(
 
     _checks.choice("kind", kind, KINDS)
     _checks.choice("reduction", reduction, ("mean", "sum", "none"))
-    if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
-        raise ValueError(f"value_range is {value_range!r}; accepted: (low, high) with low < high, or None")
+    ends = None if value_range is None else _ends(value_range)
+    run = _registry.choose(_registry.Call.of(kind, _checks.as_image("x", x).detach()), backend).run
     base: Any = cnr(
         x, y, signal=signal, background=background, mask=mask, data_range=data_range, nan=nan, details=True
     )  # fmt: skip
@@ -80,8 +81,10 @@ def populations(
     for v, s, b in zip(image, inside, outside, strict=True):
         known = bool(s.any()) and bool(b.any()) and bool(torch.isfinite(v[s | b]).all())
         nothing = dict.fromkeys(_COMPONENTS[kind], math.nan)
-        rows.append((_gcnr(v, s, b, value_range) if kind == "gcnr" else _rose(v, s, b)) if known else nothing)
-    columns = {k: torch.tensor([row[k] for row in rows], dtype=torch.float64) for k in _COMPONENTS[kind]}
+        rows.append(run(kind, v, s, b, ends) if known else nothing)
+    columns = {
+        k: torch.tensor([row[k] for row in rows], dtype=torch.float64, device=x.device) for k in _COMPONENTS[kind]
+    }
     checked = _checks.pair(x, x, data_range=1.0, nan="propagate")
     value = _checks.reduce(columns.pop("value"), reduction, checked)
     if not details:
@@ -93,6 +96,20 @@ def populations(
     return Result(
         value, base.data_range, components={**shared, **columns}, coverage=base.coverage, flags=flags, settings=settings
     )
+
+
+def _ends(value_range: Any) -> tuple[float, float]:
+    ends = _checks.option("value_range", "tuple[float, ...]", value_range)
+    if len(ends) != 2 or not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1]):
+        raise ValueError(f"value_range is {value_range!r}; accepted: (low, high), finite, with low < high, or None")
+    return ends[0], ends[1]
+
+
+def measured(
+    kind: str, v: torch.Tensor, s: torch.Tensor, b: torch.Tensor, ends: tuple[float, float] | None
+) -> dict[str, float]:
+    """One image, (H, W) float64, in its regions."""
+    return _gcnr(v, s, b, ends) if kind == "gcnr" else _rose(v, s, b)
 
 
 _COMPONENTS = {"gcnr": ("value", "low", "high"), "rose": ("value", "sigma", "correlation_sum", "effective_pixels")}

@@ -76,7 +76,7 @@ def ratio(contrast: torch.Tensor, variance: torch.Tensor, *, signed: bool) -> to
     top = contrast if signed else contrast.abs()
     usable = variance > 0  # not of a NaN
     value = top / torch.sqrt(torch.where(usable, variance, 1.0))
-    return torch.where(usable, value, top.detach() / variance.detach())
+    return torch.where(usable, value, top.detach() / variance.detach().abs())
 
 
 def retention(candidate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

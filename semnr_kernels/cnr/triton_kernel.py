@@ -13,13 +13,14 @@ import torch
 import triton
 
 from .. import _native, _triton
-from .._registry import Call
+from .._registry import Call, no_gradient, no_loop, refusal
 from . import triton_otsu
 from .reference import Moments
 from .triton_moments import _cells, _runs
 
 histogram, supports_histogram = triton_otsu.histogram, triton_otsu.supports_histogram
 smoothed, supports_smoothed = triton_otsu.smoothed, triton_otsu.supports_smoothed
+UNSUPPORTED_HISTOGRAM, UNSUPPORTED_SMOOTHED = triton_otsu.UNSUPPORTED_HISTOGRAM, triton_otsu.UNSUPPORTED_SMOOTHED
 
 _PIXELS = 2**31  # of a plane: its places fit 32 bits
 _REGIONS = 2  # from one read
@@ -31,17 +32,24 @@ _TABLE = 2**25  # cells held at once, of several images; 24 bytes each
 _KINDS = {torch.uint8: "narrow", torch.uint16: "wide"}
 
 
-def supports(call: Call) -> str | None:
-    """Every dtype, layout and region, up to 2³¹ pixels a plane; no gradient."""
-    if call.dtype not in _native.DTYPE_CODES:
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    if call.shape[2] * call.shape[3] >= _PIXELS:
-        return "takes images below 2**31 pixels a channel"
+def _large_image(call: Call) -> str | None:
+    too_large = call.shape[2] * call.shape[3] >= _PIXELS
+    return "takes images below 2**31 pixels a channel" if too_large else None
+
+
+def _many_cells(call: Call) -> str | None:
     window, stride = (call.options.get(name, call.shape[2:]) for name in ("window", "stride"))
     cells = [_axis(*side).cells for side in zip(call.shape[2:], window, stride, (_HIGH, _WIDE), strict=True)]
-    if _REGIONS * call.shape[1] * cells[0] * cells[1] >= _PIXELS:
-        return "keeps the moments of fewer than 2**31 cells"
-    return "has no gradient" if call.needs_grad else None
+    too_many = _REGIONS * call.shape[1] * cells[0] * cells[1] >= _PIXELS
+    return "keeps the moments of fewer than 2**31 cells" if too_many else None
+
+
+UNSUPPORTED = (no_loop, _large_image, _many_cells, no_gradient)
+
+
+def supports(call: Call) -> str | None:
+    """Every dtype, layout and region, up to 2³¹ pixels a plane; no gradient."""
+    return refusal(UNSUPPORTED, call)
 
 
 class _Axis(NamedTuple):

@@ -5,14 +5,15 @@ The thresholding and the guard band are torch's own kernels on the device (`refe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 
-from .. import _native, _triton
-from .._registry import Call
+from .. import _triton
+from .._registry import Call, float64_values, no_loop, refusal
 from .reference import Smoothed
 
 _BINS = 2048  # the largest histogram that a program keeps
@@ -44,16 +45,20 @@ def _counts(values, edges, partial, size, bins, STEPS: tl.constexpr, BINS: tl.co
     tl.store(partial + program * BINS + tl.arange(0, BINS), found)
 
 
+def _many_bins(call: Call) -> str | None:
+    return f"counts at most {_BINS} bins" if call.options.get("bins", 0) > _BINS else None
+
+
+def _many_values(call: Call) -> str | None:
+    return None if math.prod(call.shape) < _PIXELS else "counts fewer than 2**31 values"
+
+
+UNSUPPORTED_HISTOGRAM = (float64_values, _many_bins, _many_values)
+
+
 def supports_histogram(call: Call) -> str | None:
     """Float64 values and at most 2,048 bins."""
-    if call.dtype != torch.float64:
-        return "counts float64 values"
-    if call.options.get("bins", 0) > _BINS:
-        return f"counts at most {_BINS} bins"
-    size = 1
-    for side in call.shape:
-        size *= side
-    return None if size < _PIXELS else "counts fewer than 2**31 values"
+    return refusal(UNSUPPORTED_HISTOGRAM, call)
 
 
 def histogram(values: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
@@ -183,11 +188,16 @@ def _rows(
     tl.store(highest + program, tl.max(tl.where(counts, v, tl.full(v.shape, float("-inf"), tl.float64))))
 
 
+def _large_image(call: Call) -> str | None:
+    return None if call.shape[2] * call.shape[3] < _PIXELS else "takes images below 2**31 pixels"
+
+
+UNSUPPORTED_SMOOTHED = (no_loop, _large_image)
+
+
 def supports_smoothed(call: Call) -> str | None:
     """Every dtype, layout and mask, up to 2³¹ pixels an image."""
-    if call.dtype not in _native.DTYPE_CODES:
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    return None if call.shape[2] * call.shape[3] < _PIXELS else "takes images below 2**31 pixels"
+    return refusal(UNSUPPORTED_SMOOTHED, call)
 
 
 def smoothed(image: torch.Tensor, valid: torch.Tensor | None, taps: tuple[float, ...]) -> Smoothed:

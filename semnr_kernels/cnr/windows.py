@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .. import _checks
+
 
 @dataclass(frozen=True)
 class Window:
@@ -28,8 +30,12 @@ def worst_windows(
 
     Works on any map of `cnr_map`, `contrast_retention` included. Ties: first in reading order.
     """
-    height, width = (window, window) if isinstance(window, int) else window
-    down, right = (stride, stride) if isinstance(stride, int) else stride
+    if not isinstance(values, torch.Tensor) or values.ndim not in (2, 3):
+        shape = getattr(values, "shape", type(values).__name__)
+        raise TypeError(f"values is {shape}; accepted: a map, (N, rows, columns) or (rows, columns)")
+    height, width = _checks.sides("window", window)
+    down, right = _checks.sides("stride", stride)
+    count = _checks.integer("count", count, 0)
     flat = values.detach().flatten()
     order = torch.argsort(torch.where(torch.isfinite(flat), flat, torch.inf), stable=True)
     keep = order[: min(count, int(torch.isfinite(flat).sum()))].tolist()

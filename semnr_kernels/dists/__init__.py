@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .. import _checks, _library, _registry
+from .. import _checks, _library, _registry, _tensors
 from .._result import Result
 from . import native, reference
 from .network import Network, network_for
@@ -19,7 +19,7 @@ from .weights import State, Weights, load
 for _op in ("dists", "dists_features", "dists_compare"):
     _run = _op.removeprefix("dists_")
     _registry.register(_op, "reference", getattr(reference, _run))
-    _registry.register_native(_op, getattr(native, _run), native.supports)
+    _registry.register_native(_op, getattr(native, _run), native.supports, native.UNSUPPORTED)
     _registry.register_triton(_op, _run, folder="dists")
 
 __all__ = ["Distance", "Features", "against", "distance", "dists", "features", "similarity"]
@@ -250,7 +250,7 @@ distance = similarity  # its former name
 def _check_image(name: str, image: torch.Tensor) -> None:
     _, channels, height, width = image.shape
     if channels not in (1, 3):
-        raise ValueError(f"{name} has {channels} channels; accepted: 1 (grey) or 3 (RGB)")
+        raise ValueError(f"{name} has {channels} channels; accepted: 1 (grey) or 3 (RGB), as (C, H, W)")
     if min(height, width) < SMALLEST:
         raise ValueError(f"{name} is {height} x {width}; accepted: sides of at least {SMALLEST} pixels")
 
@@ -296,7 +296,7 @@ def _result(
 
 
 def _require_finite(found: Distance, valid: torch.Tensor | None, net: Network, **images: torch.Tensor) -> None:
-    bad = ~torch.isfinite(found.rows.detach())
+    bad = ~torch.isfinite(_tensors.bare(found.rows))
     if not bool(bad.any()):
         return
     _checks.raise_if_nonfinite(**images)
@@ -304,9 +304,13 @@ def _require_finite(found: Distance, valid: torch.Tensor | None, net: Network, *
         bad = bad & valid.any(dim=3).any(dim=2).any(dim=1)
     if bool(bad.any()):
         raise ValueError(
-            f"dtype is {net.dtype}, and the network's values leave its range; accepted: torch.bfloat16, float32 or "
-            'float64, or nan="propagate"'
+            f"dtype is {net.dtype}, and the network's values leave its range; accepted: a wider dtype "
+            f'({_wider(net.dtype)}), a data_range nearer to the pixels\' values, or nan="propagate"'
         )
+
+
+def _wider(dtype: torch.dtype) -> str:
+    return "torch.bfloat16, float32 or float64" if dtype == torch.float16 else "torch.float64"
 
 
 def _budget(value: int | str | None, device: torch.device) -> int:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _native
-from .._registry import Call
+from .._registry import Call, no_gradient, refusal
 from . import score
 from .network import POOL_EPS, Network
 from .score import Distance, Features
@@ -22,9 +22,12 @@ _ONE = (1, 1)
 _VECTOR = 16  # channels that the widest instruction set takes at once
 
 
+UNSUPPORTED = (no_gradient,)
+
+
 def supports(call: Call) -> str | None:
     """Every dtype, masks, maps; no gradient."""
-    return "has no gradient" if call.needs_grad else None
+    return refusal(UNSUPPORTED, call)
 
 
 class Native:
@@ -120,8 +123,8 @@ def _side_by_side(h: torch.Tensor) -> torch.Tensor:
 def _totals(into: Into | None) -> tuple[int, ...]:
     if into is None:
         return (0, 0, 0, 0, 0, 0)
-    cells = (0, 0, 0) if into.cells is None else (into.cells.data_ptr(), *into.cells.stride()[:2])
-    return (int(into.fresh), into.near.data_ptr(), into.totals.data_ptr(), *cells)
+    cells = (0, 0, 0) if into.cells is None else (_native.address(into.cells), *into.cells.stride()[:2])
+    return (int(into.fresh), _native.address(into.near), _native.address(into.totals), *cells)
 
 
 _Layers = tuple[tuple[tuple[torch.Tensor, torch.Tensor, bool], ...], ...]

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from .. import _triton
 from .._convolution import conv2d
-from .._registry import Call
+from .._registry import Call, refusal
 from . import reference, score
 from .engine import Torch
 from .network import POOL_EPS, Network, normalised
@@ -27,10 +27,17 @@ from .weights import alpha_beta_of
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of maps
 
 
-def supports(call: Call) -> str | None:
-    """Every image and network dtype, masks, gradients; no gradient of the gradient."""
+def _no_loop(call: Call) -> str | None:
     dtype = call.options.get("dtype", torch.float32)
     return None if dtype in _DTYPES else f"has no {str(dtype).removeprefix('torch.')} loop"
+
+
+UNSUPPORTED = (_no_loop,)
+
+
+def supports(call: Call) -> str | None:
+    """Every image and network dtype, masks, gradients; no gradient of the gradient."""
+    return refusal(UNSUPPORTED, call)
 
 
 # --- statistics -----------------------------------------------------------------------------------------------

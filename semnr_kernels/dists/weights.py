@@ -178,7 +178,7 @@ def random_weights(seed: int = 0) -> Weights:
     with torch.inference_mode(False):
         for key, shape in SHAPES.items():
             if len(shape) == 1:
-                state[key] = torch.zeros(shape)
+                state[key] = torch.zeros(shape, device="cpu")
             else:
                 values = generator.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
                 state[key] = torch.from_numpy(values.astype(np.float32))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .. import _checks, _library, _registry
+from .. import _checks, _library, _registry, _tensors
 from .._result import Result
 from . import native, reference, tiled
 from .reference import Comparison, Features, Filters, Settings
@@ -16,10 +16,10 @@ _registry.register("fsim", "reference", reference.fsim)
 _registry.register("fsim_features", "reference", reference.features)
 _registry.register("fsim_compare", "reference", reference.compare)
 _registry.register("fsim_tiled", "reference", lambda *args, tile, halo, **options: reference.fsim(*args, **options))
-_registry.register_native("fsim_tiled", tiled.fsim, tiled.supports)
-_registry.register_native("fsim", native.fsim, native.supports)
-_registry.register_native("fsim_features", native.features, native.supports)
-_registry.register_native("fsim_compare", native.compare, native.supports)
+_registry.register_native("fsim_tiled", tiled.fsim, tiled.supports, tiled.UNSUPPORTED)
+_registry.register_native("fsim", native.fsim, native.supports, native.UNSUPPORTED)
+_registry.register_native("fsim_features", native.features, native.supports, native.UNSUPPORTED)
+_registry.register_native("fsim_compare", native.compare, native.supports, native.UNSUPPORTED)
 _registry.register_triton("fsim", "fsim")
 _registry.register_triton("fsim_features", "features", folder="fsim")
 _registry.register_triton("fsim_compare", "compare", folder="fsim")
@@ -117,7 +117,7 @@ def fsim(
     found = _registry.choose(call, backend).run(
         checked.x, checked.y, checked.data_range, checked.valid, settings, want_maps=want_maps, **cut
     )
-    if nan == "error" and not bool(torch.isfinite(found.rows.detach()).all()):
+    if nan == "error" and not _tensors.finite(found.rows):
         _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
     value = _checks.reduce(found.rows, reduction, checked)
     if not want_maps:
@@ -198,7 +198,7 @@ def features(
     others = () if other is None else (other,)
     call = _registry.Call.of("fsim_features", image4, *others, masked=valid is not None, settings=settings)
     found = _registry.choose(call, backend).run(image4, scale, valid, other, settings)
-    if nan == "error" and not bool(torch.isfinite(found.phase_congruency.detach()).all()):
+    if nan == "error" and not _tensors.finite(found.phase_congruency):
         _checks.raise_if_nonfinite(image=image4)
     return found
 
@@ -232,9 +232,10 @@ def similarity(fx: Features, fy: Features, *, maps: bool = False, backend: str |
 
 def downsampling_factor(height: int, width: int, rule: int | str = "auto") -> int:
     """The factor that `downsample=rule` takes at this size."""
-    if isinstance(rule, int) and not isinstance(rule, bool):
+    if not isinstance(rule, str):
         return _checks.positive_int("downsample", rule)
-    _checks.choice("downsample", rule, ("auto", "authors", "an integer of at least 1"))
+    if rule not in ("auto", "authors"):
+        raise ValueError(f"downsample is {rule!r}; accepted: 'auto', 'authors', or an integer of at least 1")
     ratio = min(height, width) / 256
     return max(1, round(ratio) if rule == "auto" else math.floor(ratio + 0.5))
 
@@ -244,7 +245,7 @@ def _settings(
 ) -> Settings:
     _, channels, height, width = image.shape
     if channels not in (1, 3):
-        raise ValueError(f"{name} has {channels} channels; accepted: 1 (grey) or 3 (RGB)")
+        raise ValueError(f"{name} has {channels} channels; accepted: 1 (grey) or 3 (RGB), as (C, H, W)")
     if chromatic not in (None, True, False):
         raise ValueError(f"chromatic is {chromatic!r}; accepted: True, False or None")
     if chromatic and channels != 3:
@@ -277,8 +278,15 @@ def _tiles(tile: int | None, halo: int | None, filters: Filters) -> dict[str, in
 def _filters(
     scales: int, orientations: int, min_length: float, mult: float, sigma_f: float, delta_theta: float, k: float
 ) -> Filters:
-    _checks.positive_int("scales", scales)
-    _checks.positive_int("orientations", orientations)
+    scales, orientations = _checks.integer("scales", scales), _checks.integer("orientations", orientations)
+    min_length, mult, sigma_f, delta_theta, k = (
+        _checks.number(name, value)
+        for name, value in zip(
+            ("min_length", "mult", "sigma_f", "delta_theta", "k"),
+            (min_length, mult, sigma_f, delta_theta, k),
+            strict=True,
+        )
+    )
     limits = (
         ("min_length", min_length, 2 <= min_length < math.inf, "a wavelength of at least 2 pixels"),
         ("mult", mult, 1 < mult < math.inf, "a number above 1"),

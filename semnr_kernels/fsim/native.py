@@ -16,7 +16,7 @@ import torch
 
 from .. import _native
 from .._fill import fill_masked
-from .._registry import Call
+from .._registry import Call, no_loop, refusal
 from . import reference
 from .reference import Comparison, Features, Filters, Settings
 
@@ -24,11 +24,12 @@ _CACHE_BYTES = 2**28
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
+UNSUPPORTED = (no_loop,)
+
+
 def supports(call: Call) -> str | None:
     """Every dtype and layout."""
-    if call.dtype not in _native.DTYPE_CODES:
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    return None
+    return refusal(UNSUPPORTED, call)
 
 
 def fsim(
@@ -123,8 +124,8 @@ def tables(
             _tables.move_to_end(key)
             return _tables[key]
     kind = (p.scales, p.orientations, float(p.min_length), float(p.mult), float(p.sigma_f), float(p.delta_theta))
-    memory = torch.empty(module.fsim_filter_bytes(kind, (h, w), double), dtype=torch.uint8)
-    ratios = module.fsim_filters(kind, (h, w), double, memory.data_ptr(), divisor, torch.get_num_threads())
+    memory = _native.empty(module.fsim_filter_bytes(kind, (h, w), double), torch.uint8)
+    ratios = module.fsim_filters(kind, (h, w), double, _native.address(memory), divisor, torch.get_num_threads())
     found = Tables(kind, (h, w), double, memory, [reference.threshold_gain(ratio, p.k) for ratio in ratios])
     with _tables_lock:
         _tables[key] = found
@@ -151,9 +152,9 @@ def _features(
     n, _, height, width = images[0].shape
     h, w = (-(-side // s.factor) if s.authors else side // s.factor for side in (height, width))
     total = len(images) * n
-    phase = torch.empty((total, 1, h, w), dtype=dtype)
-    gradient = torch.empty((total, 1, h, w), dtype=dtype)
-    chroma = torch.empty((total, 2, h, w), dtype=dtype) if s.chromatic else None
+    phase = _native.empty((total, 1, h, w), dtype)
+    gradient = _native.empty((total, 1, h, w), dtype)
+    chroma = _native.empty((total, 2, h, w), dtype) if s.chromatic else None
     t = tables(h, w, s.filters, double, isa)
     run(images, 255.0 / data_range, s, t, isa, (phase, gradient, chroma, None))
     cuts = [slice(i * n, (i + 1) * n) for i in range(len(images))]
@@ -180,7 +181,7 @@ def run(
         t.kind,
         t.size,
         t.double,
-        t.memory.data_ptr(),
+        _native.address(t.memory),
         t.gains,
         _address(thresholds),
         torch.get_num_threads(),
@@ -193,7 +194,7 @@ class _Planes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, luminance: torch.Tensor, p: Filters, isa: str | None) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
-        phase, gradient, amplitude = (torch.empty(luminance.shape, dtype=torch.float64) for _ in range(3))
+        phase, gradient, amplitude = (_native.empty(luminance.shape, torch.float64) for _ in range(3))
         t = tables(luminance.shape[-2], luminance.shape[-1], p, True, isa)
         run((luminance,), 1.0, Settings(), t, isa, (phase, gradient, None, amplitude))
         ctx.save_for_backward(luminance, phase, amplitude)
@@ -207,16 +208,16 @@ class _Planes(torch.autograd.Function):
             again = reference.phase_congruency(luminance, ctx.filters), reference.gradient_magnitude(luminance)
             return _native.reference_gradient(again, (luminance,), by, (True,))[0], None, None
         t = tables(luminance.shape[-2], luminance.shape[-1], ctx.filters, True, ctx.isa)
-        out = torch.empty(luminance.shape, dtype=torch.float64)
+        out = _native.empty(luminance.shape, torch.float64)
         planes = [v.contiguous() for v in (*kept, *by)]
         _native.module(ctx.isa).fsim_features_backward(
             _native.image(luminance),
             luminance.shape,
             t.kind,
-            t.memory.data_ptr(),
+            _native.address(t.memory),
             t.gains,
             torch.get_num_threads(),
-            [v.data_ptr() for v in (*planes, out)],
+            [_native.address(v) for v in (*planes, out)],
         )
         return out, None, None
 
@@ -232,7 +233,7 @@ def _planes(f: Features, dtype: torch.dtype) -> _Side:
 
 
 def _address(value: torch.Tensor | None) -> int:
-    return 0 if value is None else value.data_ptr()
+    return _native.address(value)
 
 
 def _arguments(x: _Side, y: _Side, share: torch.Tensor | None) -> tuple[Any, ...]:
@@ -254,11 +255,11 @@ def _compare(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     arguments = _arguments(x, y, share)
     n, (h, w) = arguments[4], x[0].shape[-2:]
-    rows = torch.empty((2, n), dtype=torch.float64)  # and the sums of the weights
+    rows = _native.empty((2, n), torch.float64)  # and the sums of the weights
     wanted = 0 if not want_maps else 5 if x[2] is not None else 4
-    maps = [torch.empty((n, 1, h, w), dtype=x[0].dtype) for _ in range(wanted)]
-    places = [v.data_ptr() for v in maps] + [0] * (5 - wanted)
-    _native.module(isa).fsim_compare(*arguments, rows.data_ptr(), places)
+    maps = [_native.empty((n, 1, h, w), x[0].dtype) for _ in range(wanted)]
+    places = [_native.address(v) for v in maps] + [0] * (5 - wanted)
+    _native.module(isa).fsim_compare(*arguments, _native.address(rows), places)
     return rows, maps
 
 
@@ -286,5 +287,5 @@ class _Rows(torch.autograd.Function):
         out = [torch.empty_like(v) if w and v is not None else None for v, w in zip(sides, wanted, strict=True)]
         arguments = _arguments(tuple(sides[:3]), tuple(sides[3:]), share)  # type: ignore[arg-type]
         places = [_address(v) for v in out]
-        _native.module(ctx.isa).fsim_compare_backward(*arguments, by.data_ptr(), places)
+        _native.module(ctx.isa).fsim_compare_backward(*arguments, _native.address(by), places)
         return *out, None, None

@@ -16,21 +16,31 @@ from itertools import product
 import torch
 
 from .. import _native
-from .._registry import Call
+from .._registry import Call, refusal
 from . import native
 from .reference import Comparison, Features, Settings
 
 
+def _no_gradient(call: Call) -> str | None:
+    return "has no gradient of tiles" if call.needs_grad else None
+
+
+def _no_mask(call: Call) -> str | None:
+    return "takes no mask with tiles" if call.options.get("masked") else None
+
+
+def _no_sampling(call: Call) -> str | None:
+    settings = call.options.get("settings")
+    sampled = settings is not None and settings.authors
+    return 'takes no downsample="authors" above factor 1 with tiles' if sampled else None
+
+
+UNSUPPORTED = (_no_gradient, _no_mask, _no_sampling, *native.UNSUPPORTED)
+
+
 def supports(call: Call) -> str | None:
     """As `native.supports`, without gradients, masks and MATLAB's sampling."""
-    settings = call.options.get("settings")
-    if call.needs_grad:
-        return "has no gradient of tiles"
-    if call.options.get("masked"):
-        return "takes no mask with tiles"
-    if settings is not None and settings.authors:
-        return 'takes no downsample="authors" above factor 1 with tiles'
-    return native.supports(call)
+    return refusal(UNSUPPORTED, call)
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Axis:
     def block(self, start: int, factor: int) -> torch.Tensor:
         """Pixels of the block around a tile, in an image not yet averaged over `factor` pixels."""
         first = (start - self.halo) * factor
-        return torch.arange(first, first + self.size * factor) % (self.length * factor)
+        return torch.arange(first, first + self.size * factor, device="cpu") % (self.length * factor)
 
 
 def fsim(
@@ -88,7 +98,7 @@ def fsim(
         rows.append(row)
         maps.append(found)
     planes = [torch.cat(parts) for parts in zip(*maps, strict=True)]
-    return Comparison(torch.tensor(rows, dtype=torch.float64), *planes)
+    return Comparison(torch.tensor(rows, dtype=torch.float64, device=x.device), *planes)
 
 
 def _compare(a: _Image, b: _Image, want_maps: bool) -> tuple[float, list[torch.Tensor]]:
@@ -99,7 +109,7 @@ def _compare(a: _Image, b: _Image, want_maps: bool) -> tuple[float, list[torch.T
         local += row * total
         weight += total
         if want_maps and not maps:
-            maps = [torch.empty((1, 1, *(axis.length for axis in a.axes)), dtype=v.dtype) for v in found]
+            maps = [_native.empty((1, 1, *(axis.length for axis in a.axes)), v.dtype) for v in found]
         for whole, part in zip(maps, found, strict=True):
             whole[..., slice(*rows), slice(*columns)] = part
     return local / weight, maps
@@ -123,7 +133,7 @@ class _Image:
     def features(self, rows: tuple[int, int], columns: tuple[int, int]) -> Features:
         """Of the tile of these pixels."""
         s, t, cut = self.settings, self.tables, (rows, columns)
-        phase = torch.empty((1, 1, *t.size), dtype=self.plane)
+        phase = _native.empty((1, 1, *t.size), self.plane)
         block = self._block(rows[0], columns[0])
         native.run((block,), self.scale, s, t, self.isa, (phase, None, None, None), self.thresholds)
         phase = _window(phase, [(x.halo, x.halo + b - a) for x, (a, b) in zip(self.axes, cut, strict=True)])
@@ -132,8 +142,8 @@ class _Image:
         ring = [(max(a - 1, 0), min(b + 1, x.length)) for x, (a, b) in zip(self.axes, cut, strict=True)]
         size = ring[0][1] - ring[0][0], ring[1][1] - ring[1][0]
         part = _window(self.image, [(a * s.factor, b * s.factor) for a, b in ring]).view(self.dtype)
-        gradient = torch.empty((1, 1, *size), dtype=self.plane)
-        chroma = torch.empty((1, 2, *size), dtype=self.plane) if s.chromatic else None
+        gradient = _native.empty((1, 1, *size), self.plane)
+        chroma = _native.empty((1, 2, *size), self.plane) if s.chromatic else None
         native.run((part,), self.scale, s, dataclasses.replace(t, size=size), self.isa, (None, gradient, chroma, None))
         inside = [(a - c, b - c) for (a, b), (c, _) in zip(cut, ring, strict=True)]
         return Features(phase, _window(gradient, inside), None if chroma is None else _window(chroma, inside), None, s)
@@ -146,7 +156,7 @@ class _Image:
     def _thresholds(self) -> torch.Tensor:
         """Gains times the lower medians of the finest amplitudes, from counts of their squares' leading bits."""
         module, t = _native.module(self.isa), self.tables
-        counts = torch.zeros((self.settings.filters.orientations, module.FSIM_BINS), dtype=torch.int64)
+        counts = _native.empty((self.settings.filters.orientations, module.FSIM_BINS), torch.int64).zero_()
         for rows, columns in product(*(axis.cuts() for axis in self.axes)):
             block = self._block(rows[0], columns[0])
             halo = [axis.halo for axis in self.axes]
@@ -159,10 +169,10 @@ class _Image:
                 t.kind,
                 t.size,
                 t.double,
-                t.memory.data_ptr(),
+                _native.address(t.memory),
                 (halo[0], halo[0] + rows[1] - rows[0], halo[1], halo[1] + columns[1] - columns[0]),
                 torch.get_num_threads(),
-                counts.data_ptr(),
+                _native.address(counts),
             )
         rank = (math.prod(axis.length for axis in self.axes) - 1) // 2
         upto = counts.cumsum(1)
@@ -171,7 +181,7 @@ class _Image:
         share = (rank - (before - inside) + 0.5) / inside  # as if spread evenly within the bin
         edges = [((bins + i).int() << module.FSIM_BIN_SHIFT).view(torch.float32).double() for i in (0, 1)]
         squares = torch.where(bins == 0, 0.0, edges[0] + share * (edges[1] - edges[0]))
-        return torch.tensor(t.gains, dtype=torch.float64) * squares[:, 0].sqrt()
+        return squares.new_tensor(t.gains) * squares[:, 0].sqrt()
 
 
 def _window(planes: torch.Tensor, cut: Sequence[tuple[int, int]]) -> torch.Tensor:

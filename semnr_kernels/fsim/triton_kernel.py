@@ -18,7 +18,7 @@ import triton.language as tl
 
 from .. import _native, _triton
 from .._fill import local_mean
-from .._registry import Call
+from .._registry import Call, no_gradient, no_loop, refusal
 from . import reference, triton_stages
 from .reference import EPS, LAMBDA, T1, T2, T3, T4, YIQ, Comparison, Features, Filters, Settings
 
@@ -30,15 +30,21 @@ _LAST_COEFFICIENT = {torch.float32: 9, torch.float64: 19}  # of the series for t
 _WORK = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
+def _many_images(call: Call) -> str | None:
+    too_many = call.shape[0] > _triton.SECOND_AXIS
+    return f"takes at most {_triton.SECOND_AXIS} images a call" if too_many else None
+
+
+def _large_image(call: Call) -> str | None:
+    return None if call.shape[-2] * call.shape[-1] < _PIXELS else "takes images below 2**30 pixels"
+
+
+UNSUPPORTED = (no_loop, no_gradient, _many_images, _large_image)
+
+
 def supports(call: Call) -> str | None:
     """Every dtype, layout and mask, images below 2³⁰ pixels; no gradient."""
-    if call.dtype not in _native.DTYPE_CODES:
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    if call.needs_grad:
-        return "has no gradient"
-    if call.shape[0] > _triton.SECOND_AXIS:
-        return f"takes at most {_triton.SECOND_AXIS} images a call"
-    return None if call.shape[-2] * call.shape[-1] < _PIXELS else "takes images below 2**30 pixels"
+    return refusal(UNSUPPORTED, call)
 
 
 def fsim(

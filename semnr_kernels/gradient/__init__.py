@@ -12,7 +12,7 @@ from . import native, reference
 from .reference import GradientSimilarity
 
 _registry.register("gradient", "reference", reference.similarity)
-_registry.register_native("gradient", native.similarity, native.supports)
+_registry.register_native("gradient", native.similarity, native.supports, native.UNSUPPORTED)
 
 __all__ = ["GradientSimilarity", "gradient_similarity"]
 

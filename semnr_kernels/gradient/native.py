@@ -10,18 +10,24 @@ from typing import Any
 import torch
 
 from .. import _native
-from .._registry import Call
+from .._registry import Call, refusal
 from . import reference
 from .reference import GradientSimilarity
 
 _NONE = (0, 0, 0, 0, 0)
 
 
+def _no_loop(call: Call) -> str | None:
+    dtypes = (torch.float32, torch.float64)
+    return None if call.dtype in dtypes else f"has no {str(call.dtype).removeprefix('torch.')} loop"
+
+
+UNSUPPORTED = (_no_loop,)
+
+
 def supports(call: Call) -> str | None:
     """float32 and float64, any layout; gradients of either order."""
-    if call.dtype not in (torch.float32, torch.float64):
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    return None
+    return refusal(UNSUPPORTED, call)
 
 
 def similarity(
@@ -45,8 +51,8 @@ def similarity(
 def _forward(
     x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | None, constant: float, want_map: bool, isa: str | None
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    found = torch.empty(x.shape, dtype=x.dtype) if want_map else None
-    total = None if weight is None else torch.empty(x.shape[:2], dtype=torch.float64)
+    found = _native.empty(x.shape, x.dtype) if want_map else None
+    total = None if weight is None else _native.empty(x.shape[:2], torch.float64)
     _native.module(isa).gradient_forward(
         _native.image(x),
         _native.image(y),
@@ -55,8 +61,8 @@ def _forward(
         x.shape,
         constant,
         torch.get_num_threads(),
-        0 if found is None else found.data_ptr(),
-        0 if total is None else total.data_ptr(),
+        _native.address(found),
+        _native.address(total),
     )
     return found, total
 
@@ -70,7 +76,7 @@ def _backward(
     by: torch.Tensor,
     wanted: tuple[bool, ...],
 ) -> list[torch.Tensor | None]:
-    out = [torch.empty(x.shape, dtype=x.dtype) if w else None for w in wanted]
+    out = [_native.empty(x.shape, x.dtype) if w else None for w in wanted]
     by = by.to(x.dtype if weight is None else torch.float64)
     by = by if weight is None else by.contiguous()
     _native.module(isa).gradient_backward(
@@ -82,8 +88,8 @@ def _backward(
         constant,
         torch.get_num_threads(),
         _native.image(by) if weight is None else _NONE,
-        0 if weight is None else by.data_ptr(),
-        *(0 if g is None else g.data_ptr() for g in (*out, *(None,) * (3 - len(out)))),
+        0 if weight is None else _native.address(by),
+        *(_native.address(g) for g in (*out, *(None,) * (3 - len(out)))),
     )
     return out
 

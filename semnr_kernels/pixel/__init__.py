@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from .. import _checks, _library, _registry
+from .. import _checks, _library, _registry, _tensors
 from .._result import Result
 from . import cuda, native, reference
 
 _registry.register("pixel", "reference", reference.errors)
-_registry.register_native("pixel", native.errors, native.supports)
+_registry.register_native("pixel", native.errors, native.supports, native.UNSUPPORTED)
 _registry.register_triton("pixel", "errors")
-_registry.register_cuda("pixel", cuda.errors, cuda.supports)
+_registry.register_cuda("pixel", cuda.errors, cuda.supports, cuda.UNSUPPORTED)
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -31,10 +31,7 @@ def _errors(
     checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
     call = _registry.Call.of("pixel", checked.x, checked.y, masked=checked.valid is not None)
     square, absolute = _registry.choose(call, backend).run(checked.x, checked.y, checked.valid)
-    # one image, the usual small call: a third of the time of the general question
-    rows = square.detach()
-    finite = nan != "error" or (math.isfinite(rows.item()) if rows.numel() == 1 else bool(torch.isfinite(rows).all()))
-    if not finite:
+    if nan == "error" and not _tensors.finite(square):
         _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
     return checked, square, absolute
 
@@ -80,7 +77,7 @@ def mse(
     """Mean squared error per image; see `semnr.mse`. `data_range` matters to `overshoot` alone."""
     scale = 1.0 if data_range is None and overshoot == "keep" else data_range
     if scale == 1.0 and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
-        return torch.scalar_tensor(error, dtype=torch.float64)
+        return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
     checked, square, _ = _errors(x, y, scale, mask, nan, overshoot, backend)
     return _checks.reduce(square, reduction, checked)
 
@@ -101,7 +98,7 @@ def mae(
     scale = 1.0 if data_range is None and overshoot == "keep" else data_range
     error = _plain_error(x, y, mask, reduction, nan, overshoot, backend, absolute=True) if scale == 1.0 else None
     if error is not None:
-        return torch.scalar_tensor(error, dtype=torch.float64)
+        return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
     checked, _, absolute = _errors(x, y, scale, mask, nan, overshoot, backend)
     return _checks.reduce(absolute, reduction, checked)
 
@@ -123,7 +120,8 @@ def psnr(
     _checks.choice("reduction", reduction, (*REDUCTIONS, "mean_mse"))
     if not details and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
         scale = _checks.as_data_range(x.dtype, data_range)
-        return torch.scalar_tensor(10 * math.log10(scale**2 / error) if error else math.inf, dtype=torch.float64)
+        decibels = 10 * math.log10(scale**2 / error) if error else math.inf
+        return torch.scalar_tensor(decibels, dtype=torch.float64, device=x.device)
     checked, square, absolute = _errors(x, y, data_range, mask, nan, overshoot, backend)
     rows = to_db(square, checked.data_range)
     value = (
@@ -133,13 +131,17 @@ def psnr(
     )
     if not details:
         return value
-    infinite = int(torch.isinf(rows).sum())
+    flags = []
+    if infinite := int(torch.isinf(rows).sum()):
+        flags.append(f"{infinite} identical images: infinite PSNR")
+    if checked.valid is not None and (empty := int((~checked.valid.any(dim=3).any(dim=2).any(dim=1)).sum())):
+        flags.append(f"{empty} images without a valid pixel: undefined (NaN)")
     return Result(
         value,
         checked.data_range,
         components={"mse": square, "mae": absolute},
         clipped_fraction=checked.clipped_fraction,
-        flags=(f"{infinite} identical images: infinite PSNR",) if infinite else (),
+        flags=tuple(flags),
         settings={"reduction": reduction, "nan": nan, "overshoot": overshoot},
     )
 

@@ -12,7 +12,7 @@ import torch
 
 from .. import _cuda, _native
 from .._checks import FLOAT_DTYPES
-from .._registry import Call
+from .._registry import Call, no_gradient, no_loop, refusal
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 _PIXELS = 2**34  # of an image: 32 bits hold what a thread adds up
@@ -38,13 +38,17 @@ class Plan(NamedTuple):
         return -(-self.planes * self.height * (self.length // self.pack) // self.packs_a_part)
 
 
+def _large_image(call: Call) -> str | None:
+    too_large = call.shape[1] * call.shape[2] * call.shape[3] >= _PIXELS
+    return "takes images below 2**34 pixels" if too_large else None
+
+
+UNSUPPORTED = (no_loop, _large_image, no_gradient)
+
+
 def supports(call: Call) -> str | None:
     """Every dtype, layout and mask, up to 2³⁴ pixels an image."""
-    if call.dtype not in _native.DTYPE_CODES:
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    if call.shape[1] * call.shape[2] * call.shape[3] >= _PIXELS:
-        return "takes images below 2**34 pixels"
-    return "has no gradient" if call.needs_grad else None
+    return refusal(UNSUPPORTED, call)
 
 
 def plan(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, blocks: int = _BLOCKS) -> Plan:

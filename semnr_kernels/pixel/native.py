@@ -7,15 +7,18 @@ from typing import Any
 import torch
 
 from .. import _library, _native
-from .._registry import Call
+from .._registry import Call, no_loop, refusal
 from . import reference
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
+UNSUPPORTED = (no_loop,)
+
+
 def supports(call: Call) -> str | None:
     """Every dtype, layout and mask; uint16 and float16 included."""
-    return None if call.dtype in _native.DTYPE_CODES else f"has no {str(call.dtype).removeprefix('torch.')} loop"
+    return refusal(UNSUPPORTED, call)
 
 
 def errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, *, isa: str | None = None) -> Pair:
@@ -28,12 +31,17 @@ def errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, *, isa:
 def one_image(x: torch.Tensor, y: torch.Tensor, *, absolute: bool) -> float:
     """MSE, or MAE, over all pixels of a plain pair (`_checks.is_plain`)."""
     return _native.module().pixel_flat(
-        x.data_ptr(), y.data_ptr(), x.numel(), _native.DTYPE_CODES[x.dtype], torch.get_num_threads(), absolute
+        _native.address(x),
+        _native.address(y),
+        x.numel(),
+        _native.DTYPE_CODES[x.dtype],
+        torch.get_num_threads(),
+        absolute,
     )
 
 
 def _errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, isa: str | None) -> Pair:
-    out = torch.empty((2, x.shape[0]), dtype=torch.float64)
+    out = _native.empty((2, x.shape[0]), torch.float64)
     _native.module(isa).pixel_errors(
         _native.image(x),
         _native.image(y),
@@ -41,7 +49,7 @@ def _errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, isa: s
         _native.DTYPE_CODES[x.dtype],
         x.shape,
         torch.get_num_threads(),
-        out.data_ptr(),
+        _native.address(out),
     )
     return out[0], out[1]
 
@@ -54,7 +62,7 @@ class _Errors(torch.autograd.Function):
         ctx.save_for_backward(x, y, valid)
         ctx.isa = isa
         if _library.gradient_only():
-            square, absolute = torch.zeros((2, x.shape[0]), dtype=torch.float64)
+            square, absolute = _native.empty((2, x.shape[0]), torch.float64).zero_()
             return square, absolute
         return _errors(x, y, valid, isa)
 
@@ -69,7 +77,7 @@ class _Errors(torch.autograd.Function):
                 None,
             )
         weights = torch.stack((g_square, g_absolute)).double().contiguous()
-        out = [torch.empty(x.shape, dtype=x.dtype) if w else None for w in wanted]
+        out = [_native.empty(x.shape, x.dtype) if w else None for w in wanted]
         _native.module(ctx.isa).pixel_gradient(
             _native.image(x),
             _native.image(y),
@@ -77,7 +85,7 @@ class _Errors(torch.autograd.Function):
             _native.DTYPE_CODES[x.dtype],
             x.shape,
             torch.get_num_threads(),
-            weights.data_ptr(),
-            *(0 if g is None else g.data_ptr() for g in out),
+            _native.address(weights),
+            *(_native.address(g) for g in out),
         )
         return *out, None, None

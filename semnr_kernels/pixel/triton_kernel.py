@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .. import _native, _triton
-from .._registry import Call
+from .._registry import Call, no_loop, refusal
 from . import reference
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -19,14 +19,22 @@ _PROGRAMS = 1024  # an image; fixed by its shape alone, so that a sum does not d
 _KINDS = {torch.uint8: "narrow", torch.uint16: "wide"}
 
 
+def _many_images(call: Call) -> str | None:
+    too_many = call.shape[0] > _triton.SECOND_AXIS
+    return f"takes at most {_triton.SECOND_AXIS} images a call" if too_many else None
+
+
+def _large_image(call: Call) -> str | None:
+    _, channels, height, width = call.shape
+    return None if channels * height * width < _PIXELS else "takes images below 2**31 pixels"
+
+
+UNSUPPORTED = (no_loop, _many_images, _large_image)
+
+
 def supports(call: Call) -> str | None:
     """Every dtype, layout and mask, up to 2³¹ pixels an image and 65,535 images."""
-    if call.dtype not in _native.DTYPE_CODES:
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    images, channels, height, width = call.shape
-    if images > _triton.SECOND_AXIS:
-        return f"takes at most {_triton.SECOND_AXIS} images a call"
-    return None if channels * height * width < _PIXELS else "takes images below 2**31 pixels"
+    return refusal(UNSUPPORTED, call)
 
 
 @triton.jit

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
-from .. import _native, _registry
+from .. import _native, _registry, _tensors
 from .._errors import BackendUnavailable
 from ..cnr.reference import Moments
-from ..ssim import CONVENTIONS, window_taps
+from ..ssim import CONVENTIONS, too_wide, window_taps
 from ..ssim._taps import normalised
 from ..ssim.native import numbers
 from . import cuda
@@ -57,6 +57,8 @@ def together(
     """
     n, c, h, w = x.shape
     settings = CONVENTIONS["wang2004"]
+    if not _tensors.ordinary((x, y, signal, background)):
+        return None
     if c != 1 or (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)) or min(h, w) < settings.window_size:
         return None
     taps = window_taps(settings.window, settings.window_size, settings.sigma)
@@ -70,7 +72,7 @@ def together(
     ):
         return _on_cuda(x, y, signal, background, taps, terms, backend, window, stride)
     module = _native.module()
-    rows = torch.empty((n, module.PROFILE_ROW), dtype=torch.float64)
+    rows = _native.empty((n, module.PROFILE_ROW), torch.float64)
     module.profile_scores(
         _native.image(x),
         _native.image(y),
@@ -82,7 +84,7 @@ def together(
         (False, x.dtype == torch.float64),
         terms,
         torch.get_num_threads(),
-        rows.data_ptr(),
+        _native.address(rows),
     )
     if not all(row[3] == 0 and all(map(math.isfinite, row)) for row in rows.tolist()):  # row[3]: pixels in both regions
         return None
@@ -112,7 +114,7 @@ def _on_cuda(
         chosen = {_registry.choose(call, backend).backend for call in calls}
     except BackendUnavailable:
         return None
-    if chosen not in ({"cuda"}, {"cuda-emulated"}):
+    if chosen not in ({"cuda"}, {"cuda-emulated"}) or too_wide(x, y, terms[2], CONVENTIONS["wang2004"].k2):
         return None
     emulated = chosen == {"cuda-emulated"}
     found = cuda.scores(

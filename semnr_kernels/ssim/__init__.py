@@ -11,15 +11,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .. import _checks, _library, _registry
+from .. import _checks, _library, _registry, _tensors
 from .._result import Result
 from . import cuda, native, reference
 from .reference import SSIMRows
 
 _registry.register("ssim", "reference", reference.ssim)
-_registry.register_native("ssim", native.ssim, native.supports)
+_registry.register_native("ssim", native.ssim, native.supports, native.UNSUPPORTED)
 _registry.register_triton("ssim", "ssim")
-_registry.register_cuda("ssim", cuda.ssim, cuda.supports)
+_registry.register_cuda("ssim", cuda.ssim, cuda.supports, cuda.UNSUPPORTED)
 
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
 
@@ -89,13 +89,13 @@ def ssim(
     if plain and not (return_map or components or details) and settings.downsample == 1:
         score = _plain_score(x, y, data_range, settings, precision, backend)
         if score is not None:
-            return torch.scalar_tensor(score, dtype=torch.float64)
+            return torch.scalar_tensor(score, dtype=torch.float64, device=x.device)
     checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
     factor = _factor(settings.downsample, checked.x.shape)
     if factor > 1:
         pooled = [_average_pool(v, factor, checked.valid, torch.float64) for v in (checked.x, checked.y)]
         checked = replace(checked, x=pooled[0], y=pooled[1], valid=_pool_mask(checked.valid, factor))
-    _fits(checked.x.shape, settings.window_size, "x" if factor == 1 else f"x, downsampled by {factor},")
+    _fits(checked.x.shape, settings, "x" if factor == 1 else f"x, downsampled by {factor},")
 
     rows = _run(checked, settings, precision, backend, want_map=return_map, want_components=components)
     per_image = rows.score[:, 0] if rows.score.shape[1] == 1 else rows.score.mean(dim=1)
@@ -144,7 +144,7 @@ def ms_ssim(
     _checks.choice("convention", convention, MS_CONVENTIONS)
     base = Settings(clamp_variance=convention == "torchmetrics")
     settings = _settings(base, window=window, window_size=window_size, sigma=sigma, k1=k1, k2=k2)
-    scale_weights = MS_WEIGHTS if weights is None else tuple(float(w) for w in weights)
+    scale_weights = MS_WEIGHTS if weights is None else weights
     if not scale_weights or any(not math.isfinite(w) or w < 0 for w in scale_weights) or sum(scale_weights) <= 0:
         raise ValueError(f"weights is {weights}; accepted: one number of at least 0 a scale, not all of them 0")
     checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
@@ -190,7 +190,7 @@ def window_taps(window: str, size: int, sigma: float) -> tuple[float, ...]:
     if window == "uniform":
         return (1.0 / size,) * size
     half = (size - 1) // 2
-    weights = [math.exp(-(i * i) / (2 * sigma * sigma)) for i in range(-half, half + 1)]
+    weights = [math.exp(-(i / sigma) * (i / sigma) / 2) for i in range(-half, half + 1)]
     total = math.fsum(weights)
     return tuple(w / total for w in weights)
 
@@ -205,12 +205,9 @@ def _settings(base: Settings, **given: Any) -> Settings:
     if settings.window_size % 2 == 0:
         raise ValueError(f"window_size is {settings.window_size}; accepted: an odd integer")
     for name in ("sigma", "k1", "k2"):
-        value = getattr(settings, name)
-        smallest = 0 if name == "sigma" else -1
-        if not isinstance(value, int | float) or not math.isfinite(value) or value <= smallest or value < 0:
-            raise ValueError(
-                f"{name} is {value!r}; accepted: a finite number {'above' if name == 'sigma' else 'of at least'} 0"
-            )
+        _checks.number(name, getattr(settings, name), least=0)
+    if settings.sigma == 0:
+        raise ValueError("sigma is 0; accepted: a finite number above 0")
     if settings.downsample != "auto":
         _checks.positive_int("downsample", settings.downsample)  # type: ignore[arg-type]
     return settings
@@ -218,12 +215,19 @@ def _settings(base: Settings, **given: Any) -> Settings:
 
 def _factor(downsample: int | str, shape: torch.Size) -> int:
     """The downsampling factor; "auto" is piq's: max(1, round(short side / 256)), Python's rounding."""
-    return max(1, round(min(shape[2:]) / 256)) if downsample == "auto" else int(downsample)
+    factor = max(1, round(min(shape[2:]) / 256)) if downsample == "auto" else int(downsample)
+    if factor > min(shape[2:]):
+        raise ValueError(f"downsample is {factor} and x {shape[2]}x{shape[3]} pixels; accepted: at most a side")
+    return factor
 
 
-def _fits(shape: torch.Size, size: int, name: str) -> None:
-    if min(shape[2:]) < size:
-        raise ValueError(f"{name} is {shape[2]}x{shape[3]} pixels; accepted: at least the window, {size}x{size}")
+def _fits(shape: torch.Size, settings: Settings, name: str) -> None:
+    size = settings.window_size
+    # a mirrored border needs half a window beside the border pixel
+    least, what = (size, "the window") if settings.border == "valid" else ((size + 1) // 2, "half the window")
+    if min(shape[2:]) < least:
+        hint = "; are the channels last? accepted: (C, H, W)" if shape[3] <= 4 < shape[2] else ""
+        raise ValueError(f"{name} is {shape[2]}x{shape[3]} pixels; accepted: at least {what}, {least}x{least}{hint}")
 
 
 def _plain_score(
@@ -277,16 +281,44 @@ def _run(
         "want_components": want_components,
         "precision": precision,
     }
-    call = _registry.Call.of("ssim", checked.x, checked.y, **{**options, "valid": checked.valid is not None})
-    return _registry.choose(call, backend).run(checked.x, checked.y, **options)
+
+    def chosen() -> _registry.Implementation:
+        facts = {**options, "valid": checked.valid is not None}
+        return _registry.choose(_registry.Call.of("ssim", checked.x, checked.y, **facts), backend)
+
+    found = chosen()
+    narrow = found.backend in _ON_DEVICES and precision == "float32" and checked.valid is None
+    if narrow and checked.nan != "propagate" and too_wide(checked.x, checked.y, checked.data_range, settings.k2):
+        options["precision"] = "float64"
+        found = chosen()
+    return found.run(checked.x, checked.y, **options)
+
+
+# These keep float32 whatever the pixels hold; the C++ kernel sees for itself where it is too narrow (csrc/ssim).
+_ON_DEVICES = ("triton", "cuda", "triton-interpret", "cuda-emulated")
+
+
+def too_wide(x: torch.Tensor, y: torch.Tensor, data_range: float, k2: float) -> bool:
+    """Whether pixels lie so far apart that float32 moments beside C2 = (k2 L)² may not keep their digits.
+
+    Differences of up to L are safe for k2 = 0.03 (csrc/ssim/ssim_tile.hpp: kNarrow). The pixels are looked at only
+    where they may lie further apart; that reads the device, so that it is not asked under nan="propagate".
+    """
+    limit = data_range * k2 / 0.03
+    if x.dtype == torch.float64 or (x.dtype in _checks.INTEGER_DTYPES and torch.iinfo(x.dtype).max <= limit):
+        return False
+
+    def extent(image: torch.Tensor) -> torch.Tensor:
+        wide = _tensors.bare(image.to(torch.int32) if image.dtype == torch.uint16 else image)
+        low, high = torch.aminmax(wide)
+        return high.double() - low.double()
+
+    # a NaN compares false, and its score is NaN in either precision
+    return bool(torch.maximum(extent(x), extent(y)) > 1.01 * limit)
 
 
 def _refuse_nonfinite(checked: _checks.Pair, per_image: torch.Tensor) -> None:
-    if checked.nan != "error":
-        return
-    rows = per_image.detach()  # one image, the usual small call: a third of the time of the general question
-    finite = math.isfinite(rows.item()) if rows.numel() == 1 else bool(torch.isfinite(rows).all())
-    if not finite:
+    if checked.nan == "error" and not _tensors.finite(per_image):
         _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
 
 

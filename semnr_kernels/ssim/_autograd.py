@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _library, _native
-from .._registry import Call
+from .._registry import Call, no_loop
 from . import _taps, reference
 from .reference import SSIMRows
 
@@ -72,13 +72,12 @@ def numbers(
     return (k1 * data_range) ** 2, (k2 * data_range) ** 2, data_range, unbiased
 
 
-def why_not(call: Call) -> str | None:
-    """What no compiled backend does."""
-    if call.dtype not in _native.DTYPE_CODES:
-        return f"has no {str(call.dtype).removeprefix('torch.')} loop"
-    if call.needs_grad and (call.options.get("valid") or call.options.get("want_components")):
-        return "has no gradient of masked images and of components"
-    return None
+def _no_gradient_of_all(call: Call) -> str | None:
+    wanted = call.options.get("valid") or call.options.get("want_components")
+    return "has no gradient of masked images and of components" if call.needs_grad and wanted else None
+
+
+UNSUPPORTED = (no_loop, _no_gradient_of_all)  # by every compiled backend
 
 
 def run(

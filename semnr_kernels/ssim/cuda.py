@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import _cuda, _native
-from .._registry import Call
+from .._registry import Call, refusal
 from . import _autograd, _taps
 from ._autograd import Setup
 from .reference import SSIMRows
@@ -44,17 +44,28 @@ class Plan(NamedTuple):
         return self.strips * self.segments
 
 
+def _large_window(call: Call) -> str | None:
+    size = len(call.options.get("taps", ()))
+    too_large = size > _GENERAL_SIZE
+    return f"keeps no window of {size} in shared memory, at most {_GENERAL_SIZE}" if too_large else None
+
+
+def _large_image(call: Call) -> str | None:
+    too_large = call.shape[2] * call.shape[3] >= 2**31
+    return "takes images below 2**31 pixels a channel" if too_large else None
+
+
+def _large_batch(call: Call) -> str | None:
+    blocks = call.shape[0] * call.shape[1] * -(-call.shape[2] // 32) * -(-call.shape[3] // 32)
+    return "takes batches below 2**41 pixels" if blocks >= 2**31 else None
+
+
+UNSUPPORTED = (*_autograd.UNSUPPORTED, _large_window, _large_image, _large_batch)
+
+
 def supports(call: Call) -> str | None:
     """Any layout and dtype, odd windows up to 47; gradients without masks and components."""
-    if (reason := _autograd.why_not(call)) is not None:
-        return reason
-    if (size := len(call.options.get("taps", ()))) > _GENERAL_SIZE:
-        return f"keeps no window of {size} in shared memory, at most {_GENERAL_SIZE}"
-    if call.shape[2] * call.shape[3] >= 2**31:
-        return "takes images below 2**31 pixels a channel"
-    if call.shape[0] * call.shape[1] * -(-call.shape[2] // 32) * -(-call.shape[3] // 32) >= 2**31:
-        return "takes batches below 2**41 pixels"
-    return None
+    return refusal(UNSUPPORTED, call)
 
 
 def ssim(x: torch.Tensor, y: torch.Tensor, *, emulated: bool = False, **options: Any) -> SSIMRows:
@@ -108,7 +119,7 @@ def tiles(
         table.append((a.data_ptr(), b.data_ptr(), *steps, *a.shape, *plan[1:], first))
         first += plan.blocks
     packed = all(_is_packed(v) for pair in kept for v in pair)
-    listed = torch.tensor(table, dtype=torch.int64).to(x.device)
+    listed = torch.tensor(table, dtype=torch.int64, device=x.device)
     partial = torch.empty((first, 2), dtype=torch.float64, device=x.device)
     rows = torch.empty((2, len(kept)), dtype=torch.float64, device=x.device)
     reads = (*(v for pair in kept for v in pair), listed)

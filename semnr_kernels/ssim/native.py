@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .. import _native
-from .._registry import Call
+from .._registry import Call, refusal
 from . import _autograd, _taps
 from ._autograd import Setup, numbers
 from .reference import SSIMRows
@@ -19,13 +19,17 @@ from .reference import SSIMRows
 _BACKWARD_SIZE = 65  # csrc/ssim/ssim_cpu.hpp: the largest window with a gradient
 
 
+def _large_gradient(call: Call) -> str | None:
+    large = call.needs_grad and len(call.options.get("taps", ())) > _BACKWARD_SIZE
+    return f"has no gradient for windows above {_BACKWARD_SIZE}" if large else None
+
+
+UNSUPPORTED = (*_autograd.UNSUPPORTED, _large_gradient)
+
+
 def supports(call: Call) -> str | None:
     """Any layout and dtype; gradients without masks and components."""
-    if (reason := _autograd.why_not(call)) is not None:
-        return reason
-    if call.needs_grad and len(call.options.get("taps", ())) > _BACKWARD_SIZE:
-        return f"has no gradient for windows above {_BACKWARD_SIZE}"
-    return None
+    return refusal(UNSUPPORTED, call)
 
 
 def one_image(
@@ -44,8 +48,8 @@ def one_image(
     h, w = x.shape[-2:]
     double = precision == "float64" or x.dtype == torch.float64
     return _native.module().ssim_flat(
-        x.data_ptr(),
-        y.data_ptr(),
+        _native.address(x),
+        _native.address(y),
         h,
         w,
         _native.DTYPE_CODES[x.dtype],
@@ -69,9 +73,9 @@ def _forward(
     x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Setup, isa: str | None = None
 ) -> SSIMRows:
     n, c = x.shape[:2]
-    rows = torch.empty((5 if s.want_components else 2, n, c), dtype=torch.float64)
-    ssim_map = torch.empty((n, c, *s.windows(x)), dtype=s.work) if s.want_map else None
-    coverage = None if valid is None else torch.empty(n, dtype=torch.float64)
+    rows = _native.empty((5 if s.want_components else 2, n, c), torch.float64)
+    ssim_map = _native.empty((n, c, *s.windows(x)), s.work) if s.want_map else None
+    coverage = None if valid is None else _native.empty(n, torch.float64)
     _native.module(isa).ssim_forward(
         _native.image(x),
         _native.image(y),
@@ -82,10 +86,10 @@ def _forward(
         (s.reflect, s.double),
         s.numbers,
         torch.get_num_threads(),
-        rows.data_ptr(),
+        _native.address(rows),
         s.want_components,
-        0 if ssim_map is None else ssim_map.data_ptr(),
-        0 if coverage is None else coverage.data_ptr(),
+        _native.address(ssim_map),
+        _native.address(coverage),
     )
     components = dict(zip(_autograd.COMPONENTS, rows[2:], strict=True)) if s.want_components else None
     return SSIMRows(rows[0], rows[1], components, ssim_map, coverage)
@@ -100,7 +104,7 @@ def _backward(
     wanted: Sequence[bool],
     isa: str | None = None,
 ) -> list[torch.Tensor | None]:
-    out = [torch.empty(x.shape, dtype=s.work) if w else None for w in wanted]
+    out = [_native.empty(x.shape, s.work) if w else None for w in wanted]
     _native.module(isa).ssim_backward(
         _native.image(x),
         _native.image(y),
@@ -110,8 +114,8 @@ def _backward(
         (False, s.double),
         s.numbers,
         torch.get_num_threads(),
-        by_rows.data_ptr(),
-        0 if by_map is None else by_map.data_ptr(),
-        *(0 if g is None else g.data_ptr() for g in out),
+        _native.address(by_rows),
+        _native.address(by_map),
+        *(_native.address(g) for g in out),
     )
     return [None if g is None else g.to(x.dtype) for g in out]

@@ -12,7 +12,7 @@ import torch
 import triton
 
 from .. import _native, _triton
-from .._registry import Call
+from .._registry import Call, refusal
 from . import _autograd, triton_gradient, triton_windows
 from ._autograd import Setup
 from .reference import SSIMRows
@@ -22,14 +22,17 @@ _WINDOW = 25  # the largest, in float32; beyond it the sums leave the registers
 _SUMS = 66  # rows of a window × sums a row, in float64; so a window of 15, of 11 with a mask and components
 
 
-def supports(call: Call) -> str | None:
-    """Any layout and dtype; the window must fit the registers; gradients without masks and components."""
-    if (reason := _autograd.why_not(call)) is not None:
-        return reason
-    if call.shape[2] * call.shape[3] >= 2**31:
-        return "takes images below 2**31 pixels a channel"
-    if call.shape[0] * call.shape[1] > _triton.SECOND_AXIS:
-        return f"takes at most {_triton.SECOND_AXIS} channels of images a call"
+def _large_image(call: Call) -> str | None:
+    too_large = call.shape[2] * call.shape[3] >= 2**31
+    return "takes images below 2**31 pixels a channel" if too_large else None
+
+
+def _many_images(call: Call) -> str | None:
+    too_many = call.shape[0] * call.shape[1] > _triton.SECOND_AXIS
+    return f"takes at most {_triton.SECOND_AXIS} channels of images a call" if too_many else None
+
+
+def _large_window(call: Call) -> str | None:
     o = call.options
     double = call.needs_grad or _autograd.in_double(
         call.dtype, o.get("precision", "float32"), bool(o.get("valid")), bool(o.get("want_components"))
@@ -38,6 +41,14 @@ def supports(call: Call) -> str | None:
     if (size := len(o.get("taps", ()))) > (_SUMS // sums if double else _WINDOW):
         return f"keeps no window of {size} with {sums} {'float64' if double else 'float32'} sums in registers"
     return None
+
+
+UNSUPPORTED = (*_autograd.UNSUPPORTED, _large_image, _many_images, _large_window)
+
+
+def supports(call: Call) -> str | None:
+    """Any layout and dtype; the window must fit the registers; gradients without masks and components."""
+    return refusal(UNSUPPORTED, call)
 
 
 class _Plan(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
@@ -24,26 +23,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value
-
-
-_CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))  # control characters, lone surrogates, line and paragraph separators
-_TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # order of text
-
-
-def printable(text: str, keep: str = "\n\t") -> str:
-    """`text` for a terminal or a page: what would steer it (escape sequences in a file name) is written as \\x1b."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c in keep or not _steers(c) else c.encode("unicode_escape").decode() for c in text)
-
-
-def in_line(text: object) -> str:
-    """A name or message inside a line: its own line breaks are escaped or become blanks too."""
-    return printable(str(text), keep="")
-
-
-def _steers(character: str) -> bool:
-    return unicodedata.category(character) in _CONTROLS or character in _TURNING
 
 
 def from_plain(kind: Any, name: str, given: Mapping[str, Any], lists: Collection[str] = ()) -> Any:

@@ -1,7 +1,8 @@
-"""Plain text for terminals and logs: aligned tables and numbers."""
+"""Plain text for terminals and logs: aligned tables, numbers, and names that cannot steer a terminal."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,3 +30,23 @@ def number(value: float | None, digits: int = 4) -> str:
     if value is None or value != value:
         return "-"
     return "inf" if value == float("inf") else f"{value:.{digits}f}"
+
+
+_CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))  # control characters, lone surrogates, line and paragraph separators
+_TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # order of text
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """`text` for a terminal or a page: what would steer it (escape sequences in a file name) is written as \\x1b."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in keep or not _steers(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def in_line(text: object) -> str:
+    """A name or message inside a line: its own line breaks are escaped or become blanks too."""
+    return printable(str(text), keep="")
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in _CONTROLS or character in _TURNING

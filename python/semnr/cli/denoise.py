@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..base.jsonable import in_line
+from ..base.text import in_line
 from .score import describe as scores
 from .text import add_output_options, add_settings, parameters, print_json, say
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from ..base.jsonable import printable
+from ..base.text import printable
 from .text import unsaid, written_out
 
 # exit codes, as documented; 1, a guardrail failed, is the verdict's own

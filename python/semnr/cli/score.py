@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base.jsonable import in_line
-from ..base.text import number, table
+from ..base.text import in_line, number, table
 from .text import add_output_options, add_settings, parameters, print_json, say
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..base.jsonable import plain, printable
+from ..base.text import printable
 
 unsaid: list[str] = []  # why output was lost, other than by a reader that went away
 
@@ -35,6 +35,8 @@ def written_out() -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
+    from ..base.jsonable import plain
+
     say(json.dumps(plain(value), indent=1, allow_nan=False))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ..noise.model import NoiseModel, estimate_noise
 from ..noise.stabilise import Stabiliser
-from .denoised import Denoised
 from .frames import drift, estimate_noise_frames, fuse
 from .fused import denoise_frames
 from .lazy import denoised
 from .model import Model
 from .models import MODELS
 from .onnx import export_onnx
+from .result import Denoised
 from .run import denoise
 
 __all__ = [

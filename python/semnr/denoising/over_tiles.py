@@ -25,9 +25,9 @@ from ..tiles import Problem, TileKey, TileSource, TileWriter, create_tiles, open
 from ..tiles.extent import extent_of
 from ..tiles.planes import PlaneSource
 from ..tiles.source import length_of
-from .denoised import Denoised
 from .lazy import DenoisedSource, opened
 from .plan import Request
+from .result import Denoised
 from .work import Work, input_role, planned, store
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..profiles.rows import Profile, same_pixels
+from ..profiles import Profile
+from ..runs.identity import same_pixels
 from .rules import AnyRule, Bound, Comparison, Condition, Range, Rule, Transfer
 from .signal import CLEAR, FIRED, NOT_COMPARABLE, NOT_EVALUATED, UNKNOWN, Signal
 

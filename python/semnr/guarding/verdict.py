@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..base.jsonable import in_line, plain
+from ..base.jsonable import plain
+from ..base.text import in_line
 from .flowchart import lines as steps
 from .signal import FIRED, NO_EVIDENCE, Signal
 

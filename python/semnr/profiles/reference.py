@@ -71,7 +71,8 @@ class Reference:
     nan="omit", where the candidate's pixels mask the reference's, nor for `details`, `return_map`, `overshoot` and
     weights that are a state dict.
 
-    Any number of threads may score against one reference.
+    Any number of threads may score against one reference. It can be pickled and copied; a copy computes again what was
+    kept.
     """
 
     def __init__(
@@ -107,12 +108,19 @@ class Reference:
         self.mask = to_tensor("mask", mask)
         _checks.as_mask(self.mask, self.y4)
         self.fsim_downsample, self.dists_weights, self.dists_resize = fsim_downsample, dists_weights, dists_resize
-        self.memory_budget = _checks.positive_int("memory_budget", memory_budget)
+        self.memory_budget = _checks.integer("memory_budget", memory_budget)
         self._keep = keep
         self._lock = threading.RLock()
         self._kept: dict[Any, Any] = {}
         self._too_large: set[Any] = set()
         self._given = _given_masks(masks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy, in another process or not, has its own lock and computes again what was kept
+        return {**self.__dict__, "_lock": None, "_kept": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
 
     def __len__(self) -> int:
         return len(self.y4)

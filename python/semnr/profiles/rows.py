@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,6 @@ SCORES = (
 INPUTS = ("psnr_noisy", "transfer", "transfer_se")
 # Moments of the reference: two profiles whose moments differ were not scored against the same one.
 FINGERPRINT = ("reference_mean", "reference_std")
-# By which a tile shows that its reference is the very image that is judged against it; see `same_pixels`.
-IDENTITY = ("psnr", "mse", "ssim", "fsim", "dists", "psnr_noisy")
 UNFINISHED = "unfinished"  # begins the flag of a run that was cut off
 KINDS = ("denoised", "noisy")
 TEXTS = ("evidence_boxes", "lot_id", "wafer_id")  # the first is JSON: where structure was removed or invented
@@ -341,22 +339,6 @@ class Profile:
             label=str(info.get("label") or folder.name),
             texts={n: tuple(None if v is None else str(v) for v in texts[n]) for n in TEXTS if n in texts},
         )
-
-
-def same_pixels(column: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
-    """Tiles whose reference is pixel by pixel the candidate ("candidate"), or the noisy input ("noisy"): (N,) bool.
-
-    `column` gives each of IDENTITY, NaN where it is not known. Nothing that was measured may speak against it.
-    """
-    psnr, mse, ssim, fsim, dists, noisy = (column(name) for name in IDENTITY)
-    with np.errstate(invalid="ignore"):
-        signs: list[tuple[np.ndarray, np.ndarray]] = [
-            *((psnr, np.isposinf(psnr)), (mse, mse == 0)),
-            *((ssim, ssim >= 1 - 1e-9), (fsim, fsim >= 1 - 1e-6), (dists, np.abs(dists) <= 1e-6)),
-        ]
-    known = np.logical_or.reduce([~np.isnan(values) for values, _ in signs])
-    alike = np.logical_and.reduce([np.isnan(values) | sign for values, sign in signs])
-    return {"candidate": known & alike, "noisy": np.isposinf(noisy)}
 
 
 def _unique(tiles: Iterable[str]) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.files import atomic
-from ..base.jsonable import printable
 from ..base.outputs import holds, replaceable
-from .gather import gather
-from .overview import overview
+from ..base.text import printable
+from .gathered import gather
+from .one_picture import overview
 from .sections import build
 from .texts import as_json, as_markdown
 

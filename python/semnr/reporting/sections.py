@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import draw, wafer
-from .gather import Gathered
+from .gathered import Gathered
 from .images import Pixels
 from .measures import measures
 from .metrics import AXES, BY_COLUMN, GROUPS, METRICS, MISSING, PANELS, SUMMARY, Metric, number, plain

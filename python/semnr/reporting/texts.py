@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..base.jsonable import in_line
 from ..base.jsonable import plain as plain_values
+from ..base.text import in_line
 from .draw import letter
-from .gather import Gathered
+from .gathered import Gathered
 from .measures import measures
 from .metrics import AXES
 from .places import alarms, places, trend

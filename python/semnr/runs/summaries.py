@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..profiles.rows import IDENTITY, same_pixels
 from ..wafers import Wafer
+from .identity import IDENTITY, same_pixels
 from .parquet import part_files, parts
 
 METRICS: tuple[str, ...] = (

@@ -28,10 +28,10 @@ from ..tiles.extent import extent_of
 from ..tiles.source import Problem, TileKey, TileSource, length_of, one_range
 from . import prepare as prepare
 from .alarms import Alarms, read_alarms
-from .cluster import Cluster, Spec, cluster, workers_of
 from .device import Upload, device_of
 from .engine import Engine, problem_row
 from .maps import MapSink, maps_of
+from .on_cluster import Cluster, Spec, cluster, workers_of
 from .prepare import METRICS
 from .resume import begin, identity, may_write, metrics_before, same_first_tile, set_aside_verdict
 from .scorer import Scorer, unscored
@@ -165,6 +165,7 @@ def score(
     prepare.metrics_of(metrics)
     prepare.count_of("dists_every", dists_every)
     prepare.count_of("workers", workers)
+    prepare.factor_of(fsim_downsample)
     budget = prepare.bytes_of(memory_budget)
     source = open_tiles(src, root=root)
     inputs = prepare.inputs_of(source, reference, noisy, root, noisy_2, noisy_3)

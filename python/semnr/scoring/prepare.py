@@ -124,11 +124,18 @@ def bytes_of(value: int | str) -> int:
         return value
     if isinstance(value, str):
         text = value.strip().lower()
+        text = f"{text}b" if text.isdecimal() else text  # plain bytes
         for unit, size in units.items():
             number = text.removesuffix(unit).strip()
             if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
                 return int(float(number) * size)
     raise ValueError(f"memory_budget is {value!r}; accepted: bytes, or a text such as '512MiB' or '2GiB'")
+
+
+def factor_of(value: int | str) -> int | str:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"fsim_downsample is {value!r}; accepted: 'auto' or an integer of at least 1")
 
 
 def inputs_of(

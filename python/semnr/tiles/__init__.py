@@ -111,6 +111,8 @@ def open_tiles(
         return source
     if isinstance(source, str | Path):
         opened = _open_path(source, None if root is None else Path(root), array, tile, storage_options, first_page)
+        if root is not None and not Path(root).is_dir():
+            raise ValueError(f"root is {str(root)!r}; accepted: a folder that exists, or None")
         recipe = {"root": root, "array": array, "tile": tile, "storage_options": storage_options}
         recipe["first_page"] = first_page
         opened.recipe = Recipe(open_tiles, source, recipe)

@@ -42,7 +42,7 @@ def read_columns(path: Path) -> Columns:
 
         try:
             table = pyarrow.parquet.read_table(path, partitioning=None)
-            names, columns = table.column_names, [column.to_pylist() for column in table.columns]
+            names, columns = table.column_names, [_stripped(column.to_pylist()) for column in table.columns]
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError, UnicodeError) as error:
@@ -69,11 +69,17 @@ def _delimiter(header: str) -> str:
     return ","
 
 
+def _stripped(values: list[Any]) -> list[Any]:
+    """Without the blanks that fill columns of a fixed width."""
+    return [value.strip() if isinstance(value, str) else value for value in values]
+
+
 def _read_csv(path: Path) -> tuple[list[str], list[list[Any]]]:
     with path.open("rb") as raw:
         marked = raw.read(2) in (b"\xff\xfe", b"\xfe\xff")
     with path.open(encoding="utf-16" if marked else "utf-8-sig", newline="") as file:
-        delimiter = _delimiter(file.readline(_HEADER))
+        header = file.readline(_HEADER)
+        delimiter, exact = _delimiter(header), header.startswith('"')  # where it is quoted, blanks in quotes are meant
         file.seek(0)
         reader = csv.reader(file, strict=True, delimiter=delimiter)
         names = next(reader, [])
@@ -86,7 +92,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[Any]]]:
                     f"{path} line {reader.line_num} has {len(row)} cells; accepted: {len(names)}, as the header"
                 )
             for column, cell in zip(columns, row, strict=True):
-                column.append(cell.strip() or None)
+                column.append((cell if exact else cell.strip()) or None)
     return names, columns
 
 
@@ -136,7 +142,7 @@ def _typed(values: list[Any]) -> np.ndarray | list[Any]:
 
 def _posix(path: str | None) -> str:
     """A path cell, also one written on Windows; empty where there is none."""
-    return (path or "").strip().replace("\\", "/")
+    return (path or "").replace("\\", "/")
 
 
 def cell(column: Any, row: int) -> Any:
@@ -197,7 +203,7 @@ class PlanSource(TileSource):
         paths: Counter[str] = Counter()
         partners = [self._column(role) for role in self.roles[1:]]
         for row, (raw, given) in enumerate(zip(self._column("path"), self._column("tile"), strict=True)):
-            if not _posix(raw):
+            if not _posix(raw).strip():
                 problems.append(Problem(given or f"row {row + 1}", "missing", f"row {row + 1} has an empty path"))
                 continue
             path = posixpath.normpath(_posix(raw))

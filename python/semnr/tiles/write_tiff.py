@@ -62,7 +62,9 @@ class TiffWriter(BaseWriter):
 
         def write(part: Path) -> None:
             with part.open("w", newline="", encoding="utf-8") as file:
-                plan = csv.DictWriter(file, names, lineterminator="\n")
+                blanks = any(row.tile != row.tile.strip() for row in self._rows.values())
+                form: Any = {"quoting": csv.QUOTE_ALL} if blanks else {}  # quoted, they are of the name
+                plan = csv.DictWriter(file, names, lineterminator="\n", **form)
                 plan.writeheader()
                 for row in rows:
                     plan.writerow({**constants, **{k: v for k, v in row.items() if v is not None}})

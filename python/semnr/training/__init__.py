@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .trained import Trained
+from .result import Trained
 
 __all__ = ["Trained", "train_denoiser"]
 

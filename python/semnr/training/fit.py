@@ -22,7 +22,7 @@ from ..tiles.extent import extent_of
 from . import card as cards
 from .config import Recipe
 from .module import Chooser, Denoising
-from .trained import Trained
+from .result import Trained
 
 _CHECKPOINT, _RECIPE = "last.ckpt", "recipe.json"
 

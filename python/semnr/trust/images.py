@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from semnr_kernels import _checks
 
+from ..metrics import to_tensor
+
 
 def as_tiles(name: str, value: Any, like: torch.Tensor | None = None) -> torch.Tensor:
     """`value` as (N, C, H, W) without a copy, of the shape and device of `like`."""
-    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+    tensor = to_tensor(name, value)
     tensor = _checks.as_image(name, tensor).detach()
     if value.ndim == 3 and tensor.shape[1] not in (1, 3):
         raise ValueError(

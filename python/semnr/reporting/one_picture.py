@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .draw import letter, lookup_table
-from .gather import Gathered
+from .gathered import Gathered
 from .metrics import AXES, BY_COLUMN, number
 from .profiles import profiles
 from .runs import RunData

@@ -24,7 +24,7 @@ from semnr.denoising import denoised
 from semnr.klarf import read_klarf
 from semnr.runs.seen_ids import TileIds
 from semnr.scoring import device as devices
-from semnr.scoring import maps
+from semnr.scoring import maps, on_cluster
 from semnr.tiles import TileKey, create_tiles
 from semnr.wafers import Wafer, read_wafer
 

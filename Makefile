@@ -1,5 +1,5 @@
 # The everyday commands. `make help` lists them.
-.PHONY: help install build build-times test lint format sanitize triton demo bench soak fuzz clean
+.PHONY: help install build build-times test lint format sanitize triton demo bench gpu soak fuzz clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 install:         ## editable install with everything that development needs
@@ -24,6 +24,8 @@ demo:            ## the main job on a small wafer
 	semnr demo
 bench:           ## benchmarks, peers side by side
 	pytest benchmarks -q
+gpu:             ## the first day with a GPU: build, checks, suites, sanitizers, bench (8 minutes)
+	python benchmarks/gpu_day.py
 soak:            ## kills and a full disk at every change of the disk, a hundred kills at random moments, longer fuzzing of the KLARF reader
 	SEMNR_SOAK_KILLS=100 SEMNR_SOAK_FUZZ=20000 pytest -q --timeout 3600 tests/test_stream.py tests/test_klarf.py -k "killed or damaged or nonsense"
 	pytest -q --timeout 3600 -m soak tests

@@ -13,8 +13,8 @@ ACCEPTED = "grey or RGB pixels of uint8, uint16, float16, float32 or float64"
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether `value` is a torch tensor, found out without importing torch."""
-    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
+    """Without importing torch; a subclass of a tensor is one."""
+    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__)
 
 
 def to_numpy(value: Any) -> Any:

@@ -274,7 +274,7 @@ SCORE = textwrap.dedent(
     """
     import sys
     import semnr.scoring as scoring
-    from semnr.scoring import _sink
+    from semnr.runs import parquet as _sink
     _sink.ParquetSink.__init__.__kwdefaults__.update(rows=4)
     scoring.score(sys.argv[1], out=sys.argv[2], metrics=("psnr",), alarms={"a": {"metric": "psnr", "above": 1}})
     """

@@ -11,11 +11,11 @@ build-times:     ## compile csrc from nothing, away from it; seconds of each obj
 test:            ## the test suite
 	pytest
 lint:            ## what pre-commit and CI check
-	ruff check . && ruff format --check . && mypy
-	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' | xargs clang-format --dry-run --Werror
+	ruff check . && ruff format --check . && mypy && lint-imports
+	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs clang-format --dry-run --Werror
 format:          ## let the tools format
 	ruff check --fix . && ruff format .
-	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' | xargs clang-format -i
+	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs clang-format -i
 sanitize:        ## csrc under AddressSanitizer and UndefinedBehaviorSanitizer
 	sh csrc/sanitize.sh
 triton:          ## the Triton kernels under the interpreter

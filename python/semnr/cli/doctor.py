@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 from typing import Any
 
+from .. import __version__
 from ..base.text import table
 from . import PASS
 from .text import print_json, say
@@ -50,7 +51,6 @@ def examine() -> dict[str, Any]:
 
     from semnr_kernels import _registry
 
-    from .. import __version__
     from ..runs.run import machine
     from ..weights import list_weights
 

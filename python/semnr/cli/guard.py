@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from ..base.outputs import has_keys, holds, replaceable
 from .text import add_settings, parameters, print_json, say
 
 
@@ -40,10 +41,9 @@ def run(args: argparse.Namespace) -> int:
     if args.learn is not None:
         return _learn(args)
     from ..base.files import atomic, write_json
-    from ..base.outputs import has_keys, holds, replaceable
     from ..guarding import DEFAULT_RULES, ON_THE_RUN, guard, load_rules, read_baseline, write_baseline
     from ..guarding.junit_xml import junit
-    from ..scoring import Run
+    from ..runs import Run
 
     alone = args.baseline is not None or (args.write_baseline is not None and len(args.runs) == 1)
     wanted = 1 if alone else 2

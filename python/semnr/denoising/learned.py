@@ -13,6 +13,7 @@ import numpy as np
 from ..noise.family import figures, remarks
 from ..noise.model import NoiseModel
 from .model import Built, Model, Setting
+from .weights import load
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,6 @@ def model(name: str | Path) -> Model:
 
 
 def _checksum(name: str) -> str:
-    from .weights import load
 
     return load(name).sha256
 
@@ -90,7 +90,6 @@ def _build(name: str, setting: Setting) -> Built:
     import torch
 
     from .batches import Batches
-    from .weights import load
 
     loaded, noise, windows = load(name), setting.noise, setting.samples()
     if noise is None:

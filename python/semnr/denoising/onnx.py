@@ -7,6 +7,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from ..base.outputs import holds, replaceable
+from .weights import load
+
 LAW = ("gain", "offset", "floor", "centre", "correlation_1", "correlation_2", "texture")
 
 
@@ -38,9 +41,6 @@ def export_onnx(model: str | Path, out: str | Path) -> Path:
     except ImportError as error:
         raise ImportError("ONNX export needs the package onnx: pip install 'semnr[onnx]'") from error
     import torch
-
-    from ..base.outputs import holds, replaceable
-    from .weights import load
 
     loaded = load(model)
     path = replaceable("out", out, "an exported denoiser", holds(b"weights_sha256"))

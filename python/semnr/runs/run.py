@@ -13,8 +13,11 @@ from typing import Any
 from ..base.lock import is_ours
 from ..base.outputs import holds, replaceable
 from ..tiles.owned import clear, clear_zarr, written_arrays, zarr_files
+from ..wafers import Wafer
+from .flagged import flagged, write_flagged
 from .parquet import ALARMS, MAPS, read_rows
 from .parquet import FOLDER as PARTS
+from .summaries import by_place, counts
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,6 @@ class Run:
     @property
     def counts(self) -> dict[str, int]:
         """Tiles in all, and by status; of a run that was cut off, those that it came to."""
-        from .summaries import counts
-
         return dict(self.info["counts"] if "counts" in self.info else counts(self.path))
 
     @property
@@ -85,16 +86,11 @@ class Run:
 
         wafer: `semnr.wafers.Wafer`; default: the run's own.
         """
-        from ..wafers import Wafer
-        from .summaries import by_place
-
         own = self.info.get("wafer")
         return by_place(self.path, wafer or (Wafer(**own) if own else None))
 
     def flagged(self) -> dict[str, list[str]]:
         """Tiles that somebody should look at, and why: alarms, rules that fired, tiles that were not scored."""
-        from .flagged import flagged
-
         return flagged(self.path)
 
     def write_klarf(self, path: str | os.PathLike[str], *, version: str = "1.2", wafer: Any = None) -> int:
@@ -103,9 +99,6 @@ class Run:
         wafer: `semnr.wafers.Wafer`; default: the run's own. Returns how many tiles have no coordinates and are left
         out; ValueError where no layout is known.
         """
-        from ..wafers import Wafer
-        from .flagged import write_flagged
-
         own = self.info.get("wafer")
         place = replaceable("path", path, "a run's flagged tiles", holds(b'"semnr"'))
         return write_flagged(self.path, place, version, wafer or (Wafer(**own) if own else None), self.info)
@@ -118,7 +111,7 @@ class Run:
 
     def profile(self) -> Any:
         """The rows as a `semnr.Profile`."""
-        from ..profiles import Profile
+        from ..profiles import Profile  # above this package: a convenience
 
         return Profile.from_run(self.path)
 

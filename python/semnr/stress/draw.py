@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ..base.text import table
+
 if TYPE_CHECKING:
     from .run import Stress
 
@@ -15,8 +17,6 @@ _RAMP = ((247, 251, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 
 
 def text(stress: Stress) -> str:
     """From which strength on each metric and signal notices each fault; "-": never."""
-    from ..base.text import table
-
     rows = []
     units = {row["fault"]: row["unit"] for row in stress.rows}
     seen = [n for n in stress.notices if any(t[n] is not None for t in stress.thresholds().values())]

@@ -33,3 +33,7 @@ def require_file(path: Path) -> None:
     kind = path.stat().st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise OSError(f"{path.name} is a pipe, a device or a socket; accepted: a file")
+
+
+def file_of(role: str, tile: str) -> str:
+    return f"{role}/{tile}.tif"

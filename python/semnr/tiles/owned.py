@@ -16,6 +16,7 @@ from pathlib import Path
 from ..base import lock
 from .journal import NAME as JOURNAL
 from .journal import journal_lines
+from .names import file_of
 
 MARKER = ".semnr-files.jsonl"
 Listed = Mapping[str, Collection[str]]  # file -> its SHA-256s; none where any content is ours
@@ -25,8 +26,6 @@ _ZARR_PARTIAL = re.compile(r"(zarr|\d+)\.[0-9a-f]{32}\.partial")
 
 def listed(folder: Path) -> Listed:
     """The files of `folder` that marker and journal name."""
-    from .write_tiff import file_of
-
     found: dict[str, set[str]] = {}
     for path in (folder / MARKER, folder / JOURNAL):
         for line in journal_lines(path):

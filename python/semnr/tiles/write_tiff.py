@@ -14,6 +14,7 @@ import numpy as np
 
 from .journal import NAME as JOURNAL
 from .journal import read_journal
+from .names import file_of
 from .owned import MARKER, clear, digest_of, first_stranger, listed, write_marker
 from .plan import COLUMNS, ROLE_COLUMNS, Columns, checked_columns
 from .source import ROLES, TileKey
@@ -91,10 +92,6 @@ def make_room(out: Path, overwrite: bool, resume: bool) -> bool:
     if not resume:
         clear(out, traces, files)
     return resume
-
-
-def file_of(role: str, tile: str) -> str:
-    return f"{role}/{tile}.tif"
 
 
 def plan_header(roles: list[str], meta: Any) -> list[str]:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..base.outputs import local
+from ..tiles import TileSource, open_tiles
+from .config import RECIPES, TERMS, load_recipe
 from .result import Trained
 
 __all__ = ["Trained", "train_denoiser"]
@@ -54,9 +57,7 @@ def train_denoiser(
         import lightning  # noqa: F401
     except ImportError as error:
         raise ImportError("training needs Lightning: pip install 'semnr[train]'") from error
-    from ..base.outputs import local
-    from .config import load_recipe
-    from .fit import fit
+    from .fit import fit  # needs that extra
 
     changes = dict(changes or {})
     if source is not None:
@@ -73,8 +74,6 @@ def train_denoiser(
 
 
 def _opened(source: Any) -> Any:
-    from ..tiles import TileSource, open_tiles
-
     return source if isinstance(source, TileSource) else open_tiles(source)
 
 
@@ -87,8 +86,6 @@ def _mode(roles: tuple[str, ...]) -> str:
 def _without_terms(recipe: Any, mode: str, loss: Mapping[str, float]) -> Mapping[str, Any]:
     """The recipe with the terms that this kind of target allows; noisy targets take the mean, not the median."""
     import tomllib
-
-    from .config import RECIPES, TERMS
 
     if not isinstance(recipe, Mapping):
         path = Path(recipe)

@@ -624,7 +624,7 @@ def test_junit_counts_failures_errors_and_skipped_as_the_gate_does() -> None:
         scores(settings=RANDOM, psnr=31, fsim=0.9, shift_x_px=np.nan, shift_y_px=np.nan, transfer_texture=np.nan),
         allow_unknown="texture_drift",
     )
-    suites = ET.fromstring(semnr.guarding.junit_xml(verdict, seconds=1.5))
+    suites = ET.fromstring(semnr.guarding.junit(verdict, seconds=1.5))
     suite = suites[0]
     assert suites.tag == "testsuites"
     assert [child.tag for child in suite if child.tag != "testcase"] == ["properties", "system-out", "system-err"]
@@ -646,7 +646,7 @@ def test_junit_counts_failures_errors_and_skipped_as_the_gate_does() -> None:
 
 def test_junit_survives_names_that_xml_cannot_hold() -> None:
     verdict = guard(scores(label="a<b>&\x00"), scores(label="]]>\x1b", psnr=31, fsim=0.9))
-    suite = ET.fromstring(semnr.guarding.junit_xml(verdict))[0]
+    suite = ET.fromstring(semnr.guarding.junit(verdict))[0]
     assert suite.get("name") is not None
 
 

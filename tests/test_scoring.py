@@ -50,6 +50,21 @@ def assert_same_rows(one: list[dict], other: list[dict]) -> None:
         assert a == {k: pytest.approx(v, rel=1e-9) if isinstance(v, float) else v for k, v in b.items()}
 
 
+def test_an_opened_run_is_what_score_returned_verdict_and_exit_code_included(tmp_path) -> None:
+    plan = wafer(tmp_path / "in")
+    fires = {"rules": {"s": {"kind": "range", "bounds": [{"column": "ssim", "below": 2.0}]}}}
+    for name, rules, code in (("fires", fires, 1), ("lacks", semnr.DEFAULT_RULES, 3), ("none", None, 0)):
+        run = score(plan, out=tmp_path / name, rules=rules, metrics=("psnr", "ssim"))
+        again = Run.open(tmp_path / name)
+        assert (again.exit_code, again.info, again.counts) == (code, run.info, run.counts)
+        assert str(again.verdict) == str(run.verdict)
+        if run.verdict is not None:
+            assert again.verdict.to_dict() == run.verdict.to_dict()
+            (tmp_path / name / "verdict.json").write_text("{}")
+            with pytest.raises(ValueError, match=r"verdict.json is damaged"):
+                Run.open(tmp_path / name)
+
+
 def test_a_plan_is_scored_tile_by_tile_with_its_columns(tmp_path) -> None:
     plan = wafer(tmp_path / "in")
     run = score(plan, out=tmp_path / "out", **FAST)

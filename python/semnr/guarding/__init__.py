@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..profiles import Profile, pairing
+from ..runs.verdict import Signal, Verdict
 from . import evaluate, flowchart
 from .baseline import read_baseline, write_baseline
 from .inputs import measured
 from .junit_xml import junit
 from .rules import DEFAULT_RULES, Bound, Comparison, Condition, Range, Rules, Transfer, as_rules, dump_rules, load_rules
-from .signal import Signal
-from .verdict import Verdict
 
 __all__ = [
     "DEFAULT_RULES",

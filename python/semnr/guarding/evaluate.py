@@ -12,8 +12,8 @@ import numpy as np
 
 from ..profiles import Profile
 from ..runs.identity import same_pixels
+from ..runs.verdict import CLEAR, FIRED, NOT_COMPARABLE, NOT_EVALUATED, UNKNOWN, Signal
 from .rules import AnyRule, Bound, Comparison, Condition, Range, Rule, Transfer
-from .signal import CLEAR, FIRED, NOT_COMPARABLE, NOT_EVALUATED, UNKNOWN, Signal
 
 _PLACE = ("die_x", "die_y", "x_um", "y_um", "wafer_x_um", "wafer_y_um")
 _MAX_REGIONS = 2000

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..profiles import Profile
+from ..runs.verdict import CLEAR, FIRED, NO_EVIDENCE, Signal
 from .rules import Comparison, Range, Rules, Transfer
-from .signal import CLEAR, FIRED, NO_EVIDENCE, Signal
 
 _ANSWERS = {FIRED: "yes", CLEAR: "no"}
 
@@ -39,16 +39,6 @@ def walk(
         )
     ends = [*(s["question"] for s in steps[1:]), _outcome(signals, waived)]
     return tuple({**step, "next": end} for step, end in zip(steps, ends, strict=True))
-
-
-def lines(steps: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The path taken, for a terminal."""
-    out = []
-    for step in steps:
-        numbers = ", ".join(f"{k} {_short(v)}" for k, v in step["numbers"].items())
-        raised = f"  ==> {step['signal'].replace('_', ' ')}" if step["signal"] else ""
-        out.append(f"{step['question']}  {step['answer'].upper()}{f' ({numbers})' if numbers else ''}{raised}")
-    return [*out, f"-> {steps[-1]['next']}"] if steps else out
 
 
 def _psnr(before: Profile | None, after: Profile) -> dict[str, Any]:
@@ -96,7 +86,3 @@ def _outcome(signals: Sequence[Signal], waived: Sequence[str]) -> str:
     if lacking:
         return f"accept: without evidence, but waived by name: {', '.join(s.name.replace('_', ' ') for s in lacking)}"
     return "accept: nothing that PSNR would hide was found"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -7,8 +7,7 @@ import platform
 import re
 import xml.etree.ElementTree as ET
 
-from .signal import FIRED, NO_EVIDENCE, Signal
-from .verdict import Verdict
+from ..runs.verdict import FIRED, NO_EVIDENCE, Signal, Verdict
 
 _CLASS = "semnr.guard"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..profiles import Profile
+from ..runs.verdict import Verdict
 from .junit_xml import junit
-from .verdict import Verdict
 
 __all__ = ["log"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..base.jsonable import plain
+from ..runs.info import read_info
 from ..runs.parquet import read_rows
 from . import radar
 from . import statistics as statistics
@@ -303,12 +303,7 @@ class Profile:
             Not such a folder.
         """
         folder = Path(path)
-        try:
-            info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"path is {folder}: no run.json; accepted: a folder that semnr.score wrote") from None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"path is {folder}: run.json is not JSON ({error})") from None
+        info = read_info(folder)
         table = read_rows(folder)
         columns, texts = {}, {}
         for name in table.column_names:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runs.info import read_info
 from ..runs.parquet import part_files, parts
 
 
@@ -179,7 +180,10 @@ def load_run(item: Any) -> RunData:
     path = Path(value)
     if not (path / "run.json").is_file():
         raise FileNotFoundError(f"run_or_path: {path} has no run.json; accepted: a folder written by semnr score")
-    meta = _read_json(path / "run.json", "run_or_path")
+    try:
+        meta = read_info(path)
+    except ValueError as error:
+        raise ValueError(f"run_or_path: {error}") from error
     if not part_files(path):
         raise ValueError(f"run_or_path: {path} holds no tiles/*.parquet; the run scored nothing, nothing to report")
     try:

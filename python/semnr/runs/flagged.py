@@ -10,6 +10,7 @@ from typing import Any
 from ..klarf import Defect, InspectedWafer, Klarf, write_klarf
 from ..wafers import Wafer
 from .parquet import ALARMS, parts
+from .verdict import NAME as VERDICT
 
 _NEEDED = ("die_x", "die_y", "x_um", "y_um")
 _SHOWN = ("tile", "status", "lot_id", "wafer_id", "slot", "pixel_nm", *_NEEDED, "wafer_x_um", "wafer_y_um")
@@ -30,8 +31,8 @@ def _reasons(run: Path) -> Iterator[tuple[str, str]]:
         for line in (run / ALARMS).read_text(encoding="utf-8").splitlines():
             alarm = json.loads(line)
             yield from ((tile, alarm["alarm"]) for tile in alarm["tiles"])
-    if (run / "verdict.json").exists():
-        for signal in json.loads((run / "verdict.json").read_text(encoding="utf-8"))["signals"]:
+    if (run / VERDICT).exists():
+        for signal in json.loads((run / VERDICT).read_text(encoding="utf-8"))["signals"]:
             if signal["status"] == "fired":
                 yield from ((region["tile"], signal["name"]) for region in signal["regions"])
     for table in parts(run, ["tile", "status"]):

@@ -15,9 +15,12 @@ from ..base.outputs import holds, replaceable
 from ..tiles.owned import clear, clear_zarr, written_arrays, zarr_files
 from ..wafers import Wafer
 from .flagged import flagged, write_flagged
+from .info import read_info
 from .parquet import ALARMS, MAPS, read_rows
 from .parquet import FOLDER as PARTS
 from .summaries import by_place, counts
+from .verdict import NAME as VERDICT
+from .verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -26,20 +29,12 @@ class Run:
 
     path: Path
     info: dict[str, Any]
-    verdict: Any = None  # of the rules that `score` was given
+    verdict: Verdict | None = None  # of the rules that `score` was given
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
-        path = Path(folder) / "run.json"
-        try:
-            info = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"run is {folder}: no run.json; accepted: a folder that semnr.score wrote") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"run is {folder}: run.json is not JSON ({error})") from None
-        if not isinstance(info, dict):
-            raise ValueError(f"run is {folder}: run.json holds a JSON {type(info).__name__}; accepted: an object")
-        return cls(path.parent, info)
+        path = Path(folder)
+        return cls(path, read_info(path), _verdict_of(path))
 
     @property
     def label(self) -> str:
@@ -114,6 +109,16 @@ class Run:
         from ..profiles import Profile  # above this package: a convenience
 
         return Profile.from_run(self.path)
+
+
+def _verdict_of(folder: Path) -> Verdict | None:
+    path = folder / VERDICT
+    try:
+        return Verdict.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"run is {folder}: {VERDICT} is damaged ({error}); score again with rules, or delete it"
+        ) from None
 
 
 _FILES = re.compile(

@@ -23,6 +23,7 @@ from ..runs import summaries as summaries
 from ..runs.parquet import ParquetSink, drop_unscored, part_files, parts
 from ..runs.run import Run, machine
 from ..runs.seen_ids import TileIds
+from ..runs.verdict import NAME as VERDICT
 from ..tiles import open_tiles
 from ..tiles.extent import extent_of
 from ..tiles.source import Problem, TileKey, TileSource, length_of, one_range
@@ -304,7 +305,7 @@ def score(
     if rules is None:
         return run
     verdict = guard(None, run.profile(), rules=rules, allow_unknown=allow_unknown)
-    write_json(folder / "verdict.json", verdict.to_dict())
+    write_json(folder / VERDICT, verdict.to_dict())
     return replace(run, verdict=verdict)
 
 

@@ -13,6 +13,7 @@ from ..base.jsonable import plain
 from ..runs.parquet import FOLDER, done_tiles, part_files
 from ..runs.run import Run
 from ..runs.seen_ids import TileIds
+from ..runs.verdict import NAME as VERDICT
 from ..tiles.source import Problem, TileSource
 from ..wafers import Wafer
 from .scorer import fingerprint
@@ -140,7 +141,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str 
 
 def set_aside_verdict(folder: Path) -> None:
     """A verdict on fewer rows is none on these: it is kept under a name that no report reads."""
-    verdict = folder / "verdict.json"
+    verdict = folder / VERDICT
     if verdict.is_file():
         verdict.replace(folder / "earlier-verdict.json")
 

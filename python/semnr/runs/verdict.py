@@ -1,16 +1,54 @@
-"""The verdict that the signals of a guard add up to."""
+"""What a guard says: signals, one a rule, and the verdict that they add up to; verdict.json of a run."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..base.jsonable import plain
 from ..base.text import in_line
-from .flowchart import lines as steps
-from .signal import FIRED, NO_EVIDENCE, Signal
+
+NAME = "verdict.json"
+FIRED, CLEAR = "fired", "clear"
+UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE = "unknown", "not_evaluated", "not_comparable"
+STATUSES = (FIRED, CLEAR, UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE)
+NO_EVIDENCE = (UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE)
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One rule on one pair of candidates.
+
+    Attributes
+    ----------
+    status : str
+        "fired"; "clear"; "unknown" (the evidence is not there); "not_evaluated" (it is there but means nothing, as
+        DISTS on random weights); "not_comparable" (the rule does not hold for such a pair).
+    metrics : tuple of str
+        Columns that it read.
+    evidence : mapping
+        The numbers behind the status; `name_se` is the standard error of `name`.
+    regions : tuple of mapping
+        The tiles that show it, worst first: "tile", the tile's coordinates and the numbers.
+    advice : str
+        What to do about it.
+    """
+
+    name: str
+    status: str
+    severity: str
+    metrics: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    regions: tuple[Mapping[str, Any], ...] = ()
+    advice: str = ""
+    required: bool = True
+    gate: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        names = ("name", "status", "severity", "metrics", "evidence", "regions", "advice", "required", "gate")
+        return {name: plain(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True)
@@ -24,6 +62,24 @@ class Verdict:
     after: str = ""
     tiles: int = 0
     flowchart: tuple[Mapping[str, Any], ...] = ()  # steps: "question", "answer", "numbers", "next", "signal"
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Verdict:
+        """The verdict that `to_dict` gave, as verdict.json holds it."""
+        names = ("name", "status", "severity", "evidence", "advice", "required", "gate")
+        signals = (
+            Signal(**{k: s[k] for k in names}, metrics=tuple(s["metrics"]), regions=tuple(s["regions"]))
+            for s in found["signals"]
+        )
+        return cls(
+            signals=tuple(signals),
+            path=tuple(found["path"]),
+            waived=tuple(found["waived"]),
+            before=found["before"],
+            after=found["after"],
+            tiles=found["tiles"],
+            flowchart=tuple(found["flowchart"]),
+        )
 
     def __getitem__(self, name: str) -> Signal:
         for signal in self.signals:
@@ -81,6 +137,20 @@ class Verdict:
                 lines += textwrap.wrap(note, 100, initial_indent="      ", subsequent_indent="      ")
         if self.flowchart:
             lines.append("path through the flowchart:")
-            for step in steps(self.flowchart):
+            for step in in_words(self.flowchart):
                 lines += textwrap.wrap(step, 100, initial_indent="  ", subsequent_indent="      ")
         return "\n".join(lines)
+
+
+def in_words(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The path taken, for a terminal."""
+    out = []
+    for step in steps:
+        numbers = ", ".join(f"{k} {_short(v)}" for k, v in step["numbers"].items())
+        raised = f"  ==> {step['signal'].replace('_', ' ')}" if step["signal"] else ""
+        out.append(f"{step['question']}  {step['answer'].upper()}{f' ({numbers})' if numbers else ''}{raised}")
+    return [*out, f"-> {steps[-1]['next']}"] if steps else out
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

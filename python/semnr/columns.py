@@ -1,59 +1,489 @@
-"""The columns of a scored run: which names hold results, so that nothing else can ever have one of them.
+"""The columns of a scored run, one catalogue: what each holds, its unit, which way is better, who reads it.
 
-What a plan or a source says of a tile is metadata. A metadata column that has the name of a result is written as
-`plan_NAME`, also where that result was not asked for; and a reader takes a result only from a run that computed it.
+Every list of columns elsewhere is a query of this one. What a plan or a source says of a tile is metadata. A metadata
+column that has the name of a result is written as `plan_NAME`, also where that result was not asked for; and a reader
+takes a result only from a run that computed it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 PREFIX = "plan_"
 # What a row is: its tile, and what became of it.
 ROW = ("tile", "path", "index", "status", "reason")
-_OF_METRIC = {
-    "psnr": ("mse", "mae", "psnr", "clipped_low", "clipped_high", "clipped_fraction"),
-    "ssim": ("ssim", "ssim_luminance", "ssim_contrast", "ssim_structure", "ssim_contrast_structure"),
-    "fsim": ("fsim",),
-    "dists": ("dists",),
-    "cnr": (
-        *("cnr", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention"),
-        *("cnr_fixed_noise_worst", "contrast_retention_worst"),
+# The five metrics, as they are asked for.
+METRICS = ("psnr", "ssim", "fsim", "dists", "cnr")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of results.
+
+    Attributes
+    ----------
+    name, label, unit
+        In the rows; for a reader; "" where it has none.
+    better
+        "higher", "lower", "near 1", "near 0", or "" where neither end is good as such.
+    digits
+        Decimals, or where negative significant figures.
+    of
+        What it is computed of: one of `METRICS`, or "reference", "noisy", "frames", "tests", "metrology", "all".
+    note
+        What a reader should know.
+    group
+        Of the report: "scores", "estimated", "evidence", "changes" or "metrology".
+    uses
+        "summary" of a run, "rule" between two candidates, "compare" by default, "compare if asked".
+    shown
+        In the report.
+    """
+
+    name: str
+    label: str
+    unit: str
+    better: str
+    digits: int
+    of: str
+    note: str = ""
+    group: str = "scores"
+    uses: tuple[str, ...] = ()
+    shown: bool = True
+
+    @property
+    def direction(self) -> str:
+        """What a reader should hope for, in words."""
+        return (
+            f"{self.better} is better" if self.better in ("higher", "lower") else self.better and f"best {self.better}"
+        )
+
+    @property
+    def heading(self) -> str:
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+COLUMNS = (
+    Column("psnr", "PSNR", "dB", "higher", 2, "psnr", uses=("summary", "rule", "compare")),
+    Column("ssim", "SSIM", "", "higher", 4, "ssim", uses=("summary", "rule", "compare")),
+    Column("fsim", "FSIM", "", "higher", 4, "fsim", uses=("summary", "rule", "compare")),
+    Column(
+        "dists", "DISTS", "", "lower", 4, "dists", "a distance: 0 is identical", uses=("summary", "rule", "compare")
     ),
-}
-_OF_REFERENCE = ("reference_mean", "reference_std")
-_OF_NOISY = ("psnr_noisy", "transfer")
-_OF_FRAMES = (
-    *("mse_estimated", "psnr_estimated", "psnr_noisy_estimated", "structure_estimated", "cnr_fixed_noise_estimated"),
-    *("contrast_retention_estimated", "mse_drop", "frames", "frames_usable", "frames_problem"),
+    Column(
+        "cnr_fixed_noise",
+        "CNR, fixed noise",
+        "",
+        "higher",
+        2,
+        "cnr",
+        "contrast over the noise of the noisy input",
+        uses=("summary", "rule", "compare"),
+    ),
+    Column(
+        "cnr_fixed_noise_worst",
+        "CNR, worst window",
+        "",
+        "higher",
+        2,
+        "cnr",
+        "the lowest 64 px window of the tile",
+        uses=("summary", "rule", "compare"),
+    ),
+    Column(
+        "contrast_retention",
+        "Contrast kept",
+        "",
+        "near 1",
+        3,
+        "cnr",
+        "contrast of the candidate over the reference's",
+        uses=("summary", "rule", "compare if asked"),
+    ),
+    Column(
+        "contrast_retention_worst",
+        "Contrast kept, worst window",
+        "",
+        "near 1",
+        3,
+        "cnr",
+        "the lowest 64 px window",
+        uses=("summary", "rule", "compare if asked"),
+    ),
+    Column(
+        "transfer",
+        "Evidence transfer T",
+        "",
+        "near 1",
+        3,
+        "noisy",
+        "share of the structure that passed the denoiser",
+        uses=("summary", "rule", "compare"),
+    ),
+    Column(
+        "cnr_two_roi",
+        "CNR, own noise",
+        "",
+        "",
+        2,
+        "cnr",
+        "rises under over-smoothing; not evidence on its own",
+        uses=("summary", "rule"),
+    ),
+    Column("mse", "MSE", "grey²", "lower", -4, "psnr", uses=("summary", "rule", "compare if asked")),
+    Column("mae", "MAE", "grey", "lower", -4, "psnr", uses=("summary", "rule", "compare if asked")),
+    Column("psnr_noisy", "PSNR of the noisy input", "dB", "", 2, "noisy", uses=("summary",)),
+    Column("clipped_fraction", "Clipped pixels", "share", "lower", -3, "psnr"),
+    Column(
+        "psnr_estimated",
+        "PSNR, estimated",
+        "dB",
+        "higher",
+        2,
+        "frames",
+        "from noisy frames, no reference",
+        group="estimated",
+        uses=("summary",),
+    ),
+    Column(
+        "mse_estimated",
+        "MSE, estimated",
+        "grey²",
+        "lower",
+        -4,
+        "frames",
+        "unbiased; may be below 0",
+        group="estimated",
+        uses=("summary",),
+    ),
+    Column("psnr_noisy_estimated", "PSNR of the input, estimated", "dB", "", 2, "frames", group="estimated"),
+    Column(
+        "structure_estimated",
+        "Structure, estimated",
+        "",
+        "higher",
+        3,
+        "frames",
+        "correlation with the unknown clean image",
+        group="estimated",
+        uses=("summary",),
+    ),
+    Column(
+        "contrast_retention_estimated",
+        "Contrast kept, estimated",
+        "",
+        "near 1",
+        3,
+        "frames",
+        group="estimated",
+        uses=("summary",),
+    ),
+    Column("cnr_fixed_noise_estimated", "CNR, fixed noise, estimated", "", "higher", 2, "frames", group="estimated"),
+    Column(
+        "removed_z",
+        "Structure removed",
+        "z",
+        "lower",
+        1,
+        "tests",
+        "strongest match in noisy − denoised, in noise σ",
+        group="evidence",
+    ),
+    Column("removed_count", "Places removed", "", "lower", 2, "tests", group="evidence", uses=("summary", "compare")),
+    Column(
+        "invented_z",
+        "Structure invented",
+        "z",
+        "lower",
+        1,
+        "tests",
+        "strongest match that the input does not support",
+        group="evidence",
+    ),
+    Column("invented_count", "Places invented", "", "lower", 2, "tests", group="evidence", uses=("summary", "compare")),
+    Column(
+        "residual_variance",
+        "Residual variance",
+        "",
+        "near 1",
+        3,
+        "tests",
+        "over what the noise law says",
+        group="evidence",
+        uses=("summary",),
+    ),
+    Column(
+        "residual_spectrum",
+        "Residual spectrum",
+        "",
+        "lower",
+        3,
+        "tests",
+        "distance to the noise's own spectrum",
+        group="evidence",
+    ),
+    Column(
+        "residual_structure_z",
+        "Structure in the residual",
+        "z",
+        "lower",
+        1,
+        "tests",
+        "what was taken follows the edges",
+        group="evidence",
+    ),
+    Column("gain_change", "Change of gain", "", "near 0", 4, "tests", group="changes", uses=("compare",)),
+    Column("offset_change", "Change of offset", "", "near 0", 4, "tests", group="changes", uses=("compare",)),
+    Column("shift_y_px", "Shift down", "px", "near 0", 3, "tests", group="changes", uses=("compare",)),
+    Column("shift_x_px", "Shift right", "px", "near 0", 3, "tests", group="changes", uses=("compare",)),
+    Column(
+        "transfer_high",
+        "Transfer, fine band",
+        "",
+        "near 1",
+        3,
+        "tests",
+        "above 1 is sharpening",
+        group="changes",
+        uses=("rule", "compare"),
+    ),
+    Column(
+        "transfer_texture",
+        "Transfer, texture",
+        "",
+        "near 1",
+        3,
+        "tests",
+        "between the edges; below 1 is washed out",
+        group="changes",
+        uses=("rule", "compare"),
+    ),
+    Column(
+        "transfer_peak", "Transfer, strongest band", "", "near 1", 3, "tests", "above 1 is sharpening", group="changes"
+    ),
+    Column(
+        "feature_contrast",
+        "Contrast of small features",
+        "",
+        "near 1",
+        3,
+        "tests",
+        "what a defect of 6 px would keep",
+        group="changes",
+        uses=("compare",),
+    ),
+    Column(
+        "overshoot",
+        "Overshoot",
+        "",
+        "near 0",
+        3,
+        "tests",
+        "of an edge, as a share of its step",
+        group="changes",
+        uses=("compare",),
+    ),
+    Column(
+        "row_noise_added",
+        "Row noise added",
+        "",
+        "lower",
+        3,
+        "tests",
+        "over the input's own",
+        group="changes",
+        uses=("compare",),
+    ),
+    Column("cd_px", "CD", "px", "", 2, "metrology", "mean width of lines or diameter of holes", group="metrology"),
+    Column("cd_nm", "CD", "nm", "", 2, "metrology", group="metrology"),
+    Column(
+        "cd_change_px",
+        "CD, change",
+        "px",
+        "near 0",
+        3,
+        "metrology",
+        "against the noisy image",
+        group="metrology",
+        uses=("compare",),
+    ),
+    Column(
+        "cd_bias_px",
+        "CD, bias",
+        "px",
+        "near 0",
+        3,
+        "metrology",
+        "against the reference",
+        group="metrology",
+        uses=("compare",),
+    ),
+    Column(
+        "edge_rms_px",
+        "Edges moved, RMS",
+        "px",
+        "lower",
+        3,
+        "metrology",
+        "against the noisy image, its own noise included",
+        group="metrology",
+        uses=("compare",),
+    ),
+    Column(
+        "edge_error_px", "Edge error, RMS", "px", "lower", 3, "metrology", "against the reference", group="metrology"
+    ),
+    Column(
+        "edge_error_noisy_px",
+        "Edge error of the input",
+        "px",
+        "",
+        3,
+        "metrology",
+        "noisy against the reference",
+        group="metrology",
+    ),
+    Column("ler_px", "LER 3σ, biased", "px", "", 2, "metrology", group="metrology"),
+    Column(
+        "ler_unbiased_px",
+        "LER 3σ, unbiased",
+        "px",
+        "",
+        2,
+        "metrology",
+        "refused where the noise plateau is gone",
+        group="metrology",
+    ),
+    Column("ler_noisy_px", "LER 3σ of the input, biased", "px", "", 2, "metrology", group="metrology"),
+    Column("ler_noisy_unbiased_px", "LER 3σ of the input, unbiased", "px", "", 2, "metrology", group="metrology"),
+    Column("ler_change_px", "LER 3σ, change", "px", "", 2, "metrology", group="metrology"),
+    Column("lwr_px", "LWR 3σ, biased", "px", "", 2, "metrology", group="metrology"),
+    Column(
+        "lwr_unbiased_px",
+        "LWR 3σ, unbiased",
+        "px",
+        "",
+        2,
+        "metrology",
+        "refused where the noise plateau is gone",
+        group="metrology",
+    ),
+    Column("lwr_noisy_px", "LWR 3σ of the input, biased", "px", "", 2, "metrology", group="metrology"),
+    Column("lwr_noisy_unbiased_px", "LWR 3σ of the input, unbiased", "px", "", 2, "metrology", group="metrology"),
+    Column("lwr_change_px", "LWR 3σ, change", "px", "", 2, "metrology", group="metrology"),
+    Column(
+        "unbiased_ok",
+        "Unbiased figure allowed",
+        "share",
+        "",
+        2,
+        "metrology",
+        "1 where the noise plateau is still there",
+        group="metrology",
+    ),
+    Column("holes", "Holes found", "", "", 1, "metrology", group="metrology"),
+    Column("holes_lost", "Holes lost", "", "near 0", 2, "metrology", group="metrology"),
+    Column("roundness_px", "Hole roundness 3σ", "px", "", 2, "metrology", group="metrology"),
+    Column("roundness_change_px", "Roundness, change", "px", "near 0", 2, "metrology", group="metrology"),
+    Column("clipped_low", "Pixels at or below 0", "share", "lower", -3, "psnr", shown=False),
+    Column("clipped_high", "Pixels at or above the range", "share", "lower", -3, "psnr", shown=False),
+    Column("ssim_luminance", "SSIM, luminance term", "", "higher", 4, "ssim", shown=False),
+    Column("ssim_contrast", "SSIM, contrast term", "", "higher", 4, "ssim", shown=False),
+    Column("ssim_structure", "SSIM, structure term", "", "higher", 4, "ssim", shown=False),
+    Column("ssim_contrast_structure", "SSIM, contrast and structure terms", "", "higher", 4, "ssim", shown=False),
+    Column("cnr", "CNR, own noise", "", "", 2, "cnr", "another name of cnr_two_roi", shown=False),
+    Column(
+        "reference_mean",
+        "Mean of the reference",
+        "grey",
+        "",
+        -4,
+        "reference",
+        "tells whether two runs had one reference",
+        shown=False,
+    ),
+    Column("reference_std", "σ of the reference", "grey", "", -4, "reference", shown=False),
+    Column(
+        "mse_drop",
+        "MSE removed",
+        "grey²",
+        "higher",
+        -4,
+        "frames",
+        "MSE of the noisy input less that of the candidate",
+        group="estimated",
+        shown=False,
+    ),
+    Column(
+        "frames",
+        "Noisy frames",
+        "",
+        "",
+        0,
+        "frames",
+        "that the estimates are made from",
+        group="estimated",
+        shown=False,
+    ),
+    Column("frames_usable", "Frames usable", "share", "", 2, "frames", group="estimated", shown=False),
+    Column(
+        "frames_problem",
+        "Problem of the frames",
+        "text",
+        "",
+        0,
+        "frames",
+        "not registered, rescaled or not independent",
+        group="estimated",
+        shown=False,
+    ),
+    Column(
+        "evidence_boxes",
+        "Places marked",
+        "text",
+        "",
+        0,
+        "tests",
+        "JSON: where structure was removed or invented",
+        group="evidence",
+        shown=False,
+    ),
+    Column("area", "Area of the profile", "", "higher", 3, "all", "of the radar, all five axes", shown=False),
+    Column("mean_axis", "Mean axis", "", "higher", 3, "all", "of the radar, all five axes", shown=False),
 )
-_OF_TESTS = (
-    *("residual_variance", "residual_spectrum", "residual_structure_z", "removed_z", "removed_count", "invented_z"),
-    *("invented_count", "evidence_boxes", "gain_change", "offset_change", "shift_y_px", "shift_x_px", "transfer_high"),
-    *("transfer_texture", "transfer_peak", "feature_contrast", "overshoot", "row_noise_added"),
-)
-_OF_METROLOGY = (
-    *("cd_px", "cd_nm", "cd_change_px", "cd_bias_px", "edge_rms_px", "edge_error_px", "edge_error_noisy_px"),
-    *("ler_noisy_px", "ler_px", "ler_change_px", "ler_noisy_unbiased_px", "ler_unbiased_px"),
-    *("lwr_noisy_px", "lwr_px", "lwr_change_px", "lwr_noisy_unbiased_px", "lwr_unbiased_px", "unbiased_ok"),
-    *("roundness_px", "roundness_change_px", "holes", "holes_lost"),
-)
-_OF_ALL = ("area", "mean_axis")
-_EDGE_PSD = re.compile(r"edge_psd_\d+_\d+")
-_RESULTS = frozenset(
-    (*(name for names in _OF_METRIC.values() for name in names), *_OF_REFERENCE, *_OF_NOISY, *_OF_FRAMES)
-    + (*_OF_TESTS, *_OF_METROLOGY, *_OF_ALL)
-)
+BY_NAME: Mapping[str, Column] = {column.name: column for column in COLUMNS}
+_EDGE_PSD = re.compile(r"edge_psd_(\d+)_(\d+)")
+
+
+def used(use: str) -> tuple[str, ...]:
+    """Names of the columns that have this use, in the order of the catalogue."""
+    return tuple(column.name for column in COLUMNS if use in column.uses)
+
+
+def shown(names: Iterable[str]) -> list[Column]:
+    """Those of `names` that a report shows; bands of the edge spectrum last, from long to short waves."""
+    there = set(names)
+    bands = sorted(((int(m[1]), int(m[2])) for m in map(_EDGE_PSD.fullmatch, there) if m), reverse=True)
+    return [column for column in COLUMNS if column.shown and column.name in there] + [
+        Column(
+            f"edge_psd_{a}_{b}", f"Edge PSD left, {a} to {b} px", "share", "near 1", 2, "metrology", group="metrology"
+        )
+        for a, b in bands
+    ]
+
+
+def _of(*kinds: str) -> set[str]:
+    return {column.name for column in COLUMNS if column.of in kinds}
 
 
 @lru_cache(maxsize=4096)
 def is_result(name: str) -> bool:
     """Whether a column of this name holds something that scoring computes, or the standard error (`_se`) of it."""
     plain = _plain(name)
-    return plain in _RESULTS or _EDGE_PSD.fullmatch(plain) is not None
+    return plain in BY_NAME or _EDGE_PSD.fullmatch(plain) is not None
 
 
 @lru_cache(maxsize=4096)
@@ -70,16 +500,12 @@ def computed(info: Mapping[str, Any]) -> frozenset[str] | None:
     asked = info.get("requested") or info.get("settings") or {}
     if not isinstance(asked, Mapping) or not {"metrics", "reference", "noisy", "tests", "metrology"} <= set(asked):
         return None
-    found: set[str] = set()
-    if asked["reference"]:
-        found.update(_OF_REFERENCE, *(_OF_METRIC.get(str(name), ()) for name in asked["metrics"]))
-    else:
-        found.update(_OF_FRAMES)
+    kinds = ["reference", *asked["metrics"]] if asked["reference"] else ["frames"]
     if asked["noisy"]:
-        found.update(_OF_NOISY, _OF_TESTS if asked["tests"] else ())
+        kinds += ["noisy", "tests"] if asked["tests"] else ["noisy"]
     if asked["metrology"]:
-        found.update(_OF_METROLOGY)
-    return frozenset(found)
+        kinds.append("metrology")
+    return frozenset(_of(*map(str, kinds)))
 
 
 def holds(name: str, results: frozenset[str] | None) -> bool:

@@ -11,13 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..columns import used
+
 SEVERITIES = ("high", "medium", "low")
 CHANGES = ("up", "down", "stable")
 PSNR = ("improves", "falls", "any")
-METRICS = (
-    "mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention",
-    "cnr_fixed_noise_worst", "contrast_retention_worst", "transfer", "transfer_high", "transfer_texture",
-)  # fmt: skip
+METRICS = used("rule")
 VERSION = 1
 
 

@@ -10,21 +10,17 @@ import numpy as np
 
 from ..base.jsonable import plain
 from ..base.text import table
+from ..columns import BY_NAME, used
 from . import statistics as statistics
 from .pairing import align
 from .rows import Profile
 
 # What is better: "higher", "lower", or nearer to a number.
 BETTER: Mapping[str, str | float] = {
-    "psnr": "higher", "ssim": "higher", "fsim": "higher", "dists": "lower", "mse": "lower", "mae": "lower",
-    "cnr_fixed_noise": "higher", "cnr_fixed_noise_worst": "higher",
-    "contrast_retention": 1.0, "contrast_retention_worst": 1.0, "transfer": 1.0, "transfer_high": 1.0,
-    "transfer_texture": 1.0, "feature_contrast": 1.0, "overshoot": 0.0, "gain_change": 0.0, "offset_change": 0.0,
-    "shift_y_px": 0.0, "shift_x_px": 0.0, "row_noise_added": "lower",
-    "removed_count": "lower", "invented_count": "lower",
-    "cd_change_px": 0.0, "edge_rms_px": "lower", "cd_bias_px": 0.0,
-}  # fmt: skip
-_DEFAULT = tuple(k for k in BETTER if k not in ("mse", "mae", "contrast_retention", "contrast_retention_worst"))
+    name: float(way.removeprefix("near ")) if (way := BY_NAME[name].better).startswith("near") else way
+    for name in (*used("compare"), *used("compare if asked"))
+}
+_DEFAULT = used("compare")
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..base.jsonable import plain
+from ..columns import METRICS
 from ..runs.info import read_info
 from ..runs.parquet import read_rows
 from . import radar
 from . import statistics as statistics
 from .intervals import grouped, intervals
 
-METRICS = ("psnr", "ssim", "fsim", "dists", "cnr")
 SCORES = (
     "mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention",
     "cnr_fixed_noise_worst", "contrast_retention_worst",  # of the tile's lowest window

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from .metrics import AXES, Metric, number
+from ..columns import Column
+from .metrics import AXES, number
 
 # viridis (CC0), 17 stops: perceptually uniform, monotone in lightness, readable with colour-vision deficiency
 VIRIDIS = (
@@ -126,7 +127,7 @@ def key_mark(k: int) -> Markup:
     )
 
 
-def histograms(metric: Metric, columns: Sequence[np.ndarray], names: Sequence[str]) -> Markup | None:
+def histograms(metric: Column, columns: Sequence[np.ndarray], names: Sequence[str]) -> Markup | None:
     """One row a candidate on a common axis: bars, and a tick at the median. None where no candidate has values."""
     finite = [values[np.isfinite(values)] for values in columns]
     if not any(len(values) for values in finite):

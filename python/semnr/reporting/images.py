@@ -10,9 +10,10 @@ import numpy as np
 
 from semnr_kernels._errors import SemnrError
 
+from ..columns import BY_NAME, Column
 from ..tiles import open_tiles
 from .draw import letter
-from .metrics import BY_COLUMN, RANKING, Metric
+from .metrics import RANKING
 from .runs import RunData
 
 Reader = Callable[[str, str], "np.ndarray | None"]
@@ -20,19 +21,19 @@ Reader = Callable[[str, str], "np.ndarray | None"]
 
 def pick_worst(
     runs: Sequence[RunData], flags: Mapping[str, Mapping[str, Sequence[str]]], count: int
-) -> tuple[list[tuple[str, list[str]]], Metric | None]:
+) -> tuple[list[tuple[str, list[str]]], Column | None]:
     """Tiles worth a look, each with the reason: flagged first, then those with marked places, then the lowest scores.
 
     The candidates take turns.
     """
-    ranking = next((BY_COLUMN[c] for c in RANKING if any(run.has(c) for run in runs)), None)
+    ranking = next((BY_NAME[c] for c in RANKING if any(run.has(c) for run in runs)), None)
     low = f"among the lowest {ranking.label}" if ranking else ""
     marks = [_marked(run) for run in runs]
     chosen: dict[str, list[str]] = {}
     for turn in ("flagged", "marked", "low"):
         queues = []
         for k, run in enumerate(runs):
-            values = run.values(ranking.column) if ranking else np.full(len(run.tiles), np.nan)
+            values = run.values(ranking.name) if ranking else np.full(len(run.tiles), np.nan)
             named, strength = flags.get(run.label, {}), marks[k]
             if turn == "flagged":
                 rows = [i for i, tile in enumerate(run.tiles) if tile in named]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from ..columns import Column, shown
 from .draw import letter
-from .metrics import Metric, catalogue, number
+from .metrics import number
 from .runs import RunData
 
 _BANDS = "edge_psd_"
@@ -18,13 +19,13 @@ _BANDS = "edge_psd_"
 
 def measures(runs: Sequence[RunData]) -> dict[str, Any] | None:
     """Means of the metrology columns, a column a candidate; None where no run has any."""
-    found = [m for m in catalogue(c for run in runs for c in run.numbers if run.has(c)) if m.group == "metrology"]
+    found = [m for m in shown(c for run in runs for c in run.numbers if run.has(c)) if m.group == "metrology"]
     rows = [
         {"metric": m, "cells": [_mean(run, m) for run in runs]}
         for m in found
-        if not m.column.startswith(_BANDS) and m.column != "unbiased_ok"
+        if not m.name.startswith(_BANDS) and m.name != "unbiased_ok"
     ]
-    bands = [m for m in found if m.column.startswith(_BANDS)]
+    bands = [m for m in found if m.name.startswith(_BANDS)]
     if not rows:
         return None
     return {
@@ -42,8 +43,8 @@ def _counts(runs: Sequence[RunData]) -> str:
     return " / ".join(map(str, counts)) + " tiles of the candidates in order"
 
 
-def _mean(run: RunData, metric: Metric) -> str:
-    values = run.values(metric.column)
+def _mean(run: RunData, metric: Column) -> str:
+    values = run.values(metric.name)
     values = values[np.isfinite(values)]
     if not values.size:
         return number(math.nan, 0)
@@ -69,10 +70,10 @@ def _refused(run: RunData, key: str) -> str:
     )
 
 
-def _spectrum(bands: Sequence[Metric], runs: Sequence[RunData]) -> Markup:
+def _spectrum(bands: Sequence[Column], runs: Sequence[RunData]) -> Markup:
     """Share of the edges' power left, from long waves to short ones."""
     width, height, left, bottom = 460.0, 190.0, 44.0, 40.0
-    means = [[_finite_mean(run.values(m.column)) for m in bands] for run in runs]
+    means = [[_finite_mean(run.values(m.name)) for m in bands] for run in runs]
     top = max(1.2, min(2.0, max((v for row in means for v in row if math.isfinite(v)), default=1.0) * 1.1))
     step = (width - left - 34) / max(1, len(bands) - 1)
 
@@ -86,7 +87,7 @@ def _spectrum(bands: Sequence[Metric], runs: Sequence[RunData]) -> Markup:
         if v <= top
     ]
     for i, metric in enumerate(bands):
-        long, short = metric.column.removeprefix(_BANDS).split("_")
+        long, short = metric.name.removeprefix(_BANDS).split("_")
         parts.append(
             f'<text class="tick" x="{left + 10 + i * step:.1f}" y="{height - 22}" text-anchor="middle">'
             f"{long}–{short}</text>"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..columns import BY_NAME
 from .draw import letter, lookup_table
 from .gathered import Gathered
-from .metrics import AXES, BY_COLUMN, number
+from .metrics import AXES, number
 from .profiles import profiles
 from .runs import RunData
 from .sections import scored, summary
@@ -171,8 +172,8 @@ def _wafer(pen: ImageDraw, found: Gathered, centre: tuple[float, float], radius:
         if tile in flags:
             r = 0.7 * max(half_x, half_y) + 2
             pen.polygon([(x, y - r), (x + r, y), (x, y + r), (x - r, y)], None, "#c4161c", 2)
-    name = BY_COLUMN[column].label if column else "no metric"
-    digits = BY_COLUMN[column].digits if column else 0
+    name = BY_NAME[column].label if column else "no metric"
+    digits = BY_NAME[column].digits if column else 0
     text = f"{run.label}: {name}, {number(float(low), digits)} dark to {number(float(high), digits)} light"
     text += f"; {len(flags)} tiles flagged" if flags else ""
     pen.text((centre[0], centre[1] + radius + 22), _fitted(pen, text, 15, 760), _MUTED, font=_font(15), anchor="mm")

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from ..columns import BY_NAME, Column
 from ..runs.summaries import by_place
 from ..wafers import Wafer
 from .draw import letter, nice_range, tick_text
-from .metrics import BY_COLUMN, PLACES, TREND, Metric, number, plain, words
+from .metrics import PLACES, TREND, number, plain, words
 from .runs import RunData
 
 DIES_SHOWN = 10
@@ -25,7 +26,7 @@ def places(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     for run in runs:
         layout = run.meta.get("wafer")
         found.append(by_place(run.path, Wafer(**layout) if layout else None))
-    metrics = [BY_COLUMN[c] for c in PLACES if any(run.has(c) for run in runs)]
+    metrics = [BY_NAME[c] for c in PLACES if any(run.has(c) for run in runs)]
     metrics = metrics[: max(1, _COLUMNS // len(runs))]
     tables = []
     for kind, title, note in (
@@ -51,19 +52,19 @@ def places(runs: Sequence[RunData]) -> list[dict[str, Any]]:
         for name in names:
             some = [rows_of.get(name) for rows_of in keyed]
             tiles = next(row["tiles"] for row in some if row)
-            cells = [number((row or {}).get(m.column, math.nan), m.digits) for m in metrics for row in some]
+            cells = [number((row or {}).get(m.name, math.nan), m.digits) for m in metrics for row in some]
             rows.append({"name": _words_of(kind, name, one_wafer), "tiles": tiles, "cells": cells})
         tables.append({"title": title, "note": note, "head": head, "rows": rows})
     return tables
 
 
-def _first(metrics: Sequence[Metric]) -> Metric:
+def _first(metrics: Sequence[Column]) -> Column:
     """What the dies are ordered by."""
-    return next((m for m in metrics if m.column == "transfer"), metrics[0])
+    return next((m for m in metrics if m.name == "transfer"), metrics[0])
 
 
-def _worst(name: tuple[Any, ...], keyed: Sequence[dict[Any, Any]], metrics: Sequence[Metric]) -> float:
-    values = [rows[name].get(_first(metrics).column, math.nan) for rows in keyed if name in rows]
+def _worst(name: tuple[Any, ...], keyed: Sequence[dict[Any, Any]], metrics: Sequence[Column]) -> float:
+    values = [rows[name].get(_first(metrics).name, math.nan) for rows in keyed if name in rows]
     finite = [v for v in values if math.isfinite(v)]
     return min(finite) if finite else math.inf
 
@@ -89,7 +90,7 @@ def alarms(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     for k, run in enumerate(runs):
         for alarm in run.alarms:
             place = alarm.get("place") or {}
-            metric = BY_COLUMN.get(str(alarm.get("metric")))
+            metric = BY_NAME.get(str(alarm.get("metric")))
             limits = [f"{name} {plain(alarm[name])}" for name in ("below", "above", "mean", "limit") if name in alarm]
             rows.append({
                 "run": letter(k) if len(runs) > 1 else "",
@@ -117,7 +118,7 @@ def trend(runs: Sequence[RunData]) -> dict[str, Any] | None:
     single = len(runs) > 1 and all(len(set(some)) == 1 for some in lots_of) and len(lots) == len(runs)
     series = [("all runs", list(range(len(runs))))] if single else [(run.label, [k]) for k, run in enumerate(runs)]
     panels = []
-    for metric in (BY_COLUMN[c] for c in TREND):
+    for metric in (BY_NAME[c] for c in TREND):
         lines = [[_of_lot([runs[k] for k in members], [lots_of[k] for k in members], lot, metric) for lot in lots]
                  for _, members in series]  # fmt: skip
         if any(math.isfinite(mean) for line in lines for mean, _ in line):
@@ -127,9 +128,9 @@ def trend(runs: Sequence[RunData]) -> dict[str, Any] | None:
     return {"lots": lots, "series": [name for name, _ in series], "panels": panels, "single": single}
 
 
-def _of_lot(runs: Sequence[RunData], lots_of: Sequence[list[str]], lot: str, metric: Metric) -> tuple[float, float]:
+def _of_lot(runs: Sequence[RunData], lots_of: Sequence[list[str]], lot: str, metric: Column) -> tuple[float, float]:
     """Mean of a lot's finite values and its standard error."""
-    parts = [run.values(metric.column)[[one == lot for one in lots]] for run, lots in zip(runs, lots_of, strict=True)]
+    parts = [run.values(metric.name)[[one == lot for one in lots]] for run, lots in zip(runs, lots_of, strict=True)]
     values = np.concatenate(parts)
     values = values[np.isfinite(values)]
     if not values.size:
@@ -139,7 +140,7 @@ def _of_lot(runs: Sequence[RunData], lots_of: Sequence[list[str]], lot: str, met
 
 
 def _lines(
-    metric: Metric, lots: Sequence[str], lines: Sequence[Sequence[tuple[float, float]]], names: Sequence[str]
+    metric: Column, lots: Sequence[str], lines: Sequence[Sequence[tuple[float, float]]], names: Sequence[str]
 ) -> Markup:
     width, height, left, bottom = 340.0, 150.0, 52.0, 26.0
     every = [(m, s) for line in lines for m, s in line if math.isfinite(m)]

@@ -9,12 +9,13 @@ from typing import Any
 
 from semnr_kernels._errors import SemnrError
 
+from ..columns import BY_NAME, Column
 from ..profiles import Profile
 from ..profiles.comparison import compare
 from ..profiles.radar import RANGES
 from ..trust.unknown import UNKNOWN
 from . import draw
-from .metrics import AXES, BY_COLUMN, Metric, number, words
+from .metrics import AXES, number, words
 from .runs import RunData
 
 _RESAMPLES = 500  # of the bootstrap: the ends of a 95 % interval to a few per cent of its width
@@ -45,7 +46,7 @@ def profiles(runs: Sequence[RunData], loaded: Sequence[Any]) -> list[dict[str, A
             "label": run.label, "mark": draw.key_mark(k) if len(runs) > 1 else "", "axes": axes, "reason": reason,
             "bands": bands, "values": [number(axes.get(key, math.nan), 2) for key, _ in AXES],
             "spans": [_span(bands.get(key)) for key, _ in AXES],
-            "cnr": "" if reason else BY_COLUMN[profile.cnr_axis].label,
+            "cnr": "" if reason else BY_NAME[profile.cnr_axis].label,
             "area_span": _span(area[1:]), "mean_span": _span(mean[1:]),
             "lacking": [name for key, name in AXES if not math.isfinite(axes.get(key, math.nan))],
             "area": number(area[0], 2), "mean": number(mean[0], 2), "area_value": area[0], "mean_value": mean[0],
@@ -95,10 +96,10 @@ def gains(
 
 
 def _gain(difference: Any) -> dict[str, Any]:
-    metric = BY_COLUMN.get(difference.column) or Metric(difference.column, words(difference.column), "", "", -3)
+    metric = BY_NAME.get(difference.column) or Column(difference.column, words(difference.column), "", "", -3, "all")
     low, high = (number(v, metric.digits) for v in (difference.low, difference.high))
     return {
-        "column": metric.column,
+        "column": metric.name,
         "name": metric.label,
         "heading": metric.heading,
         "before": number(difference.before, metric.digits),

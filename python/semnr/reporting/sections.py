@@ -8,11 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..columns import BY_NAME, COLUMNS, Column
 from . import draw, wafer
 from .gathered import Gathered
 from .images import Pixels
 from .measures import measures
-from .metrics import AXES, BY_COLUMN, GROUPS, METRICS, MISSING, PANELS, SUMMARY, Metric, number, plain
+from .metrics import AXES, GROUPS, MISSING, PANELS, SUMMARY, number, plain
 from .places import alarms, places, trend
 from .profiles import basis, gains, profiles, ranges
 from .provenance import problems, provenance
@@ -108,10 +109,10 @@ def _date(text: str) -> str:
 
 
 def summary(runs: Sequence[RunData]) -> dict[str, Any]:
-    columns = [BY_COLUMN[c] for c in SUMMARY]
-    estimated = [m for m in METRICS if m.group == "estimated" and any(run.has(m.column) for run in runs)]
+    columns = [BY_NAME[c] for c in SUMMARY]
+    estimated = [m for m in COLUMNS if m.shown and m.group == "estimated" and any(run.has(m.name) for run in runs)]
     if estimated:  # no clean reference: the estimates take the place of what they stand for
-        columns = [m for m in columns if any(run.has(m.column) for run in runs)] + estimated
+        columns = [m for m in columns if any(run.has(m.name) for run in runs)] + estimated
     rows: list[dict[str, Any]] = []
     said: dict[str, list[str]] = {}  # note -> the candidates that it holds for
     noisy = next((v for v in map(input_psnr, runs) if not math.isnan(v)), None)
@@ -119,7 +120,7 @@ def summary(runs: Sequence[RunData]) -> dict[str, Any]:
         db = summarise(run.values("psnr"))
         cells = []
         for metric in columns:
-            s = summarise(run.values(metric.column))
+            s = summarise(run.values(metric.name))
             spread = f"{number(s.p05, metric.digits)}–{number(s.p95, metric.digits)}" if s.n > 1 else ""
             spread = spread.replace("–", " to ") if s.p05 < 0 else spread
             cells.append({"mean": number(s.mean, metric.digits), "spread": spread})
@@ -129,31 +130,31 @@ def summary(runs: Sequence[RunData]) -> dict[str, Any]:
             "n": scored, "total": len(run.tiles),
             "psnr": number(psnr_of_mean_mse(run), 2), "mean_db": number(db.mean, 2), "cells": cells,
         })  # fmt: skip
-        for note in _notes(run, scored, [BY_COLUMN["psnr"], *columns], db.infinite):
+        for note in _notes(run, scored, [BY_NAME["psnr"], *columns], db.infinite):
             said.setdefault(note, []).append(run.label)
     notes = [
         note if len(labels) == len(runs) else f"{', '.join(labels)}: {note[0].lower()}{note[1:]}"
         for note, labels in said.items()
     ]
     return {
-        "columns": [{"metric": m, "labels": _dists_labels(runs) if m.column == "dists" else []} for m in columns],
+        "columns": [{"metric": m, "labels": _dists_labels(runs) if m.name == "dists" else []} for m in columns],
         "rows": rows,
         "noisy": number(noisy, 2) if noisy is not None else None,
         "notes": notes,
     }
 
 
-def _notes(run: RunData, scored: int, metrics: Sequence[Metric], infinite: int) -> Iterator[str]:
+def _notes(run: RunData, scored: int, metrics: Sequence[Column], infinite: int) -> Iterator[str]:
     """What a reader of the means should know."""
     if infinite:
         yield f"Identical to the reference (PSNR ∞), so left out of the mean of tile PSNRs: {infinite}."
-    absent = [m.label for m in metrics if not run.has(m.column)]
+    absent = [m.label for m in metrics if not run.has(m.name)]
     if absent:
         yield f"Not evaluated: {', '.join(absent)}."
     counts: dict[int, list[str]] = {}
     for metric in metrics:
-        n = summarise(run.values(metric.column)).n
-        if n and n < scored and metric.column not in ("dists", "psnr"):
+        n = summarise(run.values(metric.name)).n
+        if n and n < scored and metric.name not in ("dists", "psnr"):
             counts.setdefault(n, []).append(metric.label)
     for n, names in counts.items():
         yield f"A value on {n} of {scored} scored tiles only: {'; '.join(names)}."
@@ -174,9 +175,9 @@ def _dists_labels(runs: Sequence[RunData]) -> list[str]:
 
 def _histograms(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     panels = []
-    for metric in (BY_COLUMN[c] for c in PANELS):
-        drawing = draw.histograms(metric, [run.values(metric.column) for run in runs], [run.label for run in runs])
+    for metric in (BY_NAME[c] for c in PANELS):
+        drawing = draw.histograms(metric, [run.values(metric.name) for run in runs], [run.label for run in runs])
         if drawing is not None:
-            labels = _dists_labels(runs) if metric.column == "dists" else []
+            labels = _dists_labels(runs) if metric.name == "dists" else []
             panels.append({"metric": metric, "svg": drawing, "labels": labels})
     return panels

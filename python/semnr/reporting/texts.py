@@ -138,8 +138,8 @@ def as_json(found: Gathered) -> str:
         "places": places(runs),
         "trend": lots and {
             "lots": lots["lots"], "series": lots["series"],
-            "panels": [{"metric": p["metric"].column, "values": p["values"]} for p in lots["panels"]],
+            "panels": [{"metric": p["metric"].name, "values": p["values"]} for p in lots["panels"]],
         },
-        "metrology": measured and [{"metric": r["metric"].column, "runs": r["cells"]} for r in measured["rows"]],
+        "metrology": measured and [{"metric": r["metric"].name, "runs": r["cells"]} for r in measured["rows"]],
     }  # fmt: skip
     return json.dumps(plain_values(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..columns import BY_NAME
 from . import flowchart
 from .draw import key_mark
-from .metrics import BY_COLUMN, evidence_rows, plain, words
+from .metrics import evidence_rows, plain, words
 from .runs import RunData
 
 # status of a signal -> icon and wording; an unknown word is shown as it is, with the icon of the undecided
@@ -124,7 +125,7 @@ def _signal(signal: Mapping[str, Any], waived: bool) -> dict[str, Any]:
         "icon": icon,
         "word": word,
         "severity": plain(signal["severity"]) if signal.get("severity") not in (None, "") else "",
-        "metrics": ", ".join(BY_COLUMN[m].label if m in BY_COLUMN else str(m) for m in metrics),
+        "metrics": ", ".join(BY_NAME[m].label if m in BY_NAME else str(m) for m in metrics),
         "evidence": evidence_rows(evidence) if isinstance(evidence, Mapping) else [("evidence", plain(evidence))],
         "tiles": _tiles_of(signal),
         "advice": plain(signal.get("advice")) if signal.get("advice") else "",

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..columns import shown
 from ..wafers import NOTCHES, Wafer
-from .metrics import GROUPS, catalogue
+from .metrics import GROUPS
 from .runs import RunData
 
 _RADII_UM = (25_000, 37_500, 50_000, 75_000, 100_000, 150_000, 225_000)
@@ -215,17 +216,17 @@ def wafer_data(runs: Sequence[RunData], layout: Layout, flags: dict[str, dict[st
     """
     row_of = {tile: i for i, tile in enumerate(layout.tiles)}
     wafers = sorted(set(layout.wafer))
-    kept = catalogue(name for run in runs for name in run.numbers if run.has(name))
+    kept = shown(name for run in runs for name in run.numbers if run.has(name))
     data_runs = []
     for run in runs:
         values: dict[str, list[Any]] = {}
         for metric in kept:
-            if run.has(metric.column):
+            if run.has(metric.name):
                 cells: list[Any] = [None] * len(layout.tiles)
-                for tile, value in zip(run.tiles, run.values(metric.column).tolist(), strict=True):
+                for tile, value in zip(run.tiles, run.values(metric.name).tolist(), strict=True):
                     if not math.isnan(value):
                         cells[row_of[tile]] = float(f"{value:.6g}") if math.isfinite(value) else _infinity(value)
-                values[metric.column] = cells
+                values[metric.name] = cells
         troubled = {
             row_of[tile]: {"s": status, "r": reason or ""}
             for tile, status, reason in zip(
@@ -249,7 +250,7 @@ def wafer_data(runs: Sequence[RunData], layout: Layout, flags: dict[str, dict[st
         "notch": NOTCHES[layout.notch],
         "metrics": [
             {
-                "key": m.column,
+                "key": m.name,
                 "label": m.label,
                 "unit": m.unit,
                 "direction": m.direction,

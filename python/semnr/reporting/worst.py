@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..columns import BY_NAME
 from . import wafer
 from .images import Pixels, pick_worst
-from .metrics import BY_COLUMN, WORST, number
+from .metrics import WORST, number
 from .panes import SHOWN_CANDIDATES, Picture, described, show
 from .runs import RunData, checked_boxes, merged
 
@@ -40,7 +41,7 @@ def worst_tiles(
     """What the template needs of the worst tiles."""
     chosen, ranking = pick_worst(runs, flags, count)
     place = dict(zip(layout.tiles, layout.place, strict=True))
-    columns = [BY_COLUMN[c] for c in WORST if any(run.has(c) for run in runs)]
+    columns = [BY_NAME[c] for c in WORST if any(run.has(c) for run in runs)]
     rows_of = [{tile: i for i, tile in enumerate(run.tiles)} for run in runs]
     tiles, notes = [], []
     for tile, why in chosen:
@@ -55,7 +56,7 @@ def worst_tiles(
         for run, rows in zip(runs, rows_of, strict=True):
             if tile in rows:
                 entry.numbers[run.label] = [
-                    (m.label, number(float(run.values(m.column)[rows[tile]]), m.digits)) for m in columns
+                    (m.label, number(float(run.values(m.name)[rows[tile]]), m.digits)) for m in columns
                 ]
         tiles.append(entry)
         if panes.note and panes.note not in notes:

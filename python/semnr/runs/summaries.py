@@ -10,16 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ..columns import used
 from ..wafers import Wafer
 from .identity import IDENTITY, same_pixels
 from .parquet import part_files, parts
 
-METRICS: tuple[str, ...] = (
-    *("mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention"),
-    *("cnr_fixed_noise_worst", "contrast_retention_worst", "psnr_noisy", "transfer"),
-    *("psnr_estimated", "mse_estimated", "structure_estimated", "contrast_retention_estimated"),
-    *("residual_variance", "removed_count", "invented_count"),
-)
+METRICS = used("summary")
 LISTED = 1000  # problems listed in run.json; all of them are rows of the Parquet and counted
 RINGS = 5  # of one width from the centre to the edge
 

@@ -11,6 +11,7 @@ from semnr_kernels._checks import as_data_range
 from semnr_kernels._registry import check_named
 from semnr_kernels.dists.weights import default_path, load
 
+from ..columns import METRICS
 from ..tiles import open_tiles
 from ..tiles.source import TileSource
 from ..trust.columns import Trust
@@ -20,8 +21,6 @@ from .stream import Inputs
 
 if TYPE_CHECKING:
     from ..trust.columns import Trust
-
-METRICS = ("psnr", "ssim", "fsim", "dists", "cnr")
 
 
 def count_of(name: str, value: int) -> int:

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..columns import BY_NAME
 from ..profiles import Profile, profile
 from ..trust.columns import Trust
 
-ADVERSE = {"psnr": -1, "ssim": -1, "fsim": -1, "dists": +1, "cnr": -1, "cnr_fixed_noise_worst": -1}
+# Which way is worse; a CNR over the output's own noise has no such way as such, but falls under most harm.
+_NAMES = ("psnr", "ssim", "fsim", "dists", "cnr", "cnr_fixed_noise_worst")
+ADVERSE = {name: +1 if BY_NAME[name].better == "lower" else -1 for name in _NAMES}
 
 
 def measure(

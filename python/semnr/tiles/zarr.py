@@ -154,7 +154,7 @@ class ZarrStack(TileSource):
             _check_dtype(value, f"{name}/{role}")
         self.name = name
         self._arrays = {"image": arrays[shown], **{r: a for r, a in arrays.items() if r in ROLES and r != "image"}}
-        self.roles = tuple(self._arrays)
+        self.roles = tuple(sorted(self._arrays, key=lambda role: ROLES.index(role) if role in ROLES else len(ROLES)))
         self._group, self._where = group, where
         entry = group.attrs.get("semnr", {})
         entry = entry if isinstance(entry, Mapping) else {}

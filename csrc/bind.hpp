@@ -27,4 +27,12 @@ inline Mask mask(const MaskArgument& v) { return {pointer<std::uint8_t>(v[0]), {
 
 inline Shape sizes(const ShapeArgument& v) { return {v[0], v[1], v[2], v[3]}; }
 
+// Of the CUDA bindings: a launch may wait for room in the device's queue, and other threads go on meanwhile. The
+// emulation is one for the process and keeps them out.
+#if defined(SEMNR_EMULATED)
+using WhileLaunching = py::call_guard<>;
+#else
+using WhileLaunching = py::call_guard<py::gil_scoped_release>;
+#endif
+
 }  // namespace semnr

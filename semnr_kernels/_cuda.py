@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -148,7 +149,19 @@ def launching(
             compiled.set_device(torch.cuda.current_device())
             yield compiled, torch.cuda.current_stream().cuda_stream
         return
-    host = module(True) if emulated is True else emulated
+    with _emulating:
+        yield from _emulated_launching(module(True) if emulated is True else emulated, reads, writes, scratch)
+
+
+_emulating = threading.RLock()  # the emulation is one for the process
+
+
+def _emulated_launching(
+    host: ModuleType,
+    reads: Sequence[torch.Tensor | None],
+    writes: Sequence[torch.Tensor | None],
+    scratch: Sequence[torch.Tensor | None],
+) -> Iterator[tuple[ModuleType, int]]:
     named = [
         (f"{kind}[{i}]", tensor, mode)
         for kind, tensors, mode in (("reads", reads, 1), ("writes", writes, 6), ("scratch", scratch, 2))

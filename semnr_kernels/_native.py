@@ -107,7 +107,7 @@ def empty(shape: Sequence[int] | int, dtype: torch.dtype) -> torch.Tensor:
 
 
 def address(value: torch.Tensor | None) -> int:
-    """Where the numbers of a CPU tensor lie; 0 for None, which the kernels take as "not there".
+    """Where the numbers of a tensor lie, on the CPU or a GPU; 0 for None, which the kernels take as "not there".
 
     Raises
     ------
@@ -116,10 +116,10 @@ def address(value: torch.Tensor | None) -> int:
     """
     if value is None:
         return 0
-    found = value.data_ptr() if value.is_cpu else 0
+    found = value.data_ptr() if value.is_cpu or value.is_cuda else 0
     if not found and value.numel():
         raise TypeError(
-            f"a {type(value).__name__} on {value.device} has no memory that a CPU kernel can read; accepted: a "
+            f"a {type(value).__name__} on {value.device} has no memory that a kernel can read; accepted: a "
             "torch.Tensor on the CPU, outside of modes that replace new tensors (FakeTensorMode)"
         )
     return found

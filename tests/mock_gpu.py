@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from semnr_kernels import _constants, _cuda, _registry
+from semnr_kernels import _constants, _cuda, _registry, _tensors
 from semnr_kernels.dists import network, weights
 from semnr_kernels.fsim import reference as fsim_reference
 
@@ -291,6 +291,8 @@ def present(*, numbers: bool = True) -> Iterator[None]:
         # the tensors of inference mode have no version, which a subclass's views ask for
         mock.patch.object(torch, "inference_mode", lambda on=True: torch.no_grad() if on else contextlib.nullcontext()),
         mock.patch.object(_cuda, "launching", emulated),
+        # of a GPU torch has no mode, and no subclass
+        mock.patch.multiple(_tensors, quiet=lambda: True, _PLAIN_TYPES=(*_tensors._PLAIN_TYPES, OnDevice)),
         mock.patch.dict(_registry.BACKENDS, backends),
         mock.patch.object(threading.Thread, "run", run_there),
     ]  # fmt: skip

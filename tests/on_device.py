@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from semnr_kernels import _registry
+from semnr_kernels import _registry, ssim
 from semnr_kernels.dists.network import Network, network_for
 
 MOCK = os.environ.get("SEMNR_HERE") == "mock"
@@ -67,6 +67,7 @@ def register() -> None:
                     run=functools.partial(run_there, kernel.run),
                     supports=functools.partial(supported_there, kernel.supports),
                 )
+    ssim._ON_DEVICES = (*ssim._ON_DEVICES, *KINDS)
     _registry.TEST_ONLY = (*_registry.TEST_ONLY, *KINDS)
     _registry._probe.cache_clear()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -183,3 +184,11 @@ def test_a_launch_on_a_device_goes_to_that_device_and_torchs_current_stream(monk
         assert found is module
         assert stream == 1234
     assert asked == [device, 1]
+
+
+def test_every_binding_of_a_launch_lets_other_threads_go_on() -> None:
+    """A launch waits where the device's queue is full: with the interpreter's lock, every thread would."""
+    for path in (cases.REPOSITORY / "csrc").glob("*/*_cuda_bind.cpp"):
+        bound = re.findall(r"m\.def\([^;]*;", path.read_text(), re.S)
+        assert bound, path
+        assert all("semnr::WhileLaunching()" in call for call in bound), path

@@ -137,6 +137,33 @@ def test_what_a_device_refuses_the_mock_refuses(gpu: None) -> None:
         semnr.mse(torch.ones((16, 16), device="cuda"), torch.ones((16, 16)))
 
 
+def test_a_profile_that_propagates_waits_for_the_device_once_at_its_end(gpu: None) -> None:
+    x, y, _ = (v.to("cuda") for v in images(torch.float32))
+    y[1] = y[1, 0, 0, 0]  # flat: no second population
+    x[0] = y[0]  # identical
+
+    def profile() -> semnr.Profile:
+        return semnr.profile(x, y, metrics=("psnr", "ssim", "cnr", "fsim"), nan="propagate", data_range=1.0)
+
+    profile()
+    with mock_gpu.counting() as counts:
+        got = profile()
+    assert sum(counts.waits.values()) == 1, counts.waits
+    assert sum(counts.uploads.values()) == 0, counts.uploads
+    assert got.flags[0] == "1 identical images: infinite PSNR"
+    assert "cnr: undefined: one population (image 1)" in got.flags
+
+
+def test_masks_of_a_device_are_built_without_a_wait_for_each_image(gpu: None) -> None:
+    _, y, _ = images(torch.uint8, (4, 1, 48, 56))
+    there = y.to("cuda")
+    semnr.otsu_masks(there)
+    with mock_gpu.counting() as counts:
+        got = semnr.otsu_masks(there)
+    assert sum(counts.waits.values()) == 1, counts.waits  # the flags
+    assert torch.equal(plain(got.threshold), plain(semnr.otsu_masks(y).threshold))
+
+
 def test_the_mock_counts_waits_copies_and_launches(gpu: None) -> None:
     with mock_gpu.counting() as counts:
         x = torch.ones((1, 1, 16, 16)).to("cuda")

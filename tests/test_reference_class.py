@@ -109,7 +109,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list
 
 def test_what_depends_on_the_reference_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = tensors()
-    masks = count_calls(monkeypatch, cnr, "otsu_masks")
+    masks = count_calls(monkeypatch, cnr, "build_masks")
     seen = {"fsim": count_calls(monkeypatch, fsim, "features"), "dists": count_calls(monkeypatch, dists, "features")}
     reference = semnr.Reference(y, data_range=1.0, dists_weights="random").prepare()
     assert len(masks) == 1

@@ -45,9 +45,10 @@ void count(std::int64_t values, std::int64_t n, std::int64_t edges, int bins, in
 }  // namespace semnr
 
 void bind_cnr_cuda(py::module_& m) {
-  m.def("cnr_moments", &semnr::moments,
+  m.def("cnr_moments", &semnr::moments, semnr::WhileLaunching(),
         "Pixels, mean and variance of one or two regions in the windows of a band: regions x 3 x N x C x rows x "
         "columns float64.");
-  m.def("cnr_windows", &semnr::merged, "The same from a table of cells.");
-  m.def("histogram", &semnr::count, "Counts of n float64 values between bins + 1 float64 edges, int64.");
+  m.def("cnr_windows", &semnr::merged, semnr::WhileLaunching(), "The same from a table of cells.");
+  m.def("histogram", &semnr::count, semnr::WhileLaunching(),
+        "Counts of n float64 values between bins + 1 float64 edges, int64.");
 }

@@ -155,13 +155,7 @@ class Smoothing {
  public:
   Smoothing(const Pixels& of, MeanRow mean_row, const std::vector<double>& taps, std::int64_t n, double pivot,
             double* out)
-      : of_(of),
-        mean_row_(mean_row),
-        taps_(taps),
-        n_(n),
-        pivot_(pivot),
-        out_(out),
-        masked_(of.valid.data != nullptr) {
+      : of_(of), mean_row_(mean_row), taps_(taps), n_(n), pivot_(pivot), out_(out), masked_(of.valid.data != nullptr) {
     width_ = of.shape.w;
     pitch_ = whole_vectors(width_);
     reach_ = std::min(std::int64_t(taps.size()), of.shape.h) - 1;

@@ -16,7 +16,8 @@ void errors(const ImageArgument& x, const ImageArgument& y, const MaskArgument& 
 }  // namespace semnr
 
 void bind_pixel_cuda(py::module_& m) {
-  m.def("pixel_errors", &semnr::errors, "MSE then MAE of each image, written to out (2 x N float64).");
+  m.def("pixel_errors", &semnr::errors, semnr::WhileLaunching(),
+        "MSE then MAE of each image, written to out (2 x N float64).");
   m.attr("PIXEL_THREADS") = semnr::kPixelThreads;
   m.attr("PIXEL_PARTIAL") = semnr::kPixelPartial;
 }

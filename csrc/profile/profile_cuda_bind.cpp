@@ -25,6 +25,6 @@ void scores(const ImageArgument& x, const ImageArgument& y, const MaskArgument& 
 }  // namespace semnr
 
 void bind_profile_cuda(py::module_& m) {
-  m.def("profile_scores", &semnr::scores,
+  m.def("profile_scores", &semnr::scores, semnr::WhileLaunching(),
         "5 x N float64: MSE, MAE, pixels in both regions, SSIM, contrast·structure; and the cells of the regions.");
 }

@@ -60,9 +60,12 @@ void spread(const ImageArgument& x, const ImageArgument& y, int dtype, const Sha
 }  // namespace semnr
 
 void bind_ssim_cuda(py::module_& m) {
-  m.def("ssim_forward", &semnr::forward, "Score and contrast·structure, 2 x N x C float64, and the map.");
-  m.def("ssim_tiles", &semnr::tiles, "The same for a table of tiles of different sizes.");
-  m.def("ssim_backward", &semnr::backward, "Gradient to x and y (address 0: not wanted) in one launch.");
-  m.def("ssim_general", &semnr::general, "Any window, mask, component and precision; or the fields of a gradient.");
-  m.def("ssim_spread", &semnr::spread, "Gradient to x and y from the fields.");
+  m.def("ssim_forward", &semnr::forward, semnr::WhileLaunching(),
+        "Score and contrast·structure, 2 x N x C float64, and the map.");
+  m.def("ssim_tiles", &semnr::tiles, semnr::WhileLaunching(), "The same for a table of tiles of different sizes.");
+  m.def("ssim_backward", &semnr::backward, semnr::WhileLaunching(),
+        "Gradient to x and y (address 0: not wanted) in one launch.");
+  m.def("ssim_general", &semnr::general, semnr::WhileLaunching(),
+        "Any window, mask, component and precision; or the fields of a gradient.");
+  m.def("ssim_spread", &semnr::spread, semnr::WhileLaunching(), "Gradient to x and y from the fields.");
 }

@@ -129,7 +129,7 @@ class CharbonnierLoss(nn.Module):
         checked = _checks.pair(x, y, data_range=self.data_range, mask=mask, nan=self.nan)
         work = torch.promote_types(torch.float32, x.dtype) if x.is_floating_point() else torch.float64
         d = (checked.x.to(work) - checked.y.to(work)) / self.data_range
-        penalty = torch.hypot(d, d.new_tensor(self.epsilon))  # ε² may be below float32
+        penalty = torch.hypot(d, torch.full_like(d[:1, :1, :1, :1], self.epsilon))  # ε² may be below float32
         if checked.valid is None:
             rows = penalty.mean(dim=(1, 2, 3))
         else:

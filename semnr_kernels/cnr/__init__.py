@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -12,8 +12,8 @@ import torch
 from .. import _checks, _library, _registry, _tensors
 from .._result import Result
 from . import cuda, native, populations, reference
-from .masks import MIN_SEPARATION, ONE_POPULATION, Masks, otsu_masks
-from .masks import build as _build_masks
+from .masks import MIN_SEPARATION, ONE_POPULATION, STATES, Masks, Regions, otsu_masks
+from .masks import build as build_masks
 from .noise import Noise, Sigma
 from .noise import resolve as _resolve_noise
 from .windows import Window, worst_windows
@@ -57,7 +57,7 @@ class _Job:
     y: torch.Tensor | None
     signal: torch.Tensor  # (N, 1, H, W) bool
     background: torch.Tensor
-    masks: Masks | None  # where they were built here
+    masks: Regions | None  # where they were built here
     noise: Noise
     kind: str
     settings: dict[str, Any]
@@ -175,6 +175,31 @@ def cnr(
     )
 
 
+def rows(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    signal: torch.Tensor,
+    background: torch.Tensor,
+    *,
+    mask: torch.Tensor | None,
+    data_range: float,
+    nan: str,
+    backend: str | None,
+    disjoint: bool,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """`cnr(kind="two_roi", reduction="none")` and the reasons that `told` makes flags of, none of it read back.
+
+    disjoint: the regions are known to share no pixel.
+    """
+    job = _prepare(x, y, signal, background, "two_roi", None, mask, data_range, nan, disjoint)
+    call = _registry.Call.of("cnr", job.checked.x, *job.others, masked=True)
+    parts = _measure(job, _registry.choose(call, backend).run)
+    value = parts["value"].mean(dim=1)
+    _refuse_nonfinite(job, [value, parts["contrast_retention"]])
+    of_images = {name: part.mean(dim=1) for name, part in parts.items() if name != "value"}
+    return value, _reasons(job, value, of_images)
+
+
 @_library.node
 def cnr_map(
     x: torch.Tensor,
@@ -275,6 +300,7 @@ def _prepare(
     mask: torch.Tensor | None,
     data_range: float | None,
     nan: str,
+    disjoint: bool = False,
 ) -> _Job:
     unstated = data_range is None and isinstance(x, torch.Tensor) and x.dtype in _checks.FLOAT_DTYPES
     checked = _checks.pair(x, x if y is None else y, data_range=1.0 if unstated else data_range, mask=mask, nan=nan)
@@ -292,7 +318,7 @@ def _prepare(
         # On the image as it was passed: pixels that the candidate lost must not move the reference's threshold.
         name, source = ("x", x) if y is None else ("y", y)
         image = _checks.as_image(name, source)
-        built = _build_masks(image, _checks.as_mask(mask, image), nan=nan, name=name)
+        built = build_masks(image, _checks.as_mask(mask, image), nan=nan, name=name)
         s, b = built.signal, built.background
         settings |= {"masks": f"otsu({name})", "smoothing": 1.0, "guard": 2, "bins": 256}
         settings |= {"min_separation": MIN_SEPARATION}
@@ -301,9 +327,8 @@ def _prepare(
         b = cast(torch.Tensor, _checks.as_mask(background, checked.x, "background"))
         settings["masks"] = "given"
         both = s & b
-        if bool(
-            _tensors.bare(both).view(torch.uint8).any()
-        ):  # as bytes: torch finds one 30 times sooner than it counts bools
+        # as bytes: torch finds one 30 times sooner than it counts bools
+        if not disjoint and bool(_tensors.bare(both).view(torch.uint8).any()):
             raise ValueError(f"signal and background share {int(both.sum())} pixels; accepted: disjoint regions")
     if checked.valid is not None:
         s, b = s & checked.valid, b & checked.valid
@@ -350,23 +375,36 @@ def _refuse_nonfinite(job: _Job, results: list[torch.Tensor]) -> None:
 
 
 def _flags(job: _Job, value: torch.Tensor, parts: dict[str, torch.Tensor], *, pixels: bool = True) -> tuple[str, ...]:
-    """Why images are undefined or infinite, somewhere: one text a reason, with the images it holds for."""
+    reasons = _reasons(job, value, parts, pixels=pixels)
+    return told(dict(zip(reasons, torch.stack(tuple(reasons.values())).tolist(), strict=True)))
+
+
+def _reasons(
+    job: _Job, value: torch.Tensor, parts: dict[str, torch.Tensor], *, pixels: bool = True
+) -> dict[str, torch.Tensor]:
+    """Why images are undefined or infinite, somewhere: for each reason, (N,) bool where the images lie."""
     n = value.shape[0]
     reasons: dict[str, torch.Tensor] = {}
     if job.masks is not None:
-        for text in filter(None, job.masks.flags):
-            reasons[text] = torch.tensor([flag == text for flag in job.masks.flags], device=value.device)
+        for state, text in enumerate(STATES):
+            if text:
+                reasons[text] = job.masks.state == state
     elif pixels:
         reasons[ONE_POPULATION] = (parts["signal_pixels"] == 0) | (parts["background_pixels"] == 0)
     if job.kind == "fixed_noise" and job.noise.how == "none":
-        reasons[NO_NOISE] = torch.ones(n, device=value.device)
+        reasons[NO_NOISE] = torch.ones(n, dtype=torch.bool, device=value.device)
     reasons[ZERO_NOISE] = torch.isinf(value)
     reasons[NOTHING] = (parts["contrast"] == 0) & (parts["sigma"] == 0)
     if "reference_contrast" in parts:
         reasons[NO_REFERENCE_CONTRAST] = parts["reference_contrast"] == 0
+    return {text: hit.reshape(n, -1).any(dim=1) for text, hit in reasons.items()}
+
+
+def told(reasons: Mapping[str, Sequence[bool]]) -> tuple[str, ...]:
+    """One text a reason that holds somewhere, with the images it holds for."""
     flags = []
     for text, hit in reasons.items():
-        images = torch.nonzero(hit.reshape(n, -1).any(dim=1)).flatten().tolist()
+        n, images = len(hit), [i for i, here in enumerate(hit) if here]
         if images:
             shown = ", ".join(map(str, images[:8])) + (f" and {len(images) - 8} more" if len(images) > 8 else "")
             flags.append(text if n == 1 else f"{text} (image{'s' if len(images) > 1 else ''} {shown})")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .. import _checks, _registry
+from .._constants import constant
 from .reference import Cores, Smoothed
 
 # √2 Δμ / √(σ1² + σ2²) of the two classes. Splitting a Gaussian gives 2.65 and a uniform density, which is what a plain
@@ -89,10 +90,27 @@ def otsu_masks(
     smoothing = _checks.number("smoothing", smoothing, least=0)
     min_separation = _checks.number("min_separation", min_separation, least=0)
     guard, bins = _checks.integer("guard", guard, 0), _checks.integer("bins", bins, 2)
-    masks = build(image, _checks.as_mask(mask, image), smoothing, guard, bins, min_separation, nan)
+    found = build(image, _checks.as_mask(mask, image), smoothing, guard, bins, min_separation, nan)
     if reference.ndim == 4:
-        return masks
-    return Masks(masks.signal[0, 0], masks.background[0, 0], masks.threshold[0], masks.separation[0], flags=masks.flags)
+        return Masks(found.signal, found.background, found.threshold, found.separation, found.flags())
+    return Masks(found.signal[0, 0], found.background[0, 0], found.threshold[0], found.separation[0], found.flags())
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What `build` found, (N, 1, H, W) and (N,), where the image lies: none of it was read back from a device."""
+
+    signal: torch.Tensor
+    background: torch.Tensor
+    threshold: torch.Tensor
+    separation: torch.Tensor
+    state: torch.Tensor  # (N,) int64: which of STATES
+
+    def flags(self) -> tuple[str, ...]:
+        return tuple(STATES[i] for i in self.state.tolist())
+
+
+STATES = ("", ONE_POPULATION, NON_FINITE)
 
 
 @torch.no_grad()
@@ -105,49 +123,55 @@ def build(
     min_separation: float = MIN_SEPARATION,
     nan: str = "error",
     name: str = "reference",
-) -> Masks:
-    """`otsu_masks` of a checked (N, C, H, W) image and (N, 1, H, W) mask."""
+) -> Regions:
+    """`otsu_masks` of a checked (N, C, H, W) image and (N, 1, H, W) mask. The host waits for nothing of a device unless
+    nan is "error" and the image floating."""
     smooth = _step("otsu_smooth", image)
     found: Smoothed = smooth(image, valid, gaussian_taps(smoothing))
-    lows, highs, bad = torch.stack((found.low, found.high, found.bad.double())).tolist()
-    if nan == "error" and any(bad):
+    v, inside, broken = found.values, found.valid, found.bad > 0
+    if nan == "error" and image.is_floating_point() and bool(broken.any()):
         mean = image.double().mean(dim=1, keepdim=True)
         _checks.raise_if_nonfinite(**{name: mean if valid is None else torch.where(valid, mean, 0.0)})
-    v, inside = found.values, found.valid
-    flags, thresholds = [ONE_POPULATION] * len(v), [math.nan] * len(v)
-    for i in range(len(v)):
-        if nan == "propagate" and bad[i]:
-            flags[i] = NON_FINITE
-        elif highs[i] > lows[i]:
-            values = v[i].flatten() if inside is None else v[i][inside[i]]
-            thresholds[i] = otsu_threshold(values, lows[i], highs[i], bins)
-
-    at = torch.tensor(thresholds, dtype=torch.float64, device=v.device)
+    broken = broken & (nan == "propagate")
+    varied = (found.high > found.low) & ~broken
+    low, high = torch.where(varied, found.low, 0.0), torch.where(varied, found.high, 1.0)
+    thresholds = [
+        otsu_threshold(v[i], None if inside is None else inside[i], low[i], high[i], bins) for i in range(len(v))
+    ]
+    at = torch.where(varied, torch.cat(thresholds), torch.nan)
     halves = _step("otsu_split", v)(v, inside, at)
     separations = class_separation(v, *halves)
     cores: Cores = _step("guard_band", halves[0])(*halves, guard)
     split = (separations >= min_separation) & (cores.signal_pixels > 0) & (cores.background_pixels > 0)
     signal, background = cores.signal, cores.background
-    if not bool(split.all()):
+    if not (v.is_cpu and bool(split.all())):
         signal, background = (m & split.reshape(-1, 1, 1, 1) for m in (signal, background))
-    flags = [flag if flag == NON_FINITE or not here else "" for flag, here in zip(flags, split.tolist(), strict=True)]
-    return Masks(signal, background, at + found.pivot, separations, tuple(flags))
+    state = torch.where(broken, STATES.index(NON_FINITE), torch.where(split, 0, STATES.index(ONE_POPULATION)))
+    return Regions(signal, background, at + found.pivot, separations, state)
 
 
-def otsu_threshold(values: torch.Tensor, low: float, high: float, bins: int) -> float:
-    """The bin centre that maximises the variance between the classes `> t` and `<= t`.
+def otsu_threshold(
+    v: torch.Tensor, inside: torch.Tensor | None, low: torch.Tensor, high: torch.Tensor, bins: int
+) -> torch.Tensor:
+    """(1,): the bin centre that maximises the variance between the classes `> t` and `<= t`.
 
-    values: 1-d float64 from `low` to `high`, which are not equal.
+    v: float64 from `low` to `high`, scalars that are not equal; pixels that are not `inside` do not count. Sums are of
+    integers, so that the threshold depends on neither the device nor the order of its sums.
     """
-    # 256 numbers: on the CPU, so that the threshold does not depend on the device
-    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64, device="cpu")
-    counts = _step("histogram", values, bins=bins)(values, edges.to(values.device)).cpu().double()
+    k = constant(v.device, torch.float64, *range(bins + 1))
+    step = (high - low) / bins
+    edges = torch.where(k < (bins + 1) // 2, low + step * k, high - step * (bins - k))  # as torch.linspace
+    values = v.flatten() if inside is None else torch.where(inside, v, low).flatten()
+    counts = _step("histogram", values, bins=bins)(values, edges)
+    if inside is not None:
+        counts[:1] -= (~inside).sum()
+    twice = counts * constant(v.device, torch.int64, *range(1, 2 * bins, 2))  # centres, in half bins
+    below, sum_below = counts.cumsum(0), twice.cumsum(0)
+    above, sum_above = below[-1:] - below[:-1], sum_below[-1:] - sum_below[:-1]
+    apart = sum_below[:-1] / below[:-1] - sum_above / above
+    between = below[:-1].double() * above * apart**2
     centres = (edges[:-1] + edges[1:]) / 2
-    below, above = counts.cumsum(0), counts.flip(0).cumsum(0).flip(0)
-    mean_below = (counts * centres).cumsum(0) / below
-    mean_above = ((counts * centres).flip(0).cumsum(0) / above.flip(0)).flip(0)
-    between = below[:-1] * above[1:] * (mean_below[:-1] - mean_above[1:]) ** 2
-    return float(centres[between.argmax()])
+    return centres.index_select(0, between.argmax(0, keepdim=True))
 
 
 def class_separation(v: torch.Tensor, bright: torch.Tensor, dark: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,8 @@ def smoothed(image: torch.Tensor, valid: torch.Tensor | None, taps: tuple[float,
     v = torch.where(inside, value / torch.where(inside, weight, 1.0), 0.0)
     low, high = torch.where(inside, v, torch.inf).amin((1, 2, 3)), torch.where(inside, v, -torch.inf).amax((1, 2, 3))
     bad = (given & ~finite).sum(dim=(1, 2, 3))
-    return Smoothed(v, None if valid is None and not bool(bad.any()) else inside, pivot, low, high, bad)
+    whole = valid is None and (not image.is_floating_point() or (v.is_cpu and not bool(bad.any())))
+    return Smoothed(v, None if whole else inside, pivot, low, high, bad)
 
 
 def _along(v: torch.Tensor, taps: tuple[float, ...], dim: int) -> torch.Tensor:

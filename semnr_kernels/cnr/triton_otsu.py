@@ -223,7 +223,8 @@ def smoothed(image: torch.Tensor, valid: torch.Tensor | None, taps: tuple[float,
     )  # fmt: skip
     pivot, bad = lowest.amin(dim=1), bad.sum(dim=1)
     pivot = torch.where(torch.isfinite(pivot), pivot, 0.0)
-    if bool(bad.any()):
+    # on a device it is not asked whether any is not finite: the host would wait for the answer
+    if image.is_floating_point() and (image.is_cuda or bool(bad.any())):
         finite = torch.isfinite(mean)
         valid = finite if valid is None else valid & finite
     columns, weights = plane(), None if valid is None else plane()

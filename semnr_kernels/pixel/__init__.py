@@ -19,7 +19,7 @@ _registry.register_cuda("pixel", cuda.errors, cuda.supports, cuda.UNSUPPORTED)
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def _errors(
+def errors(
     x: torch.Tensor,
     y: torch.Tensor,
     data_range: float | None,
@@ -78,7 +78,7 @@ def mse(
     scale = 1.0 if data_range is None and overshoot == "keep" else data_range
     if scale == 1.0 and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
         return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
-    checked, square, _ = _errors(x, y, scale, mask, nan, overshoot, backend)
+    checked, square, _ = errors(x, y, scale, mask, nan, overshoot, backend)
     return _checks.reduce(square, reduction, checked)
 
 
@@ -99,7 +99,7 @@ def mae(
     error = _plain_error(x, y, mask, reduction, nan, overshoot, backend, absolute=True) if scale == 1.0 else None
     if error is not None:
         return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
-    checked, _, absolute = _errors(x, y, scale, mask, nan, overshoot, backend)
+    checked, _, absolute = errors(x, y, scale, mask, nan, overshoot, backend)
     return _checks.reduce(absolute, reduction, checked)
 
 
@@ -122,7 +122,7 @@ def psnr(
         scale = _checks.as_data_range(x.dtype, data_range)
         decibels = 10 * math.log10(scale**2 / error) if error else math.inf
         return torch.scalar_tensor(decibels, dtype=torch.float64, device=x.device)
-    checked, square, absolute = _errors(x, y, data_range, mask, nan, overshoot, backend)
+    checked, square, absolute = errors(x, y, data_range, mask, nan, overshoot, backend)
     rows = to_db(square, checked.data_range)
     value = (
         to_db(square.mean(), checked.data_range)
@@ -131,9 +131,7 @@ def psnr(
     )
     if not details:
         return value
-    flags = []
-    if infinite := int(torch.isinf(rows).sum()):
-        flags.append(f"{infinite} identical images: infinite PSNR")
+    flags = [*infinite(int(torch.isinf(rows).sum()))]
     if checked.valid is not None and (empty := int((~checked.valid.any(dim=3).any(dim=2).any(dim=1)).sum())):
         flags.append(f"{empty} images without a valid pixel: undefined (NaN)")
     return Result(
@@ -144,6 +142,11 @@ def psnr(
         flags=tuple(flags),
         settings={"reduction": reduction, "nan": nan, "overshoot": overshoot},
     )
+
+
+def infinite(count: int) -> tuple[str, ...]:
+    """What is said of `count` images that are identical to their reference."""
+    return (f"{count} identical images: infinite PSNR",) if count else ()
 
 
 def to_db(mse: torch.Tensor, data_range: float) -> torch.Tensor:

@@ -201,6 +201,11 @@ class Reference:
                     self._features(op, _registry.choose(call, self.backend).backend, options)
         return self
 
+    @property
+    def builds_regions(self) -> bool:
+        """Whether the regions of CNR are its own, and not given."""
+        return self._given is None
+
     def regions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Signal and background of CNR."""
         if self._given is not None:
@@ -208,7 +213,7 @@ class Reference:
         return self._once("regions", self._build_regions)  # type: ignore[no-any-return]
 
     def _build_regions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        found = cnr.otsu_masks(self.y, mask=self.mask, nan=self.nan)
+        found = cnr.build_masks(self.y4, _checks.as_mask(self.mask, self.y4), nan=self.nan)
         return found.signal, found.background
 
     def fingerprint(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,7 @@ def against(
         columns=scored.columns,
         data_range=reference.data_range,
         settings=scored.settings,
-        flags=tuple(dict.fromkeys(scored.flags)),
+        flags=tuple(dict.fromkeys(map(str, scored.flags))),
         kind=kind,
         label=label,
         auto_ids=tiles is None,
@@ -142,7 +142,8 @@ class _Scored:
         self.ref, self.x, self.noise = reference, x, noise
         self.columns: dict[str, np.ndarray] = {}
         self._pending: dict[str, torch.Tensor] = {}
-        self.flags: list[str] = []
+        self.flags: list[str | Callable[[dict[str, np.ndarray]], tuple[str, ...]]] = []  # or what rows will say
+        self._reasons: dict[str, torch.Tensor] = {}  # rows that become flags and no columns
         self.settings: dict[str, Any] = {"metrics": list(reference.metrics), "nan": reference.nan}
         self.common = {
             "data_range": reference.data_range,
@@ -159,11 +160,15 @@ class _Scored:
         self._pending[name] = value.detach().double().reshape(-1)
 
     def settle(self) -> None:
-        """Bring all rows to the host at once: on a device this is where the host waits."""
-        if self._pending:
-            host = torch.stack(tuple(self._pending.values())).cpu().numpy()
-            self.columns |= zip(self._pending, host, strict=True)
-            self._pending = {}
+        """Bring all rows to the host at once, and tell what they say: on a device the host waits here alone."""
+        waiting = {**self._pending, **self._reasons}
+        if waiting:
+            rows = torch.stack([v.double() for v in waiting.values()]).cpu().numpy()
+            host = dict(zip(waiting, rows, strict=True))
+            self.columns |= {name: host[name] for name in self._pending}
+            told = [flag(host) if callable(flag) else (flag,) for flag in self.flags]
+            self.flags = [text for texts in told for text in texts]
+            self._pending, self._reasons = {}, {}
 
     def together(self) -> bool:
         """PSNR, SSIM and CNR from one read of the pixels; False where they are to be scored one by one."""
@@ -194,11 +199,17 @@ class _Scored:
         return True
 
     def psnr(self) -> None:
-        found = pixel.psnr(self.x, self.ref.y, reduction="none", details=True, **self.common)
-        self._rows("mse", found.components["mse"])
-        self._rows("mae", found.components["mae"])
-        self._rows("psnr", found.value)
-        self.flags += found.flags
+        if self.checked.valid is None:
+            _, square, absolute = pixel.errors(self.x, self.ref.y, overshoot="keep", **self.common)
+            value = pixel.to_db(square, self.ref.data_range)
+            self.flags.append(lambda host: pixel.infinite(int(np.isinf(host["psnr"]).sum())))
+        else:
+            found = pixel.psnr(self.x, self.ref.y, reduction="none", details=True, **self.common)
+            square, absolute, value = found.components["mse"], found.components["mae"], found.value
+            self.flags += found.flags
+        self._rows("mse", square)
+        self._rows("mae", absolute)
+        self._rows("psnr", value)
         if self.ref.details:
             x = self.checked.x if self.checked.x.dtype != torch.uint16 else self.checked.x.int()
             self._rows("clipped_low", (x <= 0).double().mean((1, 2, 3)))
@@ -256,14 +267,22 @@ class _Scored:
             "signal": signal, "background": background, "mask": self.ref.mask, "data_range": self.ref.data_range,
             "nan": self.ref.nan, "backend": self.ref.backend, "reduction": "none", "details": True,
         }  # fmt: skip
-        found: Any = cnr.cnr(self.x, self.ref.y, kind="two_roi", **options)
-        self._rows("cnr_two_roi", found.value)
-        self.flags += (f"cnr: {f}" for f in found.flags)
+        # what the reference built shares no pixel
+        value, reasons = cnr.rows(
+            self.x, self.ref.y, signal, background, disjoint=self.ref.builds_regions, **self.common
+        )
+        self._rows("cnr_two_roi", value)
+        self._reasons |= {f"cnr: {text}": hit for text, hit in reasons.items()}
+
+        def told(host: dict[str, np.ndarray]) -> tuple[str, ...]:
+            return cnr.told({text: (host[f"cnr: {text}"] != 0).tolist() for text in reasons})
+
+        self.flags.append(lambda host: tuple(f"cnr: {flag}" for flag in told(host)))
         if self.noise is not None:
             fixed: Any = cnr.cnr(self.x, self.ref.y, kind="fixed_noise", noise=self.noise, **options)
             self._rows("cnr_fixed_noise", fixed.value)
             self._rows("contrast_retention", fixed.components["contrast_retention"])
-            self.flags += (f"cnr_fixed_noise: {f}" for f in fixed.flags if f not in found.flags)
+            self.flags.append(lambda host: tuple(f"cnr_fixed_noise: {f}" for f in fixed.flags if f not in told(host)))
             self._worst_windows({k: v for k, v in options.items() if k != "reduction"})
 
     def _worst_windows(self, options: dict[str, Any]) -> None:

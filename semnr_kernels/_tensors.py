@@ -19,6 +19,8 @@ _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 
 def quiet() -> bool:
     """Whether nothing of torch stands between a call and its tensors: no mode, transform, dual level or trace."""
+    if torch.compiler.is_compiling():  # which cannot be asked for the rest
+        return False
     return (
         forward_ad._current_level < 0
         and not torch._C._len_torch_dispatch_stack()

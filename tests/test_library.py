@@ -504,6 +504,22 @@ class NothingIsReadBack(TorchDispatchMode):
     """Fails at what would make the host wait for a GPU, and would end a CUDA graph's capture."""
 
     READS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "unique")
+    # a mode sees an op of ours as one; what it reads inside goes through these
+    METHODS = ("item", "tolist", "__bool__", "__int__", "__float__")
+
+    def __enter__(self) -> Any:
+        self._patch = pytest.MonkeyPatch()
+        for name in self.METHODS:
+
+            def refused(tensor: torch.Tensor, name: str = name) -> Any:
+                raise AssertionError(f"Tensor.{name} reads the device back")
+
+            self._patch.setattr(torch.Tensor, name, refused)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._patch.undo()
+        super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import semnr
+from semnr import denoise
 from semnr.base.outputs import apart
 from semnr.cli import main
-from semnr.denoising import denoise
 from semnr.scoring import score
 from semnr.tiles import TileKey, create_tiles, open_tiles
 

@@ -62,7 +62,7 @@ def test_a_constant_region_has_no_variance_and_a_pedestal_leaves_no_trace(backen
     x, y, signal, background = case(torch.float32, 1, 1, 200, 300)
     x, y = x * 20 + 40000, y * 20 + 40000
     x[signal] = 0.3
-    found = together(x, y, signal, background, data_range=400.0, backend=backend)
+    found = together(x, y, signal, background, data_range=65535.0, backend=backend)
     assert found is not None
     assert found.signal.variance.item() == 0
     exact = x[background].double().var(correction=0).item()
@@ -71,9 +71,9 @@ def test_a_constant_region_has_no_variance_and_a_pedestal_leaves_no_trace(backen
 
 def test_pixels_outside_the_regions_never_reach_their_moments(backend: str) -> None:
     x, y, signal, background = case(torch.float32, 1, 1, 64, 64)
-    wanted = together(x, y, signal, background, data_range=1.0, backend=backend)
+    wanted = together(x, y, signal, background, data_range=1e6, backend=backend)
     spoiled = torch.where(signal | background, x, 1e6)
-    found = together(spoiled, y, signal, background, data_range=1.0, backend=backend)
+    found = together(spoiled, y, signal, background, data_range=1e6, backend=backend)
     assert found is not None
     assert wanted is not None
     assert all(torch.equal(a, b) for a, b in zip(found.signal, wanted.signal, strict=True))

@@ -151,7 +151,7 @@ class ProfileTally {
     e.put(errors());
     // floats: a loop, not unrolled, so that pixels are converted anew for each; kept, conversions would fill the
     // registers
-    constexpr int kUnrolled = Packed && std::is_integral_v<T> ? kProfileTallies : 1;
+    [[maybe_unused]] constexpr int kUnrolled = Packed && std::is_integral_v<T> ? kProfileTallies : 1;
 #pragma unroll(kUnrolled)
     for (int r = 0; r < kProfileTallies; ++r) {
       const bool of_x = r < kProfileRegions;

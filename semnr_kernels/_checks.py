@@ -109,12 +109,12 @@ def as_data_range(dtype: torch.dtype, value: Any) -> float:
             f"data_range is missing; it is required for {dtype_name(dtype)} images "
             "(for example data_range=1.0), because float data does not say its scale"
         )
-    value = number("data_range", value, accepted="a positive number")
-    if not math.isfinite(value) or value <= 0:
+    scale = number("data_range", value, accepted="a positive number")
+    if not math.isfinite(scale) or scale <= 0:
         raise ValueError(f"data_range is {value}; accepted: a finite number above 0")
-    if not _SCALES[0] <= value <= _SCALES[1]:
+    if not _SCALES[0] <= scale <= _SCALES[1]:
         raise ValueError(f"data_range is {value}; accepted: a number from {_SCALES[0]:g} to {_SCALES[1]:g}")
-    return value
+    return scale
 
 
 def choice(name: str, value: object, accepted: tuple[object, ...]) -> None:

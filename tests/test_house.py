@@ -21,6 +21,7 @@ INSIDE = {
     **dict.fromkeys(("cli/guard", "cli/score", "cli/weights"), "a help text loads no torch"),
     **dict.fromkeys(("denoising/learned", "denoising/weights"), "the network loads torch: classical models do without"),
     "guarding/inputs": "the evidence on pixels loads torch: a run is judged without",
+    "pipeline": "scores load torch: classical denoising does without",
     "profiles/__init__": "scoring loads torch: a profile is read without",
     "profiles/reference": "a pair: a profile makes a Reference, a Reference makes profiles",
     "reporting/panes": "the residual's scan loads torch: a report without panes does without",

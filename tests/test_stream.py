@@ -356,7 +356,7 @@ def test_rows_do_not_depend_on_the_way_the_pixels_came(tmp_path, monkeypatch) ->
     """A device that is none: the whole path of tensors through the scorer, on the CPU."""
     source = stack(tmp_path / "w.zarr")
     plain = semnr.score(source, out=tmp_path / "a", metrics=("psnr", "ssim"))
-    monkeypatch.setattr("semnr.scoring.device.device_of", lambda given: torch.device("cpu"))
+    monkeypatch.setattr("semnr.scoring.device_of", lambda given: torch.device("cpu"))
     sent = semnr.score(source, out=tmp_path / "b", metrics=("psnr", "ssim"))
     for one, other in zip(rows_of(sent), rows_of(plain), strict=True):
         assert one == {k: pytest.approx(v, rel=1e-9) if isinstance(v, float) else v for k, v in other.items()}

@@ -239,7 +239,8 @@ def test_altered_alpha_beta_are_refused(monkeypatch, tmp_path):
     altered = tmp_path / "alpha_beta.safetensors"
     altered.write_bytes(data)
     monkeypatch.setattr(known, "ALPHA_BETA_FILE", altered)
-    known.alpha_beta.cache_clear()
+    for kept in (known.alpha_beta, known._alpha_beta_on):
+        kept.cache_clear()
     with pytest.raises(WeightsUnavailable, match="reinstall semnr"):
         score("random")
     with pytest.raises(WeightsUnavailable, match="it is shipped"):

@@ -26,9 +26,10 @@ bench:           ## benchmarks, peers side by side
 	pytest benchmarks -q
 gpu:             ## the first day with a GPU: build, checks, suites, sanitizers, bench (8 minutes)
 	python benchmarks/gpu_day.py
-soak:            ## kills and a full disk at every change of the disk, a hundred kills at random moments, longer fuzzing of the KLARF reader
+soak:            ## kills and a full disk at every change, random kills, resumed with changed settings, two writers, signals
 	SEMNR_SOAK_KILLS=100 SEMNR_SOAK_FUZZ=20000 pytest -q --timeout 3600 tests/test_stream.py tests/test_klarf.py -k "killed or damaged or nonsense"
-	pytest -q --timeout 3600 -m soak tests
+	pytest -q --timeout 3600 -m soak
+	pytest -q tests/test_resume.py tests/test_lock.py tests/test_cli_end.py tests/test_outputs.py tests/test_alarms.py
 fuzz:            ## the readers of files under coverage-guided fuzzing, 15 minutes each (FUZZ_SECONDS)
 	python tests/fuzz/run.py all --seconds $(or $(FUZZ_SECONDS),900)
 clean:           ## remove what was built

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from semnr.tiles import TileKey, create_tiles
 
 TILES = 3
+TRIALS = int(os.environ.get("SEMNR_SOAK_TRIALS", "0"))  # of each kind, spread over a run; 0: at every change
 
 
 def trials(tmp_path: Path, name: str, how: str, count: int) -> list[dict]:  # type: ignore[type-arg]
@@ -48,4 +50,4 @@ def test_a_run_that_stops_at_a_change_of_the_disk_goes_on_to_the_same_result(tmp
 @pytest.mark.parametrize("how", ["kill", "full"])
 @pytest.mark.parametrize("name", ["score", "zarr", "folder"])
 def test_a_run_that_stops_at_every_change_of_the_disk_goes_on_to_the_same_result(tmp_path, name, how) -> None:
-    check(trials(tmp_path, name, how, count=0), how)
+    check(trials(tmp_path, name, how, count=TRIALS), how)

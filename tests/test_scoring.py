@@ -491,6 +491,43 @@ def test_dists_without_weights_is_left_out_of_the_default_metrics_and_the_run_sa
     assert not (tmp_path / "asked").exists()
 
 
+def test_a_bad_file_among_a_thousand_costs_one_row_each(tmp_path) -> None:
+    import tifffile
+
+    rng = np.random.default_rng(0)
+    for role in ("denoised", "reference"):
+        (tmp_path / "lot" / role).mkdir(parents=True)
+    for k in range(1000):
+        for role in ("denoised", "reference"):
+            np.save(tmp_path / f"lot/{role}/t{k:04d}.npy", rng.integers(0, 255, (16, 16), np.uint8))
+    lot = tmp_path / "lot/denoised"
+    bad = {"t0100": b"", "t0300": b"\x93NUMPY nonsense", "t0500": None, "t0700": None, "t0900": None}
+    for tile, content in bad.items():
+        (lot / f"{tile}.npy").unlink()
+        if content is not None:
+            (lot / f"{tile}.npy").write_bytes(content)
+    looping = lot / "t0500.tif"
+    tifffile.imwrite(looping, rng.integers(0, 255, (16, 16), np.uint8))
+    data = bytearray(looping.read_bytes())
+    at = int.from_bytes(data[4:8], "little")
+    end = at + 2 + 12 * int.from_bytes(data[at : at + 2], "little")
+    data[end : end + 4] = at.to_bytes(4, "little")  # the page after the first one is the first one
+    looping.write_bytes(data)
+    planes = (
+        "<OME><Image><Pixels SizeX='16' SizeY='16' SizeZ='1000000000' SizeC='1' SizeT='1' Type='uint8'/></Image></OME>"
+    )
+    tifffile.imwrite(lot / "t0700.tif", rng.integers(0, 255, (16, 16), np.uint8), description=planes)
+    tifffile.imwrite(lot / "t0900.tif", rng.integers(0, 255, (16, 16), np.uint8))
+    (lot / "t0900.tif").write_bytes((lot / "t0900.tif").read_bytes()[:-200])
+    run = score(tmp_path / "lot", out=tmp_path / "out", metrics=("psnr",))
+    rows = {row["tile"]: row for row in rows_of(run)}
+    assert len(rows) == 1000
+    failed = {tile: row["reason"] for tile, row in rows.items() if row["status"] != "ok"}
+    assert set(bad) - {"t0700"} <= set(failed) <= set(bad)  # one page that claims more planes still is a page
+    assert all(failed.values())
+    assert run.exit_code == 3
+
+
 def test_a_tile_larger_than_its_share_of_the_budget_is_one_row(tmp_path) -> None:
     small = np.zeros((64, 64), np.uint8)
     large = np.zeros((2048, 2048), np.uint8)  # with its reference 8 MiB

@@ -95,7 +95,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Or as many as SEMNR_TEST_THREADS says: results do not depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ.get("SEMNR_TEST_THREADS", "1")))
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(before)

@@ -609,3 +609,22 @@ def test_options_are_checked_before_anything_is_written(tmp_path, option, value,
     assert (tmp_path / "run").exists() == (status == 0)
     if status:
         assert repr(value) in capsys.readouterr().err or value in ("0", "-1")
+
+
+def test_what_a_kill_leaves_before_a_zarr_has_begun_does_not_bar_its_place(tmp_path) -> None:
+    out = tmp_path / "o.zarr"
+    (out / "columns").mkdir(parents=True)
+    (out / "columns/.lock").touch()
+    (out / "zarr.6c49b0f7dfd24b8b83db50d374924f5b.partial").touch()
+    with create_tiles(out) as writer:
+        writer.write(TileKey("a", 0), np.zeros((16, 16), np.uint8))
+    assert [key.tile for key in semnr.open_tiles(out)] == ["a"]
+
+
+def test_a_folder_of_anybodys_beside_such_a_torso_stays(tmp_path) -> None:
+    out = tmp_path / "o.zarr"
+    (out / "columns").mkdir(parents=True)
+    (out / "zarr.6c49b0f7dfd24b8b83db50d374924f5b.partial").touch()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not written by semnr"):
+        create_tiles(out)

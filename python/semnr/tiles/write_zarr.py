@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..base.lock import is_ours
 from .owned import clear_zarr, written_arrays, zarr_files
 from .planes import default_id
 from .source import TileKey
@@ -124,8 +123,8 @@ def make_room(out: Path, overwrite: bool, resume: bool, roles: Sequence[str]) ->
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"out is {out}, a file; accepted: a folder that does not exist yet")
     there = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
-    if there == ["columns"] and all(is_ours(entry.name) for entry in (out / "columns").iterdir()):
-        there = []  # nothing but a lock
+    if "columns" in there and "zarr.json" not in there and zarr_files(out, ())[1] is None:
+        there = []  # a lock, and perhaps the torso of zarr.json that a kill left: nothing was begun
     if not there:
         return False
     written = written_arrays(out)

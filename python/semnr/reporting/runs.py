@@ -230,7 +230,7 @@ def load_verdicts(given: Any, runs: Sequence[RunData]) -> list[dict[str, Any]]:
 
 def _as_dicts(item: Any) -> list[dict[str, Any]]:
     if isinstance(item, str | Path):
-        read = _read_json(Path(item), "verdict", accept_list=True)
+        read = _read_verdicts(Path(item))
         return [_checked(v) for v in (read if isinstance(read, list) else [read])]
     if hasattr(item, "to_dict"):
         item = item.to_dict()
@@ -249,13 +249,14 @@ def _checked(verdict: Any) -> dict[str, Any]:
     return dict(verdict)
 
 
-def _read_json(path: Path, argument: str, accept_list: bool = False) -> Any:
+def _read_verdicts(path: Path) -> Any:
+    """One verdict, or a list of them."""
     if not path.is_file():
-        raise FileNotFoundError(f"{argument}: there is no file {path}")
+        raise FileNotFoundError(f"verdict: there is no file {path}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{argument}: {path} is not JSON: {error}") from error
-    if not isinstance(value, dict) and not (accept_list and isinstance(value, list)):
-        raise ValueError(f"{argument}: {path} holds a JSON {type(value).__name__}; accepted: an object")
+        raise ValueError(f"verdict: {path} is not JSON: {error}") from error
+    if not isinstance(value, dict | list):
+        raise ValueError(f"verdict: {path} holds a JSON {type(value).__name__}; accepted: an object")
     return value

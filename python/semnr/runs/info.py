@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+NAME = "run.json"
+
 
 def read_info(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The object in run.json; ValueError where there is none."""
-    path = Path(folder) / "run.json"
+    path = Path(folder) / NAME
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

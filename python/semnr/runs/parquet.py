@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from .. import columns as catalogue
 from ..base.files import atomic
+from .info import NAME as INFO
+from .info import read_info
 from .schema import Schema
 from .seen_ids import TileIds
 
@@ -135,7 +136,8 @@ def parts(run: Path, columns: list[str] | None = None) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     files = part_files(run)
-    schema, results = _schema_of(files), catalogue.computed(_info(run))
+    info = read_info(run) if (run / INFO).exists() else {}  # a run that has just begun
+    schema, results = _schema_of(files), catalogue.computed(info)
     names = [n for n in schema.arrow().names if catalogue.holds(n, results) and (columns is None or n in columns)]
     judged = ["status"] if any(map(catalogue.is_result, names)) and "status" not in names else []
     schema, held = schema.only(names), {*names, *judged}
@@ -162,19 +164,6 @@ def _without_evidence_of_nothing(table: Any) -> Any:
             values = table.column(name)
             table = table.set_column(at, name, pc.if_else(ok, values, pa.scalar(None, values.type)))
     return table
-
-
-def _info(run: Path) -> dict[str, Any]:
-    """What run.json says; nothing where there is none yet."""
-    try:
-        found = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"run is {run}: run.json is not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"run is {run}: run.json holds a JSON {type(found).__name__}; accepted: an object")
-    return found
 
 
 def done_tiles(run: Path) -> TileIds:

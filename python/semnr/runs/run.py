@@ -157,10 +157,10 @@ def clear_run(folder: Path) -> None:
 def run_files(folder: Path) -> tuple[list[str], str | None]:
     """(the files of the run in `folder`, the first file there that is none of it)."""
     try:
-        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        info = read_info(folder)
     except (OSError, ValueError):
-        info = None
-    ours = isinstance(info, dict) and {"semnr", "requested", "label"} <= info.keys()
+        info = {}
+    ours = {"semnr", "requested", "label"} <= info.keys()
     found: list[str] = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class Trust:
     metrology: str | None = None
     scan_axis: int = -1
     bands: Sequence[tuple[float, float]] = ((1.0, 4.0),)
-    block: int | None = field(default=None, compare=False)
+    block: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {"tests": self.tests, "metrology": self.metrology, "scan_axis": self.scan_axis}

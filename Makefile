@@ -7,7 +7,7 @@ install:         ## editable install with everything that development needs
 build:           ## compile csrc in place
 	python setup.py -q build_ext --inplace
 build-times:     ## compile csrc from nothing, away from it; seconds of each object and of all
-	python benchmarks/build_times.py
+	python benchmarks/speed/build_times.py
 test:            ## the test suite
 	pytest
 lint:            ## what pre-commit and CI check
@@ -25,11 +25,11 @@ demo:            ## the main job on a small wafer
 bench:           ## benchmarks, peers side by side
 	pytest benchmarks -q
 gpu:             ## the first day with a GPU: build, checks, suites, sanitizers, bench (8 minutes)
-	python benchmarks/gpu_day.py
+	python benchmarks/speed/gpu_day.py
 soak:            ## kills and a full disk at every change, random kills, resumed with changed settings, two writers, signals
-	SEMNR_SOAK_KILLS=100 SEMNR_SOAK_FUZZ=20000 pytest -q --timeout 3600 tests/test_stream.py tests/test_klarf.py -k "killed or damaged or nonsense"
+	SEMNR_SOAK_KILLS=100 SEMNR_SOAK_FUZZ=20000 pytest -q --timeout 3600 tests/scoring/test_stream.py tests/klarf/test_klarf.py -k "killed or damaged or nonsense"
 	pytest -q --timeout 3600 -m soak
-	pytest -q tests/test_resume.py tests/test_lock.py tests/test_cli_end.py tests/test_outputs.py tests/test_alarms.py
+	pytest -q tests/runs/test_resume.py tests/runs/test_lock.py tests/cli/test_cli_end.py tests/runs/test_outputs.py tests/scoring/test_alarms.py
 fuzz:            ## the readers of files under coverage-guided fuzzing, 15 minutes each (FUZZ_SECONDS)
 	python tests/fuzz/run.py all --seconds $(or $(FUZZ_SECONDS),900)
 clean:           ## remove what was built

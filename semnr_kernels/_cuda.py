@@ -1,7 +1,7 @@
 """The CUDA kernels: the only loader of their compiled module, and the way from tensors to a launch.
 
 The same kernels run on the host under the emulation of csrc/emulation, a test tool that is not in the package:
-tests/emulated.py builds it and hands it over with `use_emulated`.
+tests/support/emulated.py builds it and hands it over with `use_emulated`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def describe() -> str:
 
 
 def load_emulated(path: Path) -> ModuleType:
-    """An emulated module, as tests/emulated.py built it."""
+    """An emulated module, as tests/support/emulated.py built it."""
     spec = importlib.util.spec_from_file_location(path.name.split("-")[0], path)
     if spec is None or spec.loader is None:
         raise SemnrError(f"{path} is no extension module")

@@ -213,7 +213,7 @@ BACKENDS: dict[str, Backend] = {
             lambda device: _cuda.why_not_on(device),
         ),
         Backend("triton-interpret", _probe_interpreter, "tests only: TRITON_INTERPRET=1"),
-        Backend("cuda-emulated", _probe_emulated, "tests only: python tests/emulated.py builds it"),
+        Backend("cuda-emulated", _probe_emulated, "tests only: python tests/support/emulated.py builds it"),
     )
 }
 

@@ -175,7 +175,7 @@ def residual_tests(
     One frame says no more than its noise allows: a bump of contrast c · σ reaches z = c · g with g = 2.9 for a disc
     of 6 px under a beam of σ 0.8 px, 4.4 for a sharp square of 6 px, where neighbours along the line correlate by
     0.47; the threshold of a 512² tile is 5.9, less in effect where the denoiser leaves noise in its output. What is
-    found how often: benchmarks/bench_evidence.py.
+    found how often: benchmarks/quality/bench_evidence.py.
     Models: Foi et al. 2008 (doi 10.1109/TIP.2008.2001399) for the variance; the matched filter of North (1943);
     threshold by the expected Euler characteristic, Worsley et al. 1996.
     """

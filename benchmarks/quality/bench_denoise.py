@@ -41,8 +41,8 @@ from semnr.denoising.tiled import default_workers
 from semnr.metrology import edge_psd, find_edges
 from semnr.profiles import radar
 from semnr.runs.run import machine
-from semnr.synth import Defect, Look, NoiseModel, tile
-from semnr.synth.noise import quantise
+from semnr.synth import Defect, Detector, Look, tile
+from semnr.synth.detector import quantise
 from semnr.training.noise import correlated
 from semnr.trust.changes import columns
 
@@ -217,11 +217,11 @@ def recorded(clean: Image, seed: tuple[int, ...], family: str) -> Image:
     """8 bit, of the recipe's kind of noise or of the family that was held out from it."""
     rng = np.random.default_rng(seed)
     dose = float(np.exp(rng.uniform(np.log(40), np.log(400))))
-    tool = NoiseModel(dose=dose, read_noise=float(rng.uniform(0.005, 0.03)), correlation=float(rng.uniform(0.3, 0.6)))
+    tool = Detector(dose=dose, read_noise=float(rng.uniform(0.005, 0.03)), correlation=float(rng.uniform(0.3, 0.6)))
     if family == "trained":
         return quantise(tool.apply(clean, rng), "uint8")
     white = tool.changed(correlation=0.0, row_noise=0.0)
-    sigma = np.sqrt(np.maximum(white.law[0] * clean + white.law[1], 0))
+    sigma = white.law().sigma(clean)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     unit = correlated(
         torch.randn(1, 1, *clean.shape, generator=generator), torch.full((1, 1, 1, 1), tool.correlation), "gaussian"
@@ -289,7 +289,7 @@ def grating(k: int) -> tuple[Any, Image, Any]:
     look = Look(edge=0.25)
     scene = tile("lines", SIDE, seed=SEEDS + 50_000 + k, ler_sigma_nm=1.5, look=look)
     step = look.inside - look.outside
-    noise = NoiseModel(dose=1e6, read_noise=step / 2, row_noise=0.0, correlation=0.47)
+    noise = Detector(dose=1e6, read_noise=step / 2, row_noise=0.0, correlation=0.47)
     return scene, scene.noisy(noise=noise, dtype="uint8"), find_edges(255 * scene.clean, orientation="vertical")
 
 
@@ -370,17 +370,16 @@ def _nearest(truth: Image, found: Image) -> Image:
 @functools.cache
 def defect_cases(tiles: int) -> list[tuple[float, tuple[int, int], Image, Image, Image]]:
     """(contrast in sigma, place, change of the clean image, frame without, the same frame with the defect)."""
-    tool, cases = NoiseModel(), []
+    tool, cases = Detector(), []
     for k in range(tiles):
         seed, pattern = SEEDS + 80_000 + k, PATTERNS[k % 4]
         without = tile(pattern, 256, seed=seed)
-        gain, offset = tool.law
         rng = np.random.default_rng(seed)
         for contrast in (3.0, 5.0):
             for _ in range(20):
                 row, col = (int(v) for v in rng.integers(24, 232, 2))
                 level = without.clean[row, col]
-                height = contrast * math.sqrt(gain * level + offset) * rng.choice((-1, 1))
+                height = contrast * float(tool.law().sigma(level)) * rng.choice((-1, 1))
                 if 0.02 < level + height < 0.98:
                     break
             spot = Defect("particle", row=float(row), col=float(col), size_px=4.0, contrast=float(height))
@@ -446,7 +445,7 @@ def invented(model: str, tiles: int, more: int, sigma: float | None) -> dict[str
 def _invented(job: tuple[str, int]) -> tuple[bool, bool]:
     rng = np.random.default_rng((SEEDS + 90_000, job[1]))
     level = float(rng.uniform(0.1, 0.8))
-    tool = NoiseModel(dose=float(rng.uniform(40, 400)), row_noise=0.0)
+    tool = Detector(dose=float(rng.uniform(40, 400)), row_noise=0.0)
     x = quantise(tool.apply(np.full((256, 256), level), rng), "uint8")
     before, after = (_discs(v.astype(np.float64)) for v in (x, _methods[job[0]](x)))
     there = np.abs(after) > 2 * x.std()

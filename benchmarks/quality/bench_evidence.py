@@ -26,15 +26,14 @@ from scipy.stats import binomtest
 
 from semnr import residual_tests, without_reference
 from semnr.denoising import denoise
-from semnr.synth import tile
-from semnr.synth.noise import NoiseModel, quantise
+from semnr.synth import Detector, quantise, tile
 
 HERE = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = HERE / "results" / "evidence.json", HERE.parent / "docs" / "evidence.md"
 PATTERNS = ("lines", "holes", "vias", "metal")
 TUNING, FIGURES = 0, 910_000  # first seeds
 SIDE, NEAR = 512, 4.0
-NOISE = NoiseModel()
+NOISE = Detector()
 SHAPES = ("square", "disc")
 ERASED = tuple((shape, contrast, erased) for shape in SHAPES for contrast in (2.0, 2.5, 3.0) for erased in (0.8, 1.0))
 INVENTED = tuple((shape, contrast, 1.0) for shape in SHAPES for contrast in (2.0, 3.0))
@@ -70,8 +69,7 @@ def bump(shape: str) -> np.ndarray:
 
 
 def sigma_at(level: np.ndarray | float) -> Any:
-    gain, offset = NOISE.law
-    return np.sqrt(gain * level + offset)
+    return NOISE.law().sigma(level)
 
 
 def recorded(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -24,10 +24,10 @@ from .profiles import profile
 from .reporting import report
 from .runs.run import clear_run, only_a_run
 from .scoring import score
-from .synth import Wafer, write_wafer
+from .synth import SyntheticWafer, write_wafer
 from .tiles import create_tiles, open_tiles
 from .tiles.owned import clear_zarr, written_arrays, zarr_files
-from .wafers import Wafer as Layout
+from .wafers import Wafer
 
 # name, model, its parameters, what it stands for
 RELEASED = ("wavelet", "wavelet", {"strength": 0.4}, "the released denoiser: careful, leaves noise")
@@ -86,13 +86,13 @@ def run_demo(
         return result
 
     made: dict[str, Any] = {"pattern": PATTERNS, "seed": seed, "pixel_nm": 1.0}
-    wafer = Wafer(dies, sites_per_die, tile, defect_rate=DEFECT_RATE, **made)
+    wafer = SyntheticWafer(dies, sites_per_die, tile, defect_rate=DEFECT_RATE, **made)
     say(f"1/5  wafer: {len(wafer)} tiles of {tile} x {tile} px on {dies} dies, noisy and clean, with defects")
     stack = folder / "wafer.zarr"
     written = timed("wafer", write_wafer, stack, wafer)
-    defects = Defects(wafer, Wafer(dies, sites_per_die, tile, **made), written.defects)
+    defects = Defects(wafer, SyntheticWafer(dies, sites_per_die, tile, **made), written.defects)
     width, height = (1000 * side for side in wafer.die_size_mm)
-    layout = Layout((width, height), (width / 2, height / 2), edge_exclusion_um=1000 * wafer.edge_exclusion_mm)
+    layout = Wafer((width, height), (width / 2, height / 2), edge_exclusion_um=1000 * wafer.edge_exclusion_mm)
 
     runs, verdicts = {}, {}
     (folder / "denoised").mkdir()

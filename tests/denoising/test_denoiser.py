@@ -28,8 +28,7 @@ from semnr.denoising import (
 from semnr.denoising import weights as weight_files
 from semnr.denoising.network import Layout, SemDenoiser
 from semnr.noise.family import figures, remarks
-from semnr.synth import NoiseModel as Recording
-from semnr.synth import tile
+from semnr.synth import Detector, tile
 from semnr.tiles import TileKey, create_tiles
 from semnr.training.noise import KERNELS, Family, Tools, correlated, second_lag
 from semnr_kernels._errors import WeightsUnavailable
@@ -135,9 +134,10 @@ def test_noise_that_grows_with_the_signal_is_one_noise_to_the_network() -> None:
     """What it sees has variance 1 in the dark and in the bright, up to the edge between them."""
     scene = np.full((64, 512), 0.06)
     scene[:, 256:] = 0.8
-    tool = Recording(dose=300, read_noise=0.01, row_noise=0.0, correlation=0.0)
+    tool = Detector(dose=300, read_noise=0.01, row_noise=0.0, correlation=0.0)
     x = torch.from_numpy(tool.apply(scene, np.random.default_rng(0)).astype(np.float32))[None, None]
-    law = torch.tensor([[*tool.law, 1e-5, 0.4, 0.0, 0.0, 0.0]], dtype=torch.float32)
+    gain, offset = tool.law().gain, tool.law().offset
+    law = torch.tensor([[gain, offset, 1e-5, 0.4, 0.0, 0.0, 0.0]], dtype=torch.float32)
     seen = torch.nn.functional.pixel_shuffle(SemDenoiser(SMALL).cells(x, law)[0][:, :4], 2)[0, 0]
     for columns in (slice(0, 248), slice(248, 256), slice(256, 264), slice(264, 512)):
         assert float(seen[:, columns].std()) == pytest.approx(1, abs=0.1)
@@ -225,7 +225,7 @@ def test_edges_under_a_wide_beam_do_not_come_out_sharper() -> None:
 
 
 def test_asking_for_texture_keeps_more_of_it() -> None:
-    tool = Recording(dose=150, read_noise=0.01, row_noise=0.0)
+    tool = Detector(dose=150, read_noise=0.01, row_noise=0.0)
     scene = tile("lines", 256, seed=3).clean
     rng = np.random.default_rng(0)
     grain = 0.02 * ndimage.gaussian_filter(rng.standard_normal(scene.shape), 1.2) / 0.23
@@ -453,7 +453,7 @@ def test_drift_between_noisy_frames_is_found_to_a_tenth_of_a_pixel(moved: tuple[
     clean = tile("holes", 296, seed=3).clean  # structure in both directions
     rng = np.random.default_rng(5)
     other = np.clip(ndimage.shift(clean, moved, order=3, mode="nearest"), 0, 1)
-    a, b = (Recording().apply(x, rng)[20:276, 20:276] for x in (clean, other))
+    a, b = (Detector().apply(x, rng)[20:276, 20:276] for x in (clean, other))
     np.testing.assert_allclose(drift(a, b), moved, rtol=0, atol=0.1)
 
 
@@ -462,7 +462,7 @@ def test_frames_that_drift_are_fused_without_blur() -> None:
     rng = np.random.default_rng(6)
     shifts = [(0.0, 0.0), (0.8, 1.4), (-1.6, 0.5), (2.2, -1.1)]
     frames = [
-        Recording().apply(np.clip(ndimage.shift(clean, s, order=3, mode="nearest"), 0, 1), rng)[20:276, 20:276]
+        Detector().apply(np.clip(ndimage.shift(clean, s, order=3, mode="nearest"), 0, 1), rng)[20:276, 20:276]
         for s in shifts
     ]
     truth, inner = clean[20:276, 20:276], np.s_[12:-12, 12:-12]
@@ -479,11 +479,10 @@ def test_frames_that_drift_are_fused_without_blur() -> None:
 def test_noise_of_frames_is_that_of_the_tool_even_on_texture() -> None:
     rng = np.random.default_rng(7)
     texture = np.clip(0.5 + 0.15 * rng.standard_normal((256, 256)), 0, 1)  # as fine as the noise itself
-    tool = Recording(dose=60, read_noise=0.02, row_noise=0.0, correlation=0.4)
+    tool = Detector(dose=60, read_noise=0.02, row_noise=0.0, correlation=0.4)
     frames = [tool.apply(texture, rng) for _ in range(3)]
     found = estimate_noise_frames(frames, data_range=1.0)
-    gain, offset = tool.law
-    assert found.variance(0.5) == pytest.approx(gain * 0.5 + offset, rel=0.06)
+    assert found.variance(0.5) == pytest.approx(tool.law().variance(0.5), rel=0.06)
     assert found.correlation[0] == pytest.approx(0.4, abs=0.03)
     assert estimate_noise(frames[0], data_range=1.0).variance(0.5) > 2 * found.variance(0.5)  # a frame alone cannot
 
@@ -543,14 +542,15 @@ def test_correlated_noise_has_variance_one_in_every_column(kernel: str) -> None:
 
 
 def test_the_tool_of_the_wafers_is_a_tool_of_the_generator() -> None:
-    wafer = Recording(dose=80, read_noise=0.02, row_noise=0.004, correlation=0.47, gain=0.9, offset=0.05)
+    wafer = Detector(dose=80, read_noise=0.02, row_noise=0.004, correlation=0.47, gain=0.9, offset=0.05)
     one = {name: torch.full((1, 1, 1, 1), float(value)) for name, value in (
         ("electrons", 80), ("read", 0.02), ("correlation", 0.47), ("row", 0.004), ("gain", 0.9), ("offset", 0.05),
     )}  # fmt: skip
     tools = Tools(
         **one, rounded=torch.zeros(1, 1, 1, 1, dtype=torch.bool), kernel="first_order", pole=torch.zeros(1, 1, 1, 1)
     )
-    np.testing.assert_allclose(tools.law()[0, :2], wafer.law, rtol=1e-5)
+    law = wafer.law()
+    np.testing.assert_allclose(tools.law()[0, :2], (law.gain, law.offset), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -330,10 +330,10 @@ def test_scores_are_replaced_only_where_nothing_else_lies_among_them(tmp_path, a
 
 
 def test_synth_keeps_the_truth_of_another_wafer(tmp_path) -> None:
-    from semnr.synth import Wafer, write_wafer
+    from semnr.synth import SyntheticWafer, write_wafer
 
-    def wafer(seed: int) -> Wafer:
-        return Wafer(2, 1, 64, defect_rate=1.0, seed=seed)
+    def wafer(seed: int) -> SyntheticWafer:
+        return SyntheticWafer(2, 1, 64, defect_rate=1.0, seed=seed)
 
     first = write_wafer(tmp_path / "a.zarr", wafer(1))
     truth = first.defects.read_bytes()

@@ -274,7 +274,7 @@ def test_dists_runs_on_a_stated_sample(tmp_path) -> None:
 
 
 def test_a_synthetic_wafer_is_scored_without_a_disk(tmp_path) -> None:
-    wafer = semnr.synth.Wafer(2, 1, 64, seed=1)
+    wafer = semnr.synth.SyntheticWafer(2, 1, 64, seed=1)
     run = score(wafer, out=tmp_path / "out", **FAST)
     assert run.counts == {"tiles": 2, "ok": 2}
     assert {"wafer_x_um", "die_x"} <= set(run.table().column_names)

@@ -189,13 +189,12 @@ def test_the_suite_prints_and_saves_json_svg_and_a_page_without_requests(small, 
 
 
 def test_scenes_come_from_a_source_with_its_own_noise(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    wafer = semnr.synth.Wafer(2, 2, 128, seed=3)
+    wafer = semnr.synth.SyntheticWafer(2, 2, 128, seed=3)
     semnr.synth.write_wafer(tmp_path / "wafer.zarr", wafer)
     scenes = scenes_of(tmp_path / "wafer.zarr", tiles=3, side=96, seed=0)
     assert scenes.clean.shape == (3, 96, 96)
     assert scenes.clean.max() <= 1.0
-    a, b = wafer.noise.law if hasattr(wafer, "noise") else (1 / 80, 1.16e-4)
-    assert scenes.sigma(0.3) == pytest.approx(np.sqrt(a * 0.3 + b), rel=0.25)
+    assert scenes.sigma(0.3) == pytest.approx(wafer.noise.law().sigma(0.3), rel=0.25)
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -258,9 +258,9 @@ def flat(level: float, shape: tuple[int, int] = (256, 256)) -> np.ndarray:
 @pytest.mark.parametrize(
     "noise",
     [
-        synth.NoiseModel(),
-        synth.NoiseModel(dose=20, frames=1, read_noise=0.05, row_noise=0.0, correlation=0.0),
-        synth.NoiseModel(dose=50, frames=4, read_noise=0.03, row_noise=0.01, gain=0.8, offset=0.1),
+        synth.Detector(),
+        synth.Detector(dose=20, frames=1, read_noise=0.05, row_noise=0.0, correlation=0.0),
+        synth.Detector(dose=50, frames=4, read_noise=0.03, row_noise=0.01, gain=0.8, offset=0.1),
     ],
     ids=["default", "white", "gain and frames"],
 )
@@ -269,12 +269,22 @@ def test_the_variance_is_linear_in_the_mean_with_the_stated_law(noise):
     images = [noise.apply(flat(v, (1024, 256)), rng(i)) for i, v in enumerate(levels)]
     means, variances = (np.array([f(image) for image in images]) for f in (np.mean, np.var))
     np.testing.assert_allclose(means, noise.gain * levels + noise.offset, atol=0.002)
-    a, b = noise.law
+    law = noise.law()
     # 262,144 pixels; with correlation 0.47 an effective 0.64 of them: the variance is good to 0.35 % (1 σ)
-    np.testing.assert_allclose(variances, a * means + b, rtol=0.02)
+    np.testing.assert_allclose(variances, law.variance(means), rtol=0.02)
     fitted_a, fitted_b = np.polyfit(means, variances, 1)
-    assert fitted_a == pytest.approx(a, rel=0.02)
-    assert fitted_b == pytest.approx(b, abs=0.02 * a)
+    assert fitted_a == pytest.approx(law.gain, rel=0.02)
+    assert fitted_b == pytest.approx(law.offset, abs=0.02 * law.gain)
+
+
+def test_the_law_of_a_detector_is_the_model_that_a_denoiser_is_given():
+    tool = synth.Detector(dose=50, frames=2, read_noise=0.03, row_noise=0.0, correlation=0.4, offset=0.1)
+    law = tool.law(255.0)
+    assert law.variance(100.0) == pytest.approx(255.0**2 * tool.law().variance(100.0 / 255.0))
+    found = estimate_noise(synth.quantise(tool.apply(flat(0.4, (512, 512)), rng(7))), data_range=255.0)
+    level = 255.0 * (0.4 + 0.1)
+    assert found.variance(level) == pytest.approx(law.variance(level), rel=0.03)
+    np.testing.assert_allclose(found.correlation, law.correlation, atol=0.02)
 
 
 def correlation(noise: np.ndarray, rows: int, cols: int) -> float:
@@ -284,7 +294,7 @@ def correlation(noise: np.ndarray, rows: int, cols: int) -> float:
 
 @pytest.mark.parametrize("rho", [0.0, 0.47, 0.8])
 def test_the_noise_is_correlated_along_the_line_by_rho_to_the_lag_and_not_across(rho):
-    noise = synth.NoiseModel(correlation=rho, row_noise=0.0).apply(flat(0.4, (512, 512)), rng(3)) - 0.4
+    noise = synth.Detector(correlation=rho, row_noise=0.0).apply(flat(0.4, (512, 512)), rng(3)) - 0.4
     for lag in (1, 2, 3):
         assert correlation(noise, 0, lag) == pytest.approx(rho**lag, abs=0.015)
     assert abs(correlation(noise, 1, 0)) < 0.015
@@ -292,13 +302,13 @@ def test_the_noise_is_correlated_along_the_line_by_rho_to_the_lag_and_not_across
 
 
 def test_the_correlation_leaves_the_variance_of_every_column_alone():
-    noise = synth.NoiseModel(correlation=0.8, row_noise=0.0).apply(flat(0.4, (20000, 16)), rng(4))
+    noise = synth.Detector(correlation=0.8, row_noise=0.0).apply(flat(0.4, (20000, 16)), rng(4))
     np.testing.assert_allclose(noise.var(axis=0), 0.4 / 80 + 0.01**2, rtol=0.05)
 
 
 def test_default_noise_is_that_of_the_real_pairs():
     # grey levels of 255: about 9 to 12 in the dark and 24 to 25 in the bright, correlation 0.46 to 0.49
-    noise = synth.NoiseModel()
+    noise = synth.Detector()
     assert 255 * noise.apply(flat(0.11), rng(0)).std() == pytest.approx(10.5, abs=1.5)
     bright = noise.apply(flat(0.75), rng(1))
     assert 255 * bright.std() == pytest.approx(24.5, abs=1)
@@ -306,7 +316,7 @@ def test_default_noise_is_that_of_the_real_pairs():
 
 
 def test_row_noise_moves_whole_rows_by_its_sigma():
-    noise = synth.NoiseModel(dose=1e8, read_noise=0.0, row_noise=0.02).apply(flat(0.5, (4000, 64)), rng(5))
+    noise = synth.Detector(dose=1e8, read_noise=0.0, row_noise=0.02).apply(flat(0.5, (4000, 64)), rng(5))
     assert noise.mean(axis=1).std() == pytest.approx(0.02, rel=0.05)
     assert (noise - noise.mean(axis=1, keepdims=True)).std() < 1e-3
     assert abs(correlation(noise, 1, 0)) < 0.05
@@ -351,11 +361,10 @@ def test_the_charging_trail_is_missing_behind_bright_structure_and_decays():
 def test_the_noise_law_is_found_under_drift_and_charging():
     made = synth.tile("metal", 384, seed=5, look=dataclasses.replace(synth.render.LOOKS["metal"], shading=0.06))
     scan = synth.Scan(drift_px=(0.8, -1.7), trail=0.08)
-    tool = synth.NoiseModel(dose=100, read_noise=0.02, row_noise=0.0, correlation=0.45)
+    tool = synth.Detector(dose=100, read_noise=0.02, row_noise=0.0, correlation=0.45)
     found = estimate_noise(made.noisy(noise=tool, scan=scan), data_range=1.0)
-    gain, offset = tool.law
     for level in (0.15, 0.4, 0.8):
-        assert found.variance(level) == pytest.approx(gain * level + offset, rel=0.1)
+        assert found.variance(level) == pytest.approx(tool.law().variance(level), rel=0.1)
     assert found.correlation[0] == pytest.approx(0.45, abs=0.04)
 
 
@@ -531,12 +540,12 @@ def test_several_defects_keep_apart_and_their_masks_cover_the_change():
 
 def small(**changes):
     options = dict(dies=5, sites_per_die=2, tile=48, seed=11, pattern=("lines", "holes"), defect_rate=0.5)
-    return synth.Wafer(**(options | changes))
+    return synth.SyntheticWafer(**(options | changes))
 
 
 @pytest.mark.parametrize("die_size_mm", [(26.0, 33.0), (10.0, 10.0), (7.3, 4.1)])
 def test_every_die_lies_inside_the_edge_exclusion_and_none_that_would_is_missing(die_size_mm):
-    wafer = synth.Wafer(tile=32, die_size_mm=die_size_mm, diameter_mm=300, edge_exclusion_mm=4)
+    wafer = synth.SyntheticWafer(tile=32, die_size_mm=die_size_mm, diameter_mm=300, edge_exclusion_mm=4)
     w, h = die_size_mm
     corners = [(x + sx, y + sy) for x, y in wafer.dies for sx in (-0.5, 0.5) for sy in (-0.5, 0.5)]
     assert max(np.hypot(x * w, y * h) for x, y in corners) <= 146
@@ -549,7 +558,7 @@ def test_every_die_lies_inside_the_edge_exclusion_and_none_that_would_is_missing
 
 
 def test_in_die_and_wafer_coordinates_say_the_same_place():
-    wafer = synth.Wafer(dies=20, sites_per_die=6, tile=32, die_size_mm=(20.0, 30.0))
+    wafer = synth.SyntheticWafer(dies=20, sites_per_die=6, tile=32, die_size_mm=(20.0, 30.0))
     keys = list(wafer)
     assert len(keys) == len(wafer) == 120
     assert len({key.tile for key in keys}) == 120
@@ -581,7 +590,7 @@ def test_a_tile_depends_on_the_seed_and_its_index_alone():
 
 
 def test_the_dies_of_a_small_wafer_spread_over_the_large_one():
-    wafer = synth.Wafer(dies=9, tile=32, die_size_mm=(10, 10))
+    wafer = synth.SyntheticWafer(dies=9, tile=32, die_size_mm=(10, 10))
     assert len({tuple(d) for d in wafer.dies.tolist()}) == 9
     assert wafer.dies[:, 1].min() < -8
     assert wafer.dies[:, 1].max() > 8
@@ -604,7 +613,7 @@ def test_a_wafer_serves_its_roles_and_the_second_frame_is_independent():
 
 
 def test_a_million_tiles_are_a_source_without_a_list_of_them():
-    wafer = synth.Wafer(sites_per_die=20000, tile=64, defect_rate=0.1)
+    wafer = synth.SyntheticWafer(sites_per_die=20000, tile=64, defect_rate=0.1)
     assert len(wafer) > 1_000_000
     tracemalloc.start()
     last = wafer.find(f"t{len(wafer) - 1}")
@@ -615,12 +624,14 @@ def test_a_million_tiles_are_a_source_without_a_list_of_them():
 
 
 def test_the_defect_rate_is_the_share_of_tiles_with_a_defect():
-    wafer = synth.Wafer(dies=30, sites_per_die=10, tile=48, defect_rate=0.3, defect_kinds=("particle", "scratch"))
+    wafer = synth.SyntheticWafer(
+        dies=30, sites_per_die=10, tile=48, defect_rate=0.3, defect_kinds=("particle", "scratch")
+    )
     found = [wafer.truth(i).defects for i in range(len(wafer))]
     assert sum(map(len, found)) == pytest.approx(90, abs=24)  # three sigma of a binomial
     assert {d.kind for one in found for d in one} == {"particle", "scratch"}
     # holes cannot be open: such tiles stay clean
-    none = synth.Wafer(dies=5, tile=64, pattern="holes", defect_rate=1.0, defect_kinds=("open",))
+    none = synth.SyntheticWafer(dies=5, tile=64, pattern="holes", defect_rate=1.0, defect_kinds=("open",))
     assert all(none.truth(key).defects == () for key in none)
 
 
@@ -663,7 +674,7 @@ def test_a_written_wafer_reads_back_as_the_wafer_with_the_truth_of_its_defects(t
 @pytest.mark.parametrize("name", ["{}.zarr", "{}"], ids=["zarr", "tiff"])
 def test_writing_a_wafer_holds_a_few_tiles_in_memory_however_many_there_are(tmp_path, name):
     def peak(sites: int) -> int:
-        wafer = synth.Wafer(dies=2, sites_per_die=sites, tile=128, defect_rate=0.2)
+        wafer = synth.SyntheticWafer(dies=2, sites_per_die=sites, tile=128, defect_rate=0.2)
         tracemalloc.start()
         synth.write_wafer(tmp_path / name.format(sites), wafer)
         _, top = tracemalloc.get_traced_memory()
@@ -706,25 +717,25 @@ def test_writing_a_wafer_holds_a_few_tiles_in_memory_however_many_there_are(tmp_
             ValueError,
             "particle at row -500.0, col 10.0 changes no pixel",
         ),
-        (lambda: synth.NoiseModel(dose=0), ValueError, "dose is 0; accepted: a finite number above 0"),
-        (lambda: synth.NoiseModel(frames=0), ValueError, "frames is 0"),
-        (lambda: synth.NoiseModel(correlation=1), ValueError, "correlation is 1"),
+        (lambda: synth.Detector(dose=0), ValueError, "dose is 0; accepted: a finite number above 0"),
+        (lambda: synth.Detector(frames=0), ValueError, "frames is 0"),
+        (lambda: synth.Detector(correlation=1), ValueError, "correlation is 1"),
         (lambda: synth.Scan(trail=2), ValueError, "scan.trail is 2; accepted: .* at most 1"),
         (lambda: synth.Scan(drift_px=(1.0,)), ValueError, "scan.drift_px is .*; accepted: two numbers"),
-        (lambda: synth.tile(shape=32).noisy(noise=80), TypeError, "noise is int; accepted: a NoiseModel, or a dict"),
+        (lambda: synth.tile(shape=32).noisy(noise=80), TypeError, "noise is int; accepted: a Detector, or a dict"),
         (lambda: synth.tile(shape=32).noisy(blur=1), TypeError, "unknown noise parameters 'blur'; accepted: dose"),
         (lambda: synth.tile(shape=32).noisy(dtype="int8"), ValueError, "dtype is 'int8'; accepted: 'uint8', 'uint16'"),
         (lambda: synth.tile(shape=32).noisy(dtype="uint8", data_range=300), ValueError, "data_range is 300 for uint8"),
-        (lambda: synth.Wafer(dies=1000), ValueError, "dies is 1000; accepted: up to"),
-        (lambda: synth.Wafer(edge_exclusion_mm=140), ValueError, "edge_exclusion_mm is 140"),
-        (lambda: synth.Wafer(pattern=()), ValueError, "pattern is empty"),
-        (lambda: synth.Wafer(defect_rate=2), ValueError, "defect_rate is 2"),
-        (lambda: synth.Wafer(defect_kinds=()), ValueError, "defect_kinds is empty"),
-        (lambda: synth.Wafer(options={"seed": 1}), ValueError, "options holds 'seed'"),
-        (lambda: synth.Wafer(sites_per_die=10**6, tile=4096, pixel_nm=10), ValueError, "sites_per_die is 1000000"),
-        (lambda: synth.Wafer(dies=1).key(1), ValueError, "index is 1; accepted: 0 to 0"),
-        (lambda: synth.write_wafer("tiles", synth.Wafer(dies=1), form="zarr"), ValueError, "a name that ends in .z"),
-        (lambda: synth.write_wafer("a.zarr", synth.Wafer(dies=1), form="hdf5"), ValueError, "form is 'hdf5'"),
+        (lambda: synth.SyntheticWafer(dies=1000), ValueError, "dies is 1000; accepted: up to"),
+        (lambda: synth.SyntheticWafer(edge_exclusion_mm=140), ValueError, "edge_exclusion_mm is 140"),
+        (lambda: synth.SyntheticWafer(pattern=()), ValueError, "pattern is empty"),
+        (lambda: synth.SyntheticWafer(defect_rate=2), ValueError, "defect_rate is 2"),
+        (lambda: synth.SyntheticWafer(defect_kinds=()), ValueError, "defect_kinds is empty"),
+        (lambda: synth.SyntheticWafer(options={"seed": 1}), ValueError, "options holds 'seed'"),
+        (lambda: synth.SyntheticWafer(sites_per_die=10**6, tile=4096, pixel_nm=10), ValueError, "sites_per_die is"),
+        (lambda: synth.SyntheticWafer(dies=1).key(1), ValueError, "index is 1; accepted: 0 to 0"),
+        (lambda: synth.write_wafer("tiles", small(), form="zarr"), ValueError, "a name that ends in .z"),
+        (lambda: synth.write_wafer("a.zarr", small(), form="hdf5"), ValueError, "form is 'hdf5'"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_named_with_what_they_were_and_what_is_accepted(make, error, message):

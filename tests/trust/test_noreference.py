@@ -11,9 +11,8 @@ from scipy import ndimage
 
 import semnr
 from semnr.scoring import score
-from semnr.synth import tile
-from semnr.synth.noise import NoiseModel as Detector
-from semnr.synth.noise import quantise
+from semnr.synth import Detector, tile
+from semnr.synth.detector import quantise
 from semnr.tiles import TileKey, create_tiles
 
 RNG = np.random.default_rng

@@ -13,9 +13,8 @@ from scipy import ndimage
 import cases
 import semnr
 from semnr.denoising import NoiseModel, estimate_noise
-from semnr.synth import tile
-from semnr.synth.noise import NoiseModel as Detector
-from semnr.synth.noise import _first_order, quantise
+from semnr.synth import Detector, tile
+from semnr.synth.detector import first_order, quantise
 from semnr.trust.residual.scanning import Scan, scan, threshold
 from semnr.trust.residual.templates import Shape, bank, template
 
@@ -29,7 +28,7 @@ def line_noise(rng: np.random.Generator, count: int, side: int) -> np.ndarray:
     """Noise of variance 1 that correlates by RHO along the rows."""
     u = rng.standard_normal((count, side, side))
     for plane in u:
-        _first_order(plane, RHO)
+        first_order(plane, RHO)
     return u
 
 
@@ -48,8 +47,7 @@ def frame(clean: np.ndarray, seed: int) -> np.ndarray:
 
 
 def sigma_of(level: float) -> float:
-    gain, offset = DETECTOR.law
-    return math.sqrt(gain * level + offset)
+    return float(DETECTOR.law().sigma(level))
 
 
 def judged(x: np.ndarray, d: np.ndarray, **options):  # type: ignore[no-untyped-def]

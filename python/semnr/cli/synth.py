@@ -27,9 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..base.progress import Progress
-    from ..synth import Wafer, write_wafer
+    from ..synth import SyntheticWafer, write_wafer
 
-    wafer = Wafer(
+    wafer = SyntheticWafer(
         args.dies,
         args.sites,
         args.tile,

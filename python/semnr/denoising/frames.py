@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..noise.model import _LAGS, NoiseModel, _line, _points, correlations, lag_products
+from ..noise.model import LAGS, NoiseModel, _line, _points, correlations, lag_products
 
 
 def estimate_noise_frames(frames: Any, *, data_range: float | None = None, register: bool = True) -> NoiseModel:
@@ -28,7 +28,7 @@ def estimate_noise_frames(frames: Any, *, data_range: float | None = None, regis
     if data_range is None and kind.kind == "u":
         data_range = float(np.iinfo(kind).max)
     top = np.inf if data_range is None else data_range
-    levels, differences, products, clipped = [], [], np.zeros((_LAGS, 2)), np.zeros(2)
+    levels, differences, products, clipped = [], [], np.zeros((LAGS, 2)), np.zeros(2)
     for a, b in pairwise(stack):
         if register:
             a, b = _overlap(a, b, np.rint(drift(a, b)).astype(int))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 _BINS = 48  # intensity levels that are told apart
-_LAGS = 4  # pixels along the line over which the correlation is followed
+LAGS = 4  # pixels along the line over which the correlation is followed
 _TRUNCATED = 0.97334  # variance left of a normal distribution cut at 3 sigma
 MAX_WINDOWS = 16  # windows that an estimate reads, spread over an image or a run
 _SIGNIFICANT = 4.0  # standard errors from which a gain counts
@@ -314,7 +314,7 @@ def _line(points: np.ndarray) -> tuple[float, float, float]:
 def _correlation(fields: Sequence[tuple[np.ndarray, ...]], keep: np.ndarray, model: NoiseModel) -> tuple[float, ...]:
     """Autocorrelation along the line of the normalised differences, over kept neighbours."""
     start = 0
-    products = np.zeros((_LAGS, 2))
+    products = np.zeros((LAGS, 2))
     for level, difference, _ in fields:
         sigma = model.sigma(level)
         unit = difference / np.where(sigma > 0, sigma, 1.0)
@@ -326,8 +326,8 @@ def _correlation(fields: Sequence[tuple[np.ndarray, ...]], keep: np.ndarray, mod
 
 def lag_products(x: np.ndarray, good: np.ndarray) -> np.ndarray:
     """(lags, 2): sum of the products of neighbours on the line, both of them good, and of their mean squares."""
-    products = np.zeros((_LAGS, 2))
-    for lag in range(1, min(_LAGS, x.shape[1] - 1) + 1):
+    products = np.zeros((LAGS, 2))
+    for lag in range(1, min(LAGS, x.shape[1] - 1) + 1):
         both = good[:, lag:] & good[:, :-lag]
         a, b = x[:, lag:][both], x[:, :-lag][both]
         products[lag - 1] = ((a * b).sum(), 0.5 * ((a**2).sum() + (b**2).sum()))

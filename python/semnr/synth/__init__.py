@@ -1,15 +1,15 @@
 """Synthetic SEM tiles and wafers with exact truth: edges, CD, roughness, defects, noise.
 
-`tile` makes one tile, `Wafer` is a source of any number of them, `write_wafer` stores one tile by tile.
+`tile` makes one tile, `SyntheticWafer` is a source of any number of them, `write_wafer` stores one tile by tile.
 """
 
 from .defects import KINDS, Defect, DefectTruth
-from .noise import NoiseModel, quantise
+from .detector import Detector, quantise
 from .render import Look
 from .roughness import rough_edges, roughness_psd
 from .scan import Scan
 from .tiles import PATTERNS, SyntheticTile, Truth, tile
-from .wafer import Wafer, WaferTile
+from .wafer import SyntheticWafer, WaferTile
 from .writing import WrittenWafer, write_wafer
 
 __all__ = [
@@ -17,12 +17,12 @@ __all__ = [
     "PATTERNS",
     "Defect",
     "DefectTruth",
+    "Detector",
     "Look",
-    "NoiseModel",
     "Scan",
     "SyntheticTile",
+    "SyntheticWafer",
     "Truth",
-    "Wafer",
     "WaferTile",
     "WrittenWafer",
     "quantise",

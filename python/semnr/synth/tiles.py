@@ -22,9 +22,9 @@ from ..base.random_streams import (
     whole,
 )
 from .defects import Defect, DefectTruth
+from .detector import Detector, as_detector, quantise
 from .insertion import insert
 from .metal import metal
-from .noise import NoiseModel, as_noise, quantise
 from .patterns import Layout, Rough, discs, lines
 from .render import Look, Renderer, as_look
 from .scan import Scan
@@ -96,7 +96,7 @@ class SyntheticTile:
         *,
         seed: Seed | None = None,
         frame: int = 0,
-        noise: NoiseModel | Mapping[str, float] | None = None,
+        noise: Detector | Mapping[str, float] | None = None,
         scan: Scan | None = None,
         dtype: object = "float64",
         data_range: float | None = None,
@@ -107,8 +107,8 @@ class SyntheticTile:
         Parameters
         ----------
         dose, frames, **parameters
-            Fields of `NoiseModel`: electrons per pixel and frame at full scale, frames that are averaged,
-            read_noise, row_noise, correlation, gain, offset. They replace those of `noise` (default: NoiseModel()).
+            Fields of `Detector`: electrons per pixel and frame at full scale, frames that are averaged,
+            read_noise, row_noise, correlation, gain, offset. They replace those of `noise` (default: Detector()).
         seed, frame
             The noise is drawn from (seed, frame); seed None is the tile's own. Another `frame` is another,
             independent recording of the same site.
@@ -117,7 +117,7 @@ class SyntheticTile:
         dtype, data_range
             "uint8", "uint16" (with data_range=4095 for 12 bit), "float32" or "float64"; clipped to the range.
         """
-        model = as_noise(noise, dose=dose, frames=frames, **parameters)
+        model = as_detector(noise, dose=dose, frames=frames, **parameters)
         rng = stream(self.seed if seed is None else seed, NOISE, whole("frame", frame))
         return quantise(model.apply(self._scanned(scan, frame), rng), dtype, data_range)
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..base.random_streams import CHANCE, choice, number, seed_words, size, stream, whole
 from ..tiles import TileKey, TileSource
 from .defects import KINDS, Defect, NoRoom
-from .noise import NoiseModel, as_dtype, as_noise
+from .detector import Detector, as_detector, as_dtype
 from .tiles import PATTERNS, SyntheticTile, Truth, tile
 
 _KEPT = 8  # tiles kept for the next role that is read: a few MB whatever the wafer's size
@@ -32,7 +32,7 @@ class WaferTile:
     truth: Truth
 
 
-class Wafer(TileSource):
+class SyntheticWafer(TileSource):
     """A synthetic wafer, also a source of tiles: `semnr.score(wafer)` needs no disk.
 
     Every tile depends on (seed, its index) alone: any order, any number of workers, any part of the wafer gives
@@ -60,7 +60,7 @@ class Wafer(TileSource):
     dtype, data_range
         Of every image read: "uint8", "uint16" (data_range=4095 for 12 bit), "float32", "float64".
     dose, frames, noise
-        The recording; `noise` is a `NoiseModel` or a dict of its fields.
+        The recording; `noise` is a `Detector` or a dict of its fields.
     second_frame
         Adds the role "noisy_2": an independent recording of the same site.
     options
@@ -90,7 +90,7 @@ class Wafer(TileSource):
         data_range: float | None = None,
         dose: float | None = None,
         frames: int | None = None,
-        noise: NoiseModel | Mapping[str, float] | None = None,
+        noise: Detector | Mapping[str, float] | None = None,
         second_frame: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -109,10 +109,10 @@ class Wafer(TileSource):
             raise ValueError(f"defect_kinds is empty; accepted: {', '.join(map(repr, KINDS))}")
         self.defect_kinds = tuple(choice("defect_kinds", kind, KINDS) for kind in defect_kinds)
         self.dtype, self.data_range = as_dtype(dtype, data_range)
-        self.noise = as_noise(noise, dose=dose, frames=frames)
+        self.noise = as_detector(noise, dose=dose, frames=frames)
         self.options = dict(options or {})
         if taken := sorted(set(self.options) & {"pattern", "shape", "pixel_nm", "seed", "layout_seed", "defects"}):
-            raise ValueError(f"options holds {taken[0]!r}; accepted: arguments of tile() that Wafer has no own for")
+            raise ValueError(f"options holds {taken[0]!r}; accepted: arguments of tile() that are not the wafer's own")
         self.diameter_mm = number("diameter_mm", diameter_mm, 0, above=True)
         self.edge_exclusion_mm = number("edge_exclusion_mm", edge_exclusion_mm, 0)
         if not isinstance(die_size_mm, Sequence) or len(die_size_mm) != 2:

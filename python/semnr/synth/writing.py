@@ -12,7 +12,7 @@ from typing import Any
 from ..base.random_streams import choice
 from ..tiles import create_tiles
 from ..tiles.owned import digest_of
-from .wafer import Wafer
+from .wafer import SyntheticWafer
 
 _TRUTH = "defects.csv"
 DEFECT_COLUMNS = ("tile", "kind", "row", "col", "height_px", "width_px", "contrast")
@@ -30,7 +30,7 @@ class WrittenWafer:
 
 def write_wafer(
     out: str | os.PathLike[str],
-    wafer: Wafer,
+    wafer: SyntheticWafer,
     form: str | None = None,
     progress: Callable[[int, int], object] | None = None,
     *,

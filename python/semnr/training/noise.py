@@ -3,7 +3,7 @@
 Every image of a batch gets a tool of its own: dose, read noise, correlation along the scan line, row noise, gain and
 offset of the recording, clipping, rounding to 8 bit. Charging (a ramp over the field, and a trail along the line
 behind bright structure) and shading belong to the signal: a denoiser is not asked to take them out, so they are in
-the target too. `semnr.synth.NoiseModel` is one such tool, in NumPy.
+the target too. `semnr.synth.Detector` is one such tool, in NumPy.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 
 import semnr
-from semnr.synth.noise import _first_order
+from semnr.synth.detector import first_order
 
 RNG = np.random.default_rng
 LEFT = np.zeros((256, 256), bool)
@@ -49,7 +49,7 @@ def test_roses_ratio_counts_independent_pixels() -> None:
     contrast, sigma = float(white.components["contrast"][0]), float(white.components["sigma"][0])
     assert float(white.components["correlation_sum"][0]) == pytest.approx(1, abs=0.25)
     assert float(white.value) == pytest.approx(contrast / sigma * math.sqrt(LEFT.sum()), rel=0.12)
-    _first_order(noise, 0.5)
+    first_order(noise, 0.5)
     lines = semnr.cnr(noise + 0.1 * LEFT, kind="rose", details=True, **REGIONS)
     assert float(lines.components["correlation_sum"][0]) == pytest.approx(3, rel=0.2)  # (1 + ρ)/(1 − ρ)
     assert float(lines.components["effective_pixels"][0]) == pytest.approx(LEFT.sum() / 3, rel=0.2)

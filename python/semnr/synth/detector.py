@@ -1,4 +1,6 @@
-"""Detector noise: Poisson-Gaussian, correlated along the scan line, with row noise, gain, offset and clipping.
+"""A detector and the noise that it records.
+
+The noise is Poisson-Gaussian and correlated along the scan line, with row noise, gain, offset and clipping.
 
 Sources: A. Foi, M. Trimeche, V. Katkovnik, K. Egiazarian, "Practical Poissonian-Gaussian noise modeling and
 fitting for single-image raw-data", IEEE Trans. Image Process. 17, 1737 (2008): var = a·mean + b. The correlation
@@ -13,13 +15,16 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from ..base.random_streams import number, whole
+from ..noise.model import LAGS, NoiseModel
 
 DTYPES = ("uint8", "uint16", "float32", "float64")
 
 
 @dataclass(frozen=True)
-class NoiseModel:
-    """The noise of one recorded image. Levels are parts of the range (1 is full scale).
+class Detector:
+    """How an image is recorded, and so its noise. Levels are parts of the range (1 is full scale).
+
+    Its law, as a `semnr.noise.NoiseModel`, is `law(data_range)`.
 
     Parameters
     ----------
@@ -53,19 +58,23 @@ class NoiseModel:
         number("gain", self.gain, 0, above=True)
         number("offset", self.offset, -1, 1)
 
-    def changed(self, **changes: float | None) -> NoiseModel:
+    def changed(self, **changes: float | None) -> Detector:
         """A copy with the fields replaced that are not None."""
         known = [field.name for field in fields(self)]
         if unknown := sorted(set(changes) - set(known)):
             raise TypeError(f"unknown noise parameters {', '.join(map(repr, unknown))}; accepted: {', '.join(known)}")
         return replace(self, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
-    @property
-    def law(self) -> tuple[float, float]:
-        """(a, b) of var = a · mean + b on the recorded 0-1 scale, before clipping (row noise is in b)."""
-        a = self.gain / (self.dose * self.frames)
-        b = self.gain**2 * (self.read_noise**2 + self.row_noise**2) / self.frames - a * self.offset
-        return a, b
+    def law(self, data_range: float = 1.0) -> NoiseModel:
+        """The noise law of images recorded on a scale of this width, before clipping.
+
+        Row noise is in the variance; the correlation is that of the noise beside it.
+        """
+        top = number("data_range", data_range, 0, above=True)
+        slope = self.gain / (self.dose * self.frames)
+        constant = self.gain**2 * (self.read_noise**2 + self.row_noise**2) / self.frames - slope * self.offset
+        lags = tuple(self.correlation**lag for lag in range(1, LAGS + 1)) if self.correlation else ()
+        return NoiseModel(slope * top, constant * top**2, correlation=lags)
 
     def apply(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A noisy image of `clean` (0-1 scale), float64, not yet clipped.
@@ -81,7 +90,7 @@ class NoiseModel:
             # The normalised noise is filtered and scaled back, so that the variance law holds in every pixel.
             sigma = np.sqrt(clean / electrons + read**2)
             np.divide(noise, sigma, out=noise, where=sigma > 0)
-            _first_order(noise, self.correlation)
+            first_order(noise, self.correlation)
             noise *= sigma
         if self.row_noise:
             noise += self.row_noise / np.sqrt(self.frames) * rng.standard_normal((clean.shape[0], 1))
@@ -91,15 +100,15 @@ class NoiseModel:
         return noise
 
 
-def as_noise(noise: NoiseModel | Mapping[str, float] | None, **changes: float | None) -> NoiseModel:
-    """A `NoiseModel` from one, from a dict of its fields or from None (the default), with fields replaced."""
-    if noise is not None and not isinstance(noise, NoiseModel | Mapping):
-        raise TypeError(f"noise is {type(noise).__name__}; accepted: a NoiseModel, or a dict of its fields")
-    model = noise if isinstance(noise, NoiseModel) else NoiseModel().changed(**(noise or {}))
+def as_detector(noise: Detector | Mapping[str, float] | None, **changes: float | None) -> Detector:
+    """A `Detector` from one, from a dict of its fields or from None (the default), with fields replaced."""
+    if noise is not None and not isinstance(noise, Detector | Mapping):
+        raise TypeError(f"noise is {type(noise).__name__}; accepted: a Detector, or a dict of its fields")
+    model = noise if isinstance(noise, Detector) else Detector().changed(**(noise or {}))
     return model.changed(**changes)
 
 
-def _first_order(white: np.ndarray, rho: float) -> None:
+def first_order(white: np.ndarray, rho: float) -> None:
     """In place, along the rows: y[i] = ρ y[i-1] + √(1-ρ²) x[i], y[0] = x[0]; variance 1 stays 1 in every column."""
     white[:, 1:] *= np.sqrt(1 - rho**2)
     # 1/(1 - ρB) = (1 + ρB)(1 + ρ²B²)(1 + ρ⁴B⁴)...: a few passes over the image and no loop over columns

@@ -60,42 +60,166 @@ class _MetricLoss(nn.Module):
         self.options = options
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The loss of a candidate against a reference.
+
+        Parameters
+        ----------
+        x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+            Candidate and reference.
+        mask : bool Tensor, optional
+            True where a pixel is valid.
+
+        Returns
+        -------
+        Tensor
+            A scalar; with reduction="none" one value an image. Of the dtype of `x` where that is floating, else
+            float64.
+
+        Examples
+        --------
+        >>> import torch
+        >>> loss = semnr.losses.SSIMLoss(data_range=255, reduction="none")
+        >>> x = torch.from_numpy(np.stack([noisy, denoised])[:, None])
+        >>> y = torch.from_numpy(np.stack([clean, clean])[:, None])
+        >>> loss(x, y).round(decimals=2)
+        tensor([0.5400, 0.1000], dtype=torch.float64)
+        """
         x, y = _checks.promoted(x, y)
         value = self.metric(x, y, data_range=self.data_range, mask=mask, reduction="none", **self.options)
         loss = value if self.best is None else self.best - value
         return _as_passed(_reduced(loss, self.reduction), x)
 
     def extra_repr(self) -> str:
+        """The settings, for `repr`.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> semnr.losses.SSIMLoss(data_range=1.0)
+        SSIMLoss(data_range=1.0, reduction='mean')
+        """
         shown = {"data_range": self.data_range, "reduction": self.reduction, **self.options}
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
 class SSIMLoss(_MetricLoss):
-    """1 − SSIM, in [0, 2] (Wang et al. 2004). Options: those of `semnr.ssim`."""
+    """1 − SSIM (Wang et al. 2004), in [0, 2]; 0 for identical images.
+
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    reduction : {"mean", "sum", "none"}
+        Over the images of the batch.
+    **options
+        Those of `semnr.ssim`, such as `window_size` or `nan`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An option that the metric does not have, or a `data_range` that is no finite number above 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> loss = semnr.losses.SSIMLoss(data_range=1.0)
+    >>> x = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    >>> y = torch.zeros(1, 1, 32, 32)
+    >>> loss(x, y).backward()
+    >>> x.grad.shape, loss(y, y).item()
+    (torch.Size([1, 1, 32, 32]), 0.0)
+    """
 
     def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.ssim.ssim, 1.0, data_range, reduction, options)
 
 
 class MSSSIMLoss(_MetricLoss):
-    """1 − MS-SSIM, in [0, 1] (Wang et al. 2003); sides of at least 161 pixels. Options: those of `semnr.ms_ssim`."""
+    """1 − MS-SSIM (Wang et al. 2003), in [0, 1]. Sides of at least 161 pixels with the default window and scales.
+
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    reduction : {"mean", "sum", "none"}
+        Over the images of the batch.
+    **options
+        Those of `semnr.ms_ssim`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIMLoss`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> image = torch.rand(1, 1, 176, 176, generator=torch.Generator().manual_seed(0))
+    >>> semnr.losses.MSSSIMLoss(data_range=1.0)(image, image).item()
+    0.0
+    """
 
     def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.ssim.ms_ssim, 1.0, data_range, reduction, options)
 
 
 class FSIMLoss(_MetricLoss):
-    """1 − FSIM, in [0, 1) (Zhang et al. 2011). Options: those of `semnr.fsim`."""
+    """1 − FSIM (Zhang et al. 2011), in [0, 1).
+
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    reduction : {"mean", "sum", "none"}
+        Over the images of the batch.
+    **options
+        Those of `semnr.fsim`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIMLoss`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x, y = (torch.from_numpy(image / 255).float() for image in (denoised, clean))
+    >>> round(semnr.losses.FSIMLoss(data_range=1.0)(x, y).item(), 3)
+    0.072
+    """
 
     def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.fsim.fsim, 1.0, data_range, reduction, options)
 
 
 class DISTSLoss(_MetricLoss):
-    """DISTS, a distance, 0 for identical images (Ding et al. 2020). Options: those of `semnr.dists`.
+    """DISTS (Ding et al. 2020), which is a distance: 0 for identical images.
 
-    `weights=None` needs calibrated VGG16 weights at the first call (`WeightsUnavailable` says how to get them);
-    `weights="random"` is a seeded, uncalibrated stand-in.
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    reduction : {"mean", "sum", "none"}
+        Over the images of the batch.
+    **options
+        Those of `semnr.dists`. `weights=None` needs the weights of VGG16 at the first call, and `WeightsUnavailable`
+        says how to get them; `weights="random"` is a seeded, uncalibrated stand-in.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIMLoss`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    >>> loss = semnr.losses.DISTSLoss(data_range=1.0, weights="random")
+    >>> loss(image, image).item() < 1e-6
+    True
     """
 
     def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
@@ -103,9 +227,34 @@ class DISTSLoss(_MetricLoss):
 
 
 class CharbonnierLoss(nn.Module):
-    """Mean of √(d² + ε²) over pixels, d = (x − y) / data_range: a smooth absolute error, ε for identical images.
+    """A smooth absolute error: the mean of √(d² + ε²) over the pixels, with d = (x − y) / data_range.
 
-    Charbonnier et al., ICIP 1994. Computed in float32, or float64 for float64 images. nan: as in `semnr.metrics`.
+    It is ε for identical images (Charbonnier et al., ICIP 1994). Computed in float32, for float64 images in float64.
+
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    epsilon : float
+        ε, above 0: it keeps the gradient finite.
+    reduction : {"mean", "sum", "none"}
+        Over the images of the batch.
+    nan : {"error", "propagate", "omit"}
+        Pixels that are not finite: refused, passed on as NaN, or masked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument, what it was and what is accepted.
+
+    Examples
+    --------
+    >>> import torch
+    >>> loss = semnr.losses.CharbonnierLoss(data_range=1.0, epsilon=0.01)
+    >>> loss(torch.zeros(8, 8), torch.zeros(8, 8))
+    tensor(0.0100)
+    >>> loss
+    CharbonnierLoss(data_range=1.0, epsilon=0.01, reduction='mean')
     """
 
     def __init__(
@@ -125,6 +274,27 @@ class CharbonnierLoss(nn.Module):
         self.nan = nan
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The loss of a candidate against a reference.
+
+        Parameters
+        ----------
+        x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+            Candidate and reference.
+        mask : bool Tensor, optional
+            True where a pixel is valid.
+
+        Returns
+        -------
+        Tensor
+            A scalar; with reduction="none" one value an image. Of the dtype of `x` where that is floating, else
+            float64.
+
+        Examples
+        --------
+        >>> import torch
+        >>> semnr.losses.CharbonnierLoss(data_range=1.0)(torch.ones(8, 8), torch.zeros(8, 8)).shape
+        torch.Size([])
+        """
         x, y = _checks.promoted(x, y)
         checked = _checks.pair(x, y, data_range=self.data_range, mask=mask, nan=self.nan)
         work = torch.promote_types(torch.float32, x.dtype) if x.is_floating_point() else torch.float64
@@ -140,6 +310,17 @@ class CharbonnierLoss(nn.Module):
         return _as_passed(_checks.reduce(rows, self.reduction, checked), x)
 
     def extra_repr(self) -> str:
+        """The settings, for `repr`.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> semnr.losses.CharbonnierLoss(data_range=1.0).extra_repr()
+        "data_range=1.0, epsilon=0.001, reduction='mean'"
+        """
         return f"data_range={self.data_range!r}, epsilon={self.epsilon!r}, reduction={self.reduction!r}"
 
 
@@ -153,23 +334,34 @@ TERMS: Mapping[str, type[nn.Module]] = {
 
 
 class ProfileLoss(nn.Module):
-    """Weighted sum of several of the losses above.
+    """A weighted sum of several of the losses of this module.
 
     Parameters
     ----------
     weights : mapping of str to float
-        Term ("charbonnier", "ssim", "ms_ssim", "fsim", "dists") to its weight, a finite number of at least 0, one of
-        them above 0. A term of weight 0 is not computed.
+        Term ("charbonnier", "ssim", "ms_ssim", "fsim", "dists") to its weight. Weights are finite and at least 0, one
+        of them above 0. A term of weight 0 is not computed.
     data_range : float
-        As for every loss.
+        Width of the intensity scale.
+    reduction : {"mean", "sum", "none"}
+        Over the images of the batch.
     options : mapping of str to mapping, optional
-        Keywords of a term, for example ``{"dists": {"weights": "random"}}``.
+        Options of a term, such as ``{"dists": {"weights": "random"}}``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An unknown term, no weight above 0, or options of a term without weight.
 
     Examples
     --------
-    >>> loss = ProfileLoss({"charbonnier": 1.0, "ssim": 0.2, "fsim": 0.1}, data_range=1.0)
-    >>> loss(denoised, clean).backward()
-    >>> loss.terms(denoised, clean)  # each term, unweighted, for the log
+    >>> import torch
+    >>> loss = semnr.losses.ProfileLoss({"charbonnier": 1.0, "ssim": 0.2}, data_range=1.0)
+    >>> x = torch.full((1, 1, 32, 32), 0.5, requires_grad=True)
+    >>> y = torch.zeros(1, 1, 32, 32)
+    >>> loss(x, y).backward()
+    >>> sorted(loss.terms(x, y))  # each term without its weight, for the log
+    ['charbonnier', 'ssim']
     """
 
     def __init__(
@@ -201,14 +393,59 @@ class ProfileLoss(nn.Module):
         )
 
     def terms(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """Each term, unweighted."""
+        """Each term of the loss, without its weight.
+
+        Parameters
+        ----------
+        x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+            Candidate and reference.
+        mask : bool Tensor, optional
+            True where a pixel is valid.
+
+        Returns
+        -------
+        dict of str to Tensor
+        """
         return {name: loss(x, y, mask=mask) for name, loss in self.losses.items()}
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The weighted sum of the terms.
+
+        Parameters
+        ----------
+        x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+            Candidate and reference.
+        mask : bool Tensor, optional
+            True where a pixel is valid.
+
+        Returns
+        -------
+        Tensor
+            A scalar; with reduction="none" one value an image.
+
+        Examples
+        --------
+        >>> import torch
+        >>> x, y = (torch.from_numpy(image / 255) for image in (denoised, clean))
+        >>> loss = semnr.losses.ProfileLoss({"ssim": 1.0, "fsim": 1.0}, data_range=1.0)
+        >>> round(loss(x, y).item(), 2)
+        0.17
+        """
         weighted = [self.weights[name] * term for name, term in self.terms(x, y, mask).items()]
         return torch.stack(weighted).sum(dim=0)
 
     def extra_repr(self) -> str:
+        """The settings, for `repr`.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> semnr.losses.ProfileLoss({"ssim": 1.0}, data_range=1.0).extra_repr()
+        "weights={'ssim': 1.0}"
+        """
         return f"weights={self.weights!r}"
 
 

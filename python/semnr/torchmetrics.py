@@ -60,9 +60,9 @@ class _Mean(Metric):
     higher_is_better = True
     full_state_update = False
 
-    kernel: ClassVar[Callable[..., Any]]
-    per_update: ClassVar[frozenset[str]] = frozenset()  # keywords of the kernel that belong to update()
-    needs_range: ClassVar[bool] = True
+    _kernel: ClassVar[Callable[..., Any]]
+    _per_update: ClassVar[frozenset[str]] = frozenset()  # keywords of the kernel that belong to update()
+    _needs_range: ClassVar[bool] = True
 
     total: torch.Tensor
     finite: torch.Tensor
@@ -71,12 +71,12 @@ class _Mean(Metric):
 
     def __init__(self, data_range: float | None, **options: Any) -> None:
         super().__init__(**{name: options.pop(name) for name in _METRIC_KEYWORDS if name in options})
-        kernel = type(self).kernel
-        accepted = sorted(set(inspect.signature(kernel).parameters) - _NOT_OPTIONS - self.per_update)
+        kernel = type(self)._kernel
+        accepted = sorted(set(inspect.signature(kernel).parameters) - _NOT_OPTIONS - self._per_update)
         for name in options:
             if name not in accepted:
                 raise TypeError(f"{type(self).__name__} got {name!r}; accepted: {', '.join(accepted)}")
-        unstated = data_range is None and not self.needs_range
+        unstated = data_range is None and not self._needs_range
         self.data_range = None if unstated else _checks.as_data_range(torch.float32, data_range)
         self.options = options
         for name in ("finite", "infinite", "undefined"):
@@ -96,11 +96,25 @@ class _Mean(Metric):
     def _rows(self, x: torch.Tensor, y: torch.Tensor | None, **extra: Any) -> torch.Tensor:
         options = {**self.options, **{name: value for name, value in extra.items() if value is not None}}
         x, y = (x, y) if y is None else _checks.promoted(x, y)
-        rows = type(self).kernel(x, y, data_range=self.data_range, reduction="none", **options)
+        rows = type(self)._kernel(x, y, data_range=self.data_range, reduction="none", **options)
         return rows.reshape(-1)
 
     def update(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> None:
-        """Add a batch: candidate, reference, and the valid pixels (bool) where not all are."""
+        """Add a batch.
+
+        Parameters
+        ----------
+        x, y : Tensor, (N, C, H, W), (C, H, W) or (H, W)
+            Candidate and reference.
+        mask : bool Tensor, optional
+            True where a pixel is valid.
+
+        Examples
+        --------
+        >>> import torch
+        >>> metric = semnr.torchmetrics.SSIM(data_range=255)
+        >>> metric.update(torch.from_numpy(denoised), torch.from_numpy(clean))
+        """
         self._add(self._rows(x, y, mask=mask))
 
     def _add(self, rows: torch.Tensor) -> None:
@@ -114,14 +128,42 @@ class _Mean(Metric):
         self.undefined = self.undefined + undefined.sum()
 
     def compute(self) -> torch.Tensor:
-        """Mean of the finite values, float64; NaN where there is none."""
+        """The mean of all images so far.
+
+        Returns
+        -------
+        Tensor, float64
+            Mean of the finite values; NaN where there is none.
+
+        Examples
+        --------
+        >>> import torch
+        >>> metric = semnr.torchmetrics.SSIM(data_range=255)
+        >>> metric.update(torch.from_numpy(clean), torch.from_numpy(clean))
+        >>> metric.compute().item()
+        1.0
+        """
         return self._mean()
 
     def _mean(self) -> torch.Tensor:
         return self.total / self.finite
 
     def summary(self) -> dict[str, float | int]:
-        """The mean with the counts behind it, over every process."""
+        """The mean and the counts behind it, over every process.
+
+        Returns
+        -------
+        dict
+            "mean", "images", "infinite" and "undefined" (NaN): images without a finite value are counted apart.
+
+        Examples
+        --------
+        >>> import torch
+        >>> metric = semnr.torchmetrics.SSIM(data_range=255)
+        >>> metric.update(torch.from_numpy(clean), torch.from_numpy(clean))
+        >>> metric.summary()
+        {'mean': 1.0, 'images': 1, 'infinite': 0, 'undefined': 0}
+        """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
             return self._summary()
 
@@ -158,36 +200,144 @@ def _shown(value: Any) -> Any:
 
 
 class SSIM(_Mean):
-    """Mean SSIM. Options: those of `semnr.ssim`."""
+    """Mean SSIM over a stream of batches.
 
-    kernel = staticmethod(kernels.ssim.ssim)
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    **options
+        Those of `semnr.ssim`, and those of `torchmetrics.Metric`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An unknown option, or a `data_range` that is no finite number above 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = semnr.torchmetrics.SSIM(data_range=255)
+    >>> for image in (denoised, noisy):
+    ...     metric.update(torch.from_numpy(image), torch.from_numpy(clean))
+    >>> round(metric.compute().item(), 2)
+    0.68
+    """
+
+    _kernel = staticmethod(kernels.ssim.ssim)
 
 
 class MSSSIM(_Mean):
-    """Mean MS-SSIM. Options: those of `semnr.ms_ssim`."""
+    """Mean MS-SSIM over a stream of batches.
 
-    kernel = staticmethod(kernels.ssim.ms_ssim)
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    **options
+        Those of `semnr.ms_ssim`, and those of `torchmetrics.Metric`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIM`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = semnr.torchmetrics.MSSSIM(data_range=255, window_size=7)
+    >>> metric.update(torch.from_numpy(denoised), torch.from_numpy(clean))
+    >>> round(metric.compute().item(), 2)
+    0.96
+    """
+
+    _kernel = staticmethod(kernels.ssim.ms_ssim)
 
 
 class FSIM(_Mean):
-    """Mean FSIM, or FSIMc. Options: those of `semnr.fsim`; fix `downsample` where the sizes of the images differ."""
+    """Mean FSIM, or FSIMc, over a stream of batches.
 
-    kernel = staticmethod(kernels.fsim.fsim)
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    **options
+        Those of `semnr.fsim`, and those of `torchmetrics.Metric`. Fix `downsample` where the sizes of the images
+        differ.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIM`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = semnr.torchmetrics.FSIM(data_range=255, downsample=1)
+    >>> metric.update(torch.from_numpy(denoised), torch.from_numpy(clean))
+    >>> round(metric.compute().item(), 2)
+    0.93
+    """
+
+    _kernel = staticmethod(kernels.fsim.fsim)
 
 
 class DISTS(_Mean):
-    """Mean DISTS, a distance. Options: those of `semnr.dists`."""
+    """Mean DISTS, a distance, over a stream of batches.
+
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    **options
+        Those of `semnr.dists`, and those of `torchmetrics.Metric`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIM`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = semnr.torchmetrics.DISTS(data_range=255, weights="random")
+    >>> crop = torch.from_numpy(clean[:32, :32])
+    >>> metric.update(crop, crop)
+    >>> metric.compute().item() < 1e-6
+    True
+    """
 
     higher_is_better = False
-    kernel = staticmethod(kernels.dists.dists)
+    _kernel = staticmethod(kernels.dists.dists)
 
 
 class CNR(_Mean):
-    """Mean CNR of the images that have one. Options: those of `semnr.cnr`; regions and noise go to `update`."""
+    """Mean CNR of the images that have one, over a stream of batches.
 
-    kernel = staticmethod(kernels.cnr.cnr)
-    needs_range = False
-    per_update = frozenset({"signal", "background", "noise"})
+    Parameters
+    ----------
+    data_range : float, optional
+        Width of the intensity scale; no ratio depends on it.
+    **options
+        Those of `semnr.cnr` but for regions and noise, which go to `update`; and those of `torchmetrics.Metric`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIM`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = semnr.torchmetrics.CNR(kind="fixed_noise")
+    >>> metric.update(torch.from_numpy(denoised), torch.from_numpy(clean), noise=torch.from_numpy(noisy))
+    >>> round(metric.compute().item(), 1)
+    3.3
+    """
+
+    _kernel = staticmethod(kernels.cnr.cnr)
+    _needs_range = False
+    _per_update = frozenset({"signal", "background", "noise"})
 
     def __init__(self, data_range: float | None = None, **options: Any) -> None:
         super().__init__(data_range, **options)
@@ -201,25 +351,53 @@ class CNR(_Mean):
         background: torch.Tensor | None = None,
         noise: Any = None,
     ) -> None:
-        """Add a batch. Without regions they are built on y, or on x where there is no y."""
+        """Add a batch.
+
+        Parameters
+        ----------
+        x : Tensor
+            Candidate.
+        y : Tensor, optional
+            Reference, on which the regions are built where none are passed; without it they are built on `x`.
+        mask : bool Tensor, optional
+            True where a pixel is valid.
+        signal, background : bool Tensor, optional
+            The two regions.
+        noise : float, Tensor or Sigma, optional
+            For kind="fixed_noise": the noise of the input.
+        """
         self._add(self._rows(x, y, mask=mask, signal=signal, background=background, noise=noise))
 
 
 class PSNR(_Mean):
-    """PSNR of the mean MSE over all images, or the mean of their dB values.
+    """PSNR over a stream of batches: that of the mean MSE, or the mean of the dB values.
 
     Parameters
     ----------
     data_range : float
-        Width of the intensity scale, required.
+        Width of the intensity scale.
     aggregate : {"mean_mse", "mean_db"}
         "mean_mse": 10 log10(L² / mean MSE), the one to quote for a wafer; identical images enter with an MSE of 0.
-        "mean_db": the mean of the images' dB values, over those that are finite.
+        "mean_db": the mean of the dB values that are finite.
+    **options
+        Those of `semnr.mse`, and those of `torchmetrics.Metric`.
 
-    `summary()` gives both, and how many images were identical (infinite PSNR).
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIM`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = semnr.torchmetrics.PSNR(data_range=255)
+    >>> metric.update(torch.from_numpy(denoised), torch.from_numpy(clean))
+    >>> metric.update(torch.from_numpy(clean), torch.from_numpy(clean))
+    >>> round(metric.compute().item(), 1), metric.summary()["infinite"]
+    (33.7, 1)
     """
 
-    kernel = staticmethod(kernels.pixel.mse)
+    _kernel = staticmethod(kernels.pixel.mse)
 
     total_mse: torch.Tensor
 
@@ -230,7 +408,15 @@ class PSNR(_Mean):
         self.add_state("total_mse", torch.zeros((), dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
 
     def update(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> None:
-        """Add a batch: candidate, reference, and the valid pixels (bool) where not all are."""
+        """Add a batch.
+
+        Parameters
+        ----------
+        x, y : Tensor, (N, C, H, W), (C, H, W) or (H, W)
+            Candidate and reference.
+        mask : bool Tensor, optional
+            True where a pixel is valid.
+        """
         mse = self._rows(x, y, mask=mask)
         if self.options.get("nan") != "propagate":
             self.total_mse = self.total_mse + torch.where(torch.isnan(mse), 0.0, mse).sum()
@@ -239,7 +425,13 @@ class PSNR(_Mean):
         self._add(kernels.pixel.to_db(mse, cast(float, self.data_range)))
 
     def compute(self) -> torch.Tensor:
-        """In dB, float64."""
+        """PSNR of all images so far.
+
+        Returns
+        -------
+        Tensor, float64
+            In dB.
+        """
         return self._of_mean_mse() if self.aggregate == "mean_mse" else self._mean()
 
     def _of_mean_mse(self) -> torch.Tensor:

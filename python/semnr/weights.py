@@ -20,7 +20,18 @@ NAMES = ("vgg16", "alpha_beta", *SHIPPED)
 
 
 def list_weights() -> list[dict[str, Any]]:
-    """Every known set of weights: name, purpose, licence, origin, checksum, where it lies and whether it is there."""
+    """Every known set of network weights.
+
+    Returns
+    -------
+    list of dict
+        "name", "purpose", "license", "url", "sha256", "path", "present" and "bytes" of each.
+
+    Examples
+    --------
+    >>> [weights["name"] for weights in semnr.weights.list_weights()]
+    ['vgg16', 'alpha_beta', 'semnr-small'...]
+    """
     from semnr_kernels.dists import weights as known
 
     vgg16, alpha_beta = known.default_path(), known.ALPHA_BETA_FILE
@@ -65,17 +76,17 @@ def list_weights() -> list[dict[str, Any]]:
 def fetch(
     name: str, path: str | os.PathLike[str] | None = None, url: str | None = None, *, progress: bool = True
 ) -> dict[str, Any]:
-    """Put weights where `weights=None` finds them: torchvision's cache (TORCH_HOME moves it).
+    """Put weights where `weights=None` finds them: into the cache of torchvision (TORCH_HOME moves it).
 
     Parameters
     ----------
-    name
-        "vgg16". (The others are shipped: they are only verified.)
-    path
+    name : str
+        "vgg16". The other sets come with the package and are only verified.
+    path : path, optional
         Copy this file instead of downloading, for machines without a network.
-    url
+    url : str, optional
         Download from this mirror instead of download.pytorch.org.
-    progress
+    progress : bool
         Draw torch's progress bar on stderr.
 
     Returns
@@ -86,10 +97,16 @@ def fetch(
     Raises
     ------
     ValueError
-        An unknown name, or both path and url.
+        An unknown name, or both `path` and `url`.
     WeightsUnavailable
         No network, no such file, or another file than the published one: the SHA-256 decides. What lay in the cache
         before stays as it was.
+
+    Examples
+    --------
+    >>> done = semnr.weights.fetch("alpha_beta")  # comes with the package
+    >>> done["ok"], done["fetched"]
+    (True, False)
     """
     from semnr_kernels import WeightsUnavailable
     from semnr_kernels.dists import weights as known
@@ -119,13 +136,26 @@ def fetch(
 
 
 def verify(name: str | os.PathLike[str]) -> dict[str, Any]:
-    """Check weights by name, or any file by path: readable, no pickled code, names, shapes, finite values, checksum.
+    """Check weights: readable, without pickled code, the right names and shapes, finite values, and the checksum.
+
+    Parameters
+    ----------
+    name : str or path
+        A known name (see `list_weights`), or any file.
 
     Returns
     -------
     dict
-        "name", "path", "ok", "published" (the very file that its authors publish), "sha256", "problem" (None, or what
-        is wrong). A sound file that is not the published one is ok: it is the caller's choice by path.
+        "name", "path", "ok", "published" (whether it is the very file that its authors publish), "sha256" and "problem"
+        (None, or what is wrong). A sound file that is not the published one is ok: whoever names it by path chose it.
+
+    Examples
+    --------
+    >>> report = semnr.weights.verify("semnr-small")
+    >>> report["ok"], report["published"], report["problem"]
+    (True, True, None)
+    >>> semnr.weights.verify("nothing.pth")["problem"]
+    'no such file; known names: vgg16, alpha_beta, semnr-small...'
     """
     from semnr_kernels import WeightsUnavailable
     from semnr_kernels.dists import weights as known

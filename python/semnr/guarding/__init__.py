@@ -1,7 +1,10 @@
-"""The gate: rules over two candidates' profiles and one candidate's evidence, and a verdict that never passes on faith.
+"""The gate: rules on the profiles of two candidates and on the evidence of one, and the verdict that they add up to.
 
-A rule without evidence is `unknown`, `not_evaluated` or `not_comparable`, never clear; a required one then keeps the
-gate shut (exit code 3) until somebody waives it by name, which is recorded.
+A rule without evidence is `unknown`, `not_evaluated` or `not_comparable`, and never clear. If it is required, it keeps
+the gate shut (exit code 3) until somebody waives it by name, and the waiver is recorded.
+
+`Rules` is the type of a set of rules: a mapping of names to `Comparison`, `Transfer` or `Range`. `DEFAULT_RULES` are
+those of `rules.toml`; docs/trust.md says what each of them reads and how often they are right.
 """
 
 from __future__ import annotations
@@ -49,25 +52,27 @@ def guard(
     rules: Any = DEFAULT_RULES,
     allow_unknown: Iterable[str] | str = (),
 ) -> Verdict:
-    """Hold a candidate's profile against that of the released or baseline denoiser.
+    """Judge a candidate: hold its profile against that of the released or baseline denoiser, and against its input.
 
     Parameters
     ----------
     before : Profile or None
-        Of the baseline, on the same tiles and reference. None: the comparing rules are `unknown`. The noisy input's
-        own profile (kind "noisy"): they are `not_comparable`, because any denoising raises PSNR and SSIM against it.
+        Of the baseline, on the same tiles and reference. None: the comparing rules are `unknown`. The profile of the
+        noisy input itself (kind "noisy"): they are `not_comparable`, because any denoising raises PSNR and SSIM against
+        it.
     after : Profile
         Of the candidate.
     inputs : mapping or Evidence, optional
-        For the rules on one candidate: the arguments of `semnr.evidence` by name, for the tiles of `after` in their
-        order: "noisy", "denoised" and "reference" or "second_frame" ("mask", "bands", "block", "nan"). Or what
-        `semnr.evidence` returned, which serves the transfer rules alone. Without it the columns of `after`, where a
-        run has them.
-    rules : Rules, path or mapping
+        What the rules on one candidate read. Either the images of the tiles of `after` in their order: "noisy",
+        "denoised", and "reference" or "second_frame" (also "mask", "bands", "block", "nan", "scan_axis", as for
+        `semnr.evidence`). Or what `semnr.evidence` returned, which serves the transfer rules alone. Default: the
+        columns of `after`, where a run has them.
+    rules : mapping or path
         What `load_rules` returns, a TOML file, or the same as plain data.
-    allow_unknown : names of rules
-        Required rules that may lack evidence; "tiles_scored" waives tiles that could not be scored and a run that was
-        cut off, "identical_tiles" tiles whose reference is the candidate or the noisy input itself. Recorded.
+    allow_unknown : str or iterable of str
+        Names of required rules that may lack evidence. "tiles_scored" waives tiles that could not be scored and a run
+        that was cut off; "identical_tiles" waives tiles whose reference is the candidate or the noisy input itself.
+        Recorded in the verdict.
 
     Returns
     -------
@@ -76,7 +81,20 @@ def guard(
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was, what is accepted; or what differs between `before` and `after`.
+        Names the argument, what it was and what is accepted; or says what differs between `before` and `after`.
+
+    Examples
+    --------
+    >>> released = semnr.profile(semnr.denoise(noisy, model="median"), clean, metrics=("psnr", "ssim"), label="median")
+    >>> candidate = semnr.profile(denoised, clean, metrics=("psnr", "ssim"), label="gaussian")
+    >>> verdict = semnr.guard(released, candidate, inputs={"noisy": noisy, "denoised": denoised, "reference": clean})
+    >>> print(verdict)
+    guard: failed (gaussian against median, 1 tiles)
+    ...
+      FIRED: evidence_transfer
+          PSNR over the noisy input improves? on 1 of 1 tiles; T + 2 SE below 0.88? ...
+    >>> [signal.name for signal in verdict.fired]
+    ['evidence_transfer', 'lost_detail']
     """
     for name, value in (("before", before), ("after", after)):
         if not isinstance(value, Profile) and not (name == "before" and value is None):
@@ -110,10 +128,28 @@ def guard(
 def tile_flags(
     before: Profile | None, after: Profile, inputs: Any = None, rules: Any = DEFAULT_RULES
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of each rule, tile by tile: (has the evidence, shows the fault), each (N,) bool.
+    """What each rule says of each tile.
 
-    The same tests that `guard` counts; what it decides on the run as a whole (shares, means) is not in it.
-    Parameters as for `guard`.
+    These are the tests that `guard` counts. What it decides on the run as a whole (shares, means) is not in them.
+
+    Parameters
+    ----------
+    before, after, inputs, rules
+        As for `guard`.
+
+    Returns
+    -------
+    dict of str to (ndarray, ndarray)
+        By the name of the rule, two bool arrays (N,): whether the tile has the evidence, and whether it shows the
+        fault.
+
+    Examples
+    --------
+    >>> candidate = semnr.profile(denoised, clean, metrics=("psnr", "ssim"))
+    >>> inputs = {"noisy": noisy, "denoised": denoised, "reference": clean}
+    >>> known, shows = semnr.guarding.tile_flags(None, candidate, inputs)["lost_detail"]
+    >>> known.tolist(), shows.tolist()
+    ([True], [True])
     """
     rules = as_rules(rules)
     if before is not None:

@@ -30,12 +30,28 @@ _COLUMNS = (*METRICS, *FINGERPRINT, "psnr_noisy", "transfer_se", "die_x", "die_y
 
 
 def write_baseline(profile: Profile, path: str | os.PathLike[str], *, allow_unknown: Iterable[str] | str = ()) -> None:
-    """Write `profile` as a baseline file (JSON, a line a column, so that a diff can be read).
+    """Write a profile as a baseline: a JSON file that can be committed, about 100 bytes a tile.
+
+    Parameters
+    ----------
+    profile : Profile
+        Of the released denoiser.
+    path : path
+        The file. An earlier baseline is replaced, another file is not.
+    allow_unknown : str or iterable of str
+        "tiles_scored" accepts a run that was cut off.
 
     Raises
     ------
     ValueError
         The run was cut off, and "tiles_scored" is not among the names of `allow_unknown`.
+
+    Examples
+    --------
+    >>> released = semnr.profile(denoised, clean, metrics=("psnr", "ssim"), label="released")
+    >>> semnr.guarding.write_baseline(released, "baseline.json")
+    >>> semnr.guarding.read_baseline("baseline.json").label
+    'released'
     """
     waived = (allow_unknown,) if isinstance(allow_unknown, str) else tuple(allow_unknown)
     if profile.unfinished and "tiles_scored" not in waived:
@@ -72,12 +88,28 @@ def write_baseline(profile: Profile, path: str | os.PathLike[str], *, allow_unkn
 
 
 def read_baseline(path: str | os.PathLike[str]) -> Profile:
-    """The profile that `write_baseline` wrote.
+    """Read the profile that `write_baseline` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    Profile
+        With the columns that rules compare.
 
     Raises
     ------
     ValueError
-        Not such a file, or it was changed by hand since: its checksum does not hold.
+        Another file, or one that was changed since: its checksum does not hold.
+
+    Examples
+    --------
+    >>> semnr.guarding.write_baseline(semnr.profile(denoised, clean, metrics="ssim"), "baseline.json")
+    >>> len(semnr.guarding.read_baseline("baseline.json"))
+    1
     """
     file = Path(path)
     try:

@@ -13,10 +13,30 @@ _CLASS = "semnr.guard"
 
 
 def junit(verdict: Verdict, *, seconds: float = 0.0, created: datetime.datetime | None = None) -> str:
-    """The verdict as text of a JUnit XML file (the schema of Ant and Jenkins).
+    """The verdict as a JUnit XML file (the schema of Ant and Jenkins), one test case a rule.
 
-    A rule that fired and gates is a failure; a required rule without evidence an error, since nothing was tested;
-    one that is optional, or waived, is skipped; one that is only shown passes with its finding in system-out.
+    A rule that fired and gates is a failure. A required rule without evidence is an error, because nothing was tested.
+    One that is optional or waived is skipped. One that is only shown passes, with its finding in system-out.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        What `semnr.guard` returned.
+    seconds : float
+        How long it took.
+    created : datetime, optional
+        Time stamp of the file. Default: now.
+
+    Returns
+    -------
+    str
+        The text of the file.
+
+    Examples
+    --------
+    >>> verdict = semnr.guard(None, semnr.profile(denoised, clean, metrics=("psnr", "ssim")))
+    >>> semnr.guarding.junit(verdict).splitlines()[0]
+    '<?xml version="1.0" encoding="UTF-8"?>'
     """
     cases = [_case(signal, verdict) for signal in verdict.signals]
     counts = {tag: sum(case.find(tag) is not None for case in cases) for tag in ("failure", "error", "skipped")}

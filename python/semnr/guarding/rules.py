@@ -22,7 +22,24 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Condition:
-    """One column's change from before to after; `relative`: as a share of before."""
+    """One condition of a `Comparison`: how a column changed from before to after.
+
+    Parameters
+    ----------
+    metric : str
+        The column.
+    change : {"up", "down", "stable"}
+        In which direction it has to change.
+    by : float
+        By how much at least; of "stable" by how much at most. In the units of the column.
+    relative : bool
+        `by` is a share of the value before.
+
+    Examples
+    --------
+    >>> print(semnr.guarding.Condition("psnr", "up", 0.1))
+    psnr up by more than 0.1
+    """
 
     metric: str
     change: str
@@ -38,7 +55,22 @@ class Condition:
 
 @dataclass(frozen=True)
 class Bound:
-    """A column of the candidate and how far it may go; beyond, the tile shows it."""
+    """A column of the candidate and how far it may go. A tile beyond it shows the fault.
+
+    Parameters
+    ----------
+    column : str
+        Any column of a scored run.
+    below, above : float
+        The fault begins below the one, or above the other.
+    certain : float
+        Above this value one tile is enough, whatever share the rule allows.
+
+    Examples
+    --------
+    >>> print(semnr.guarding.Bound("cd_change_px", below=-0.3, above=0.3))
+    cd_change_px outside -0.3 to 0.3
+    """
 
     column: str
     below: float = -math.inf
@@ -57,7 +89,31 @@ class Bound:
 
 @dataclass(frozen=True)
 class Rule:
-    """What every rule says; see rules.toml for the meaning of each entry."""
+    """What every rule says; rules.toml explains each entry.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the verdict.
+    kind : {"comparison", "transfer", "range"}
+        How it decides.
+    severity : {"high", "medium", "low"}
+        How much a fired rule matters.
+    required : bool
+        Missing evidence keeps the gate shut.
+    gate : bool
+        A fired rule fails the gate; False: it is only shown.
+    share : float
+        The rule fires where more than this share of the judged tiles fire.
+    z : float
+        How many standard errors a mean must stand clear of 0 (comparison) or of the bound (transfer, range).
+    min_coverage : float
+        Least share of the tiles that must have the evidence.
+    advice : str
+        What to do when it fires.
+    question : str
+        Its question in the decision flowchart.
+    """
 
     name: str
     kind: str
@@ -73,29 +129,84 @@ class Rule:
 
 @dataclass(frozen=True)
 class Comparison(Rule):
+    """A rule on the changes between two candidates: it fires where all of its conditions hold.
+
+    Parameters
+    ----------
+    name, kind, severity, required, gate, share, z, min_coverage, advice, question
+        What every rule says, see rules.toml.
+    conditions : tuple of Condition
+        At least one.
+
+    Examples
+    --------
+    >>> rule = semnr.guarding.DEFAULT_RULES["over_smoothing"]
+    >>> rule.metrics
+    ('psnr', 'fsim')
+    >>> [str(condition) for condition in rule.conditions]
+    ['psnr up by more than 0.1', 'fsim down by more than 0.003']
+    """
+
     conditions: tuple[Condition, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
+        """The columns that the rule reads."""
         return tuple(c.metric for c in self.conditions)
 
 
 @dataclass(frozen=True)
 class Transfer(Rule):
+    """A rule on the evidence transfer T of one candidate: it fires where T is too low.
+
+    Parameters
+    ----------
+    name, kind, severity, required, gate, share, z, min_coverage, advice, question
+        What every rule says, see rules.toml.
+    below : float
+        The fault begins where T plus `z` standard errors lies below this.
+    psnr : {"improves", "falls", "any"}
+        Which tiles are judged: those whose PSNR rose over that of the noisy input, those where it fell, or all.
+
+    Examples
+    --------
+    >>> rule = semnr.guarding.DEFAULT_RULES["evidence_transfer"]
+    >>> rule.below, rule.psnr, rule.metrics
+    (0.88, 'improves', ('psnr', 'transfer'))
+    """
+
     below: float = 0.88
     psnr: str = "improves"
 
     @property
     def metrics(self) -> tuple[str, ...]:
+        """The columns that the rule reads."""
         return ("transfer",) if self.psnr == "any" else ("psnr", "transfer")
 
 
 @dataclass(frozen=True)
 class Range(Rule):
+    """A rule on columns of one candidate: it fires where one of them leaves its bounds.
+
+    Parameters
+    ----------
+    name, kind, severity, required, gate, share, z, min_coverage, advice, question
+        What every rule says, see rules.toml.
+    bounds : tuple of Bound
+        At least one.
+
+    Examples
+    --------
+    >>> rule = semnr.guarding.DEFAULT_RULES["geometric_shift"]
+    >>> rule.metrics
+    ('shift_y_px', 'shift_x_px')
+    """
+
     bounds: tuple[Bound, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
+        """The columns that the rule reads."""
         return tuple(dict.fromkeys(b.column for b in self.bounds))
 
 
@@ -105,12 +216,31 @@ _KINDS: dict[str, type[AnyRule]] = {"comparison": Comparison, "transfer": Transf
 
 
 def load_rules(path: str | os.PathLike[str]) -> Rules:
-    """Rules from a TOML file.
+    """Read rules from a TOML file.
+
+    Parameters
+    ----------
+    path : path
+        The file. `python/semnr/guarding/rules.toml` explains each entry.
+
+    Returns
+    -------
+    Rules
+        Rules by name, in the order of the file.
 
     Raises
     ------
     ValueError
-        Not TOML, an unknown entry, a value of the wrong type or out of range: the file, the rule and the entry.
+        No TOML, an unknown entry, or a value of the wrong type or out of range: names the file, the rule and the entry.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> text = semnr.guarding.dump_rules(semnr.DEFAULT_RULES, provenance={"tuned_on": "our own wafers"})
+    >>> _ = Path("rules.toml").write_text(text, encoding="utf-8")
+    >>> rules = semnr.guarding.load_rules("rules.toml")
+    >>> rules == semnr.DEFAULT_RULES
+    True
     """
     file = Path(path)
     try:
@@ -145,7 +275,26 @@ def as_rules(rules: Any) -> Rules:
 
 
 def dump_rules(rules: Rules, provenance: Mapping[str, Any] | None = None) -> str:
-    """Rules as TOML text that `load_rules` reads back to the same; where they come from stands at the top."""
+    """Write rules as TOML text.
+
+    Parameters
+    ----------
+    rules : Rules
+        What `load_rules` returns.
+    provenance : mapping, optional
+        Where they come from; it stands at the top of the text.
+
+    Returns
+    -------
+    str
+        `load_rules` reads the same rules back.
+
+    Examples
+    --------
+    >>> rules = {"shift": semnr.DEFAULT_RULES["geometric_shift"]}
+    >>> print(semnr.guarding.dump_rules(rules).splitlines()[2])
+    [rules."shift"]
+    """
     lines = [f"version = {VERSION}"]
     if provenance:
         lines += ["", "[provenance]", *(f"{_key(k)} = {_toml(v)}" for k, v in provenance.items())]

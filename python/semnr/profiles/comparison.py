@@ -27,8 +27,20 @@ _DEFAULT = used("compare")
 class Difference:
     """One column of one candidate against the baseline, over the tiles that both have.
 
-    `change` is after - before of the column, `gain` the same counted so that more is better; both are means over tiles
-    with their bootstrap intervals. `p` is that of a sign-flip test, `p_holm` corrected for the table's columns.
+    Attributes
+    ----------
+    column : str
+        Name of the column.
+    before, after : float
+        Mean of the column over the tiles, of the baseline and of the candidate.
+    change, low, high : float
+        Mean of after − before, and its bootstrap interval.
+    gain, gain_low, gain_high : float
+        The same, counted so that more is better.
+    p, p_holm : float
+        P-value of a sign-flip test, and the same corrected for the columns of the table (Holm).
+    tiles : int
+        How many tiles entered.
     """
 
     column: str
@@ -54,19 +66,57 @@ class Difference:
 
 @dataclass(frozen=True)
 class Compared:
-    """What `semnr.compare` found: candidate label -> its differences to the baseline, in the columns' order."""
+    """What `semnr.compare` gives: what each candidate gained on the baseline, and what it paid for it.
+
+    Attributes
+    ----------
+    baseline : str
+        Label of the baseline.
+    candidates : mapping of str to tuple of Difference
+        By the label of the candidate; one difference a column.
+    settings : mapping
+        Confidence, seed and resamples of the bootstrap, and the number of clusters.
+    """
 
     baseline: str
     candidates: Mapping[str, tuple[Difference, ...]]
     settings: Mapping[str, Any]
 
     def gained(self, candidate: str) -> list[str]:
+        """The columns in which a candidate is better.
+
+        Parameters
+        ----------
+        candidate : str
+            Its label.
+
+        Returns
+        -------
+        list of str
+        """
         return [d.column for d in self.candidates[candidate] if d.verdict == "gained"]
 
     def paid(self, candidate: str) -> list[str]:
+        """The columns in which a candidate is worse.
+
+        Parameters
+        ----------
+        candidate : str
+            Its label.
+
+        Returns
+        -------
+        list of str
+        """
         return [d.column for d in self.candidates[candidate] if d.verdict == "paid"]
 
     def to_dict(self) -> dict[str, Any]:
+        """Everything in plain Python, for JSON.
+
+        Returns
+        -------
+        dict
+        """
         rows = {
             name: [{**plain(vars(d)), "verdict": d.verdict} for d in differences]
             for name, differences in self.candidates.items()
@@ -97,28 +147,46 @@ def compare(
     seed: int = 0,
     resamples: int = statistics.RESAMPLES,
 ) -> Compared:
-    """What did each candidate gain on the baseline, and what did it pay? Paired by tile.
+    """Say what each candidate gained on the baseline and what it paid for it. Rows are paired by tile id.
 
     Parameters
     ----------
-    baseline, *candidates : Profile
-        Of the same tiles, reference and settings; rows are paired by tile id.
+    baseline : Profile
+        Of the released or baseline denoiser.
+    *candidates : Profile
+        At least one, of the same tiles, reference and settings.
     columns : sequence of str, optional
-        Default: every column that is known to be better higher, lower or nearer to a number
+        Columns to compare. Default: every column of which it is known what is better
         (`semnr.profiles.comparison.BETTER`) and that both have.
     confidence : float
-        Of the intervals: percentile bootstrap, by die where `die_x` and `die_y` are known (tiles of a die are alike).
+        Coverage of the intervals, between 0 and 1. They come from a percentile bootstrap; whole dies are resampled
+        where `die_x` and `die_y` are known, because tiles of a die are alike.
     seed, resamples : int
-        Of the bootstrap; the sign-flip test takes all flips up to 13 clusters, else 10,000.
+        Of the bootstrap. The sign-flip test takes all flips up to 13 clusters, else 10,000.
 
     Returns
     -------
     Compared
+        Candidates by label, each with one `Difference` a column; `print` shows the table.
 
     Raises
     ------
     TypeError, ValueError
-        Not profiles, none to compare with, or profiles that do not compare: what differs.
+        Something that is no profile, no candidate, or profiles that do not compare: the message says what differs.
+
+    Examples
+    --------
+    >>> clean_tiles = np.stack([clean[:64, :64], clean[64:, 64:]])[:, None]
+    >>> noisy_tiles = np.stack([noisy[:64, :64], noisy[64:, 64:]])[:, None]
+    >>> released = semnr.profile(noisy_tiles, clean_tiles, metrics="ssim", label="released")
+    >>> candidate = semnr.profile(clean_tiles, clean_tiles, metrics="ssim", label="candidate")
+    >>> compared = semnr.compare(released, candidate)
+    >>> compared.gained("candidate"), compared.paid("candidate")  # two tiles are too few to say anything
+    ([], [])
+    >>> compared.candidates["candidate"][0].verdict
+    'no difference'
+    >>> compared.to_dict()["baseline"]
+    'released'
     """
     for i, value in enumerate((baseline, *candidates)):
         if not isinstance(value, Profile):

@@ -30,49 +30,64 @@ _OF_THE_SCORE = ("reduction", "nan", "backend", "overshoot", "return_map", "deta
 
 
 class Reference:
-    """A reference that many candidates are scored against: what depends on it alone is computed once.
+    """A reference image that many candidates are scored against.
 
-    `Reference(y, ...).ssim(x)` is `semnr.ssim(x, y, ...)`, and so for every method: the same number (to 1e-12; DISTS
-    in float32 to 1e-6, since the network sees one image at a time), the same options, errors and kind of array. A
-    gradient goes to the candidate and none to the reference.
+    What depends on the reference alone is computed once and kept. `Reference(y, ...).ssim(x)` is `semnr.ssim(x, y,
+    ...)`, and so for every method: the same number (to 1e-12; DISTS in float32 to 1e-6, because the network then sees
+    one image at a time), the same options, errors and kind of array. A gradient goes to the candidate only.
 
     Parameters
     ----------
     y : Tensor or ndarray, (N, C, H, W), (C, H, W) or (H, W)
-        The reference. It is not copied: do not write to it.
+        The reference. It is not copied: do not write to it afterwards.
     data_range : float, optional
-        As in `semnr.metrics`; with `mask` it holds for every score.
+        Width of the intensity scale, as in the metrics. With `mask`, it holds for every score.
     metrics : sequence of str
-        What `profile` scores and `prepare` computes: of "psnr", "ssim", "fsim", "dists", "cnr".
-    masks : (signal, background), mapping with these names, or Masks, optional
-        Bool regions for CNR; default: Otsu on `y`.
-    mask : bool, optional
-        Valid pixels.
-    nan, backend, fsim_downsample, dists_weights, dists_resize
-        Defaults of the methods, which take others: `reference.fsim(x, downsample=2)`.
+        What `profile` scores and `prepare` computes: some of "psnr", "ssim", "fsim", "dists", "cnr".
+    masks : (signal, background), mapping with these keys, or Masks, optional
+        Bool regions for CNR. Default: Otsu's threshold on `y`.
+    mask : bool array, optional
+        True where a pixel is valid.
+    nan, fsim_downsample, dists_weights, dists_resize, backend
+        As for `semnr.profile`. They are defaults: a method takes others, as in `reference.fsim(x, downsample=2)`.
     details : bool
         More columns in `profile`.
     keep : bool
-        False: compute everything for each candidate.
+        False: compute everything anew for each candidate.
     memory_budget : int
         Bytes that may be kept. What does not fit is computed for each candidate.
 
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was, what is accepted.
+        Names the argument, what it was and what is accepted.
 
-    Notes
-    -----
-    Kept from the first use on, or from `prepare`: the CNR regions (2 bytes a pixel), mean and σ of each image, the
-    FSIM features (two numbers a pixel at the downsampled size) and the DISTS maps (about 500 bytes a pixel in float32);
-    `nbytes` says how much it is. Nothing is kept for PSNR, SSIM and MS-SSIM: of the four sums under a window three hold
-    the candidate, and the reference's own would come back as two numbers a pixel, more than the pixel itself. Nor for
-    nan="omit", where the candidate's pixels mask the reference's, nor for `details`, `return_map`, `overshoot` and
-    weights that are a state dict.
+    Notes ----- Kept from the first use on, or from `prepare`: the CNR regions (2 bytes a pixel), mean and standard
+    deviation of each image, the FSIM features (two numbers a pixel at the downsampled size) and the feature maps of
+    DISTS (about 500 bytes a pixel in float32). `nbytes` says how much it is. Nothing is kept for PSNR, SSIM and
+    MS-SSIM: three of the four sums under a window hold the candidate, and the reference's own sum would be larger than
+    its pixels. Nothing is kept either for nan="omit", where the candidate's pixels mask those of the reference, nor for
+    `details`, `return_map`, `overshoot` and weights that are a state dict.
 
-    Any number of threads may score against one reference. It can be pickled and copied; a copy computes again what was
-    kept.
+    Any number of threads may score against one reference. It can be pickled and copied; the copy computes again what
+    was kept.
+
+    Examples
+    --------
+    >>> reference = semnr.Reference(clean, metrics=("psnr", "ssim", "fsim", "cnr")).prepare()
+    >>> [round(float(reference.ssim(x)), 3) for x in (noisy, denoised)]
+    [0.461, 0.898]
+    >>> reference.mse(clean), reference.mae(clean), reference.psnr(clean)  # identical images
+    (np.float64(0.0), np.float64(0.0), np.float64(inf))
+    >>> round(float(reference.fsim(denoised)), 3), round(float(reference.cnr(denoised)), 1)
+    (0.928, 6.1)
+    >>> reference.cnr_map(denoised, window=64, stride=32).shape
+    (3, 3)
+    >>> [region.shape for region in reference.regions()], reference.builds_regions
+    ([torch.Size([1, 1, 128, 128]), torch.Size([1, 1, 128, 128])], True)
+    >>> mean, deviation = reference.fingerprint()
+    >>> reference.profile(denoised, label="gaussian").label
+    'gaussian'
     """
 
     def __init__(
@@ -131,46 +146,166 @@ class Reference:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept beside y itself."""
+        """Bytes that are kept beside the reference itself."""
         with self._lock:
             return _nbytes(self._kept)
 
     # --- scores ---------------------------------------------------------------------------------------------------
 
     def mse(self, x: Any, **options: Any) -> Any:
-        """As `semnr.mse`."""
+        """As `semnr.mse` of `x` and the reference.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference.
+        **options
+            Those of `semnr.mse`, but for `y`, `data_range` and `mask`, which are the reference's own.
+
+        Returns
+        -------
+        As `semnr.mse`
+        """
         return self._plain(functions.mse, x, options)
 
     def mae(self, x: Any, **options: Any) -> Any:
-        """As `semnr.mae`."""
+        """As `semnr.mae` of `x` and the reference.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference.
+        **options
+            Those of `semnr.mae`, but for `y`, `data_range` and `mask`, which are the reference's own.
+
+        Returns
+        -------
+        As `semnr.mae`
+        """
         return self._plain(functions.mae, x, options)
 
     def psnr(self, x: Any, **options: Any) -> Any:
-        """As `semnr.psnr`."""
+        """As `semnr.psnr` of `x` and the reference.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference.
+        **options
+            Those of `semnr.psnr`, but for `y`, `data_range` and `mask`, which are the reference's own.
+
+        Returns
+        -------
+        As `semnr.psnr`
+        """
         return self._plain(functions.psnr, x, options)
 
     def ssim(self, x: Any, **options: Any) -> Any:
-        """As `semnr.ssim`."""
+        """As `semnr.ssim` of `x` and the reference.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference.
+        **options
+            Those of `semnr.ssim`, but for `y`, `data_range` and `mask`, which are the reference's own.
+
+        Returns
+        -------
+        As `semnr.ssim`
+        """
         return self._plain(functions.ssim, x, options)
 
     def ms_ssim(self, x: Any, **options: Any) -> Any:
-        """As `semnr.ms_ssim`."""
+        """As `semnr.ms_ssim` of `x` and the reference.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference; sides of at least 161 pixels by default.
+        **options
+            Those of `semnr.ms_ssim`, but for `y`, `data_range` and `mask`, which are the reference's own.
+
+        Returns
+        -------
+        As `semnr.ms_ssim`
+
+        Examples
+        --------
+        >>> reference = semnr.Reference(clean)
+        >>> round(float(reference.ms_ssim(denoised, window_size=7)), 3)
+        0.963
+        """
         return self._plain(functions.ms_ssim, x, options)
 
     def fsim(self, x: Any, **options: Any) -> Any:
-        """As `semnr.fsim`, with the reference's phase congruency and gradient kept."""
+        """As `semnr.fsim` of `x` and the reference, whose phase congruency and gradient are kept.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference.
+        **options
+            Those of `semnr.fsim`, but for `y`, `data_range` and `mask`, which are the reference's own.
+
+        Returns
+        -------
+        As `semnr.fsim`
+        """
         return self._featured(functions.fsim, x, self._fsim_options() | options)
 
     def dists(self, x: Any, **options: Any) -> Any:
-        """As `semnr.dists`, with the reference's maps kept: half of the network's work."""
+        """As `semnr.dists` of `x` and the reference, whose feature maps are kept: that is half of the network's work.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference.
+        **options
+            Those of `semnr.dists`, but for `y`, `data_range` and `mask`, which are the reference's own.
+
+        Returns
+        -------
+        As `semnr.dists`
+
+        Examples
+        --------
+        >>> reference = semnr.Reference(clean[:64, :64], dists_weights="random")
+        >>> float(reference.dists(clean[:64, :64])) < 1e-6
+        True
+        """
         return self._featured(functions.dists, x, self._dists_options() | options)
 
     def cnr(self, x: Any, **options: Any) -> Any:
-        """As `semnr.cnr`, with the regions built on the reference once."""
+        """As `semnr.cnr` of `x`, in the regions that were built on the reference once.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference.
+        **options
+            Those of `semnr.cnr`, but for `y`, `data_range` and `mask`, which are the reference's own.
+
+        Returns
+        -------
+        As `semnr.cnr`
+        """
         return self._plain(functions.cnr, x, self._with_regions(options))
 
     def cnr_map(self, x: Any, **options: Any) -> Any:
-        """As `semnr.cnr_map`, with the regions built on the reference once."""
+        """As `semnr.cnr_map` of `x`, in the regions that were built on the reference once.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference.
+        **options
+            Those of `semnr.cnr_map`, but for `y`, `data_range` and `mask`, which are the reference's own.
+
+        Returns
+        -------
+        As `semnr.cnr_map`
+        """
         return self._plain(functions.cnr_map, x, self._with_regions(options))
 
     def profile(
@@ -182,7 +317,19 @@ class Reference:
         tiles: Sequence[str] | None = None,
         label: str = "",
     ) -> Profile:
-        """The profile of candidate `x` against this reference; see `semnr.profile`."""
+        """The profile of a candidate against this reference: what `semnr.profile` gives.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference.
+        noise, kind, tiles, label
+            As for `semnr.profile`.
+
+        Returns
+        -------
+        Profile
+        """
         from .score import against  # which makes a Reference of an image
 
         return against(self, x, noise=noise, kind=kind, tiles=tiles, label=label)
@@ -190,7 +337,13 @@ class Reference:
     # --- what is kept ---------------------------------------------------------------------------------------------
 
     def prepare(self) -> Reference:
-        """Compute now what `metrics` keep, and not with the first candidate; gives the reference itself."""
+        """Compute now what `metrics` keep, and not with the first candidate.
+
+        Returns
+        -------
+        Reference
+            The reference itself.
+        """
         with torch.no_grad():
             self.fingerprint()
             if "cnr" in self.metrics:
@@ -203,11 +356,17 @@ class Reference:
 
     @property
     def builds_regions(self) -> bool:
-        """Whether the regions of CNR are its own, and not given."""
+        """Whether the regions of CNR are built here; False where they were passed as `masks`."""
         return self._given is None
 
     def regions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Signal and background of CNR."""
+        """The regions of CNR.
+
+        Returns
+        -------
+        (signal, background) : tuple of bool Tensor
+            Passed as `masks`, or built by Otsu's threshold on the reference.
+        """
         if self._given is not None:
             return self._given
         return self._once("regions", self._build_regions)  # type: ignore[no-any-return]
@@ -217,7 +376,12 @@ class Reference:
         return found.signal, found.background
 
     def fingerprint(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and σ of each image, (N,) float64: enough to notice that two profiles had different references."""
+        """Mean and standard deviation of each image: enough to notice that two profiles had different references.
+
+        Returns
+        -------
+        (mean, deviation) : tuple of Tensor, (N,), float64
+        """
         return self._once("fingerprint", self._measure)  # type: ignore[no-any-return]
 
     def _measure(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -271,7 +435,28 @@ class Reference:
         return to_numpy(value) if self.numpy else value
 
     def rows(self, op: str, x: Any, options: Mapping[str, Any]) -> torch.Tensor | None:
-        """A score an image from kept features; None where the pair is to be scored whole."""
+        """The scores of one op from kept features.
+
+        Parameters
+        ----------
+        op : {"fsim", "dists"}
+            The metric.
+        x : Tensor or ndarray
+            The candidate.
+        options : mapping
+            Options of the metric.
+
+        Returns
+        -------
+        Tensor, (N,), or None
+            None where the pair is to be scored as a whole.
+
+        Examples
+        --------
+        >>> reference = semnr.Reference(clean)
+        >>> reference.rows("fsim", denoised, {}).shape
+        torch.Size([1])
+        """
         found = self._compared(op, x, options)
         return None if found is None else found[0]
 

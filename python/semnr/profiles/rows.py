@@ -36,22 +36,56 @@ TEXTS = ("evidence_boxes", "lot_id", "wafer_id")  # the first is JSON: where str
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """Scores of N tiles, float64 rows; a metric that was not asked for is a column of NaN.
+    """Scores of N tiles: one row a tile, one column a metric.
 
-    Attributes
+    `semnr.profile` makes one from pixels, `Run.profile` and `Profile.from_run` from a scored run.
+
+    Parameters
     ----------
     tiles : tuple of str
-        Tile ids, in the order of the rows.
-    columns : mapping of ndarray, (N,)
-        Every numeric column by name; the usual ones are attributes as well.
-    mse, mae, psnr, ssim, fsim, dists, cnr, cnr_fixed_noise, contrast_retention : ndarray, (N,)
-        `cnr` is the `two_roi` ratio. The last two are NaN unless the noise is known.
-    psnr_noisy, transfer, transfer_se : ndarray, (N,)
-        Of the noisy input and of evidence transfer; NaN where the run did not know it.
-    status : tuple of str
-        "ok", or why a tile of a run was not scored.
-    kind : str
-        "denoised", or "noisy" where the noisy input itself was scored.
+        Tile ids, each once, in the order of the rows.
+    columns : mapping of str to array, (N,)
+        Every numeric column by its name, as float64. A column that is not there reads as NaN.
+    data_range : float
+        Width of the intensity scale that the metrics were computed with, in grey levels.
+    settings : mapping, optional
+        What the numbers depend on: metrics, FSIM factor, weights of DISTS, and so on.
+    flags : tuple of str, optional
+        What a reader should know, such as "uncalibrated: DISTS ran on random network weights".
+    status : tuple of str, optional
+        "ok", or why a tile of a run was not scored, one a tile. Default: all "ok".
+    kind : {"denoised", "noisy"}, optional
+        "noisy" where the candidate is the noisy input itself.
+    label : str, optional
+        Name of the candidate in tables.
+    auto_ids : bool, optional
+        True where the ids are counters of one call and no names.
+    texts : mapping of str to tuple of (str or None), optional
+        Columns of text, such as `evidence_boxes`.
+
+    Raises
+    ------
+    ValueError
+        A column or `status` of another length than `tiles`, an id that occurs twice, or an unknown `kind`.
+
+    Examples
+    --------
+    >>> scores = semnr.profile(denoised, clean, metrics=("psnr", "ssim"), label="gaussian")
+    >>> len(scores), round(float(scores.psnr[0]), 1), round(float(scores.ssim[0]), 2)
+    (1, 30.7, 0.9)
+    >>> {name: round(value, 2) for name, value in scores.axes().items()}
+    {'psnr': 0.52, 'ssim': 0.9}
+    >>> scores.axes_rows().shape, scores.area_rows().shape, scores.clusters().tolist()
+    ((1, 5), (1,), [0])
+    >>> scores.column("fsim")  # was not asked for
+    array([nan])
+    >>> both = semnr.Profile.concat([scores, scores])  # two batches of one run
+    >>> both.take([1]).tiles, both.key("lot_id")
+    (('t000001',), ('', ''))
+    >>> round(both.summary()["ssim"]["mean"], 2), both.to_dict()["tiles"]
+    (0.9, ['t000000', 't000001'])
+    >>> both.to_pandas().columns[:4].tolist()
+    ['tile', 'status', 'mse', 'mae']
     """
 
     tiles: tuple[str, ...]
@@ -86,26 +120,54 @@ class Profile:
         return len(self.tiles)
 
     def column(self, name: str) -> np.ndarray:
-        """Rows of one column; NaN throughout where the profile does not have it."""
+        """The rows of one column.
+
+        Parameters
+        ----------
+        name : str
+            Name of the column; "cnr" stands for "cnr_two_roi".
+
+        Returns
+        -------
+        ndarray, (N,), float64
+            NaN throughout where the profile does not have the column.
+        """
         name = "cnr_two_roi" if name == "cnr" else name
         return self.columns.get(name, np.full(len(self), np.nan))
 
-    mse = property(lambda self: self.column("mse"))
-    mae = property(lambda self: self.column("mae"))
-    psnr = property(lambda self: self.column("psnr"))
-    ssim = property(lambda self: self.column("ssim"))
-    fsim = property(lambda self: self.column("fsim"))
-    dists = property(lambda self: self.column("dists"))
-    cnr = property(lambda self: self.column("cnr_two_roi"))
-    cnr_fixed_noise = property(lambda self: self.column("cnr_fixed_noise"))
-    contrast_retention = property(lambda self: self.column("contrast_retention"))
-    psnr_noisy = property(lambda self: self.column("psnr_noisy"))
-    transfer = property(lambda self: self.column("transfer"))
-    transfer_se = property(lambda self: self.column("transfer_se"))
+    mse = property(
+        lambda self: self.column("mse"), doc="Mean squared error of each tile, (N,), in squared grey levels."
+    )
+    mae = property(lambda self: self.column("mae"), doc="Mean absolute error of each tile, (N,), in grey levels.")
+    psnr = property(
+        lambda self: self.column("psnr"),
+        doc="Peak signal-to-noise ratio of each tile, (N,), in dB; infinite for identical images.",
+    )
+    ssim = property(lambda self: self.column("ssim"), doc="SSIM of each tile, (N,).")
+    fsim = property(lambda self: self.column("fsim"), doc="FSIM of each tile, (N,).")
+    dists = property(
+        lambda self: self.column("dists"), doc="DISTS of each tile, (N,): a distance, 0 for identical images."
+    )
+    cnr = property(lambda self: self.column("cnr_two_roi"), doc="Contrast-to-noise ratio `two_roi` of each tile, (N,).")
+    cnr_fixed_noise = property(
+        lambda self: self.column("cnr_fixed_noise"),
+        doc="Contrast over the noise of the input, (N,); NaN unless the noise is known.",
+    )
+    contrast_retention = property(
+        lambda self: self.column("contrast_retention"),
+        doc="Contrast of the candidate over that of the reference, (N,); NaN unless the noise is known.",
+    )
+    psnr_noisy = property(
+        lambda self: self.column("psnr_noisy"), doc="PSNR of the noisy input, (N,), in dB; NaN where it is not known."
+    )
+    transfer = property(
+        lambda self: self.column("transfer"), doc="Evidence transfer T of each tile, (N,); NaN where it is not known."
+    )
+    transfer_se = property(lambda self: self.column("transfer_se"), doc="Standard error of `transfer`, (N,).")
 
     @property
     def calibrated(self) -> bool | None:
-        """Whether DISTS ran on trained weights; None where it did not run."""
+        """Whether DISTS ran on trained weights. None where it did not run."""
         dists = self.settings.get("dists") or {}
         if not np.isfinite(self.dists).any():
             return None
@@ -113,12 +175,12 @@ class Profile:
 
     @property
     def unfinished(self) -> str | None:
-        """Why these may not be all the tiles of a run; None where they are."""
+        """The reason why these may not be all tiles of a run. None where the run came to its end."""
         return next((flag for flag in self.flags if flag.startswith(UNFINISHED)), None)
 
     @property
     def psnr_of_mean_mse(self) -> float:
-        """The PSNR of all tiles together: from their mean MSE, not a mean of dB."""
+        """The PSNR of all tiles together, in dB: that of their mean MSE, which is not the mean of their dB values."""
         mse = self.mse[np.isfinite(self.mse)]
         if not mse.size:
             return math.nan
@@ -126,15 +188,33 @@ class Profile:
 
     @property
     def cnr_axis(self) -> str:
-        """The column that the CNR axis reads: `cnr_fixed_noise` where the noise is known, because the ratio over
-        an image's own noise rises when it is over-smoothed; `cnr_two_roi` otherwise."""
+        """The column that the CNR axis reads.
+
+        It is `cnr_fixed_noise` where the noise of the input is known, because the ratio over an image's own noise rises
+        when the image is over-smoothed. Otherwise it is `cnr_two_roi`.
+        """
         return "cnr_two_roi" if np.isnan(self.cnr_fixed_noise).all() else "cnr_fixed_noise"
 
     def axes(self, ranges: Mapping[str, tuple[float, float]] | None = None) -> dict[str, float]:
-        """The five axes of all tiles together, each in [0, 1], in the order PSNR, SSIM, FSIM, DISTS, CNR.
+        """The five axes of all tiles together, each mapped to [0, 1].
 
-        ranges : mapping of (value at 0, value at 1), in place of those of `semnr.profiles.radar.RANGES`. PSNR
-        is that of the mean MSE, the others are means of the finite rows. A metric without a row is absent.
+        PSNR is that of the mean MSE; the others are means of the finite rows.
+
+        Parameters
+        ----------
+        ranges : mapping of str to (float, float), optional
+            For a metric, the value that maps to 0 and the value that maps to 1, in place of those in
+            `semnr.profiles.radar.RANGES`.
+
+        Returns
+        -------
+        dict of str to float
+            In the order PSNR, SSIM, FSIM, DISTS, CNR. A metric without a row is absent.
+
+        Raises
+        ------
+        ValueError
+            An unknown metric in `ranges`, or a range that is not two different finite numbers.
         """
         found: dict[str, float] = {}
         for name, ends in radar.checked_ranges(ranges).items():
@@ -150,37 +230,74 @@ class Profile:
         return found
 
     def axes_rows(self, ranges: Mapping[str, tuple[float, float]] | None = None) -> np.ndarray:
-        """(N, 5): the axes of each tile; NaN where a metric is missing."""
+        """The five axes of each tile.
+
+        Parameters
+        ----------
+        ranges : mapping of str to (float, float), optional
+            As for `axes`.
+
+        Returns
+        -------
+        ndarray, (N, 5), float64
+            In [0, 1]; NaN where a metric is missing.
+        """
         ends = radar.checked_ranges(ranges)
         names = {"cnr": self.cnr_axis}
         return np.stack([radar.on_axis(self.column(names.get(k, k)), v) for k, v in ends.items()], axis=1)
 
     @property
     def area(self) -> float:
-        """Area of the radar over the full pentagon, in [0, 1]; NaN unless all five axes are there, since areas over
-        fewer do not compare. It depends on the order of the axes: see `mean_axis`."""
+        """Area of the radar chart over that of the full pentagon, in [0, 1].
+
+        It is NaN unless all five axes are there, because areas over fewer axes do not compare. It depends on the order
+        of the axes; `mean_axis` does not.
+        """
         values = self.axes()
         return float(radar.area(list(values.values()))) if len(values) == len(METRICS) else math.nan
 
     @property
     def mean_axis(self) -> float:
-        """Mean of the five axes, which knows no order; NaN unless all five are there."""
+        """Mean of the five axes, in [0, 1]; NaN unless all five are there."""
         values = self.axes()
         return float(np.mean(list(values.values()))) if len(values) == len(METRICS) else math.nan
 
     def area_rows(self) -> np.ndarray:
-        """(N,): the radar area of each tile."""
+        """The area of the radar chart of each tile.
+
+        Returns
+        -------
+        ndarray, (N,), float64
+            In [0, 1]; NaN where an axis is missing.
+        """
         return np.asarray(radar.area(self.axes_rows()))
 
     def clusters(self) -> np.ndarray:
-        """(N,) int: the die of each tile where `die_x` and `die_y` are known (by lot and wafer), else the tile."""
+        """Which tiles belong together, for intervals: tiles of one die are alike.
+
+        Returns
+        -------
+        ndarray, (N,), int
+            The number of the tile's die (by lot and wafer) where `die_x` and `die_y` are columns, else of the tile.
+        """
         if not {"die_x", "die_y"} <= set(self.columns):
             return np.arange(len(self))
         more = [statistics.codes(self.key(name)) for name in ("lot_id", "wafer_id")]
         return statistics.clusters(self.column("die_x"), self.column("die_y"), *more)
 
     def key(self, name: str) -> tuple[str, ...]:
-        """A column that names things, as text: "" where a tile has none."""
+        """A column that names things, as text.
+
+        Parameters
+        ----------
+        name : str
+            A column such as "lot_id" or "die_x".
+
+        Returns
+        -------
+        tuple of str
+            One a tile; "" where a tile has none.
+        """
         if name in self.texts:
             return tuple(v or "" for v in self.texts[name])
         return tuple("" if math.isnan(v) else f"{v:g}" for v in self.column(name))
@@ -193,19 +310,77 @@ class Profile:
         resamples: int = statistics.RESAMPLES,
         ranges: Mapping[str, tuple[float, float]] | None = None,
     ) -> dict[str, Any]:
-        """Axes, area and mean axis with percentile bootstrap intervals over tiles (over dies where they are known).
+        """Axes, area and mean axis with percentile bootstrap intervals.
 
-        Returns {"axes": {name: (value, low, high)}, "area": ..., "mean_axis": ..., "tiles", "clusters", "confidence"};
-        NaN where an axis is missing.
+        Whole dies are resampled where dies are known, else tiles.
+
+        Parameters
+        ----------
+        confidence : float
+            Coverage of the intervals, between 0 and 1.
+        seed : int
+            Seed of the bootstrap.
+        resamples : int
+            How many bootstrap samples are drawn.
+        ranges : mapping, optional
+            As for `axes`.
+
+        Returns
+        -------
+        dict
+            "axes": {name: (value, low, high)}; "area" and "mean_axis": (value, low, high); "tiles", "clusters" and
+            "confidence". NaN where an axis is missing.
+
+        Examples
+        --------
+        >>> pair, twice = np.stack([denoised, noisy])[:, None], np.stack([clean, clean])[:, None]
+        >>> scores = semnr.profile(pair, twice, metrics="ssim")
+        >>> value, low, high = scores.intervals(resamples=200)["axes"]["ssim"]
+        >>> bool(low <= value <= high)
+        True
         """
         return intervals(self, confidence, seed, resamples, ranges)
 
     def by(self, level: str, **options: Any) -> dict[str, dict[str, Any]]:
-        """`intervals` of each "tile", "die", "wafer" or "lot", by name; a die carries its lot and wafer in its name."""
+        """The `intervals` of each part: of each tile, die, wafer or lot.
+
+        Parameters
+        ----------
+        level : {"tile", "die", "wafer", "lot"}
+            What the tiles are grouped by.
+        **options
+            Arguments of `intervals`.
+
+        Returns
+        -------
+        dict of str to dict
+            By the name of the part. The name of a die carries its lot and wafer.
+
+        Raises
+        ------
+        ValueError
+            Another level.
+
+        Examples
+        --------
+        >>> scores = semnr.profile(denoised, clean, metrics="ssim", tiles=["a"])
+        >>> list(scores.by("tile", resamples=50))
+        ['a']
+        """
         return {name: self.take(rows).intervals(**options) for name, rows in grouped(self, level).items()}
 
     def take(self, rows: Sequence[int]) -> Profile:
-        """The profile of some of the tiles, by index."""
+        """The profile of some of the tiles.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Their places, from 0, in the order that the new profile shall have.
+
+        Returns
+        -------
+        Profile
+        """
         index = list(rows)
         return dataclasses.replace(
             self,
@@ -216,8 +391,15 @@ class Profile:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Figures over the tiles. Infinite PSNR rows are counted apart; `psnr_of_mean_mse` is the PSNR of all tiles
-        together, and the mean of the dB values is named `mean_of_db`."""
+        """Figures over all tiles.
+
+        Returns
+        -------
+        dict
+            For each score the mean, median, 5th and 95th percentile of its finite rows and their number "n". The mean
+            of dB values is named "mean_of_db"; "psnr_of_mean_mse" is the PSNR of all tiles together, and infinite PSNR
+            rows are counted in "infinite_psnr". "tiles" and "not_scored" count tiles.
+        """
         found: dict[str, Any] = {}
         for name, rows in self.columns.items():
             finite = rows[np.isfinite(rows)]
@@ -233,7 +415,13 @@ class Profile:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything in plain Python, for JSON: NaN as None, infinities as "inf"."""
+        """Everything in plain Python, for JSON.
+
+        Returns
+        -------
+        dict
+            NaN is None, an infinity is "inf" or "-inf".
+        """
         return {
             "label": self.label,
             "kind": self.kind,
@@ -250,7 +438,18 @@ class Profile:
         }
 
     def to_pandas(self) -> Any:
-        """A DataFrame, a row a tile. Needs pandas."""
+        """The profile as a pandas table, one row a tile.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns "tile", "status" and every numeric column.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed (`pip install 'semnr[pandas]'`).
+        """
         try:
             import pandas as pd
         except ImportError as error:
@@ -258,7 +457,27 @@ class Profile:
         return pd.DataFrame({"tile": self.tiles, "status": self.status, **self.columns})
 
     def plot(self, ax: Any = None) -> Any:
-        """The radar, on a polar matplotlib axes, which is returned. Needs matplotlib."""
+        """Draw the radar chart.
+
+        Parameters
+        ----------
+        ax : matplotlib polar axes, optional
+            Where to draw; default: new axes.
+
+        Returns
+        -------
+        matplotlib axes
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
+
+        Examples
+        --------
+        >>> scores = semnr.profile(denoised, clean, metrics="ssim")
+        >>> scores.plot()  # doctest: +SKIP
+        """
         return radar.plot({self.label or "profile": self.axes()}, ax)
 
     def __str__(self) -> str:
@@ -268,7 +487,22 @@ class Profile:
 
     @classmethod
     def concat(cls, profiles: Sequence[Profile]) -> Profile:
-        """Rows of several profiles, in order; they must share data_range, settings and kind."""
+        """One profile of the rows of several, in order.
+
+        Parameters
+        ----------
+        profiles : sequence of Profile
+            At least one; all of one data_range, settings and kind.
+
+        Returns
+        -------
+        Profile
+
+        Raises
+        ------
+        ValueError
+            No profile, or profiles that differ in data_range, settings or kind.
+        """
         if not profiles:
             raise ValueError("profiles is empty; accepted: at least one Profile")
         first = profiles[0]
@@ -295,12 +529,27 @@ class Profile:
 
     @classmethod
     def from_run(cls, path: str | os.PathLike[str]) -> Profile:
-        """The rows of a folder that `semnr.score` wrote, tiles that could not be scored included.
+        """The rows of a scored run, tiles that could not be scored included.
+
+        Parameters
+        ----------
+        path : path
+            A folder that `semnr.score` wrote.
+
+        Returns
+        -------
+        Profile
 
         Raises
         ------
         ValueError
             Not such a folder.
+
+        Examples
+        --------
+        >>> run = semnr.score(noisy, reference=clean, out="run", metrics=("psnr", "ssim"), tests=False)
+        >>> semnr.Profile.from_run("run").label
+        'array'
         """
         folder = Path(path)
         info = read_info(folder)

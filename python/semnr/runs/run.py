@@ -25,7 +25,30 @@ from .verdict import Verdict
 
 @dataclass(frozen=True)
 class Run:
-    """What `semnr.score` leaves; open an existing one with `Run.open(folder)`."""
+    """A scored run on disk: what `semnr.score` leaves in its folder.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    info : dict
+        What its `run.json` says: settings, machine, counts, summary.
+    verdict : Verdict, optional
+        Of the rules that `semnr.score` was given.
+
+    Examples
+    --------
+    >>> run = semnr.score(noisy, reference=clean, out="run", metrics=("psnr", "ssim"), tests=False, label="noisy")
+    >>> run = semnr.Run.open("run")  # at any later time
+    >>> run.label, run.counts, run.finished, run.exit_code
+    ('noisy', {'tiles': 1, 'ok': 1}, True, 0)
+    >>> run.table(["tile", "psnr"]).num_rows
+    1
+    >>> print(run.profile())
+    profile noisy of 1 tile(s), denoised: axes PSNR 0.28, SSIM 0.46; area nan, mean axis nan
+    >>> run.flagged(), run.alarms, run.by_place()
+    ({}, [], {})
+    """
 
     path: Path
     info: dict[str, Any]
@@ -33,29 +56,48 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
+        """Open the folder of a run.
+
+        Parameters
+        ----------
+        folder : path
+            What `semnr.score` was given as `out`.
+
+        Returns
+        -------
+        Run
+
+        Raises
+        ------
+        ValueError
+            No folder of a run, or a damaged file in it.
+        """
         path = Path(folder)
         return cls(path, read_info(path), _verdict_of(path))
 
     @property
     def label(self) -> str:
+        """Name of the candidate in tables and reports."""
         return str(self.info.get("label") or self.path.name)
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end with a row of every tile."""
+        """Whether the run came to its end with a row for every tile."""
         return self.info.get("state", "finished") == "finished"
 
     @property
     def counts(self) -> dict[str, int]:
-        """Tiles in all, and by status; of a run that was cut off, those that it came to."""
+        """How many tiles there are, and how many of each status; of a run that was cut off, those that it came to."""
         return dict(self.info["counts"] if "counts" in self.info else counts(self.path))
 
     @property
     def summary(self) -> dict[str, Any]:
+        """Mean, median, 5th and 95th percentile of each metric over the tiles that have it."""
         return dict(self.info.get("summary", {}))
 
     @property
     def problems(self) -> list[dict[str, str]]:
+        """The first tiles that were not scored: "tile", "status" and "reason" of each."""
         return list(self.info.get("problems", []))
 
     @property
@@ -65,7 +107,7 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """1 when a rule fired, 3 when tiles or evidence are missing or something could not be judged, else 0."""
+        """1: a rule fired. 3: tiles or evidence are missing, or something could not be judged. 0: neither."""
         if self.verdict is not None and self.verdict.exit_code:
             return int(self.verdict.exit_code)
         counts = self.counts
@@ -73,26 +115,74 @@ class Run:
         return 0 if whole else 3
 
     def table(self, columns: list[str] | None = None) -> Any:
-        """The rows as a pyarrow Table, one a tile."""
+        """The rows, one a tile.
+
+        Parameters
+        ----------
+        columns : list of str, optional
+            Which columns to read. Default: all.
+
+        Returns
+        -------
+        pyarrow.Table
+        """
         return read_rows(self.path, columns)
 
     def by_place(self, wafer: Any = None) -> dict[str, list[dict[str, Any]]]:
-        """Means by `die`, and with the layout of the wafer by `reticle` field and `ring`; see README.
+        """Means of the metrics by place on the wafer.
 
-        wafer: `semnr.wafers.Wafer`; default: the run's own.
+        Parameters
+        ----------
+        wafer : semnr.wafers.Wafer, optional
+            Layout of the wafer. Default: the one that the run was given.
+
+        Returns
+        -------
+        dict of str to list of dict
+            "die": one entry a die. With a layout also "reticle" (by reticle field) and "ring" (by distance from the
+            centre).
         """
         own = self.info.get("wafer")
         return by_place(self.path, wafer or (Wafer(**own) if own else None))
 
     def flagged(self) -> dict[str, list[str]]:
-        """Tiles that somebody should look at, and why: alarms, rules that fired, tiles that were not scored."""
+        """The tiles that somebody should look at, and why.
+
+        Returns
+        -------
+        dict of str to list of str
+            Tile id to reasons: alarms that name it, rules that fired on it, or its status where it was not scored.
+        """
         return flagged(self.path)
 
     def write_klarf(self, path: str | os.PathLike[str], *, version: str = "1.2", wafer: Any = None) -> int:
-        """Write the flagged tiles as KLARF 1.2 or 1.8 with die and in-die coordinates, for a review tool.
+        """Write the flagged tiles as KLARF, for a review tool.
 
-        wafer: `semnr.wafers.Wafer`; default: the run's own. Returns how many tiles have no coordinates and are left
-        out; ValueError where no layout is known.
+        Parameters
+        ----------
+        path : path
+            File to write. An earlier file of this kind is replaced, another one is not.
+        version : {"1.2", "1.8"}
+            Version of KLARF.
+        wafer : semnr.wafers.Wafer, optional
+            Layout of the wafer. Default: the one that the run was given.
+
+        Returns
+        -------
+        int
+            How many flagged tiles have no coordinates and are left out.
+
+        Raises
+        ------
+        ValueError
+            No layout is known, or another version.
+
+        Examples
+        --------
+        >>> layout = semnr.wafers.Wafer(pitch_um=(8000, 6500))
+        >>> run = semnr.score(noisy, reference=clean, out="run", metrics="psnr", tests=False)
+        >>> run.write_klarf("flagged.klarf", wafer=layout)  # no tile is flagged: a file without defects
+        0
         """
         own = self.info.get("wafer")
         place = replaceable("path", path, "a run's flagged tiles", holds(b'"semnr"'))
@@ -100,12 +190,17 @@ class Run:
 
     @property
     def alarms(self) -> list[dict[str, Any]]:
-        """What sounded, in order."""
+        """The alarms that sounded, in order, as `alarms.jsonl` has them."""
         path = self.path / ALARMS
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def profile(self) -> Any:
-        """The rows as a `semnr.Profile`."""
+        """The rows as a profile.
+
+        Returns
+        -------
+        semnr.Profile
+        """
         from ..profiles import Profile  # above this package: a convenience
 
         return Profile.from_run(self.path)

@@ -19,21 +19,38 @@ NO_EVIDENCE = (UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE)
 
 @dataclass(frozen=True)
 class Signal:
-    """One rule on one pair of candidates.
+    """What one rule found.
 
     Attributes
     ----------
+    name : str
+        Name of the rule.
     status : str
-        "fired"; "clear"; "unknown" (the evidence is not there); "not_evaluated" (it is there but means nothing, as
-        DISTS on random weights); "not_comparable" (the rule does not hold for such a pair).
+        "fired"; "clear"; "unknown" (the evidence is missing); "not_evaluated" (there is evidence, but it means nothing,
+        as DISTS on random weights does); "not_comparable" (the rule does not hold for such a pair of profiles).
+    severity : {"high", "medium", "low"}
+        How much it matters.
     metrics : tuple of str
-        Columns that it read.
+        The columns that the rule read.
     evidence : mapping
-        The numbers behind the status; `name_se` is the standard error of `name`.
+        The numbers behind the status; `NAME_se` is the standard error of `NAME`.
     regions : tuple of mapping
-        The tiles that show it, worst first: "tile", the tile's coordinates and the numbers.
+        The tiles that show it, worst first: "tile", the coordinates of the tile, and the numbers.
     advice : str
         What to do about it.
+    required : bool
+        Whether missing evidence keeps the gate shut.
+    gate : bool
+        Whether a fired rule fails the gate; else it is only shown.
+
+    Examples
+    --------
+    >>> verdict = semnr.guard(None, semnr.profile(denoised, clean, metrics=("psnr", "ssim")))
+    >>> signal = verdict["evidence_transfer"]
+    >>> signal.status, signal.required
+    ('unknown', True)
+    >>> sorted(signal.to_dict())[:3]
+    ['advice', 'evidence', 'gate']
     """
 
     name: str
@@ -47,13 +64,47 @@ class Signal:
     gate: bool = True
 
     def to_dict(self) -> dict[str, Any]:
+        """The signal in plain Python, for JSON.
+
+        Returns
+        -------
+        dict
+        """
         names = ("name", "status", "severity", "metrics", "evidence", "regions", "advice", "required", "gate")
         return {name: plain(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Signals, the path through the decision flowchart as lines of text, and whether the gate opens."""
+    """What the gate decided: the signals of all rules, and whether it opens.
+
+    Attributes
+    ----------
+    signals : tuple of Signal
+        One a rule, in the order of the rules; `verdict["NAME"]` finds one by name.
+    path : tuple of str
+        What each rule read, as a line of text.
+    waived : tuple of str
+        Rules that may lack evidence, by name.
+    before, after : str or None
+        Labels of the baseline and of the candidate.
+    tiles : int
+        How many tiles were judged.
+    flowchart : tuple of mapping
+        The walk through the decision flowchart: "question", "answer", "numbers", "next" and "signal" of each step.
+
+    Examples
+    --------
+    >>> inputs = {"noisy": noisy, "denoised": denoised, "reference": clean}
+    >>> verdict = semnr.guard(None, semnr.profile(denoised, clean, metrics=("psnr", "ssim")), inputs=inputs)
+    >>> verdict.passed, verdict.exit_code
+    (False, 1)
+    >>> [signal.name for signal in verdict.fired]
+    ['evidence_transfer', 'lost_detail']
+    >>> again = semnr.Verdict.from_dict(verdict.to_dict())  # as verdict.json keeps it
+    >>> str(again) == str(verdict)
+    True
+    """
 
     signals: tuple[Signal, ...]
     path: tuple[str, ...]
@@ -65,7 +116,17 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Verdict:
-        """The verdict that `to_dict` gave, as verdict.json holds it."""
+        """The verdict that `to_dict` gave, as verdict.json keeps it.
+
+        Parameters
+        ----------
+        found : mapping
+            What `to_dict` gave.
+
+        Returns
+        -------
+        Verdict
+        """
         names = ("name", "status", "severity", "evidence", "advice", "required", "gate")
         signals = (
             Signal(**{k: s[k] for k in names}, metrics=tuple(s["metrics"]), regions=tuple(s["regions"]))
@@ -94,20 +155,26 @@ class Verdict:
 
     @property
     def lacking(self) -> tuple[Signal, ...]:
-        """Required signals without evidence that nobody waived."""
+        """The required signals without evidence that nobody waived."""
         return tuple(s for s in self.signals if s.required and s.status in NO_EVIDENCE and s.name not in self.waived)
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 1 a signal fired, 3 a required signal has no evidence."""
+        """0: the gate opens. 1: a rule fired. 3: a required rule has no evidence."""
         return 1 if self.fired else 3 if self.lacking else 0
 
     @property
     def passed(self) -> bool:
+        """Whether the gate opens: no rule fired, and every required rule had evidence or was waived."""
         return self.exit_code == 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python, for JSON."""
+        """The verdict in plain Python, for JSON.
+
+        Returns
+        -------
+        dict
+        """
         return {
             "passed": self.passed,
             "exit_code": self.exit_code,

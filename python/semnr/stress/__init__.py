@@ -1,4 +1,7 @@
-"""Stress tests: harm images in known ways and see which metric and which signal notices, and from which strength on."""
+"""Stress tests: harm images in known ways, and see which metric and which signal notices, and from which strength on.
+
+`FAULTS` holds the known harms by name.
+"""
 
 from __future__ import annotations
 

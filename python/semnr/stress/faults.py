@@ -35,8 +35,33 @@ class Case:
 
 @dataclass(frozen=True)
 class Fault:
-    """`harmful` and `harmless` are bounds on the measure that `judged` names: "strength", or "kept", the share of
-    small-feature contrast that is left (harmful below, harmless above; for sharpening the other way round)."""
+    """A way to harm a denoised image, and from which strength on it is harmful.
+
+    Parameters
+    ----------
+    name : str
+        Its name in `FAULTS`.
+    unit : str
+        Unit of the strengths.
+    strengths : tuple of float
+        The strengths that a stress test goes through, from weak to strong.
+    apply : callable
+        `apply(case, strength, rng)` gives the harmed case.
+    judged : {"strength", "kept"}
+        What `harmful` and `harmless` bound: the strength, or the share of small-feature contrast that is left.
+    harmful, harmless : float
+        Beyond the one a tile is harmed, up to the other it is not. What lies between is grey.
+    defect_px : float
+        Diameter of the defect that is erased or invented; 0 for other faults.
+
+    Examples
+    --------
+    >>> blur = semnr.stress.FAULTS["blur"]
+    >>> blur.unit, blur.strengths[:2]
+    ('px', (0.4, 0.7))
+    >>> blur.truth(strength=2.0, kept=0.7), blur.truth(strength=0.4, kept=0.97)
+    ('harmful', 'harmless')
+    """
 
     name: str
     unit: str
@@ -48,6 +73,19 @@ class Fault:
     defect_px: float = 0.0
 
     def truth(self, strength: float, kept: float) -> str:
+        """Whether a strength is harmful.
+
+        Parameters
+        ----------
+        strength : float
+            Strength of the fault.
+        kept : float
+            Share of the contrast of small features that is left.
+
+        Returns
+        -------
+        {"harmful", "harmless", "grey"}
+        """
         value = strength if self.judged == "strength" else kept
         if self.harmful < self.harmless:
             value, harmful, harmless = -value, -self.harmful, -self.harmless

@@ -36,16 +36,50 @@ _NEUTRAL = dict.fromkeys(("transfer", "transfer_high", "transfer_peak", "transfe
 
 @dataclass(frozen=True)
 class Learnt:
-    """Rules with learnt thresholds, and where they come from."""
+    """Rules with learnt thresholds, and where they come from.
+
+    Parameters
+    ----------
+    rules : Rules
+        What `semnr.guard` takes.
+    provenance : mapping
+        How they were learnt; "unseen" tells the share of tiles of one more frame that each rule flags.
+
+    Examples
+    --------
+    >>> learnt = semnr.learn_rules(tiles=4, side=64, frames=2, false_alarm=0.25)
+    >>> learnt.save("rules.toml")
+    >>> semnr.guarding.load_rules("rules.toml").keys() == semnr.DEFAULT_RULES.keys()
+    True
+    >>> learnt.to_toml().splitlines()[2]
+    '[provenance]'
+    """
 
     rules: Rules
     provenance: Mapping[str, Any]
 
     def to_toml(self) -> str:
+        """The rules as TOML text, with their provenance at the top.
+
+        Returns
+        -------
+        str
+        """
         return dump_rules(self.rules, self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the TOML file that `load_rules` and `semnr guard --rules` read."""
+        """Write the TOML file that `semnr.guarding.load_rules` and `semnr guard --rules` read.
+
+        Parameters
+        ----------
+        path : path
+            The file. Earlier learnt rules are replaced, rules made by hand are not.
+
+        Raises
+        ------
+        FileExistsError
+            Another file lies there.
+        """
         with atomic(learnt_place(path)) as temporary:
             temporary.write_text(self.to_toml(), encoding="utf-8")
 
@@ -68,34 +102,49 @@ def learn_rules(
     seed: int = 0,
     root: Any = None,
 ) -> Learnt:
-    """Set the thresholds of `rules` so that re-imaging alone fires each on at most a stated share of tiles.
+    """Set the thresholds of rules so that harmless tiles fire each rule on at most a stated share of them.
 
-    Scenes are imaged `frames` times with fresh noise of the law fitted to the source, denoised, and scored. A bound is
-    put where only `false_alarm` (shared among the bounds of a rule) of these harmless tiles lie beyond it by the rule's
-    z standard errors, but never tighter than `TOLERATED`. Comparing rules are learnt from pairs of frames.
-    What a rule asks, its share, severity and advice stay as they are, and so does `certain`.
+    Every scene is imaged `frames` times with fresh noise of the law that was fitted to the source, denoised and scored.
+    A bound is put where only `false_alarm` (shared among the bounds of a rule) of these harmless tiles lie beyond it by
+    the rule's z standard errors, but never tighter than `semnr.stress.learn.TOLERATED`. Comparing rules are learnt from
+    pairs of frames. What a rule asks, its share, severity, advice and `certain` stay as they are.
 
     Parameters
     ----------
-    source : what `semnr.open_tiles` takes, optional
-        As for `semnr.stress_test`; None: synthetic scenes.
-    model, parameters : str and mapping, optional
-        The released denoiser, a model of `semnr.denoise`, which is thereby taken for harmless: whatever it loses will
-        be tolerated. Default: the scene with 30 % of its noise left.
+    source : anything that `semnr.open_tiles` takes, optional
+        As for `semnr.stress_test`. None: synthetic scenes.
+    model : str, optional
+        The released denoiser, a model of `semnr.denoise`. It is thereby taken for harmless: whatever it loses will be
+        tolerated. Default: the scene with 30 % of its noise left.
+    parameters : mapping, optional
+        Parameters of that model.
+    rules : mapping or path
+        What `semnr.guard` takes.
     false_alarm : float
-        Share of harmless tiles that a rule may flag.
-    tiles, side, frames, seed
-        How many scenes of which side are imaged how often. tiles · frames must be at least 1 / false_alarm.
+        Share of harmless tiles that a rule may flag, above 0 and below 0.5.
+    tiles, side, frames : int
+        How many scenes of which side are imaged how often; tiles · frames · false_alarm must be at least 1.
+    seed : int
+        The same seed gives the same thresholds.
+    root : path, optional
+        Folder that the paths of a plan may lie in.
 
     Returns
     -------
     Learnt
-        `.rules`, `.provenance` (with the share of tiles of one more, unseen frame that each rule flags), `.save(path)`.
+        `rules`, and `provenance` with the share of tiles of one more, unseen frame that each rule flags.
 
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was, what is accepted.
+        Names the argument, what it was and what is accepted.
+
+    Examples
+    --------
+    >>> learnt = semnr.learn_rules(tiles=4, side=64, frames=2, false_alarm=0.25)
+    >>> verdict = semnr.guard(None, semnr.profile(denoised, clean, metrics=("psnr", "ssim")), rules=learnt.rules)
+    >>> verdict.exit_code  # no evidence was brought
+    3
     """
     held = as_rules(rules)
     if not isinstance(false_alarm, float) or not 0 < false_alarm < 0.5:

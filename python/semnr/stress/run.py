@@ -27,17 +27,31 @@ _NULL = 0.99  # a metric notices what is further off than this share of harmless
 
 @dataclass(frozen=True)
 class Stress:
-    """What `stress_test` found.
+    """What `semnr.stress_test` gives: which metric and which signal notices which harm.
 
     Attributes
     ----------
     rows : list of dict
-        One a fault and strength: "fault", "strength", "unit", "kept" (mean contrast of small features left), "truth"
-        (share of tiles that are harmful, harmless, grey), "signals" {rule: share of tiles that show it}, "detected"
-        (share of tiles on which any signal that gates shows it), "metrics" {name: {"change": mean, "noticed": share of
-        tiles beyond what re-imaging does, "adverse": share of tiles that changed for the worse}}.
+        One a fault and strength: "fault", "strength", "unit", "kept" (mean share of the contrast of small features that
+        is left), "truth" (share of tiles that are harmful, harmless and grey), "signals" {rule: share of tiles that
+        show it}, "detected" (share of tiles on which any signal that gates shows it), "metrics" {name: {"change": mean,
+        "noticed": share of tiles beyond what re-imaging does, "adverse": share of tiles that changed for the worse}}.
     harmless : dict
         The same signals on harmless re-imaging: fresh noise and nothing else.
+    settings : dict
+        What the figures depend on.
+
+    Examples
+    --------
+    >>> found = semnr.stress_test(tiles=2, side=64, faults=["offset"], metrics=("psnr", "ssim"))
+    >>> found.share(found.rows[-1], "brightness_shift")  # an offset of 10 % of the range
+    1.0
+    >>> found.thresholds()["offset"]["psnr"] <= 0.1
+    True
+    >>> found.notices[:2], sorted(found.to_dict())
+    (['psnr', 'ssim'], ['harmless', 'rows', 'settings', 'thresholds'])
+    >>> [path.name for path in found.save("stress")]
+    ['stress.json', 'stress.html', 'stress.svg']
     """
 
     rows: list[dict[str, Any]]
@@ -46,15 +60,39 @@ class Stress:
 
     @property
     def notices(self) -> list[str]:
-        """Names of the matrix's columns: metrics, then signals."""
+        """Names of the columns of the matrix: metrics, then signals."""
         return [*self.rows[0]["metrics"], *self.rows[0]["signals"]] if self.rows else []
 
     def share(self, row: dict[str, Any], name: str) -> float:
-        """Share of the tiles on which a metric or a signal notices the fault of that row."""
+        """How often a metric or a signal notices one fault.
+
+        Parameters
+        ----------
+        row : dict
+            One of `rows`.
+        name : str
+            Metric or signal.
+
+        Returns
+        -------
+        float
+            Share of the tiles.
+        """
         return float(row["metrics"][name]["noticed"] if name in row["metrics"] else row["signals"][name])
 
     def thresholds(self, share: float = NOTICED) -> dict[str, dict[str, float | None]]:
-        """fault -> metric or signal -> the least strength from which on it notices at least `share` of the tiles."""
+        """From which strength on each fault is noticed.
+
+        Parameters
+        ----------
+        share : float
+            Share of the tiles from which on a fault counts as noticed.
+
+        Returns
+        -------
+        dict of str to dict
+            Fault to metric or signal to the least strength from which on it notices; None where it never does.
+        """
         found: dict[str, dict[str, float | None]] = {}
         for name in dict.fromkeys(row["fault"] for row in self.rows):
             rows = [row for row in self.rows if row["fault"] == name]  # from weak to strong
@@ -69,11 +107,28 @@ class Stress:
         return found
 
     def to_dict(self) -> dict[str, Any]:
+        """Everything in plain Python, for JSON.
+
+        Returns
+        -------
+        dict
+        """
         data = {"settings": self.settings, "harmless": self.harmless, "rows": self.rows}
         return {**{k: plain(v) for k, v in data.items()}, "thresholds": plain(self.thresholds())}
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write stress.json, stress.html (heat map, self-contained) and stress.svg into `folder`."""
+        """Write stress.json, stress.html (a heat map that opens from disk) and stress.svg.
+
+        Parameters
+        ----------
+        folder : path
+            Where to; made where it is not there. Earlier files of a stress test are replaced, others are not.
+
+        Returns
+        -------
+        list of Path
+            The three files.
+        """
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         paths = [out / f"stress.{kind}" for kind in ("json", "html", "svg")]
@@ -106,23 +161,27 @@ def stress_test(
     """Harm images in known ways and see what notices: the sensitivity matrix of metrics and signals.
 
     The candidate before the fault is the scene with 30 % of its noise left: a denoiser that did nothing wrong. Every
-    fault is put on top at graded strengths, and each tile is scored and guarded as a run is.
+    fault is put on top of it at graded strengths, and each tile is scored and guarded as a run is.
 
     Parameters
     ----------
-    source : what `semnr.open_tiles` takes, optional
-        References are the scenes, or else the denoised frames; the noise is fitted to the noisy frames and drawn
+    source : anything that `semnr.open_tiles` takes, optional
+        Its references are the scenes, or else its denoised frames; the noise is fitted to the noisy frames and drawn
         anew. None: synthetic lines, holes and metal.
     tiles, side : int
-        How many tiles, cut to `side` px: these bound the time.
-    faults : names, optional
-        Of `semnr.stress.FAULTS`; default all.
+        How many tiles, cut to `side` pixels. These bound the time.
+    faults : iterable of str, optional
+        Names of `semnr.stress.FAULTS`. Default: all.
     metrics, dists_weights
-        As for `semnr.profile`. DISTS is left out unless asked for, since it is the slow one.
-    rules
+        As for `semnr.profile`. DISTS is left out unless asked for, because it is slow.
+    rules : mapping or path
         What `semnr.guard` takes.
     seed : int
         The same seed gives the same figures.
+    root : path, optional
+        Folder that the paths of a plan may lie in.
+    say : callable, optional
+        Called with a line of text at each step.
 
     Returns
     -------
@@ -131,7 +190,13 @@ def stress_test(
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was, what is accepted.
+        Names the argument, what it was and what is accepted.
+
+    Examples
+    --------
+    >>> found = semnr.stress_test(tiles=2, side=64, faults=["gain"], metrics=("psnr",))
+    >>> [row["strength"] for row in found.rows]
+    [0.01, 0.03, 0.06, 0.1, 0.2]
     """
     for name, value, least in (("tiles", tiles, 2), ("side", side, 64)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -23,20 +23,21 @@ def train_denoiser(
     resume: bool = False,
     quiet: bool = True,
 ) -> Trained:
-    """Train a denoiser, choose the model by profile area under the guardrails, and write its card.
+    """Train a denoiser, choose the model by profile area under the guardrails, and write its model card.
 
     Parameters
     ----------
-    source : optional
-        Tiles, for the modes that learn from them: whatever `semnr.open_tiles` takes, held in memory. Roles noisy and
-        reference: "supervised"; noisy and noisy_2 (two frames of a site, registered): "noise2noise"; noisy or image
-        alone: "blind_spot". Without a source the recipe's generator is used.
+    source : anything that `semnr.open_tiles` takes, optional
+        Tiles for the modes that learn from them; they are held in memory. Roles noisy and reference: "supervised".
+        Roles noisy and noisy_2 (two registered frames of a site): "noise2noise". Role noisy or image alone:
+        "blind_spot". Without a source the generator of the recipe is used.
     out : path
         Folder for best.safetensors, last.safetensors, card.md, curves.svg, judged.jsonl, recipe.json, the log and the
         checkpoint that `resume` goes on from.
-    recipe, changes
-        See `semnr.training.config`: "small", "toy", a .toml file or a mapping, and single entries changed, such as
-        {"training.minutes": 30, "loss.texture": 0.6}.
+    recipe : str, path or mapping
+        "small", "toy", a .toml file, or its content; see `semnr.training.config`.
+    changes : mapping, optional
+        Single entries that differ, such as {"training.minutes": 30, "loss.texture": 0.6}.
     resume : bool
         Go on from the last checkpoint in `out`; without one, start.
     quiet : bool
@@ -49,9 +50,18 @@ def train_denoiser(
     Raises
     ------
     ImportError
-        Lightning is not installed.
-    TypeError, ValueError, FileExistsError
-        The entry of the recipe, what it was, what is accepted; a folder that holds a run, without `resume`.
+        Lightning is not installed (`pip install 'semnr[train]'`).
+    TypeError, ValueError
+        Names the entry of the recipe, what it was and what is accepted.
+    FileExistsError
+        `out` holds a run, and `resume` is False.
+
+    Examples
+    --------
+    >>> from semnr.training import train_denoiser
+    >>> done = train_denoiser(  # doctest: +SKIP
+    ...     "lot.zarr", "mine", changes={"training.minutes": 30}
+    ... )
     """
     try:
         import lightning  # noqa: F401

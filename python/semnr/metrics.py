@@ -58,7 +58,27 @@ import numpy as np
 import torch
 
 import semnr_kernels as kernels
-from semnr_kernels import _registry
+from semnr_kernels import Result, _registry, backends, use_backend
+from semnr_kernels.cnr import Sigma
+
+__all__ = [
+    "Result",
+    "Sigma",
+    "backends",
+    "cnr",
+    "cnr_map",
+    "dists",
+    "explain",
+    "fsim",
+    "mae",
+    "ms_ssim",
+    "mse",
+    "otsu_masks",
+    "psnr",
+    "ssim",
+    "use_backend",
+    "worst_windows",
+]
 
 Array = torch.Tensor | np.ndarray
 

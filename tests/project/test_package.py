@@ -35,6 +35,21 @@ def test_triton_is_no_dependency_since_torch_for_a_gpu_brings_its_own() -> None:
     assert "semnr[triton]" in project["optional-dependencies"]["test"]
 
 
+def test_importing_semnr_loads_its_own_package_and_the_lazy_loader_alone() -> None:
+    """Counted, not timed: what `import semnr` adds to a bare interpreter beside the standard library."""
+    added = run_python(
+        "import sys; bare = set(sys.modules); import semnr\n"
+        "print(sorted(n for n in set(sys.modules) - bare if n.partition('.')[0] not in sys.stdlib_module_names))"
+    )
+    assert added == "['lazy_loader', 'semnr']"
+
+
+def test_each_public_module_is_an_attribute_that_loads_on_use() -> None:
+    for name in ("tiles", "klarf", "wafers", "metrology", "guarding", "denoising", "errors"):
+        code = f"import sys, semnr; before = 'semnr.{name}' in sys.modules; m = semnr.{name}; print(before, m.__name__)"
+        assert run_python(code) == f"False semnr.{name}"
+
+
 def test_help_imports_no_torch() -> None:
     code = (
         "import sys, semnr.cli as c\n"

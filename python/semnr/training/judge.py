@@ -16,8 +16,11 @@ from semnr_kernels.dists import weights
 from ..denoising import NoiseModel, denoise, estimate_noise
 from ..denoising.learned import law
 from ..denoising.network import SemDenoiser
+from ..guarding import guard
 from ..noise.family import figures
-from ..profiles import Profile, radar
+from ..profiles import Profile, profile, radar
+from ..trust.transfer import Evidence
+from ..trust.transfer import evidence as measure_evidence
 from . import scenes as scene_kinds
 from .config import Recipe
 from .noise import Family, Tools, charged
@@ -38,6 +41,12 @@ class HeldOut:
 
     def __len__(self) -> int:
         return len(self.noisy)
+
+    def evidence(self, denoised: Tensor) -> Evidence:
+        """What of these tiles' structure reached `denoised`."""
+        if self.against == "second_frame":
+            return measure_evidence(self.noisy, denoised, second_frame=self.reference, hints=False)
+        return measure_evidence(self.noisy, denoised, self.reference, hints=False)
 
 
 def synthetic(
@@ -148,10 +157,8 @@ def judge(
     """
     if held_out.against == "none" or held_out.reference is None:
         return Judged(math.nan, True, (), {}, None)
-    import semnr
-
     noisy, reference = held_out.noisy, held_out.reference
-    evidence = semnr.evidence(noisy, denoised, **{held_out.against: reference}, hints=False)
+    evidence = held_out.evidence(denoised)
     known = evidence.transfer[evidence.status == "known"]
     mean = float(known.mean()) if known.size else math.nan
     figures = {"transfer": mean, "transfer_low": float((known < _LOW).mean()) if known.size else math.nan}
@@ -162,7 +169,7 @@ def judge(
         figures["mse_drop"] = drop / variance
         return Judged(drop / variance, within, () if within else ("transfer",), figures, None)
     metrics = ("psnr", "ssim", "fsim", "cnr", *(("dists",) if dists else ()))
-    profile = semnr.profile(
+    scores = profile(
         denoised,
         reference,
         data_range=1.0,
@@ -172,26 +179,26 @@ def judge(
         kind="denoised",
         label=label,
     )
-    axes = profile.axes()
+    axes = scores.axes()
     figures |= {f"axis_{name}": value for name, value in axes.items()}
     figures |= {
-        "psnr": profile.psnr_of_mean_mse,
-        "psnr_mean_of_db": float(np.mean(profile.psnr[np.isfinite(profile.psnr)])),
-        "ssim": float(np.nanmean(profile.ssim)),
-        "fsim": float(np.nanmean(profile.fsim)),
+        "psnr": scores.psnr_of_mean_mse,
+        "psnr_mean_of_db": float(np.mean(scores.psnr[np.isfinite(scores.psnr)])),
+        "ssim": float(np.nanmean(scores.ssim)),
+        "fsim": float(np.nanmean(scores.fsim)),
         "area": float(radar.area(list(axes.values()))),
     }
     if dists:
-        figures["dists"] = float(np.nanmean(profile.dists))
+        figures["dists"] = float(np.nanmean(scores.dists))
     before = None if baseline is None else baseline.profile
     if asked is not None:
-        evidence = semnr.evidence(noisy, asked, **{held_out.against: reference}, hints=False)
+        evidence = held_out.evidence(asked)
         figures["transfer_asked"] = float(np.nanmean(evidence.transfer))
         within = bool(transfer[0] <= figures["transfer_asked"] <= transfer[1])
-    verdict = semnr.guard(before, profile, evidence)
+    verdict = guard(before, scores, evidence)
     fired = tuple(signal.name for signal in verdict.signals if signal.status == "fired")
     above = baseline is None or figures["area"] > baseline.score
-    return Judged(figures["area"], within and above and not fired, fired, figures, profile)
+    return Judged(figures["area"], within and above and not fired, fired, figures, scores)
 
 
 def dists_there() -> bool:

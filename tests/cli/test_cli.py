@@ -45,9 +45,19 @@ def test_json_is_json_and_nothing_else(stack, capsys) -> None:
 
 
 def test_missing_tiles_exit_3(stack, capsys) -> None:
+    for name, count in (("noisy", 4), ("clean", 3)):
+        (stack / name).mkdir()
+        for i, pixels in enumerate(np.load(stack / f"{name}.npy")[:count]):
+            np.save(stack / name / f"{i}.npy", pixels)
+    argv = ["score", f"{stack}/noisy", "--reference", f"{stack}/clean", "--out", f"{stack}/o", "--metrics", "psnr"]
+    assert main(argv) == 3
+    assert "no_reference: 3" in capsys.readouterr().out
+
+
+def test_a_stack_that_is_shorter_than_its_reference_is_refused(stack, capsys) -> None:
     np.save(stack / "clean.npy", np.load(stack / "clean.npy")[:3])
-    assert score(stack) == 3
-    assert "no_reference: " in capsys.readouterr().out
+    assert score(stack) == 2
+    assert "stacks of one length" in capsys.readouterr().err
 
 
 def test_usage_and_input_errors_exit_2_with_one_line(stack, capsys) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 import cases
 import semnr
+from semnr.cli import main
 from semnr.runs import parquet as run_parts
 from semnr.scoring import Run, score
 
@@ -95,6 +96,30 @@ def test_results_depend_on_neither_batch_nor_workers(tmp_path) -> None:
     one = score(plan, out=tmp_path / "a", workers=1, memory_budget="4GiB", **FAST)
     many = score(plan, out=tmp_path / "b", workers=4, memory_budget=64, **FAST)  # one tile a batch
     assert_same_rows(rows_of(one), rows_of(many))
+
+
+def test_folders_are_paired_as_people_name_files_and_what_is_left_is_one_hint(tmp_path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        clean = cases.lines(48, 48, seed=i) * 255
+        for folder, name, sigma in (("noisy", f"s{i}_noisy", 20), ("dn", f"dn-s{i}", 5), ("ref", f"s{i}", 0)):
+            if folder == "dn" and i >= 12:
+                continue
+            place = tmp_path / folder / f"{name}.png"
+            place.parent.mkdir(exist_ok=True)
+            pixels = clean + sigma * rng.standard_normal(clean.shape)
+            Image.fromarray(np.clip(pixels, 0, 255).round().astype(np.uint8)).save(place)
+    folders = ["--reference", str(tmp_path / "ref"), "--noisy", str(tmp_path / "noisy"), "--metrics", "psnr"]
+    assert main(["score", str(tmp_path / "dn"), *folders, "--no-tests", "--out", str(tmp_path / "out"), "-q"]) == 3
+    rows = {row["tile"]: row for row in rows_of(Run.open(tmp_path / "out"))}
+    assert {tile for tile, row in rows.items() if row["status"] == "ok"} == {f"s{i}_noisy" for i in range(12)}
+    assert rows["s7_noisy"]["path"] == "dn-s7.png"
+    assert min(row["psnr"] - row["psnr_noisy"] for row in rows.values() if row["status"] == "ok") > 8
+    said = capsys.readouterr().out
+    assert "12 of noisy have no denoised image (s12_noisy, s13_noisy, ...)" in said
+    assert "--match '{name}_noisy=dn-{name}'" in said
+    assert "missing: 12 tiles (s12, s13, ...): dn has no tile s12, ref has" in said
+    assert len(said.splitlines()) < 17
 
 
 def test_candidate_and_reference_in_two_sources_are_paired_by_id(tmp_path) -> None:
@@ -444,7 +469,7 @@ def test_a_candidate_that_is_its_reference_is_said_and_proves_nothing(tmp_path) 
 def test_a_reference_that_is_the_noisy_input_is_said_and_proves_nothing(tmp_path) -> None:
     plan = wafer(tmp_path / "in", 2)
     run = score(plan, reference=plan.parent / "noisy", noisy=plan.parent / "noisy", out=tmp_path / "out", **FAST)
-    assert run.exit_code == 3  # no tile of this name: another way to have nothing to judge by
+    assert run.info["identical"] == {"candidate": 0, "noisy": 2}  # paired by the names of the plan's images
     (plan.parent / "same.csv").write_text(plan.read_text().replace(",clean/", ",noisy/"))
     run = score(plan.parent / "same.csv", out=tmp_path / "same", tests=False, **FAST)
     assert run.info["identical"] == {"candidate": 0, "noisy": 2}

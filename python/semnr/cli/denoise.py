@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..base.text import in_line
 from .score import describe as scores
+from .score import problem_lines
 from .text import add_output_options, add_settings, parameters, print_json, say
 
 _MODELS = "gaussian, median, nlm (default), wavelet, tv, bm3d, semnr-small, or FILE.safetensors"
@@ -77,9 +77,10 @@ def describe(done: Any) -> str:
     if not done.exact_tiling:
         lines.append("this model is not local: tiles of a mosaic may differ from the whole image at their seams")
     lines += [f"note: {remark}" for remark in done.remarks]
-    lines += [f"  {p.status}: {in_line(p.tile)}: {in_line(p.reason)}" for p in done.problems[:10]]
-    if len(done.problems) > 10:
-        lines.append(f"  and {len(done.problems) - 10} more")
+    told = problem_lines((p.status, p.tile, p.reason) for p in done.problems)
+    lines += told[:10]
+    if len(told) > 10:
+        lines.append(f"  and {len(told) - 10} more")
     if done.kept:
         lines.append(f"{done.kept} tiles were there already")
     lines.append(f"written to {done.out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noisy", metavar="SRC", help="noisy input, for evidence transfer and fixed-noise CNR")
     parser.add_argument("--noisy-2", metavar="SRC", help="second noisy frame of each site, where there is no reference")
     parser.add_argument("--noisy-3", metavar="SRC", help="third noisy frame of each site")
+    parser.add_argument(
+        "--match",
+        metavar="A=B",
+        action="append",
+        help="which names belong together, '{name}_noisy={name}_dn'; default: the same, or what is found in them",
+    )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
     parser.add_argument(
         "--metrics",
@@ -90,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         noisy=args.noisy,
         noisy_2=args.noisy_2,
         noisy_3=args.noisy_3,
+        match=args.match,
         out=args.out,
         metrics=None if args.metrics is None else names(args.metrics),
         data_range=args.data_range,
@@ -145,6 +153,21 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def problem_lines(problems: Iterable[tuple[str, str, str]]) -> list[str]:
+    """(status, tile, reason) as lines; tiles with one trouble in common, but for their names, are one line."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for status, tile, reason in problems:
+        alike.setdefault((status, reason.replace(tile, "\0")), []).append(tile)
+    lines = []
+    for (status, reason), tiles in alike.items():
+        if len(tiles) <= 2:
+            lines += [f"  {status}: {in_line(tile)}: {in_line(reason.replace(chr(0), tile))}" for tile in tiles]
+        else:
+            shown = f"{', '.join(map(in_line, tiles[:2]))}, ..."
+            lines.append(f"  {status}: {len(tiles)} tiles ({shown}): {in_line(reason.replace(chr(0), tiles[0]))}")
+    return lines
+
+
 def describe(scored) -> str:  # type: ignore[no-untyped-def]
     """The run as a few lines of text."""
     summary, counts = scored.summary, scored.counts
@@ -165,10 +188,10 @@ def describe(scored) -> str:  # type: ignore[no-untyped-def]
         lines.append("DISTS is uncalibrated (random weights): compare nothing with published values")
     if "dists" in summary and dists.get("sample"):
         lines.append(f"DISTS on a sample of {dists['sample']} tiles")
-    for problem in scored.problems[:10]:
-        lines.append(f"  {problem['status']}: {in_line(problem['tile'])}: {in_line(problem['reason'])}")
-    if len(scored.problems) > 10:
-        lines.append(f"  and {len(scored.problems) - 10} more, see {scored.path / 'run.json'}")
+    told = problem_lines((p["status"], p["tile"], p["reason"] or "") for p in scored.problems)
+    lines += told[:10]
+    if len(told) > 10:
+        lines.append(f"  and {len(told) - 10} more, see {scored.path / 'run.json'}")
     lines += [f"  note: {in_line(remark)}" for remark in scored.remarks]
     lines += [f"  not judged: {what}" for what in scored.info.get("unjudged", [])]
     lines.append(f"written to {scored.path}")

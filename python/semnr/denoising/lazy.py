@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from semnr_kernels._errors import TileError
 from ..base.timing import stage
 from ..noise.model import NoiseModel
 from ..tiles import Problem, TileKey, TileSource, TileWriter, open_tiles
+from ..tiles.over import Over
 from .frames import fuse
 from .plan import request
 from .tiled import DEFAULT_TILE, as_dtype
@@ -22,54 +23,7 @@ from .work import Work, input_role, planned, store
 _FRAMES = ("noisy", "noisy_2", "noisy_3")
 
 
-class _Over(TileSource):
-    """Tiles computed from those of another source, under the same keys."""
-
-    def __init__(self, source: TileSource) -> None:
-        self.pixel_nm, self.layout = source.pixel_nm, source.layout
-        self.data_range, self.ranges = source.data_range, source.ranges
-        self._source = source
-
-    # what a stream knows by its end is asked of it, not copied
-    @property
-    def problems(self) -> tuple[Problem, ...]:  # type: ignore[override]
-        return self._source.problems
-
-    @property
-    def remarks(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self._source.remarks
-
-    @property
-    def unjudged(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self._source.unjudged
-
-    def only_in(self, role: str) -> Iterable[str]:
-        return self._source.only_in(role)
-
-    def number(self, indices: Iterable[tuple[str, int]]) -> None:
-        self._source.number(indices)
-
-    def repeats(self, tile: str) -> bool:
-        return self._source.repeats(tile)
-
-    @property
-    def origin(self) -> str | None:
-        return self._source.origin
-
-    def settings(self) -> dict[str, Any]:
-        return self._source.settings()
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __iter__(self) -> Iterator[TileKey]:
-        return iter(self._source)
-
-    def find(self, tile: str) -> TileKey | None:
-        return self._source.find(tile)
-
-
-class FusedSource(_Over):
+class FusedSource(Over):
     """Role "noisy" is the registered mean of the frames of a site; the frames themselves are no longer there."""
 
     def __init__(self, source: TileSource) -> None:
@@ -99,7 +53,7 @@ class FusedSource(_Over):
         return as_dtype(image, frames[0].dtype, self.data_range)
 
 
-class DenoisedSource(_Over):
+class DenoisedSource(Over):
     """Role "image" is the denoised tile, "noisy" what it was made of; every other role is that of the source."""
 
     def __init__(self, source: TileSource, work: Work, keys: Any, model: str, writer: TileWriter | None = None) -> None:

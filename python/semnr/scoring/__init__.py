@@ -48,6 +48,7 @@ def score(
     noisy: Any = None,
     noisy_2: Any = None,
     noisy_3: Any = None,
+    match: str | Sequence[str] | None = None,
     out: Any,
     metrics: Sequence[str] | None = None,
     data_range: float | None = None,
@@ -85,7 +86,8 @@ def score(
     src
         What `semnr.open_tiles` takes. A plan with a `candidate` column is scored on it, else on `path`.
     reference
-        Another source, paired by tile id; None: the `reference` of `src` itself.
+        Another source, paired with `src` by the names of its images (see `match`); None: the `reference` of `src`
+        itself.
     noisy
         The noisy input, another source or None for the `noisy` of `src`: adds fixed-noise CNR, contrast
         retention, evidence transfer and, with `tests`, the residual tests and what changed beside noise.
@@ -94,6 +96,9 @@ def score(
         The metrics then give way to what frames can tell, see `semnr.without_reference`: columns `psnr_estimated`,
         `mse_estimated`, `contrast_retention_estimated`, `structure_estimated`, their standard errors (`_se`),
         `transfer` against the second frame, and `frames_problem` where frames are not registered or not independent.
+    match
+        How names of other sources belong to names of `src`, where they are neither the same nor differ by a text that
+        is the same for all (which is found by itself): "{name}_noisy.tif={name}_dn.tif". See `semnr.tiles.pairs.pair`.
     out
         Folder of the run.
     metrics
@@ -169,7 +174,8 @@ def score(
     prepare.factor_of(fsim_downsample)
     budget = prepare.bytes_of(memory_budget)
     source = open_tiles(src, root=root)
-    inputs = prepare.inputs_of(source, reference, noisy, root, noisy_2, noisy_3)
+    inputs = prepare.inputs_of(source, reference, noisy, root, noisy_2, noisy_3, match)
+    source = inputs.candidate[0]
     scale = prepare.scale_of(data_range) or one_range(inputs.sources())
     layout = prepare.layout_of(wafer, source)
 
@@ -280,6 +286,7 @@ def score(
             renamed=tally.renamed,
             remarks=[
                 *(remark for place in sources for remark in place.remarks),
+                *inputs.remarks,
                 *(*remarks, *tally.remarks(), *summaries.remarks(alike, counts["ok"]), *([wrong] if wrong else [])),
             ],
             unjudged=[

@@ -38,7 +38,9 @@ class Scores:
     def prepare(self, source: TileSource, out: Path, *, overwrite: bool, resume: bool) -> None:
         """Refuse what cannot be scored, or would be written over something, before a tile is denoised."""
         asked = self.options
-        inputs = inputs_of(source, *(asked.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3")))
+        inputs = inputs_of(
+            source, *(asked.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3", "match"))
+        )
         scores = asked["out"] = local("score out", asked["out"])
         for name, place in (("out", out), ("score out", scores)):
             apart(name, place, chain.from_iterable(extent_of(one) for one in inputs.sources()))

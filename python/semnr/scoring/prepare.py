@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from semnr_kernels import WeightsUnavailable
@@ -13,6 +14,7 @@ from semnr_kernels.dists.weights import default_path, load
 
 from ..columns import METRICS
 from ..tiles import open_tiles
+from ..tiles.pairs import pair
 from ..tiles.source import TileSource
 from ..trust.columns import Trust
 from ..wafers import Wafer
@@ -138,8 +140,27 @@ def factor_of(value: int | str) -> int | str:
 
 
 def inputs_of(
-    source: TileSource, reference: Any, noisy: Any, root: Any, noisy_2: Any = None, noisy_3: Any = None
+    source: TileSource,
+    reference: Any,
+    noisy: Any,
+    root: Any,
+    noisy_2: Any = None,
+    noisy_3: Any = None,
+    match: str | Sequence[str] | None = None,
 ) -> Inputs:
+    """Where the pixels of each tile come from, under one id."""
+    inputs = _places(source, reference, noisy, root, noisy_2, noisy_3)
+    named = {name: place for name, place in inputs.named().items() if place is not None}
+    paired = pair(source, {name: other for name, (other, _) in named.items()}, match)
+    return replace(
+        inputs,
+        candidate=(paired.candidate, inputs.candidate[1]),
+        **{name: (paired.others[name], role) for name, (_, role) in named.items()},
+        remarks=paired.remarks,
+    )
+
+
+def _places(source: TileSource, reference: Any, noisy: Any, root: Any, noisy_2: Any, noisy_3: Any) -> Inputs:
     candidate = "candidate" if "candidate" in source.roles else "image"
 
     def place(given: Any, role: str) -> tuple[TileSource, str] | None:

@@ -29,6 +29,7 @@ class Inputs:
     noisy: tuple[TileSource, str] | None
     noisy_2: tuple[TileSource, str] | None = None
     noisy_3: tuple[TileSource, str] | None = None
+    remarks: tuple[str, ...] = ()  # how images of several sources were paired, and which were left over
 
     @property
     def others(self) -> dict[str, tuple[TileSource, str]]:

@@ -17,7 +17,7 @@ from .folder import FolderSource
 from .klarf import KlarfSource, is_klarf
 from .names import require_file, shown
 from .pixels import is_tensor
-from .places import Here, There, has, kind_of, parent
+from .places import Here, Listed, There, globbed, has, is_glob, is_image, kind_of, parent
 from .plan import PlanSource, read_columns
 from .planes import tile_side
 from .source import ROLES, Problem, Recipe, TileKey, TileSource, TileWriter
@@ -47,8 +47,9 @@ __all__ = [
 _PLANS = ("plan.csv", "plan.parquet")
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 _ACCEPTED = (
-    "a Zarr (tile stack, OME-Zarr, array), a TIFF, a folder of images, a plan (.csv, .parquet), KLARF, a .npy file, "
-    f"an image ({', '.join(PILLOW_SUFFIXES)}), an array, a tensor, or an iterable of arrays or (id, array[, meta])"
+    "a Zarr (tile stack, OME-Zarr, array), a TIFF, a folder of images, a glob ('lot/*.tif'), a list of paths of "
+    f"images, a plan (.csv, .parquet), KLARF, a .npy file, an image ({', '.join(PILLOW_SUFFIXES)}), an array, a "
+    "tensor, or an iterable of arrays or (id, array[, meta])"
 )
 
 
@@ -73,6 +74,7 @@ def open_tiles(
           where pages are stored tiled and are larger than `tile`.
         - a folder: its plan.csv or plan.parquet; else one folder a role (noisy/, reference/, ...), where its folders
           have the names of roles; else every image below it, sorted.
+        - "lot/*_dn.tif", "lot/**/*.png" (a glob), or a list of paths: these images, each a tile.
         - "plan.csv" or "plan.parquet": column `path` and optionally `tile`, `reference`, `noisy`, `candidate`,
           `noisy_2` and any others, which become `TileKey.meta`.
         - "lot.klarf", "lot.001": KLARF 1.0 to 1.2 or 1.8; each image of each defect is a tile with its coordinates.
@@ -122,7 +124,7 @@ def open_tiles(
     if isinstance(source, np.ndarray) or is_tensor(source):
         return open_array(source, tile)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
-        return SequenceSource(source)
+        return _open_list(source) if any(isinstance(item, str | Path) for item in source) else SequenceSource(source)
     if isinstance(source, Iterable) and not isinstance(source, bytes | Mapping):
         return StreamSource(source)
     raise TypeError(f"source is {type(source).__name__}; accepted: {_ACCEPTED}")
@@ -146,10 +148,21 @@ def _open_path(
     if url:
         return _open_url(text, tile, options, first_page)
     if not path.exists():
-        raise FileNotFoundError(f"source is {text!r}: no such file or folder; accepted: {_ACCEPTED}")
+        if is_glob(text) and (paths := globbed(text)):
+            return FolderSource(Listed(paths, text), roles=False)
+        what = "no image has such a name" if is_glob(text) else "no such file or folder"
+        raise FileNotFoundError(f"source is {text!r}: {what}; accepted: {_ACCEPTED}")
     if path.is_dir():
         return _open_folder(path, Here(path, root))
     return _open_file(path, Here(path.parent, root), tile, first_page)
+
+
+def _open_list(paths: Sequence[Any]) -> TileSource:
+    """Paths of images. What is at them shows when they are read."""
+    for item in paths:
+        if not isinstance(item, str | Path) or not is_image(Path(item).as_posix()):
+            raise ValueError(f"source has {item!r} among its paths; accepted: paths of images, or arrays, not both")
+    return FolderSource(Listed([Path(item) for item in paths]), roles=False)
 
 
 def _open_url(

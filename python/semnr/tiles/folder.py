@@ -40,15 +40,16 @@ class FolderSource(TileSource):
     """Tile id: the path relative to the folder (to the role's folder), without its suffix.
 
     Role "image" is the first folder of `MAIN` that is there; where there is none, what lies in no role's folder.
+    roles: whether folders with the names of roles hold roles; of a list of files each one is an image.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, roles: bool = True) -> None:
         self.name = place.name
         self._place = place
         paths = place.images()
         if not paths:
             raise ValueError(f"{place.name} holds no images; accepted: {', '.join(IMAGE_SUFFIXES)}, or a plan.csv")
-        placed = [(path, *role_of(path)) for path in paths]
+        placed = [(path, *(role_of(path) if roles else (None, path))) for path in paths]
         there = {role for _, role, _ in placed if role is not None}
         main = main_role(there)
         stray = [path for path, role, _ in placed if role is None]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,6 +47,29 @@ class Here:
             return pixel_size_nm(self.folder / path)
         except OSError:
             return None  # reading the tile reports it
+
+
+class Listed(Here):
+    """Some images of this machine, named by a list or a glob: relative to the folder that all of them lie in."""
+
+    def __init__(self, paths: Sequence[Path], name: str | None = None) -> None:
+        whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - a link keeps its name
+        super().__init__(Path(os.path.commonpath([path.parent for path in whole])))
+        self.name = self.name if name is None else shown(name)
+        self._paths = sorted({path.relative_to(self.folder).as_posix() for path in whole})
+
+    def images(self) -> list[str]:
+        return self._paths
+
+
+def globbed(pattern: str) -> list[Path]:
+    """The images that a glob names (`**` for any folders), sorted."""
+    found = [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - of an absolute path too
+    return sorted(path for path in found if is_image(path.as_posix()) and path.is_file())
+
+
+def is_glob(text: str) -> bool:
+    return any(sign in text for sign in "*?[")
 
 
 class There:

@@ -6,9 +6,11 @@ import re
 
 import numpy as np
 import pytest
+from commands import commands, run, words
+from commands import main as main_of
 
 import cases
-from semnr.cli import main
+from semnr import cli
 
 README = (cases.REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -44,21 +46,44 @@ def test_the_library_example_runs() -> None:
     assert "over_smoothing" in str(names["verdict"])
 
 
-def test_the_commands_are_accepted(tmp_path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The chain of README, on fewer and smaller tiles."""
-    monkeypatch.chdir(tmp_path)
-    lines = [line.split("#")[0].strip() for line in blocks("sh")[2].splitlines()]
-    assert [line.split()[1] for line in lines] == ["synth", "denoise", "score", "guard", "report", "stress", "doctor"]
-    for line in lines:
-        argv = line.split()[1:]
-        if argv[0] == "synth":
-            argv += ["--dies", "2", "--sites", "1", "--tile", "96"]
-        if argv[0] == "guard":  # the baseline that README takes for granted
-            main(["denoise", "wafer.zarr", "--out", "released.zarr", "--model", "wavelet"])
-            baseline = "score released.zarr --reference wafer.zarr --noisy wafer.zarr --out scores/released"
-            assert main([*baseline.split(), "--dists-weights", "random"]) == 0
-        if argv[0] == "stress":
-            argv += ["--tiles", "2", "--side", "128"]
-        code = main(argv)
-        assert code in ((0, 1) if argv[0] == "guard" else (0,)), line
-    assert (tmp_path / "report.html").stat().st_size > 10_000
+DOCUMENTS = [cases.REPOSITORY / "README.md", *sorted((cases.REPOSITORY / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("language", ["sh", "console"])
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_is_one_that_semnr_takes(path, language, monkeypatch) -> None:
+    """Subcommands and options exist. What ```sh does is run by .ci/run, as typed: tests/support/commands.py"""
+    monkeypatch.setattr(cli, "ended", lambda work, **options: 0)  # parse, and run nothing
+    refused = []
+    for command in commands(path, language):
+        for arguments in words(command):
+            try:
+                cli.main(arguments)
+            except SystemExit as stopped:
+                refused += [f"{path.name}:{command.line}: {command.text}"] * bool(stopped.code)
+    assert refused == []
+
+
+def block(language: str, *lines: str) -> str:
+    return "\n".join([f"```{language}", *lines, "```", ""])
+
+
+def test_commands_are_read_as_a_shell_reads_them(tmp_path) -> None:
+    lines = ["semnr score a \\", "  --out b  # the first", "", "# nothing", "$ pip install . && semnr demo"]
+    text = block("sh", *lines) + block("text", "semnr") + block("console", "semnr guard a b > c  # exit 1: it fires")
+    (tmp_path / "doc.md").write_text(text)
+    first, second = commands(tmp_path / "doc.md")
+    assert words(first) == [["score", "a", "--out", "b"]]
+    assert words(second) == [["demo"]]
+    (third,) = commands(tmp_path / "doc.md", "console")
+    assert (words(third), third.status) == ([["guard", "a", "b"]], 1)
+
+
+def test_a_command_that_fails_or_lacks_its_file_is_found(tmp_path) -> None:
+    good = block("sh", "echo 1 > made", "cat made", "pip install nothing && cat made", "false  # exit 1")
+    (tmp_path / "doc.md").write_text(good)
+    assert main_of([str(tmp_path / "doc.md")]) == 0
+    bad = ["cat made", "false", "true # exit 1"]
+    (tmp_path / "wrong.md").write_text(block("sh", *bad))
+    (tmp_path / "empty").mkdir()
+    assert [line.split("`")[1] for line in run(tmp_path / "wrong.md", tmp_path / "empty")] == bad

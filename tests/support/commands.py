@@ -1,0 +1,103 @@
+"""The shell commands of README and docs: read out of the text, and run as they are typed.
+
+    python tests/support/commands.py README.md docs/*.md
+
+A block fenced as ```sh is run, line by line and in order, by bash, in a folder of the file's own that is empty at the
+start: a command may use what an earlier line made and nothing else. A line that is meant to end with another status
+than 0 says so in its comment ("# exit 1: a rule fires"). ```console is for what CI cannot run (a cluster, an hour of
+training): its `semnr` commands are held against the parser alone, by tests/project/test_readme.py. `pip`, `pytest`,
+`make` and `git` do nothing here: CI runs them itself.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+_FENCE = re.compile(r"^```(\w*)\s*$")
+_EXIT = re.compile(r"#.*\bexit (\d)\b")
+_ELSEWHERE = ("pip", "pytest", "make", "git", "cd")  # by CI itself, or of the repository
+_SHIMS = "".join(f"{name}() {{ :; }}; " for name in _ELSEWHERE)
+
+
+class Command(NamedTuple):
+    """A command, its lines joined; where it stands; how it is to end."""
+
+    text: str
+    line: int
+    status: int = 0
+
+
+def commands(path: Path, language: str = "sh") -> list[Command]:
+    """The commands of every block of a language, in order."""
+    found: list[Command] = []
+    inside, held = None, ""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if fence := _FENCE.match(line.strip()):
+            inside, held = (fence[1] if inside is None else None), ""
+            continue
+        if inside != language:
+            continue
+        text = line.strip().removeprefix("$ ")
+        if text.endswith("\\"):
+            held += text[:-1]
+            continue
+        text, held = held + text, ""
+        if text and not text.startswith("#"):
+            status = _EXIT.search(text)
+            found.append(Command(text, number, int(status[1]) if status else 0))
+    return found
+
+
+def words(command: Command) -> list[list[str]]:
+    """The `semnr` calls of a command as lists of arguments."""
+    import shlex
+
+    lexer = shlex.shlex(command.text, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    calls: list[list[str]] = [[]]
+    for word in lexer:
+        if set(word) <= set("&|;<>()"):
+            calls.append([])
+        else:
+            calls[-1].append(word)
+    return [call[1:] for call in calls if call[:1] == ["semnr"]]
+
+
+def run(path: Path, folder: Path) -> list[str]:
+    """Run the commands of a file in `folder`; what went wrong, a line each."""
+    wrong = []
+    for command in commands(path):
+        begun = time.monotonic()
+        done = subprocess.run(
+            ["bash", "-c", f"{_SHIMS}{command.text}"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        print(
+            f"{path}:{command.line}: {command.text} -> {done.returncode} ({time.monotonic() - begun:.1f} s)", flush=True
+        )
+        if done.returncode != command.status:
+            said = " | ".join([*done.stdout.splitlines()[-4:], *done.stderr.splitlines()[-4:]])
+            wrong.append(f"{path}:{command.line}: `{command.text}` ended with {done.returncode}: {said}")
+    return wrong
+
+
+def main(paths: list[str]) -> int:
+    wrong = []
+    for path in map(Path, paths):
+        with tempfile.TemporaryDirectory(prefix="semnr-commands-") as folder:
+            wrong += run(path, Path(folder))
+    print("\n".join(wrong))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -17,6 +17,7 @@ from . import tiles as tiles
 from . import torchmetrics as torchmetrics
 from . import wafers as wafers
 from . import weights as weights
+from .checking import check as check
 from .errors import BackendUnavailable as BackendUnavailable
 from .errors import SemnrError as SemnrError
 from .errors import TileError as TileError

@@ -500,9 +500,10 @@ def computed(info: Mapping[str, Any]) -> frozenset[str] | None:
     asked = info.get("requested") or info.get("settings") or {}
     if not isinstance(asked, Mapping) or not {"metrics", "reference", "noisy", "tests", "metrology"} <= set(asked):
         return None
-    kinds = ["reference", *asked["metrics"]] if asked["reference"] else ["frames"]
+    kinds = ["reference", *asked["metrics"]] if asked["reference"] else ["frames"] if asked.get("noisy_2") else []
     if asked["noisy"]:
-        kinds += ["noisy", "tests"] if asked["tests"] else ["noisy"]
+        kinds += ["noisy"] if kinds else []
+        kinds += ["tests"] if asked["tests"] else []
     if asked["metrology"]:
         kinds.append("metrology")
     return frozenset(_of(*map(str, kinds)))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cases
 import semnr
 from semnr import denoise
 from semnr.cli import main
@@ -222,9 +223,17 @@ def test_what_is_not_a_way_to_score_is_refused(wafer: Path, tmp_path: Path) -> N
         denoise(wafer, tmp_path / "clean.zarr", score=7)
     with pytest.raises(ValueError, match="score has 'workers'"):
         denoise(wafer, tmp_path / "clean.zarr", score={"workers": 3})
-    with pytest.raises(ValueError, match="reference is missing"):
-        denoise([np.zeros((64, 64), np.uint8)], tmp_path / "one.zarr", model="median", score=True)
+    with pytest.raises(ValueError, match="metrics is"):
+        denoise(wafer, tmp_path / "one.zarr", model="median", score={"metrics": ("ssmi",)})
     assert not (tmp_path / "one.zarr").exists()  # mistakes show before anything is written
+
+
+def test_without_a_reference_the_tiles_are_judged_by_their_noisy_input(tmp_path: Path) -> None:
+    tile = np.random.default_rng(0).normal(cases.lines(96, 96) * 150 + 40, 10).astype(np.uint8)
+    done = denoise([tile], tmp_path / "one.zarr", model="median", score=True)
+    assert done.run is not None
+    assert done.run.verdict.outcome in ("not refuted", "failed")
+    assert done.run.verdict["evidence_transfer"].status == "unknown"
 
 
 def test_the_command_denoises_scores_and_goes_on(

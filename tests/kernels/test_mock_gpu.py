@@ -81,6 +81,8 @@ CALLS: dict[str, Callable[..., Any]] = {
     ),
     "residual_tests": lambda x, y, z, r: semnr.residual_tests(z, x, **r).variance,
     "evidence": lambda x, y, z, r: semnr.evidence(z, x, reference=y, **r).transfer,
+    "check": lambda x, y, z, r: rows(semnr.check(z, x, **r).profile),
+    "check with a reference": lambda x, y, z, r: rows(semnr.check(z, x, reference=y, **r).profile),
 }
 DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
 NETWORKS = ("dists", "profile", "reference")  # one dtype of these is enough: they convert first

@@ -18,7 +18,7 @@ INSIDE = {
         ("cli/demo", "cli/denoise", "cli/doctor", "cli/report", "cli/stress", "cli/synth", "cli/text", "cli/train"),
         "a help text loads no torch",
     ),
-    **dict.fromkeys(("cli/guard", "cli/score", "cli/weights"), "a help text loads no torch"),
+    **dict.fromkeys(("cli/check", "cli/guard", "cli/score", "cli/weights"), "a help text loads no torch"),
     **dict.fromkeys(("denoising/learned", "denoising/weights"), "the network loads torch: classical models do without"),
     "guarding/inputs": "the evidence on pixels loads torch: a run is judged without",
     "pipeline": "scores load torch: classical denoising does without",

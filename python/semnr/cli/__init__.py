@@ -13,6 +13,7 @@ from .end import INCOMPLETE, PASS, USAGE, ended
 __all__ = ["COMMANDS", "INCOMPLETE", "PASS", "USAGE", "main"]
 
 COMMANDS = {
+    "check": "judge denoised images by the noisy ones they were made from; no clean image is needed",
     "demo": "make a small wafer, denoise it in four ways, score, guard and report",
     "score": "score a stream of tiles against its reference",
     "denoise": "denoise a stream of tiles",

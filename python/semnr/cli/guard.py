@@ -7,19 +7,19 @@ import time
 from pathlib import Path
 
 from ..base.outputs import has_keys, holds, replaceable
-from .text import add_settings, parameters, print_json, say
+from .text import add_settings, add_waivers, parameters, print_json, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs",
         nargs="*",
-        metavar="BEFORE AFTER",
-        help="scored runs: the released or baseline denoiser and the candidate, on the same tiles and reference; "
-        "the candidate alone with --baseline or --write-baseline",
+        metavar="RUN",
+        help="scored runs, BEFORE and AFTER: the released or baseline denoiser and the candidate, on the same tiles "
+        "and reference; or the candidate's alone",
     )
     parser.add_argument("--rules", metavar="FILE", help="rules (TOML); default: the built-in ones")
-    parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
+    add_waivers(parser)
     parser.add_argument("--baseline", metavar="FILE", help="a file of --write-baseline in place of BEFORE")
     parser.add_argument("--write-baseline", metavar="FILE", help="write AFTER as a baseline if no rule fired on it")
     parser.add_argument("--junit", metavar="FILE", help="also write JUnit XML, one test case a rule")
@@ -45,10 +45,9 @@ def run(args: argparse.Namespace) -> int:
     from ..guarding.junit_xml import junit
     from ..runs import Run
 
-    alone = args.baseline is not None or (args.write_baseline is not None and len(args.runs) == 1)
-    wanted = 1 if alone else 2
-    if len(args.runs) != wanted:
-        accepted = "the candidate's run with --baseline" if alone else "two runs, BEFORE and AFTER"
+    alone = len(args.runs) == 1
+    if len(args.runs) not in ((1,) if args.baseline is not None else (1, 2)):
+        accepted = "the candidate's run with --baseline" if args.baseline is not None else "BEFORE and AFTER, or AFTER"
         raise ValueError(f"{len(args.runs)} runs are given ({' '.join(args.runs) or 'none'}); accepted: {accepted}")
     if args.out:
         replaceable("out", args.out, "a verdict", has_keys("passed", "signals"))
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     before = read_baseline(args.baseline) if args.baseline is not None else before
     after = Run.open(args.runs[-1]).profile()
     rules = load_rules(args.rules) if args.rules else DEFAULT_RULES
-    verdict = guard(before, after, rules=rules, allow_unknown=tuple(args.allow_unknown))
+    verdict = guard(before, after, rules=rules, allow_unknown=tuple(args.waive))
     if args.out:
         write_json(Path(args.out), verdict.to_dict())
     if args.junit:

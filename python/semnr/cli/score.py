@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.text import in_line, number, table
-from .text import add_output_options, add_settings, parameters, print_json, say
+from .text import add_output_options, add_settings, add_waivers, parameters, print_json, say
 
 if TYPE_CHECKING:
     from ..tiles import TileSource
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrology", choices=("lines", "holes"), help="also measure CD and roughness of each tile")
     parser.add_argument("--scan-axis", choices=("x", "y"), default="x", help="along which the beam scans; default x")
     parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
-    parser.add_argument("--allow-unknown", action="append", default=[], metavar="RULE", help="waive a rule's evidence")
+    add_waivers(parser)
     parser.add_argument("--denoise", metavar="MODEL", help="denoise each tile as it is read; see `semnr denoise`")
     add_settings(parser, "NAME=VALUE", help="with --denoise: sigma=1.5")
     parser.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         metrology=args.metrology,
         scan_axis=-1 if args.scan_axis == "x" else -2,
         rules=args.rules,
-        allow_unknown=args.allow_unknown,
+        allow_unknown=args.waive,
         alarms=args.alarms,
         maps=names(args.maps),
         wafer=None if args.wafer is None else read_wafer(args.wafer),

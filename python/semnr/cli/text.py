@@ -45,6 +45,12 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
 
+def add_waivers(parser: argparse.ArgumentParser) -> None:
+    """`--waive RULE`, under its older name too."""
+    told = "this rule may lack evidence; on the record"
+    parser.add_argument("--waive", "--allow-unknown", action="append", default=[], metavar="RULE", help=told)
+
+
 def add_settings(parser: Any, kind: str, **options: Any) -> None:
     """`--set` of pairs, which may be given again."""
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar=kind, **options)

@@ -9,18 +9,34 @@ those of `rules.toml`; docs/trust.md says what each of them reads and how often 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ..profiles import Profile, pairing
-from ..runs.verdict import Signal, Verdict
+from ..runs.verdict import ON_THE_RUN, Signal, Verdict
 from . import evaluate, flowchart
 from .baseline import read_baseline, write_baseline
+from .basis import axes, needs
+from .evaluate import Inputs
 from .inputs import measured
 from .junit_xml import junit
-from .rules import DEFAULT_RULES, Bound, Comparison, Condition, Range, Rules, Transfer, as_rules, dump_rules, load_rules
+from .rules import (
+    DEFAULT_RULES,
+    AnyRule,
+    Bound,
+    Comparison,
+    Condition,
+    Range,
+    Rules,
+    Transfer,
+    as_rules,
+    dump_rules,
+    load_rules,
+)
 
 __all__ = [
     "DEFAULT_RULES",
@@ -32,6 +48,7 @@ __all__ = [
     "Signal",
     "Transfer",
     "Verdict",
+    "alone",
     "dump_rules",
     "guard",
     "junit",
@@ -42,15 +59,13 @@ __all__ = [
 ]
 
 
-ON_THE_RUN = ("tiles_scored", "identical_tiles")  # signals that no rule asks for
-
-
 def guard(
     before: Profile | None,
     after: Profile,
     inputs: Any = None,
     rules: Any = DEFAULT_RULES,
     allow_unknown: Iterable[str] | str = (),
+    strict: bool = True,
 ) -> Verdict:
     """Judge a candidate: hold its profile against that of the released or baseline denoiser, and against its input.
 
@@ -73,6 +88,8 @@ def guard(
         Names of required rules that may lack evidence. "tiles_scored" waives tiles that could not be scored and a run
         that was cut off; "identical_tiles" waives tiles whose reference is the candidate or the noisy input itself.
         Recorded in the verdict.
+    strict : bool
+        Whether a required rule without evidence holds the gate: exit code 3, or 0 where False. It passes in no case.
 
     Returns
     -------
@@ -106,13 +123,7 @@ def guard(
     found, after = measured(inputs, after)
     on_the_run = (evaluate.tiles_scored(before, after), evaluate.identical_tiles(before, after))
     findings = [finding for finding in on_the_run if finding is not None]
-    for rule in rules.values():
-        if isinstance(rule, Comparison):
-            findings.append(evaluate.compare(rule, before, after, found))
-        elif isinstance(rule, Range):
-            findings.append(evaluate.ranged(rule, after))
-        else:
-            findings.append(evaluate.transfer(rule, after, found))
+    findings += [_judged(rule, before, after, found) for rule in rules.values()]
     signals = tuple(f.signal for f in findings)
     return Verdict(
         signals=signals,
@@ -122,6 +133,30 @@ def guard(
         after=after.label or "after",
         tiles=len(after),
         flowchart=flowchart.walk(rules, signals, before, after, waived),
+        axes=axes(after),
+        strict=strict,
+        profile=after,
+    )
+
+
+def _judged(rule: AnyRule, before: Profile | None, after: Profile, found: Inputs) -> evaluate.Finding:
+    if isinstance(rule, Comparison):
+        finding = evaluate.compare(rule, before, after, found)
+    elif isinstance(rule, Range):
+        finding = evaluate.ranged(rule, after)
+    else:
+        finding = evaluate.transfer(rule, after, found)
+    signal = dataclasses.replace(finding.signal, needs=needs(rule, finding.signal, before, after))
+    return dataclasses.replace(finding, signal=signal)
+
+
+def alone(rules: Any = DEFAULT_RULES) -> Rules:
+    """The same rules for a candidate that is compared with no other: those between two candidates are not required."""
+    return MappingProxyType(
+        {
+            name: dataclasses.replace(rule, required=False) if isinstance(rule, Comparison) else rule
+            for name, rule in as_rules(rules).items()
+        }
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from .rules import AnyRule, Bound, Comparison, Condition, Range, Rule, Transfer
 _PLACE = ("die_x", "die_y", "x_um", "y_um", "wafer_x_um", "wafer_y_um")
 _MAX_REGIONS = 2000
 _SHOWN_WITHOUT_A_FIRING_TILE = 5
+_REASONS = 3  # why tiles were not scored: the commonest
 
 
 @dataclass(frozen=True)
@@ -236,9 +238,22 @@ def tiles_scored(before: Profile | None, after: Profile) -> Finding | None:
     count = int(missing.sum())
     if not count and not cut:
         return None
-    reason = "; ".join([*([f"{count} of {len(after)} tiles were not scored"] if count else []), *cut])
+    said = f"{count} of {len(after)} tiles were not scored" + _why(profiles.values())
+    reason = "; ".join([*([said] if count else []), *cut])
     evidence = {"tiles": len(after), "tiles_not_scored": count}
     return _on_the_run("tiles_scored", "completeness", after, missing, reason, evidence)
+
+
+def _why(profiles: Iterable[Profile]) -> str:
+    """The commonest reasons, each with how many tiles it holds for."""
+    found = Counter(
+        f"{status}, {reason}" if reason else status
+        for profile in profiles
+        for status, reason in zip(profile.status, profile.texts.get("reason") or (None,) * len(profile), strict=True)
+        if status != "ok"
+    )
+    said = [f"{text} ({count} tiles)" if count > 1 else text for text, count in found.most_common(_REASONS)]
+    return f": {'; '.join(said)}{'; ...' if len(found) > _REASONS else ''}" if said else ""
 
 
 def identical_tiles(before: Profile | None, after: Profile) -> Finding | None:

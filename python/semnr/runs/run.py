@@ -217,8 +217,8 @@ def _verdict_of(folder: Path) -> Verdict | None:
 
 
 _FILES = re.compile(
-    rf"(run\.json|verdict\.json|alarms\.jsonl|flagged\.klarf|{PARTS}/part-\d+\.parquet)"
-    rf"|\.(run\.json|verdict\.json|flagged\.klarf)\.\d+\.tmp|{PARTS}/\.part-\d+\.parquet\.\d+\.tmp"
+    rf"(run\.json|(earlier-)?verdict\.json|alarms\.jsonl|flagged\.klarf|report\.html|{PARTS}/part-\d+\.parquet)"
+    rf"|\.(run\.json|verdict\.json|flagged\.klarf|report\.html)\.\d+\.tmp|{PARTS}/\.part-\d+\.parquet\.\d+\.tmp"
 )  # and maps.zarr
 
 

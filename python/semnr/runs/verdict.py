@@ -15,6 +15,10 @@ FIRED, CLEAR = "fired", "clear"
 UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE = "unknown", "not_evaluated", "not_comparable"
 STATUSES = (FIRED, CLEAR, UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE)
 NO_EVIDENCE = (UNKNOWN, NOT_EVALUATED, NOT_COMPARABLE)
+# Signals that no rule asks for: tiles that were not scored, and tiles that are compared with themselves.
+ON_THE_RUN = ("tiles_scored", "identical_tiles")
+# How a verdict ends. "not refuted": nothing fired, a required rule had no evidence. "incomplete": tiles are lacking.
+FAILED, PASSED, NOT_REFUTED, INCOMPLETE = "failed", "passed", "not refuted", "incomplete"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Signal:
         Whether missing evidence keeps the gate shut.
     gate : bool
         Whether a fired rule fails the gate; else it is only shown.
+    needs : str
+        Without evidence: what to bring, so that the rule can be judged.
 
     Examples
     --------
@@ -62,6 +68,7 @@ class Signal:
     advice: str = ""
     required: bool = True
     gate: bool = True
+    needs: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The signal in plain Python, for JSON.
@@ -70,7 +77,7 @@ class Signal:
         -------
         dict
         """
-        names = ("name", "status", "severity", "metrics", "evidence", "regions", "advice", "required", "gate")
+        names = ("name", "status", "severity", "metrics", "evidence", "regions", "advice", "required", "gate", "needs")
         return {name: plain(getattr(self, name)) for name in names}
 
 
@@ -92,6 +99,14 @@ class Verdict:
         How many tiles were judged.
     flowchart : tuple of mapping
         The walk through the decision flowchart: "question", "answer", "numbers", "next" and "signal" of each step.
+    axes : mapping
+        What each kind of evidence rests on: "measured", "estimated" (from noisy frames, or by uncalibrated weights) or
+        "unknown".
+    strict : bool
+        Whether a required rule without evidence holds the gate (exit code 3), as in `semnr guard`; `semnr check`
+        ends such a verdict, "not refuted", with 0.
+    profile, run : Profile, Run or None
+        The rows that were judged and the folder that holds them, where they are at hand.
 
     Examples
     --------
@@ -113,6 +128,10 @@ class Verdict:
     after: str = ""
     tiles: int = 0
     flowchart: tuple[Mapping[str, Any], ...] = ()  # steps: "question", "answer", "numbers", "next", "signal"
+    axes: Mapping[str, str] = field(default_factory=dict)
+    strict: bool = True
+    profile: Any = field(default=None, repr=False, compare=False)  # the rows that were judged, where they are at hand
+    run: Any = field(default=None, repr=False, compare=False)  # the folder that holds them, where there is one
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Verdict:
@@ -129,7 +148,12 @@ class Verdict:
         """
         names = ("name", "status", "severity", "evidence", "advice", "required", "gate")
         signals = (
-            Signal(**{k: s[k] for k in names}, metrics=tuple(s["metrics"]), regions=tuple(s["regions"]))
+            Signal(
+                **{k: s[k] for k in names},
+                metrics=tuple(s["metrics"]),
+                regions=tuple(s["regions"]),
+                needs=s.get("needs", ""),
+            )
             for s in found["signals"]
         )
         return cls(
@@ -140,6 +164,8 @@ class Verdict:
             after=found["after"],
             tiles=found["tiles"],
             flowchart=tuple(found["flowchart"]),
+            axes=dict(found.get("axes", {})),
+            strict=found.get("strict", True),
         )
 
     def __getitem__(self, name: str) -> Signal:
@@ -159,14 +185,29 @@ class Verdict:
         return tuple(s for s in self.signals if s.required and s.status in NO_EVIDENCE and s.name not in self.waived)
 
     @property
+    def outcome(self) -> str:
+        """ "failed": a rule fired. "incomplete": tiles could not be judged. "not refuted": nothing fired, and `lacking`
+        had no evidence. "passed": every required rule had evidence (or was waived by name) and none fired."""
+        if self.fired:
+            return FAILED
+        if any(s.name in ON_THE_RUN for s in self.lacking):
+            return INCOMPLETE
+        return NOT_REFUTED if self.lacking else PASSED
+
+    @property
     def exit_code(self) -> int:
-        """0: the gate opens. 1: a rule fired. 3: a required rule has no evidence."""
-        return 1 if self.fired else 3 if self.lacking else 0
+        """0 passed, 1 a signal fired, 3 tiles are lacking; a verdict that is not refuted: 3 if `strict`, else 0."""
+        return {FAILED: 1, PASSED: 0, INCOMPLETE: 3, NOT_REFUTED: 3 if self.strict else 0}[self.outcome]
 
     @property
     def passed(self) -> bool:
-        """Whether the gate opens: no rule fired, and every required rule had evidence or was waived."""
-        return self.exit_code == 0
+        """Whether every required rule had evidence and none fired."""
+        return self.outcome == PASSED
+
+    @property
+    def bring(self) -> tuple[str, ...]:
+        """What would let the rules without evidence be judged, each once."""
+        return tuple(dict.fromkeys(s.needs for s in self.lacking if s.needs))
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict in plain Python, for JSON.
@@ -177,7 +218,10 @@ class Verdict:
         """
         return {
             "passed": self.passed,
+            "outcome": self.outcome,
+            "strict": self.strict,
             "exit_code": self.exit_code,
+            "axes": dict(self.axes),
             "before": self.before,
             "after": self.after,
             "tiles": self.tiles,
@@ -188,9 +232,8 @@ class Verdict:
         }
 
     def __str__(self) -> str:
-        word = {0: "passed", 1: "failed", 3: "incomplete"}[self.exit_code]
         against = f" against {self.before}" if self.before else ""
-        lines = [f"guard: {word} ({self.after or 'candidate'}{against}, {self.tiles} tiles)"]
+        lines = [f"guard: {self.outcome} ({self.after or 'candidate'}{against}, {self.tiles} tiles)"]
         taken = dict(line.split(": ", 1) for line in self.path if ": " in line)
         for s in self.signals:
             waived = " (waived)" if s.name in self.waived and s.status in NO_EVIDENCE else ""

@@ -18,7 +18,7 @@ from ..base.lock import only_writer
 from ..base.outputs import apart, local
 from ..base.progress import Progress
 from ..columns import metadata_name
-from ..guarding import guard
+from ..guarding import DEFAULT_RULES, alone, guard
 from ..runs import summaries as summaries
 from ..runs.parquet import ParquetSink, drop_unscored, part_files, parts
 from ..runs.run import Run, machine
@@ -63,6 +63,7 @@ def score(
     scan_axis: int = -1,
     rules: Any = None,
     allow_unknown: Iterable[str] | str = (),
+    strict: bool | None = None,
     alarms: Any = None,
     wafer: Any = None,
     maps: Sequence[str] = (),
@@ -75,6 +76,7 @@ def score(
     backend: str | None = "auto",
     follow: bool = False,
     quiet: bool = True,
+    by: str = "score",
 ) -> Run:
     """Score every tile of `src` against its reference and write `out/tiles/part-*.parquet` and `out/run.json`.
 
@@ -90,7 +92,8 @@ def score(
         itself.
     noisy
         The noisy input, another source or None for the `noisy` of `src`: adds fixed-noise CNR, contrast
-        retention, evidence transfer and, with `tests`, the residual tests and what changed beside noise.
+        retention, evidence transfer and, with `tests`, the residual tests and what changed beside noise. Without a
+        reference and further frames it is all there is: no metric is scored, the rules that need no more are judged.
     noisy_2, noisy_3
         Where there is no reference: one or two more noisy frames of each site, other sources or the roles of `src`.
         The metrics then give way to what frames can tell, see `semnr.without_reference`: columns `psnr_estimated`,
@@ -122,7 +125,10 @@ def score(
         Along which axis the beam scans, for the noise: -1 (default) where scan lines are rows, or -2.
     rules, allow_unknown
         Guard rules (what `semnr.guard` takes) to hold the run against as a single candidate: the verdict is
-        `Run.verdict` and verdict.json. Rules that compare with a released denoiser are `unknown` here.
+        `Run.verdict` and verdict.json. Rules that compare with a released denoiser are `unknown` here. None: no
+        verdict, but where the noisy input is all there is, that of the built-in rules on one candidate.
+    strict
+        Whether a required rule without evidence makes the run incomplete (exit code 3). None: where rules are given.
     alarms
         Alarm rules on the stream, a TOML file or a mapping: bounds debounced by die, wafer, lot or cluster, and
         drift of a lot by EWMA. What sounds is appended to `out/alarms.jsonl` at once.
@@ -150,6 +156,8 @@ def score(
         a stream of their own. *Never ran on a GPU.*
     follow
         Print throughput and latency by stage (read, decode, compute, write) while the run goes on.
+    by
+        The command that makes the run, for run.json.
 
     Returns
     -------
@@ -227,6 +235,7 @@ def score(
         started = time.monotonic()
         info: dict[str, Any] = {
             "semnr": __version__,
+            "by": by,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "label": label or _label(source, src),
             "state": "running",
@@ -309,9 +318,15 @@ def score(
         if before.info and counts != before.info.get("counts"):
             set_aside_verdict(folder)
     run = Run(folder, info)
-    if rules is None:
+    if rules is None and not inputs.alone:
         return run
-    verdict = guard(None, run.profile(), rules=rules, allow_unknown=allow_unknown)
+    verdict = guard(
+        None,
+        run.profile(),
+        rules=alone(DEFAULT_RULES) if rules is None else rules,
+        allow_unknown=allow_unknown,
+        strict=rules is not None if strict is None else strict,
+    )
     write_json(folder / VERDICT, verdict.to_dict())
     return replace(run, verdict=verdict)
 

@@ -173,11 +173,14 @@ def _places(source: TileSource, reference: Any, noisy: Any, root: Any, noisy_2: 
     if where is not None:  # clean pixels know better than further frames, which are then not read
         return Inputs((source, candidate), where, input_)
     second, third = place(noisy_2, "noisy_2"), place(noisy_3, "noisy_3")
-    if input_ is None or second is None:
+    if second is None and third is not None:
+        raise ValueError("noisy_3 is given without noisy_2; accepted: a second frame, or a second and a third one")
+    if input_ is None:
         raise ValueError(
-            f"reference is missing: {source.name} has {', '.join(source.roles)} only; accepted: reference=SOURCE, "
-            "a plan with a `reference` column or a tile stack with a `reference` array; or noisy frames of each site, "
-            "`noisy`, `noisy_2` and perhaps `noisy_3`, from which PSNR, transfer and contrast are estimated"
+            f"reference is missing: {source.name} has {', '.join(source.roles)} only, and no noisy input; accepted: "
+            "noisy=SOURCE, what the denoiser was given, for the rules that need no clean image; with noisy_2=SOURCE, a "
+            "second frame of each site, for estimates of PSNR and contrast; or reference=SOURCE; or a source that has "
+            "them (columns of a plan, arrays of a tile stack, folders)"
             + "".join(f" ({remark})" for remark in source.remarks)
         )
     return Inputs((source, candidate), None, input_, second, third)

@@ -21,7 +21,7 @@ Loaded = dict[str, np.ndarray]
 class Inputs:
     """Where candidate, reference and noisy pixels come from: (source, role) each; None where there is none.
 
-    Without a reference there are two or three noisy frames of each site.
+    Without a reference there are one to three noisy frames of each site.
     """
 
     candidate: tuple[TileSource, str]
@@ -45,7 +45,12 @@ class Inputs:
     @property
     def witness(self) -> tuple[TileSource, str]:
         """What each tile is held against: its tiles without a candidate are missing from the run."""
-        return self.reference or self.others["noisy_2"]
+        return self.reference or self.noisy_2 or self.others["noisy"]
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing but the noisy input is there to tell what is structure."""
+        return self.reference is None and self.noisy_2 is None
 
     def sources(self) -> list[TileSource]:
         """Each source once."""

@@ -1,0 +1,193 @@
+"""The shortest way: what a denoiser was given and what it made in, a verdict out, with or without a clean image."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .base.outputs import local
+from .guarding import DEFAULT_RULES, alone, guard
+from .profiles import Profile
+from .reporting import report as write_report
+from .runs import Run
+from .runs.info import read_info
+from .runs.run import clear_run
+from .runs.verdict import Verdict
+from .scoring import score
+from .tiles import TileSource, open_tiles
+from .tiles.pixels import is_tensor
+
+__all__ = ["REPORT", "check"]
+
+REPORT = "report.html"  # beside the rows of the run
+_BY = "check"
+
+
+def check(
+    noisy: Any,
+    denoised: Any = None,
+    *,
+    reference: Any = None,
+    second_frame: Any = None,
+    third_frame: Any = None,
+    match: str | Sequence[str] | None = None,
+    out: Any = None,
+    data_range: float | None = None,
+    scan_axis: int = -1,
+    label: str | None = None,
+    rules: Any = None,
+    waive: Iterable[str] | str = (),
+    strict: bool = False,
+    report: bool = True,
+    root: Any = None,
+    workers: int = 2,
+    quiet: bool = True,
+) -> Verdict:
+    """Judge a denoiser by its input and its output; a clean reference or further frames make the verdict complete.
+
+    What can be scored is scored, every rule that has evidence is judged, and the verdict says of the others what to
+    bring. One noisy frame can refute a denoiser; it cannot prove it harmless.
+
+    Parameters
+    ----------
+    noisy, denoised
+        The denoiser's input and output on one intensity scale: images, arrays (NumPy or torch, (H, W), (T, H, W) or
+        (T, C, H, W)), folders, TIFF, Zarr, plans, KLARF or whatever else `semnr.open_tiles` takes, paired by tile.
+        `denoised` None: `noisy` is a source that holds both (a plan with `path` and `noisy`, role folders), or a run
+        that `semnr.score` left.
+    reference
+        Clean images. None: the role `reference` of `noisy` or `denoised`, where there is one.
+    second_frame, third_frame
+        Further noisy frames of each site; None: the roles `noisy_2` and `noisy_3`. Read where there is no reference.
+    match : str or list of str, optional
+        Which names belong together: "{name}_noisy={name}_dn", or "order". None: the same names, or prefixes and
+        suffixes that are the same for all.
+    out : path, optional
+        Folder for the run (a row a tile, run.json, verdict.json) and report.html; what an earlier check left there is
+        replaced. None: nothing is kept.
+    data_range : float, optional
+        Width of the intensity scale; required for floating images.
+    scan_axis : int
+        -1 (default) where scan lines are rows, -2 where they are columns.
+    label : str, optional
+        Name of the candidate in the report.
+    rules
+        What `semnr.guard` takes; default: the built-in ones, of which those between two candidates are not required.
+    waive : names of rules
+        Required rules that may lack evidence; recorded in the verdict.
+    strict : bool
+        A verdict that is not refuted has the exit code 3, not 0.
+    report : bool
+        Write report.html; with `out` only.
+    root : path, optional
+        Folder that the paths of a plan may lie in.
+    workers : int
+        Threads that read tiles.
+    quiet : bool
+        False: progress on stderr.
+
+    Returns
+    -------
+    Verdict
+        `.outcome` is "failed" (a rule fired), "passed" (every required rule had evidence, and none fired), "not
+        refuted" (nothing fired, but rules had no evidence: `.lacking`, `.bring`) or "incomplete" (tiles could not be
+        judged). `.exit_code`, `.axes` (measured, estimated, unknown), `.signals`, `.profile`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        What was given and what is accepted: nothing in common, an empty folder, a bad rule.
+
+    Examples
+    --------
+    >>> import numpy as np, semnr
+    >>> rng = np.random.default_rng(0)
+    >>> scene = 90.0 + 60.0 * (np.arange(128) // 16 % 2) * np.ones((128, 1))
+    >>> noisy = rng.normal(scene, 12.0).clip(0, 255).astype(np.uint8)
+    >>> verdict = semnr.check(noisy, scene.astype(np.uint8))
+    >>> verdict.outcome, verdict.axes["ssim"]
+    ('not refuted', 'unknown')
+    >>> verdict.bring
+    ('a second noisy frame of each site, or a clean reference',)
+    """
+    judged = alone(DEFAULT_RULES) if rules is None else rules
+    if denoised is None and (profile := _scored(noisy)) is not None:
+        return guard(None, profile, rules=judged, allow_unknown=waive, strict=strict)
+    first = _opened("noisy", noisy, root)
+    source = first if denoised is None else _opened("denoised", denoised, root)
+    further = {"noisy_2": second_frame, "noisy_3": third_frame}
+    options: dict[str, Any] = {
+        "noisy": None if source is first else first,
+        "reference": _role("reference", reference, (first, source)),
+        **{role: _role(role, given, (first, source)) for role, given in further.items()},
+        "match": match,
+        "data_range": data_range,
+        "scan_axis": scan_axis,
+        "label": label or _label(noisy if denoised is None else denoised),
+        "rules": judged,
+        "allow_unknown": waive,
+        "strict": strict,
+        "root": root,
+        "workers": workers,
+        "quiet": quiet,
+        "by": _BY,
+    }
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="semnr-") as gone:
+            run = score(source, out=Path(gone) / "run", **options)
+            return replace(_verdict(run), profile=run.profile())
+    folder = local("out", out)
+    _make_room(folder)
+    run = score(source, out=folder, resume=False, **options)
+    verdict = replace(_verdict(run), profile=run.profile(), run=run)
+    if report:
+        write_report(run, folder / REPORT)
+    return verdict
+
+
+def _scored(given: Any) -> Profile | None:
+    """The rows of a run that was given in place of images; None where it is none."""
+    if isinstance(given, Profile):
+        return given
+    if isinstance(given, Run):
+        return Profile.from_run(given.path)
+    if isinstance(given, str | Path) and (Path(given) / "run.json").is_file() and "requested" in read_info(given):
+        return Profile.from_run(given)
+    return None
+
+
+def _label(given: Any) -> str | None:
+    """The name of a path, also where a plan inside it names the tiles."""
+    return Path(given).stem if isinstance(given, str | Path) else None
+
+
+def _verdict(run: Run) -> Verdict:
+    assert run.verdict is not None  # rules were given
+    return run.verdict
+
+
+def _opened(name: str, given: Any, root: Any) -> TileSource:
+    """The source; of a tensor on a device its pixels are fetched once."""
+    if given is None:
+        raise TypeError(f"{name} is None; accepted: images, a path, a folder, or another source of tiles")
+    value = given.detach().cpu() if is_tensor(given) else given
+    try:
+        return open_tiles(value, root=root)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _role(role: str, given: Any, sources: Iterable[TileSource]) -> Any:
+    """What was given for a role, else the source that has it."""
+    if given is not None:
+        return given.detach().cpu() if is_tensor(given) else given
+    return next((source for source in sources if role in source.roles), None)
+
+
+def _make_room(folder: Path) -> None:
+    """Delete the run that an earlier check left; anybody else's is refused by `score`."""
+    if (folder / "run.json").is_file() and read_info(folder).get("by") == _BY:
+        clear_run(folder)

@@ -147,7 +147,7 @@ def test_nothing_in_common_is_one_sentence(folders, capsys) -> None:
     assert main(["check", "noisy", "other", "-q"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "no name in common" in error
+    assert "has the name of a denoised image" in error
     assert "site0" in error
     assert "elsewhere" in error
 

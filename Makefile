@@ -1,5 +1,5 @@
 # The everyday commands. `make help` lists them.
-.PHONY: help install build build-times test lint format sanitize triton demo bench gpu soak fuzz clean
+.PHONY: help install build build-times test lint stubs format sanitize triton demo bench gpu soak fuzz clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 install:         ## editable install with everything that development needs
@@ -13,6 +13,8 @@ test:            ## the test suite
 lint:            ## what pre-commit and CI check
 	ruff check . && ruff format --check . && mypy && lint-imports
 	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs clang-format --dry-run --Werror
+stubs:           ## metrics.pyi from the kernels' signatures
+	python tests/support/stubs.py
 format:          ## let the tools format
 	ruff check --fix . && ruff format .
 	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs clang-format -i

@@ -41,7 +41,11 @@ __all__ = ["CharbonnierLoss", "DISTSLoss", "FSIMLoss", "MSSSIMLoss", "ProfileLos
 _NOT_OPTIONS = {"x", "y", "mask", "data_range", "reduction", "return_map", "components", "details"}
 
 
-class _MetricLoss(nn.Module):
+class _Loss(nn.Module):
+    __call__: Callable[..., torch.Tensor]  # nn.Module's own says Any
+
+
+class _MetricLoss(_Loss):
     """`best` − metric, or the metric where it is a distance."""
 
     def __init__(
@@ -226,7 +230,7 @@ class DISTSLoss(_MetricLoss):
         super().__init__(kernels.dists.dists, None, data_range, reduction, options)
 
 
-class CharbonnierLoss(nn.Module):
+class CharbonnierLoss(_Loss):
     """A smooth absolute error: the mean of √(d² + ε²) over the pixels, with d = (x − y) / data_range.
 
     It is ε for identical images (Charbonnier et al., ICIP 1994). Computed in float32, for float64 images in float64.
@@ -333,7 +337,7 @@ TERMS: Mapping[str, type[nn.Module]] = {
 }
 
 
-class ProfileLoss(nn.Module):
+class ProfileLoss(_Loss):
     """A weighted sum of several of the losses of this module.
 
     Parameters

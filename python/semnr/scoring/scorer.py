@@ -145,7 +145,7 @@ class Scorer:
             elif name == "evidence":
                 found = evidence
             elif name == "ssim":
-                found = metrics.ssim(x, y, return_map=True, reduction="none", **options).map
+                found = metrics.ssim(x, parts["y"], return_map=True, reduction="none", **options).map
             else:
                 found = metrics.cnr_map(x, y, **options)
             for key, values in zip(keys, to_numpy(found), strict=True):

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["NOTCHES", "Wafer", "read_wafer"]
+
 # Quarter turns, counter-clockwise, that bring the notch from "down" to where the name says.
 _EXAMPLE = "pitch_um = [8000.0, 6500.0], and the other keys as semnr.wafers.Wafer has them"
 NOTCHES = {"down": 0, "right": 1, "up": 2, "left": 3}

@@ -6,12 +6,16 @@ import json
 
 import pytest
 
+import calibrated
 from semnr.cli import main
 from semnr.demo import run_demo
 
 
-def test_the_demo_catches_what_psnr_and_ssim_would_let_through(tmp_path) -> None:
-    made = run_demo(tmp_path / "demo", dies=2, sites_per_die=3, tile=256, quiet=True)
+def test_the_demo_catches_what_psnr_and_ssim_would_let_through(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))  # an empty cache of weights
+    said: list[str] = []
+    made = run_demo(tmp_path / "demo", dies=2, sites_per_die=3, tile=256, quiet=True, say=said.append)
+    assert sum("semnr weights fetch vgg16" in line for line in said) == 1
     released, kept, blurred, painted = (
         made.runs[name].summary for name in ("wavelet", "semnr-small", "gaussian", "painter")
     )
@@ -32,12 +36,12 @@ def test_the_demo_catches_what_psnr_and_ssim_would_let_through(tmp_path) -> None
     assert fates["painter"]["lost"] == fates["painter"]["defects"] >= 1
     assert fates["painter"]["located"] >= 1
     assert fates["semnr-small"]["kept"] == fates["semnr-small"]["defects"]
-    assert set(made.metric_seconds) == {"psnr", "ssim", "fsim", "dists", "cnr"}
+    assert set(made.metric_seconds) == {"psnr", "ssim", "fsim", "cnr"}
     assert all(seconds > 0 for seconds in made.metric_seconds.values())
     for name in made.runs:
         info = json.loads((made.folder / "scores" / name / "run.json").read_text())
         assert info["counts"] == {"tiles": 6, "ok": 6}
-        assert info["settings"]["dists"]["calibrated"] is False
+        assert "dists" not in made.runs[name].summary
 
     page = made.report.read_text(encoding="utf-8")
     # the story can be read without the README: what was done, what the scores say, what was lost, what to do
@@ -46,13 +50,22 @@ def test_the_demo_catches_what_psnr_and_ssim_would_let_through(tmp_path) -> None
         "By PSNR and SSIM",
         "Fate of the",
         "What to do",
-        "uncalibrated",
     ):
         assert words in page
     assert page.index("painter should not replace wavelet") < page.index("A synthetic wafer was made")
     assert page.count("data:image/png") >= 4  # the worst tiles' pixels were found
     assert "data:image/jpeg" in page  # thumbnails
     assert "evidence map of" in page
+
+
+def test_the_demo_scores_texture_with_the_weights_in_the_cache(tmp_path) -> None:
+    calibrated.need_weights("vgg16")
+    made = run_demo(tmp_path / "demo", dies=1, sites_per_die=1, tile=192, quiet=True)
+    for run in made.runs.values():
+        assert run.summary["dists"]["n"] == 1
+        assert run.info["settings"]["dists"]["calibrated"] is True
+    assert made.metric_seconds["dists"] > 0
+    assert "uncalibrated" not in made.report.read_text(encoding="utf-8")
 
 
 def test_the_demo_replaces_only_what_a_demo_made(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

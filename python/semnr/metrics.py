@@ -237,7 +237,7 @@ def dists(x: Array, y: Array, **options: Any) -> Any:
     Parameters
     ----------
     weights
-        None: calibrated VGG16 weights from torchvision's cache, WeightsUnavailable with the remedy where there
+        None: the published VGG16 weights from the cache, WeightsUnavailable with the remedy where there
         are none. A path (.pth, .safetensors), a state dict, or "random": seeded, *uncalibrated*.
     resize
         None (default: native), "authors" or "piq".

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from . import native, reference
 from .network import Network, network_for
 from .score import Distance, Features
 from .sums import CELL
-from .weights import State, Weights, load
+from .weights import Weights, WeightsArgument, load
 
 for _op in ("dists", "dists_features", "dists_compare"):
     _run = _op.removeprefix("dists_")
@@ -28,7 +27,6 @@ SMALLEST = 32  # pixels a side: two are left at the last stage
 MEMORY_BUDGET = 2**30
 MAP_WINDOW = 80  # pixels a side: five positions of the last stage
 RESIZES = (None, "authors", "piq")
-WeightsArgument = str | os.PathLike[str] | State | Weights | None
 
 
 @_library.node
@@ -64,9 +62,9 @@ def dists(
     data_range
         Width of the intensity scale, mapped to 0-1. Required for floating images.
     weights
-        None: torchvision's VGG16 from its cache, checked by its SHA-256; nothing is downloaded. A path to a .pth or
-        .safetensors file, or a state dict: VGG16's convolutions. "random": seeded and of the same topology, flagged
-        "uncalibrated": its values mean nothing beside those of the trained network.
+        None: VGG16's published ones from the cache (`semnr weights fetch vgg16`), checked by their SHA-256; nothing is
+        downloaded. A path to a .pth or .safetensors file, or a state dict: VGG16's convolutions. "random": seeded and
+        of the same topology, flagged "uncalibrated": its values mean nothing beside those of the trained network.
     resize
         None (default): native size. "authors": short side to 256, antialiased, where larger. "piq": bilinear without
         antialiasing. Values at different settings do not compare.
@@ -234,7 +232,7 @@ def similarity(fx: Features, fy: Features, *, map_window: int | None = None, bac
     if fx.resize != fy.resize or fx.network.dtype != fy.network.dtype:
         made = [f"resize={f.resize!r}, dtype={_checks.dtype_name(f.network.dtype)}" for f in (fx, fy)]
         raise ValueError(f"fx was made with {made[0]} and fy with {made[1]}; accepted: the same settings")
-    if fx.network is not fy.network and fx.network.fingerprint != fy.network.fingerprint:
+    if fx.network is not fy.network and fx.network.weights.sha256 != fy.network.weights.sha256:
         raise ValueError("fx and fy were made with different weights; accepted: the same weights")
     sx, sy = tuple(fx.maps[0].shape), tuple(fy.maps[0].shape)
     if sx[1:] != sy[1:] or (sx[0] != sy[0] and 1 not in (sx[0], sy[0])):
@@ -349,7 +347,7 @@ def _flags(weights: Weights, channels: int, masked: bool) -> tuple[str, ...]:
     if not weights.calibrated:
         flags.append("uncalibrated: random network weights, values mean nothing beside those of the trained network")
     elif not weights.published:
-        flags.append(f"weights taken on trust: {weights.source} is not the file that torchvision publishes")
+        flags.append(f"weights taken on trust: {weights.source} does not hold the published tensors of VGG16")
     if channels == 1:
         flags.append("one channel replicated to three")
     if masked:

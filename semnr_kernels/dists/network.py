@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
 import threading
 from collections import OrderedDict
@@ -30,14 +28,6 @@ class Network:
     weights: Weights
     dtype: torch.dtype
     device: torch.device
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights as loaded, whatever file they came from."""
-        digest = hashlib.sha256()
-        for key in sorted(self.weights.state):
-            digest.update(self.weights.state[key].cpu().float().contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
     @property
     def work(self) -> torch.dtype:

@@ -22,7 +22,7 @@ COMMANDS = {
     "stress": "harm images in known ways and see which metric and signal notices",
     "report": "a report of scored runs: HTML, Markdown, JSON or one picture",
     "synth": "write a synthetic SEM wafer with known truth",
-    "weights": "list, fetch and verify the network weights of DISTS",
+    "weights": "list, fetch and verify the network weights of DISTS and LPIPS",
     "doctor": "what this machine can run, and what is missing",
 }
 

@@ -12,7 +12,7 @@ COLUMNS = (
     ("PSNR dB", "psnr", 2),
     ("SSIM", "ssim", 4),
     ("FSIM", "fsim", 4),
-    ("DISTS*", "dists", 4),
+    ("DISTS", "dists", 4),
     ("CNR fixed", "cnr_fixed_noise", 2),
     ("contrast kept", "contrast_retention", 3),
     ("transfer T", "transfer", 3),
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..demo import RELEASED, run_demo
+    from ..demo import NO_DISTS, RELEASED, run_demo
 
     silent = args.quiet or args.json
     made = run_demo(
@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
         rows.append((name, *means, verdict))
     say("\n" + table(("denoiser", *(title for title, *_ in COLUMNS), "verdict"), rows))
     counts = next(iter(made.runs.values())).counts
-    say(f"means over {counts['ok']} tiles; * uncalibrated (random VGG16 weights), on a sample of the tiles")
+    scored = next(iter(made.runs.values())).summary.get("dists")
+    texture = NO_DISTS if scored is None else f"DISTS over {scored['n']} of them"
+    say(f"means over {counts['ok']} tiles; {texture}")
     header = ("denoiser", "defects", "kept", "weakened", "lost", "lost and located")
     fates = [(n, *(f[k] for k in ("defects", "kept", "weakened", "lost", "located"))) for n, f in made.fates.items()]
     say("\n" + table(header, fates))

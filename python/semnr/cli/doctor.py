@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     rows = [(names.get(op, op), d["uint8"], d["float32"]) for op, d in found["auto"].items()]
     say(table(("op", "uint8", "float32"), rows))
     say("\nWeights")
-    absent = "absent: semnr weights fetch NAME, or --dists-weights random (uncalibrated)"
+    absent = "absent: `semnr weights fetch NAME`"
     say(table(("name", "state"), [(w["name"], w["path"] if w["present"] else absent) for w in found["weights"]]))
     say("\nOptional packages")
     rows = [(p["name"], p["version"] or "not installed", p["for"]) for p in found["packages"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from semnr_kernels import WeightsUnavailable
 from semnr_kernels._checks import as_data_range
 from semnr_kernels._registry import check_named
-from semnr_kernels.dists.weights import default_path, load
+from semnr_kernels.dists.weights import load
+from semnr_kernels.pretrained import VGG16
 
 from ..columns import METRICS
 from ..tiles import open_tiles
@@ -61,17 +61,17 @@ def dists_of(
     try:
         found = load(weights)
     except WeightsUnavailable:
-        if not everything or weights is not None or default_path().is_file() or "dists" in (before or ()):
+        if not everything or weights is not None or VGG16.installed or "dists" in (before or ()):
             raise
         return (
             rest,
             {},
             (
-                f"DISTS is left out: its weights are not at {default_path()}; to have it: `semnr weights fetch vgg16` "
-                "(528 MB, once), or --dists-weights FILE"
+                f"DISTS is left out: its weights are not at {VGG16.path}; to have it: `semnr weights fetch vgg16` "
+                "(once), or --dists-weights FILE"
             ),
         )
-    return wanted, {"sha256": found.sha256 or _sum_of(found.state), "calibrated": found.calibrated}, None
+    return wanted, {"sha256": found.sha256, "calibrated": found.calibrated}, None
 
 
 def ready(
@@ -95,15 +95,6 @@ def ready(
         backend, ops_of(wanted) if inputs.reference is not None else [], "cpu" if target is None else target.type
     )
     return wanted, dists, [left_out] if left_out else []
-
-
-def _sum_of(state: Any) -> str:
-    """Checksum of tensors that are in no file."""
-    found = hashlib.sha256()
-    for name in sorted(state):
-        found.update(name.encode())
-        found.update(state[name].contiguous().cpu().float().numpy().data)
-    return found.hexdigest()
 
 
 def ops_of(metrics: Sequence[str]) -> list[str]:

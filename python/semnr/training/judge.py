@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semnr_kernels.dists import weights
+from semnr_kernels.pretrained import VGG16
 
 from ..denoising import NoiseModel, denoise, estimate_noise
 from ..denoising.learned import law
@@ -203,7 +203,7 @@ def judge(
 
 def dists_there() -> bool:
     """Whether DISTS has its calibrated weights here; without them the area is that of four axes."""
-    return weights.default_path().is_file()
+    return VGG16.installed is not None
 
 
 def family(recipe: Recipe, tiles: int = 64, limit: float = 0.02) -> dict[str, tuple[float, float]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
 import semnr.weights
-from semnr_kernels import WeightsUnavailable
+from semnr_kernels import WeightsUnavailable, pretrained
 from semnr_kernels.dists import dists
 from semnr_kernels.dists import weights as known
+from semnr_kernels.pretrained import ALEXNET, LPIPS, VGG16
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +28,20 @@ def good_file(state, tmp_path_factory):
 
 @pytest.fixture
 def home(monkeypatch, tmp_path):
-    """An empty torchvision cache; returns where VGG16 would lie."""
+    """An empty cache; returns where VGG16 would lie in torchvision's."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path / "torch" / "hub" / "checkpoints" / known.VGG16_FILE
+    return tmp_path / "torch" / "hub" / "checkpoints" / VGG16.torchvision_file
 
 
 @pytest.fixture
-def published(monkeypatch, good_file):
-    """As if `good_file` were the file that torchvision publishes."""
-    sha256 = known.file_sha256(good_file)
-    monkeypatch.setattr(known, "VGG16_SHA256_PREFIX", sha256[:8])
-    return good_file
+def published(monkeypatch, good_file, state):
+    """As if `good_file` were the file that torchvision publishes, and its tensors VGG16's."""
+    begins = pretrained.file_sha256(good_file)[:8]
+    monkeypatch.setitem(vars(VGG16), "torchvision_file", f"vgg16-{begins}.pth")
+    monkeypatch.setitem(vars(VGG16), "sha256", known.random_weights().sha256)
+    pretrained._load_file.cache_clear()
+    yield good_file
+    pretrained._load_file.cache_clear()
 
 
 def score(weights):
@@ -49,20 +51,25 @@ def score(weights):
 
 
 def test_the_table_says_what_torchvision_says():
-    torchvision = pytest.importorskip("torchvision")
-    url = torchvision.models.VGG16_Weights.IMAGENET1K_V1.url
-    vgg16, alpha_beta, *_ = semnr.weights.list_weights()
-    assert vgg16["url"] == url
-    assert url.endswith(f"{known.VGG16_FILE}")
-    assert vgg16["sha256"] == url.rsplit("-", 1)[1].removesuffix(".pth")
-    assert alpha_beta["present"] is True
-    shapes = {k: tuple(v.shape) for k, v in torchvision.models.vgg16(weights=None).features.state_dict().items()}
-    assert shapes == known.SHAPES
+    models = pytest.importorskip("torchvision").models
+    rows = {row["name"]: row for row in semnr.weights.list_weights()}
+    for weights, made, enum in (
+        (VGG16, models.vgg16, models.VGG16_Weights),
+        (ALEXNET, models.alexnet, models.AlexNet_Weights),
+    ):
+        url = enum.IMAGENET1K_V1.url
+        assert rows[weights.name]["url"] == url
+        assert url.endswith(f"/{weights.torchvision_file}")
+        with torch.device("meta"):  # its shapes alone
+            features = made(weights=None).features
+        assert {k: tuple(v.shape) for k, v in features.state_dict().items()} == weights.shapes
+    assert rows["alpha_beta"]["present"] is True
 
 
 def test_listing_says_whether_a_file_is_there(home):
-    vgg16, *_ = semnr.weights.list_weights()
-    assert vgg16["path"] == str(home)
+    vgg16, alexnet, lpips, *_ = semnr.weights.list_weights()
+    assert [row["name"] for row in (vgg16, alexnet, lpips)] == ["vgg16", "alexnet", "lpips"]
+    assert vgg16["path"] == str(home.parent.with_name("semnr") / "vgg16.safetensors")
     assert (vgg16["present"], vgg16["bytes"]) == (False, None)
 
 
@@ -72,12 +79,12 @@ def test_a_path_gives_the_same_score_as_its_state_dict(good_file, state, tmp_pat
     bare = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
     save_file(bare, tmp_path / "bare.safetensors")
     expected = score("random")
-    for weights in (good_file, str(good_file), state, bare, tmp_path / "bare.safetensors"):
+    for weights in (str(good_file), state, tmp_path / "bare.safetensors"):
         result = score(weights)
         assert result.value == expected.value
+        assert result.settings["weights_sha256"] == expected.settings["weights_sha256"]  # whatever they came in
         assert result.settings["calibrated"] is True
         assert any("taken on trust" in flag for flag in result.flags)
-    assert score(good_file).settings["weights_sha256"] == known.file_sha256(good_file)
 
 
 def test_the_old_format_that_torchvision_publishes_in_is_read(state, tmp_path):
@@ -97,9 +104,10 @@ def test_a_file_that_changes_is_read_again(state, tmp_path):
     assert score(path).value != first
 
 
-def test_the_cache_serves_the_published_file(home, published):
-    home.parent.mkdir(parents=True)
-    home.write_bytes(published.read_bytes())
+def test_torchvisions_cache_serves_its_published_file(home, published):
+    place = home.with_name(VGG16.torchvision_file)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(published.read_bytes())
     result = score(None)
     assert result.value == score("random").value
     assert result.settings["calibrated"] is True
@@ -205,7 +213,7 @@ def test_verify_reports_a_sound_file_and_the_shipped_one(good_file):
         "path": str(good_file),
         "ok": True,
         "published": False,
-        "sha256": known.file_sha256(good_file),
+        "sha256": pretrained.file_sha256(good_file),
         "problem": None,
     }
     shipped = semnr.weights.verify("alpha_beta")
@@ -249,42 +257,77 @@ def test_altered_alpha_beta_are_refused(monkeypatch, tmp_path):
     assert "no such file" in semnr.weights.verify("alpha_beta")["problem"]
 
 
-def test_fetch_downloads_and_checks_the_hash(home, published):
-    report = semnr.weights.fetch("vgg16", url=published.as_uri(), progress=False)
+def test_fetch_downloads_checks_and_converts_torchvisions_file(home, published):
+    said = []
+    report = semnr.weights.fetch("vgg16", url=published.as_uri(), say=said.append)
     assert (report["ok"], report["fetched"], report["published"]) == (True, True, True)
-    assert home.is_file()
-    assert semnr.weights.fetch("vgg16")["fetched"] is False  # there already: no network is touched
+    assert any(line.startswith("vgg16: trying torchvision's file") for line in said)
+    assert report["path"] == str(VGG16.path)
+    assert "Redistribution and use" in VGG16.path.with_name("vgg16.LICENSE.txt").read_text()
+    assert score(None).value == score("random").value
+    assert score(None).settings["calibrated"] is True
+    assert not any("trust" in flag for flag in score(None).flags)
+    assert semnr.weights.fetch("vgg16", source="torchvision")["fetched"] is False  # there already: no network
+
+
+def test_fetch_takes_torchvisions_own_cache_first(home, published):
+    place = home.with_name(VGG16.torchvision_file)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(published.read_bytes())
+    said = []
+    assert semnr.weights.fetch("vgg16", say=said.append)["fetched"] is True
+    assert said == [f"vgg16: trying torchvision's file in its cache, {place}"]
+    place.unlink()
+    assert semnr.weights.verify("vgg16")["published"] is True
 
 
 def test_fetch_refuses_another_file_and_leaves_nothing(home, good_file):
-    with pytest.raises(WeightsUnavailable, match="hash"):
-        semnr.weights.fetch("vgg16", url=good_file.as_uri(), progress=False)
-    assert list(home.parent.iterdir()) == []
-    with pytest.raises(WeightsUnavailable, match=r"not the published.*passed by path"):
+    with pytest.raises(WeightsUnavailable, match=r"has SHA-256 .*, not 397923af...: truncated or altered"):
+        semnr.weights.fetch("vgg16", url=good_file.as_uri())
+    with pytest.raises(WeightsUnavailable, match=r"as published for VGG16; a metric takes other weights by path"):
         semnr.weights.fetch("vgg16", path=good_file)
-    assert list(home.parent.iterdir()) == []
+    assert not VGG16.path.parent.exists()
 
 
-def test_fetch_copies_a_file_of_the_users(home, published):
+def test_fetch_takes_a_file_of_the_users(home, published, state, tmp_path):
+    from safetensors.torch import save_file
+
     assert semnr.weights.fetch("vgg16", path=published)["fetched"] is True
-    assert home.read_bytes() == published.read_bytes()
-    assert list(home.parent.iterdir()) == [home]
+    first = VGG16.path.read_bytes()
+    VGG16.path.write_bytes(first[:1000])  # damaged: fetched again
+    bare = tmp_path / "bare.safetensors"
+    save_file({k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}, bare)
+    assert "cannot be read" in semnr.weights.verify("vgg16")["problem"]
+    assert semnr.weights.fetch("vgg16", path=bare)["fetched"] is True
+    assert semnr.weights.verify("vgg16")["ok"] is True
 
 
-def test_fetch_offline_says_where_to_put_the_file(home, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)  # not needed
-    with pytest.raises(WeightsUnavailable) as caught:
-        semnr.weights.fetch("vgg16", url="http://127.0.0.1:9/none.pth", progress=False)
-    assert str(home) in str(caught.value)
-    assert known.VGG16_FILE in str(caught.value)
+def test_altered_tensors_in_the_cache_are_refused(home, state):
+    from safetensors.torch import save_file
+
+    VGG16.path.parent.mkdir(parents=True)
+    save_file({k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}, VGG16.path)
+    with pytest.raises(WeightsUnavailable, match="truncated or altered"):
+        score(None)
+    assert semnr.weights.verify("vgg16")["ok"] is False
+
+
+def test_lpips_linear_layers_come_from_the_package_lpips(home):
+    package = pytest.importorskip("lpips")
+    folder = next(iter(package.__path__)) + "/weights/v0.1"
+    report = semnr.weights.fetch("lpips", path=folder)
+    assert (report["ok"], report["published"], report["path"]) == (True, True, str(LPIPS.path))
+    assert "Richard Zhang" in LPIPS.path.with_name("lpips.LICENSE.txt").read_text()
 
 
 def test_fetch_names_wrong_arguments(home, tmp_path):
-    with pytest.raises(ValueError, match="name is 'vgg19'; accepted: 'vgg16', 'alpha_beta'"):
+    with pytest.raises(ValueError, match="name is 'vgg19'; accepted: 'vgg16', 'alexnet', 'lpips', 'alpha_beta'"):
         semnr.weights.fetch("vgg19")
     with pytest.raises(ValueError, match="path and url are both given"):
         semnr.weights.fetch("vgg16", path="a", url="b")
-    with pytest.raises(WeightsUnavailable, match="cannot be copied"):
+    with pytest.raises(ValueError, match="source is 'hub'; accepted: 'torchvision', 'index'"):
+        semnr.weights.fetch("vgg16", source="hub")
+    with pytest.raises(WeightsUnavailable, match="does not exist or is no file"):
         semnr.weights.fetch("vgg16", path=tmp_path / "absent.pth")
-    with pytest.raises(WeightsUnavailable, match="cannot be fetched"):
-        semnr.weights.fetch("vgg16", url="nonsense", progress=False)
+    with pytest.raises(WeightsUnavailable, match="nonsense cannot be fetched: nonsense is no http"):
+        semnr.weights.fetch("vgg16", url="nonsense")

@@ -45,7 +45,9 @@ def denoise(
         `noisy` is denoised where there is one, else `image`.
     out : None, array or path
         None: a new array comes back (arrays only). An array, memory map or Zarr array of the same shape and dtype:
-        filled window by window. A path: written tile by tile by `semnr.tiles.create_tiles` ("clean.zarr" a tile
+        filled window by window. A path ending in .tif (or .png) for an image, a mosaic or a stack of pages: one file of
+        the same size, bit depth and photometric, with all tags of the instrument; it is there whole or not at all. Any
+        other path: written tile by tile by `semnr.tiles.create_tiles` ("clean.zarr" a tile
         stack, else a folder of TIFFs with a plan), with the coordinates, pixel size and range of the source.
     model : str
         One of `semnr.denoising.MODELS`. Parameters (`params`) and defaults:

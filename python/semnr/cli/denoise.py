@@ -14,7 +14,12 @@ _MODELS = "gaussian, median, nlm (default), wavelet, tv, bm3d, semnr-small, or F
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="Zarr, tiled TIFF, folder, plan.csv or .npy of tiles")
-    parser.add_argument("--out", metavar="PATH", required=True, help="clean.zarr, or a folder for TIFF and plan.csv")
+    parser.add_argument(
+        "--out",
+        metavar="PATH",
+        required=True,
+        help="clean.tif (one file, with all tags), clean.zarr, or a folder for TIFF and plan.csv",
+    )
     parser.add_argument("--model", default="nlm", help=_MODELS)
     add_settings(parser, "NAME=VALUE", help="the model's parameters: sigma=1.5")
     parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,6 +26,8 @@ from ..tiles import Problem, TileKey, TileSource, TileWriter, create_tiles, open
 from ..tiles.extent import extent_of
 from ..tiles.planes import PlaneSource
 from ..tiles.source import length_of
+from ..tiles.write_image import SUFFIXES as ONE_FILE
+from ..tiles.write_image import ImageWriter, may_be_one_file
 from .lazy import DenoisedSource, opened
 from .plan import Request
 from .result import Denoised
@@ -88,14 +91,23 @@ def denoise_source(
     fixed: dict[str, Any] = {"pixel_nm": source.pixel_nm, "data_range": asked.data_range}
     if isinstance(source, PlaneSource) and total:  # tiles of a mosaic differ: the largest sets the form of a stack
         fixed["shape"] = source.largest()
-    with only_writer(out / "columns" if _is_zarr(out) else out, out):
+    alone = out.suffix.lower() in ONE_FILE
+    if alone:
+        may_be_one_file(out, source, resume)
+    with contextlib.nullcontext() if alone else only_writer(out / "columns" if _is_zarr(out) else out, out):
         if resume:
             _same(out, summary)
-        writer = create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed)
+        if isinstance(source, PlaneSource) and alone:
+            made_by = json.dumps(plain(summary.to_dict()))
+            writer: TileWriter = ImageWriter(out, source, overwrite=overwrite, made_by=made_by)
+        else:
+            if not _is_zarr(out):
+                fixed["instrument"] = lambda key: source.instrument(key, role)
+            writer = create_tiles(out, count=total, overwrite=overwrite, resume=resume, **fixed)
         if scores is not None and overwrite:
             scores.clear()
-        with keeping(out, lambda: len(writer) > 0), writer:
-            record = Record(out, writer)
+        with keeping(out, lambda: len(writer) > 0 and not alone), writer:
+            record = Record(out, None if alone else writer)
             record.write(summary, "running")  # what a resumed run must ask for again
             kept, problems, run = 0, list(source.problems), None
             if scores is None:
@@ -232,13 +244,16 @@ def _holds_tiles(out: Path) -> bool:
 
 
 class Record:
-    """Keeps what was done with the tiles."""
+    """Keeps what was done with the tiles; one file (no writer) has it in a tag of its own."""
 
-    def __init__(self, out: Path, writer: TileWriter) -> None:
+    def __init__(self, out: Path, writer: TileWriter | None) -> None:
         self._out = out
-        self._path = None if _is_zarr(out) else writer.claim("run.json")
+        self._in_the_file = writer is None
+        self._path = None if writer is None or _is_zarr(out) else writer.claim("run.json")
 
     def write(self, summary: Denoised, state: str) -> None:
+        if self._in_the_file:
+            return
         record = plain({**summary.to_dict(), "state": state})
         if self._path is not None:
             write_json(self._path, record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,6 +237,7 @@ def create_tiles(
     overwrite: bool = False,
     resume: bool = False,
     compress: bool = True,
+    instrument: Callable[[TileKey], Any] | None = None,
 ) -> TileWriter:
     """A writer of tiles whose output `open_tiles` reads.
 
@@ -260,6 +261,9 @@ def create_tiles(
     compress
         Zarr only. False: chunks are the bare pixels, read fastest; noise hardly compresses. True: Zstandard with a
         checksum that tells damage from pixels.
+    instrument
+        Folders only: what the file that a tile was made of says beside its pixels (`TileSource.instrument`), which
+        the tile's TIFF then says too: the microscope's tags, the pixel size, how grey is stored.
     overwrite
         Replace what an earlier writer left at `out`, by its own list. Where something else lies among it (raw data, a
         plan that was edited), nothing is deleted and that is named; anything beside it is never touched.
@@ -284,7 +288,7 @@ def create_tiles(
         left = _left(path) if zarr_form.make_room(path, overwrite, resume, roles) else None
         return zarr_form.ZarrWriter(path, compress=compress, before=left, **options)
     left = _left(path) if tiff_form.make_room(path, overwrite, resume) else None
-    return tiff_form.TiffWriter(path, before=left, **options)
+    return tiff_form.TiffWriter(path, before=left, instrument=instrument, **options)
 
 
 def _left(path: Path) -> TileSource | None:

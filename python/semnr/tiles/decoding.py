@@ -9,6 +9,7 @@ import numpy as np
 
 from semnr_kernels import TileError
 
+from .instrument import Instrument, page_instrument
 from .limits import fits
 from .names import require_file, shown
 from .pages import checked_chain, main_pages
@@ -53,6 +54,20 @@ def decode(path: str | Path, tile: str | None = None) -> np.ndarray:
             return as_pixels(tile, pixels)
         except TileError as error:
             raise TileError(tile, f"{shown(str(path))}: {error.reason}") from error
+
+
+def instrument_of(path: Path) -> Instrument | None:
+    """What the file says of the image that `decode` reads; None where it is no TIFF, or one that cannot be read."""
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        return None
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path, _multifile=False) as file:
+            page = max(main_pages(file), key=lambda page: page.imagelength * page.imagewidth)
+            return page_instrument(page, TiffPlane(path, page).grey_table())
+    except Exception:
+        return None  # reading its pixels says what is wrong with it
 
 
 def _tiff(path: Path) -> np.ndarray:

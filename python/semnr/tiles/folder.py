@@ -8,7 +8,8 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decoding import IMAGE_SUFFIXES, decode
+from .decoding import IMAGE_SUFFIXES, TIFF_SUFFIXES, decode, instrument_of
+from .instrument import Instrument
 from .names import tile_id
 from .places import Place
 from .reasons import explained
@@ -107,3 +108,13 @@ class FolderSource(TileSource):
             raise TileError(key.tile, f"{self.name} has no {role} image of this name", "missing")
         with explained(key.tile, path), self._place.file(path) as file:
             return decode(file, key.tile)
+
+    def instrument(self, key: TileKey, role: str = "image") -> Instrument | None:
+        path = self._paths.get(role, {}).get(key.tile)
+        if path is None or not path.lower().endswith(TIFF_SUFFIXES):
+            return None
+        try:
+            with self._place.file(path) as file:
+                return instrument_of(file)
+        except OSError:
+            return None  # reading the tile reports it

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .source import Problem, TileKey, TileSource
+
+if TYPE_CHECKING:
+    from .instrument import Instrument
 
 
 class Over(TileSource):
@@ -51,6 +54,9 @@ class Over(TileSource):
 
     def settings(self) -> dict[str, Any]:
         return self._source.settings()
+
+    def instrument(self, key: TileKey, role: str = "image") -> Instrument | None:
+        return self._source.instrument(key, role)
 
     def __len__(self) -> int:
         return len(self._source)

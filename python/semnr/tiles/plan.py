@@ -14,7 +14,8 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decoding import decode
+from .decoding import TIFF_SUFFIXES, decode, instrument_of
+from .instrument import Instrument
 from .journal import plain
 from .names import one_form, tile_id
 from .places import Place
@@ -275,3 +276,13 @@ class PlanSource(TileSource):
             raise TileError(key.tile, f"{self.name} row {self._rows[key.index] + 1} has no {role}", "missing")
         with explained(key.tile, path), self._place.file(path) as file:
             return decode(file, key.tile)
+
+    def instrument(self, key: TileKey, role: str = "image") -> Instrument | None:
+        path = self._cell("path" if role == "image" else role, self._rows[key.index])
+        if path is None or not path.lower().endswith(TIFF_SUFFIXES):
+            return None
+        try:
+            with self._place.file(path) as file:
+                return instrument_of(file)
+        except OSError:
+            return None  # reading the tile reports it

@@ -6,11 +6,14 @@ import abc
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .source import TileKey, TileSource
+
+if TYPE_CHECKING:
+    from .instrument import Instrument
 
 # Tiles from so many px on -> how narrow a rest belongs to the tile before it: narrower than SSIM's window, and where
 # FSIM works at half the resolution or less, than the 48 px it needs there for every 256 px of the tile.
@@ -66,6 +69,10 @@ class PlaneSource(TileSource):
 
     def _plane_meta(self, plane: int) -> dict[str, Any]:
         return {}
+
+    def instrument_of_plane(self, plane: int) -> Instrument | None:
+        """What the file says of a plane beside its pixels; None where it says nothing that a TIFF could keep."""
+        return None
 
     @cached_property
     def _grids(self) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ from .names import shown
 
 if TYPE_CHECKING:
     from ..wafers import Wafer
+    from .instrument import Instrument
 
 ROLES = ("image", "reference", "noisy", "noisy_2", "noisy_3", "candidate", "denoised")
 
@@ -114,6 +115,10 @@ class TileSource(abc.ABC):
     def find(self, tile: str) -> TileKey | None:
         """The key of tile id `tile`, for pairing with another source."""
         return self._by_id().get(tile)
+
+    def instrument(self, key: TileKey, role: str = "image") -> Instrument | None:
+        """What the file of a whole image says beside its pixels (tags, pixel size); None where there is no file."""
+        return None
 
     def only_in(self, role: str) -> Iterable[str]:
         """Ids that the source has in another role but not in "image", where each role has a list of its own."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .instrument import Instrument, page_instrument
 from .limits import fits
 from .pages import planes_of
 from .pixels import as_pixels, grey_or_rgb
@@ -204,9 +205,23 @@ class TiffPlane:
         """The largest value of a sample, also of 4 bit in a byte and of 12 bit in two."""
         return dtype.type(2**self._key.bitspersample - 1) if dtype.kind == "u" else dtype.type(1)
 
+    def grey_table(self) -> np.ndarray | None:
+        """The grey value of each index of a palette; None where there is none, or colours that are no annotation's."""
+        if self._key.photometric != 3 or self._palette is None:
+            return None
+        table, grey = self._table()
+        return table[0] if grey.all() else None
+
     def _through_palette(self, pixels: np.ndarray) -> np.ndarray:
+        if pixels.dtype.kind != "u":
+            raise ValueError(f"its palette is of {pixels.dtype} pixels")
+        table, grey = self._table()
+        return table[0][pixels] if grey.all() else grey_or_rgb(np.moveaxis(table[:, pixels], 0, -1))
+
+    def _table(self) -> tuple[np.ndarray, np.ndarray]:
+        """(3, colours) of the palette, and which colours are grey."""
         palette, colours = self._palette, 2**self._key.bitspersample
-        if palette is None or pixels.dtype.kind != "u" or palette.shape != (3, colours):
+        if palette is None or palette.shape != (3, colours):
             raise ValueError(f"its palette is absent or not of {colours} colours")
         # palettes hold 16 bits, v * 256 or v * 257; some writers leave v itself there, as libtiff's tools know
         table = (palette if palette.max() < 256 else palette >> 8).astype(np.uint8)
@@ -214,7 +229,7 @@ class TiffPlane:
         if not grey.all() and self._overlay:  # Zeiss: a grey ramp, and colours of annotations that cover grey pixels
             table[:, ~grey] = np.round(np.array(LUMINANCE) @ table[:, ~grey]).astype(np.uint8)
             grey[:] = True
-        return table[0][pixels] if grey.all() else grey_or_rgb(np.moveaxis(table[:, pixels], 0, -1))
+        return table, grey
 
 
 class TiffSource(PlaneSource):
@@ -239,7 +254,7 @@ class TiffSource(PlaneSource):
             raise ValueError(f"{path}: {reason}")
         mosaic = len(planes) == 1 or (tile is not None and first is not None and _cuttable(first, tile))
         super().__init__(path.name, tile if mosaic else None)
-        self._planes = planes
+        self._planes, self._path = planes, path
         # a plane that cannot be read is one tile, whatever size it claims
         bad = [plane is None or plane.why_not() or plane.why_not_there() for plane in planes]
         self._plane_sizes = [(1, 1) if b or p is None else p.size for b, p in zip(bad, planes, strict=True)]
@@ -252,6 +267,13 @@ class TiffSource(PlaneSource):
 
     def _plane_meta(self, plane: int) -> dict[str, Any]:
         return self._coordinates[plane]
+
+    def instrument_of_plane(self, plane: int) -> Instrument | None:
+        import tifffile
+
+        with explained(self.name, self.name), tifffile.TiffFile(self._path, _multifile=False) as file:
+            page, here = planes_of(file).pages[plane], self._planes[plane]
+            return None if page is None or here is None else page_instrument(page, here.grey_table())
 
     def window(self, tile: str, plane: int, rows: slice, columns: slice) -> np.ndarray:
         page = self._planes[plane]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .instrument import Instrument
 from .journal import NAME as JOURNAL
 from .journal import read_journal
 from .names import file_of
@@ -27,8 +28,11 @@ _SHOWN = ("image", "denoised", "candidate", "noisy", "reference", "noisy_2")  # 
 class TiffWriter(BaseWriter):
     """Each file is written beside its place and renamed: it is there whole or not at all. Files of others stay."""
 
-    def __init__(self, out: Path, **options: Any) -> None:
+    def __init__(
+        self, out: Path, *, instrument: Callable[[TileKey], Instrument | None] | None = None, **options: Any
+    ) -> None:
         self._listed = listed(out)  # of the run that is resumed
+        self._instrument = instrument
         super().__init__(out, **options)
 
     def claim(self, name: str) -> Path:
@@ -48,9 +52,14 @@ class TiffWriter(BaseWriter):
         self._refuse_another(file_of(role, key.tile))
         path.parent.mkdir(parents=True, exist_ok=True)
         interleaved = pixels if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+        form = None if self._instrument is None else self._instrument(key)
+        options: dict[str, Any] = {"photometric": kind, "metadata": None}
+        order: Any = None
+        if form is not None and form.fits(pixels):
+            interleaved, options, order = form.stored(interleaved), {**options, **form.options}, form.byteorder
         # encoded in memory: written by NumPy itself, a full disk would be an OSError without its number
         encoded = io.BytesIO()
-        tifffile.imwrite(encoded, interleaved, photometric=kind, metadata=None)
+        tifffile.imwrite(encoded, interleaved, byteorder=order, **options)
         replace_file(path, lambda part: part.write_bytes(encoded.getbuffer()))
 
     def _describe(self) -> None:

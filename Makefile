@@ -1,4 +1,5 @@
 # The everyday commands. `make help` lists them.
+CSRC = git ls-files 'csrc/*.cpp' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh'
 .PHONY: help install build build-times test lint stubs format sanitize triton demo bench gpu soak fuzz clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -10,14 +11,17 @@ build-times:     ## compile csrc from nothing, away from it; seconds of each obj
 	python benchmarks/speed/build_times.py
 test:            ## the test suite
 	pytest
-lint:            ## what pre-commit and CI check
-	ruff check . && ruff format --check . && mypy && lint-imports
-	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs clang-format --dry-run --Werror
+lint:            ## what pre-commit and CI check: the one list of linters
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	$(CSRC) | xargs clang-format --dry-run --Werror
 stubs:           ## metrics.pyi from the kernels' signatures
 	python tests/support/stubs.py
 format:          ## let the tools format
 	ruff check --fix . && ruff format .
-	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs clang-format -i
+	$(CSRC) | xargs clang-format -i
 sanitize:        ## csrc under AddressSanitizer and UndefinedBehaviorSanitizer
 	sh csrc/sanitize.sh
 triton:          ## the Triton kernels under the interpreter

@@ -24,7 +24,16 @@ __all__ = ["report"]
 FORMATS = ("html", "md", "json", "png")
 SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".png": "png", "": "html"}
 SIGNATURE = "semnr report"  # in a report of any form: an earlier one may be replaced, other files not
-SCRIPTS = ("data.js", "map.js", "table.js", "panes.js")  # one script in this order
+SCRIPTS = (
+    "data.js",
+    "inspector.js",
+    "map.js",
+    "gallery.js",
+    "start.js",
+    "table.js",
+    "panes.js",
+    "page.js",
+)  # one script in this order
 _HERE = Path(__file__).parent
 
 

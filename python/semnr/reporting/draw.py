@@ -127,16 +127,26 @@ def key_mark(k: int) -> Markup:
     )
 
 
-def histograms(metric: Column, columns: Sequence[np.ndarray], names: Sequence[str]) -> Markup | None:
-    """One row a candidate on a common axis: bars, and a tick at the median. None where no candidate has values."""
+def histograms(
+    metric: Column,
+    columns: Sequence[np.ndarray],
+    names: Sequence[str],
+    limits: Sequence[float] = (),
+    keys: Sequence[str] | None = None,
+) -> Markup | None:
+    """One row a candidate on a common axis: bars, a tick at the median, lines at the limits. None without values.
+
+    keys: what stands before each row, in place of the candidates' letters.
+    """
     finite = [values[np.isfinite(values)] for values in columns]
     if not any(len(values) for values in finite):
         return None
     pooled = np.concatenate(finite)
-    low, high, ticks = nice_range(float(pooled.min()), float(pooled.max()))
+    low, high, ticks = nice_range(min([float(pooled.min()), *limits]), max([float(pooled.max()), *limits]))
     bins = 28 if len(pooled) / len(columns) > 30 else 16
     several = len(columns) > 1
     width, left, row, gap = 340.0, 22.0 if several else 14.0, 42.0 if several else 64.0, 12.0
+    left = left if keys is None else 12.0 + 6.6 * max(map(len, keys))
     inner = width - left - 18
     edges = np.linspace(low, high, bins + 1)
     counts = [np.histogram(values, edges)[0] for values in finite]
@@ -158,7 +168,8 @@ def histograms(metric: Column, columns: Sequence[np.ndarray], names: Sequence[st
     for k, (values, c) in enumerate(zip(finite, counts, strict=True)):
         base = k * (row + gap) + row
         if several:
-            parts.append(f'<text class="rowkey" x="0" y="{base - 2:.1f}">{letter(k)}</text>')
+            key = letter(k) if keys is None else str(escape(keys[k]))
+            parts.append(f'<text class="rowkey" x="0" y="{base - 2:.1f}">{key}</text>')
         parts.append(f'<line class="base" x1="{left}" y1="{base:.1f}" x2="{left + inner:.1f}" y2="{base:.1f}"/>')
         if not len(values):
             parts.append(f'<text class="tick" x="{left + 6}" y="{base - 6:.1f}">not evaluated</text>')
@@ -176,6 +187,9 @@ def histograms(metric: Column, columns: Sequence[np.ndarray], names: Sequence[st
         parts.append(f'<g class="c{k % 6}"><path class="bars" d="{bars}"/></g>')
         parts.append(f'<path class="median" d="M{x:.1f} {base + 4:.1f}v{-row - 2:.1f}"/>')
         spoken.append(f"{names[k]}: median {number(median, metric.digits)}, {len(values)} tiles")
+    for limit in limits:
+        parts.append(f'<path class="limit" d="M{px(limit):.1f} 0V{bottom:.1f}"/>')
+        spoken.append(f"limit {number(limit, metric.digits)}")
     return Markup(  # names are escaped, the rest are numbers
         f'<svg class="hist" viewBox="0 0 {width:.0f} {bottom + 18:.0f}" role="img" '
         f'aria-label="Histogram of {escape(metric.heading)}. {escape("; ".join(spoken))}">{"".join(parts)}</svg>'

@@ -54,6 +54,29 @@ def _from_line(line: str) -> dict[str, Any]:
     return {"question": f"{words(name)}?", "answer": answer, "numbers": way or rest, "signal": signal, "next": ""}
 
 
+def chart(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The one flowchart of a report: a drawing of a single verdict's path, or of several the answers side by side."""
+    walked = [verdict for verdict in judged if verdict["steps"]]
+    if not walked:
+        return None
+    if len(walked) == 1:
+        verdict = walked[0]
+        return {"svg": draw(verdict["steps"], _outcome(verdict), verdict["state"]), "rows": [], "ends": []}
+    questions = list(dict.fromkeys(step["question"] for verdict in walked for step in verdict["steps"]))
+    answers = [{step["question"]: step for step in verdict["steps"]} for verdict in walked]
+    return {
+        "svg": None,
+        "rows": [(question, [steps.get(question) for steps in answers]) for question in questions],
+        "ends": [(_outcome(verdict), verdict["state"]) for verdict in walked],
+        "verdicts": walked,
+    }
+
+
+def _outcome(verdict: Mapping[str, Any]) -> str:
+    end = verdict["steps"][-1]["next"]
+    return end[:1].upper() + end[1:] or verdict["word"]
+
+
 def draw(found: Sequence[Mapping[str, Any]], outcome: str, state: str) -> Markup:
     """The chart: questions down the left, what a "yes" raises on the right, the outcome at the bottom."""
     parts: list[str] = []

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..columns import BY_NAME
+from ..runs.readings import column_of, readings, tiles_of
 
 MISSING = "–"
 
@@ -45,7 +45,9 @@ RANKING = (
     "psnr",
     "transfer",
     "psnr_estimated",
+    "residual_structure_z",
 )  # the first of these that was evaluated decides which tiles are "worst"
+_COUNTED = ("tiles_judged", "tiles_compared", "tiles_fired", "share_fired")
 AXES = (("psnr", "PSNR"), ("ssim", "SSIM"), ("fsim", "FSIM"), ("dists", "DISTS"), ("cnr", "CNR"))
 
 
@@ -103,37 +105,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
     return rows
 
 
-_EVIDENCE_WORDS = {"db": "dB", "psnr": "PSNR", "ssim": "SSIM", "fsim": "FSIM", "dists": "DISTS", "cnr": "CNR"}
-
-
-def _evidence_name(key: str) -> str:
-    return " ".join(_EVIDENCE_WORDS.get(word, word) for word in key.split("_"))
-
-
-def evidence_rows(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Evidence numbers; `name` and `name_se` become one row, `value ± standard error`."""
-    rows = []
-    evidence = dict(evidence)
-    judged = next((evidence.pop(k) for k in ("tiles_judged", "tiles_compared") if k in evidence), None)
-    if judged is not None and "tiles_fired" in evidence:
-        fired = evidence.pop("tiles_fired")
-        evidence.pop("share_fired", None)
-        share = f" ({fired / judged:.0%})" if isinstance(judged, int) and judged else ""
-        rows.append(("tiles that show it", f"{plain(fired)} of {plain(judged)}{share}"))
-    for key, value in flatten(evidence):
-        if key.endswith("_furthest") and key.removesuffix("_furthest") in evidence:
-            continue
-        if key.endswith("_se") and key.removesuffix("_se") in evidence:
-            continue
-        error = evidence.get(f"{key}_se")
-        if isinstance(error, float) and isinstance(evidence[key], float) and 0 < error < math.inf:
-            # two significant digits of the standard error, and the value to the same decimals
-            digits = max(0, 1 - math.floor(math.log10(error)))
-            value = f"{evidence[key]:.{digits}f} ± {error:.{digits}f}".replace("-", "−")
-        if f"{key}_furthest" in evidence:
-            value += f" (furthest {plain(evidence[f'{key}_furthest'])})"
-        elif key.startswith("share_") and isinstance(evidence[key], float):
-            value = f"{evidence[key]:.0%}"
-        name = BY_NAME[key].label if key in BY_NAME else _evidence_name(key)
-        rows.append((name, value))
+def evidence_rows(evidence: Mapping[str, Any], limits: Sequence[Mapping[str, Any]] = ()) -> list[tuple[str, str]]:
+    """Evidence numbers as (name, text): how many tiles show it, then each number with its standard error and limit."""
+    rows = [("tiles that show it", tiles.removeprefix("on "))] if (tiles := tiles_of(evidence)) else []
+    for reading in readings(evidence, limits):
+        rows.append((reading.label, reading.text))
+    known = {key for key in evidence if column_of(key) or key in _COUNTED}
+    for key, value in flatten({k: v for k, v in evidence.items() if k not in known}):
+        rows.append((words(key).lower(), value))
     return rows

@@ -1,30 +1,33 @@
-"""The panes of a tile: what each shows, as a PNG inside the file, all in one frame so that a zoom stays in step."""
+"""The panes of a tile: the whole tile reduced, and in it the place to look at with every pixel, all in one frame."""
 
 from __future__ import annotations
 
-import base64
-import io
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..base.pictures import OVERVIEW_QUALITY, coloured, grey, reduced, webp, window
 from .draw import diverging_table, letter, lookup_table
+from .focus import Crop, cut, hottest
 from .images import Pixels
 from .runs import RunData
 
-SIDE = 512  # longest side of an embedded picture, px: the pixels of a usual tile one to one
+Colour = Callable[[np.ndarray], np.ndarray]  # levels to uint8 grey or RGBA
+
+SIDE = 256  # longest side of a tile's overview, px
+DETAIL = 160  # side of the part that is shown with every pixel, px; smaller tiles are shown whole
 SHOWN_CANDIDATES = 4
 Z_RANGE = 8.0  # the evidence map's colours end there
-_RESIDUAL_SIGMAS = 4.0
-_RESIDUAL_LEVELS = 33  # more is noise that only makes the file larger
+RESIDUAL_SIGMAS = 4.0
+RESIDUAL_LEVELS = 33  # more is noise that only makes the file larger
+_Z_LEVELS = 65
 
 
 @dataclass
 class Picture:
-    """One pane: a PNG as a data URI, or the reason why there is none."""
+    """One pane: the overview and the detail as data URIs, or the reason why there are none."""
 
     title: str
     kind: str  # reference, noisy, denoised, residual, evidence, ssim_map
@@ -32,6 +35,7 @@ class Picture:
     missing: str = ""
     width: int = 0
     height: int = 0
+    detail: str | None = None  # None where the overview has every pixel
     boxes: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -40,9 +44,9 @@ class Shown:
     """The panes of one tile, column by column."""
 
     columns: list[list[Picture]]
-    height: int  # of the tile, px: the boxes' frame
+    height: int  # of the tile, px: the frame of boxes and detail
     width: int
-    note: str = ""  # "reduced from ...", where the pictures are smaller than the tile
+    crop: Crop | None = None  # the part with every pixel; None where that is the whole tile
 
     @property
     def pictures(self) -> list[Picture]:
@@ -55,21 +59,19 @@ def show(pixels: Pixels, runs: Sequence[RunData], tile: str, boxes: Sequence[lis
     `boxes`: of each run, what the evidence scan marked in this tile.
     """
     shown = list(runs)[:SHOWN_CANDIDATES]
-    shared = {}
-    for role in ("reference", "noisy"):
-        read = [pixels.read(run, tile, role) for run in shown[:1]]
-        read += [pixels.read(run, tile, role) for run in shown[1:] if read[-1][0] is None]
-        shared[role] = next((r for r in read if r[0] is not None), read[0])
+    shared = {role: shared_role(pixels, shown, tile, role) for role in ("reference", "noisy")}
     reference, noisy = shared["reference"][0], shared["noisy"][0]
     candidates = [(k, run, *pixels.read(run, tile, "image")) for k, run in enumerate(shown)]
 
     basis = next((p for p in (reference, *(c[2] for c in candidates), noisy) if p is not None), None)
-    low, high = window(basis)
-    several = len(runs) > 1
+    levels = window(basis)
     everywhere = _union(boxes[: len(shown)])
+    others = [image for _, _, image, _ in candidates if image is not None]
+    crop = None if basis is None else _detail(basis, noisy if noisy is not None else reference, others, everywhere)
+    several = len(runs) > 1
     first = [
-        _grey("Reference", "reference", *shared["reference"], low, high),
-        _grey("Noisy input", "noisy", *shared["noisy"], low, high),
+        _grey("Reference", "reference", *shared["reference"], levels, crop),
+        _grey("Noisy input", "noisy", *shared["noisy"], levels, crop),
     ]
     for picture in first:
         picture.boxes = everywhere
@@ -77,18 +79,39 @@ def show(pixels: Pixels, runs: Sequence[RunData], tile: str, boxes: Sequence[lis
     for k, run, image, reason in candidates:
         name = letter(k) if several else ""
         column = [
-            _grey(f"{name} {run.label}".strip() if several else "Denoised", "denoised", image, reason, low, high),
-            _residual(f"{name} residual".strip().capitalize() if several else "Residual", noisy, image),
-            _last(f"{name} " if several else "", pixels, run, tile, image, noisy, reference),
+            _grey(f"{name} {run.label}".strip() if several else "Denoised", "denoised", image, reason, levels, crop),
+            _residual(f"{name} residual".strip().capitalize() if several else "Residual", noisy, image, crop),
+            _last(f"{name} " if several else "", pixels, run, tile, image, noisy, reference, crop),
         ]
         for picture in column:
             picture.boxes = boxes[k]
         columns.append(column)
     height, width = (0, 0) if basis is None else basis.shape
-    note = ""
-    if max(height, width) > SIDE:
-        note = f"pictures reduced from {width} × {height} px to at most {SIDE} px by area averaging"
-    return Shown(columns, height, width, note)
+    return Shown(columns, height, width, crop)
+
+
+def shared_role(pixels: Pixels, runs: Sequence[RunData], tile: str, role: str) -> tuple[np.ndarray | None, str]:
+    """Pixels that all candidates share, from the first run that has them; or None and the first run's reason."""
+    first: tuple[np.ndarray | None, str] = (None, "no run")
+    for k, run in enumerate(runs):
+        found = pixels.read(run, tile, role)
+        if found[0] is not None:
+            return found
+        first = found if k == 0 else first
+    return first
+
+
+def _detail(
+    basis: np.ndarray, before: np.ndarray | None, after: Sequence[np.ndarray], boxes: Sequence[Mapping[str, Any]]
+) -> Crop | None:
+    """The part of a tile to show with every pixel: around the strongest mark, else where most was taken away."""
+    if max(basis.shape) <= SIDE:
+        return None
+    if boxes:
+        strongest = max(boxes, key=lambda b: abs(b["z"]) if b["z"] == b["z"] else 0.0)
+        return cut(basis.shape, strongest["row"], strongest["col"], DETAIL)
+    place = next((p for p in (hottest(before, image, DETAIL) for image in after) if p is not None), None)
+    return cut(basis.shape, *(place or (basis.shape[0] / 2, basis.shape[1] / 2)), DETAIL)
 
 
 def _union(boxes: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -107,21 +130,23 @@ def _last(
     image: np.ndarray | None,
     noisy: np.ndarray | None,
     reference: np.ndarray | None,
+    crop: Crop | None,
 ) -> Picture:
     """The evidence map, as the run kept it or made here; without a noisy input, how the candidate differs from the
     reference."""
     z, reason = pixels.evidence_map(run, tile, image)
     if z is None and image is not None and noisy is not None:
-        z, reason = _scanned(noisy, image, run)
+        z, reason = scanned(noisy, image, run)
     if z is not None:
-        return _evidence_map(f"{prefix}evidence map" if prefix else "Evidence map", z)
-    picture = _ssim_map(f"{prefix}SSIM map", image, reference, run)
+        return _evidence_map(f"{prefix}evidence map" if prefix else "Evidence map", z, crop)
+    picture = _ssim_map(f"{prefix}SSIM map", image, reference, run, crop)
     if picture.uri is None:
         picture.missing = f"{picture.missing}; {reason}" if reason else picture.missing
     return picture
 
 
-def _scanned(noisy: np.ndarray, image: np.ndarray, run: RunData) -> tuple[np.ndarray | None, str]:
+def scanned(noisy: np.ndarray, image: np.ndarray, run: RunData) -> tuple[np.ndarray | None, str]:
+    """The evidence map made from pixels, or None and the reason."""
     from ..trust.residual import residual_tests
 
     try:
@@ -131,50 +156,62 @@ def _scanned(noisy: np.ndarray, image: np.ndarray, run: RunData) -> tuple[np.nda
     return (None, "no evidence map") if found.maps is None else (np.asarray(found.maps["evidence"][0]), "")
 
 
-def window(pixels: np.ndarray | None) -> tuple[float, float]:
-    """Grey window from the reference, a little wider than its range, so that noise is not clipped away at once."""
-    if pixels is None:
-        return 0.0, 1.0
-    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-    if not finite.size:
-        return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(finite, (0.2, 99.8)))
-    pad = 0.08 * (high - low) or 1.0
-    return low - pad, high + pad
+def _stored(title: str, kind: str, image: np.ndarray, crop: Crop | None, colour: Colour) -> Picture:
+    """A picture of `image`: reduced and, where that loses pixels, its detail. `colour` makes uint8 of levels."""
+    whole = colour(reduced(image, SIDE))
+    height, width = whole.shape[:2]
+    if crop is None:
+        return Picture(title, kind, webp(whole), "", width, height)
+    rows, columns = crop.rows, crop.columns
+    overview = webp(whole, OVERVIEW_QUALITY)
+    return Picture(title, kind, overview, "", width, height, webp(colour(image[rows, columns])))
 
 
-def _grey(title: str, kind: str, image: np.ndarray | None, reason: str, low: float, high: float) -> Picture:
+def _grey(
+    title: str, kind: str, image: np.ndarray | None, reason: str, levels: tuple[float, float], crop: Crop | None
+) -> Picture:
     if image is None:
         return Picture(title, kind, missing=reason or "no pixels")
-    scaled = np.nan_to_num((_reduced(image) - low) * (255 / (high - low)))
-    grey = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    return Picture(title, kind, _png(grey), "", grey.shape[1], grey.shape[0])
+    return _stored(title, kind, image, crop, lambda pixels: grey(pixels, *levels))
 
 
-def _residual(title: str, noisy: np.ndarray | None, image: np.ndarray | None) -> Picture:
-    """noisy − denoised, mid-grey where nothing was taken."""
+def residual_of(noisy: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """noisy − denoised in units of its own spread, taken where it is ordinary."""
+    rest = noisy.astype(np.float64) - image.astype(np.float64)
+    spread = 1.4826 * float(np.nanmedian(np.abs(rest - np.nanmedian(rest)))) or float(np.nanstd(rest)) or 1.0
+    return rest / spread
+
+
+def residual_grey(rest: np.ndarray) -> np.ndarray:
+    """uint8 of `residual_of`: mid-grey where nothing was taken."""
+    half = RESIDUAL_LEVELS // 2
+    steps = np.nan_to_num(rest / RESIDUAL_SIGMAS).clip(-1, 1)
+    return np.rint(127.5 + np.rint(steps * half) / half * 127.5).astype(np.uint8)
+
+
+def _residual(title: str, noisy: np.ndarray | None, image: np.ndarray | None, crop: Crop | None = None) -> Picture:
     if noisy is None or image is None:
         return Picture(
             title, "residual", missing=f"needs the pixels of the {'noisy input' if noisy is None else 'candidate'}"
         )
     if noisy.shape != image.shape:
         return Picture(title, "residual", missing=f"shapes differ: {noisy.shape} and {image.shape}")
-    rest = _reduced(noisy.astype(np.float64) - image.astype(np.float64))
-    spread = 1.4826 * float(np.nanmedian(np.abs(rest - np.nanmedian(rest)))) or float(np.nanstd(rest)) or 1.0
-    steps = np.nan_to_num(rest / (_RESIDUAL_SIGMAS * spread)).clip(-1, 1)
-    half = _RESIDUAL_LEVELS // 2
-    grey = np.rint(127.5 + np.rint(steps * half) / half * 127.5).astype(np.uint8)
-    return Picture(title, "residual", _png(grey), "", grey.shape[1], grey.shape[0])
+    return _stored(title, "residual", residual_of(noisy, image), crop, residual_grey)
 
 
-def _evidence_map(title: str, z: np.ndarray) -> Picture:
-    small = _reduced(z)
-    steps = np.rint((np.nan_to_num(small).clip(-Z_RANGE, Z_RANGE) / Z_RANGE + 1) * 32)
-    index = np.where(np.isnan(small), 255, steps).astype(np.uint8)
-    return Picture(title, "evidence", _png(index, diverging_table(65)), "", index.shape[1], index.shape[0])
+def _evidence_map(title: str, z: np.ndarray, crop: Crop | None) -> Picture:
+    table = diverging_table(_Z_LEVELS)
+
+    def colour(values: np.ndarray) -> np.ndarray:
+        steps = np.rint((np.nan_to_num(values).clip(-Z_RANGE, Z_RANGE) / Z_RANGE + 1) * (_Z_LEVELS // 2))
+        return coloured(np.where(np.isnan(values), _Z_LEVELS, steps).astype(np.uint8), table)
+
+    return _stored(title, "evidence", z, crop, colour)
 
 
-def _ssim_map(title: str, image: np.ndarray | None, reference: np.ndarray | None, run: RunData) -> Picture:
+def _ssim_map(
+    title: str, image: np.ndarray | None, reference: np.ndarray | None, run: RunData, crop: Crop | None = None
+) -> Picture:
     kind = "ssim_map"
     if image is None or reference is None:
         lacking = "candidate" if image is None else "reference"
@@ -198,42 +235,16 @@ def _ssim_map(title: str, image: np.ndarray | None, reference: np.ndarray | None
     full = np.full(image.shape, np.nan)
     top, left = ((full.shape[i] - local.shape[i]) // 2 for i in (0, 1))
     full[top : top + local.shape[0], left : left + local.shape[1]] = local
-    small = _reduced(full)
-    index = np.where(np.isnan(small), 255, np.rint(np.clip(np.nan_to_num(small), 0, 1) * 254)).astype(np.uint8)
     table = lookup_table()[np.linspace(0, 255, 255).round().astype(int)]
-    return Picture(title, kind, _png(index, table), "", index.shape[1], index.shape[0])
 
+    def colour(values: np.ndarray) -> np.ndarray:
+        steps = np.rint(np.clip(np.nan_to_num(values), 0, 1) * 254)
+        return coloured(np.where(np.isnan(values), 255, steps).astype(np.uint8), table)
 
-def _reduced(image: np.ndarray) -> np.ndarray:
-    """At most SIDE px, by area averaging (nothing is sharpened, nothing aliases); small tiles stay as they are."""
-    longest = max(image.shape)
-    if longest <= SIDE:
-        return image.astype(np.float64)
-    from PIL import Image
-
-    height, width = (max(1, round(n * SIDE / longest)) for n in image.shape)
-    return np.asarray(
-        Image.fromarray(image.astype(np.float32)).resize((width, height), Image.Resampling.BOX), dtype=np.float64
-    )
-
-
-def _png(pixels: np.ndarray, table: np.ndarray | None = None) -> str:
-    """A grey picture, or one whose values are rows of `table`, 255 being nothing."""
-    from PIL import Image
-
-    picture = Image.fromarray(pixels)
-    extra: dict[str, Any] = {}
-    if table is not None:
-        colours = np.full((256, 3), 128, np.uint8)
-        colours[: len(table)] = table
-        picture.putpalette(colours.tobytes())
-        extra["transparency"] = 255
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=7, **extra)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return _stored(title, kind, full, crop, colour)
 
 
 def described(box: dict[str, Any]) -> str:
     """A box in words, for a list beside the panes."""
-    z = "" if math.isnan(box["z"]) else f", {abs(box['z']):.1f} σ"
+    z = "" if box["z"] != box["z"] else f", {abs(box['z']):.1f} σ"
     return f"{box['kind']} at row {box['row']:.0f}, column {box['col']:.0f}{z}"

@@ -54,7 +54,7 @@ def places(runs: Sequence[RunData]) -> list[dict[str, Any]]:
             tiles = next(row["tiles"] for row in some if row)
             cells = [number((row or {}).get(m.name, math.nan), m.digits) for m in metrics for row in some]
             rows.append({"name": _words_of(kind, name, one_wafer), "tiles": tiles, "cells": cells})
-        tables.append({"title": title, "note": note, "head": head, "rows": rows})
+        tables.append({"kind": kind, "title": title, "note": note, "head": head, "rows": rows})
     return tables
 
 

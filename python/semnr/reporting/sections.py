@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..columns import BY_NAME, COLUMNS, Column
-from . import draw, wafer
+from ..runs.readings import limit_words
+from . import draw, flowchart, wafer
 from .gathered import Gathered
 from .images import Pixels
 from .measures import measures
@@ -18,9 +21,14 @@ from .places import alarms, places, trend
 from .profiles import basis, gains, profiles, ranges
 from .provenance import problems, provenance
 from .runs import RunData, input_psnr, psnr_of_mean_mse, summarise
+from .strip import strips
+from .terms import change_words, limits_of, terms
 from .thumbs import thumbnails
 from .verdicts import matrix
 from .worst import worst_tiles
+from .zones import BINS, paretos, pattern_of, zones
+
+_RANK = ("failed", "incomplete", "not refuted", "passed")  # what needs a decision stands first
 
 
 def build(found: Gathered, images: Any, worst: int, thumbs: int) -> dict[str, Any]:
@@ -29,11 +37,14 @@ def build(found: Gathered, images: Any, worst: int, thumbs: int) -> dict[str, An
     pixels = Pixels(images, runs)
     try:
         tiles = worst_tiles(runs, found.flags, found.verdicts, pixels, layout, worst)
+        places_to_look = strips(found.verdicts, runs, pixels) if worst else [None] * len(judged)
         first = [tile.tile for tile in tiles["worst"]]
         sheets = thumbnails(runs, pixels, layout.tiles, first, found.flags, thumbs) if thumbs else None
     finally:
         pixels.close()
     shown = profiles(runs, found.profiles)
+    words = terms(runs, judged)
+    limits = limits_of(judged)
     data = {**wafer.wafer_data(runs, layout, found.flags), "colours": draw.VIRIDIS, "thumbs": sheets}
     return {
         "title": found.title,
@@ -42,7 +53,16 @@ def build(found: Gathered, images: Any, worst: int, thumbs: int) -> dict[str, An
         "several": found.several,
         "candidates": [{"label": run.label, "mark": draw.key_mark(k)} for k, run in enumerate(runs)],
         "letters": {run.label: draw.letter(k) for k, run in enumerate(runs)},
-        "verdicts": judged,
+        "verdicts": [
+            {**verdict, "strip": strip, "rank": _RANK.index(verdict["word"].lower())}
+            for verdict, strip in zip(judged, places_to_look, strict=True)
+        ],
+        "terms": words,
+        "chart": flowchart.chart(judged),
+        "mapped": layout.outline,
+        "zone_bins": BINS,
+        "zones": zones(runs, layout, limits),
+        "paretos": paretos(runs, found.flags, layout),
         "signal_matrix": matrix(judged) if len(judged) > 1 else None,
         "summary": summary(runs),
         "radar": draw.radar([(p["label"], p["axes"], p["bands"]) for p in shown])
@@ -60,7 +80,7 @@ def build(found: Gathered, images: Any, worst: int, thumbs: int) -> dict[str, An
         "wafer_json": draw.Markup(wafer.script_json(data)),
         "places": places(runs),
         "alarms": alarms(runs),
-        "histograms": _histograms(runs),
+        "histograms": _histograms(runs, limits),
         "trend": trend(runs),
         "measures": measures(runs),
         "viridis": draw.VIRIDIS,
@@ -173,11 +193,63 @@ def _dists_labels(runs: Sequence[RunData]) -> list[str]:
     return labels
 
 
-def _histograms(runs: Sequence[RunData]) -> list[dict[str, Any]]:
+def _histograms(runs: Sequence[RunData], limits: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """A panel a metric: all tiles, and where tiles show several patterns, each pattern apart."""
     panels = []
+    names = [run.label for run in runs]
+    patterns = [pattern_of(run) for run in runs]
+    kinds = sorted({kind for some in patterns if some for kind in some if kind})
     for metric in (BY_NAME[c] for c in PANELS):
-        drawing = draw.histograms(metric, [run.values(metric.name) for run in runs], [run.label for run in runs])
-        if drawing is not None:
-            labels = _dists_labels(runs) if metric.name == "dists" else []
-            panels.append({"metric": metric, "svg": drawing, "labels": labels})
+        ends, said = _limits(metric, limits.get(metric.name, ()), runs)
+        columns = [run.values(metric.name) for run in runs]
+        drawing = draw.histograms(metric, columns, names, ends)
+        if drawing is None:
+            continue
+        labels = _dists_labels(runs) if metric.name == "dists" else []
+        panels.append({
+            "metric": metric, "svg": drawing, "labels": labels, "limits": said,
+            "facets": _facets(metric, columns, names, patterns, kinds, ends) if kinds else None,
+        })  # fmt: skip
     return panels
+
+
+def _limits(
+    metric: Column, limits: Sequence[Mapping[str, Any]], runs: Sequence[RunData]
+) -> tuple[list[float], list[str]]:
+    """Where rules fire on a metric, as values for a line and in words; a change counts from the baseline's median."""
+    ends, said = [], []
+    for limit in limits:
+        if text := limit_words(limit):
+            ends += [float(limit[end]) for end in ("below", "above") if limit.get(end) is not None]
+            said.append(f"{limit['rule']} {text}")
+            continue
+        base = next((run for run in runs if run.label == limit.get("before")), None)
+        known = None if base is None else base.values(metric.name)[np.isfinite(base.values(metric.name))]
+        way = {"up": 1.0, "down": -1.0}.get(str(limit.get("change")))
+        text = f"{limit['rule']} {change_words(limit)}"
+        if way is not None and known is not None and known.size:
+            middle = float(np.median(known))
+            ends.append(middle + way * float(limit["by"]) * (abs(middle) if limit.get("relative") else 1.0))
+            text += f" than {limit['before']} (line: from its median)"
+        said.append(text)
+    return sorted(set(ends)), list(dict.fromkeys(said))
+
+
+def _facets(
+    metric: Column,
+    columns: Sequence[np.ndarray],
+    names: Sequence[str],
+    patterns: Sequence[list[str] | None],
+    kinds: Sequence[str],
+    limits: Sequence[float],
+) -> Any:
+    """The same by pattern: a drawing a candidate, a row a pattern."""
+    drawings = []
+    for k, (values, pattern) in enumerate(zip(columns, patterns, strict=True)):
+        if pattern is None:
+            continue
+        parts = [values[[one == kind for one in pattern]] for kind in kinds]
+        svg = draw.histograms(metric, parts, [f"{names[k]}, {kind}" for kind in kinds], limits, keys=kinds)
+        if svg is not None:
+            drawings.append({"letter": draw.letter(k) if len(names) > 1 else "", "label": names[k], "svg": svg})
+    return drawings or None

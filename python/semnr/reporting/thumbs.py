@@ -1,24 +1,21 @@
-"""Thumbnails for the wafer map: one JPEG sheet a role, so that a hover shows the tile without the pixels of all."""
+"""Thumbnails for the wafer map and the gallery: one sheet a role, so that a tile shows without the pixels of all."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..base.pictures import OVERVIEW_QUALITY, grey, webp, window
 from .draw import letter
 from .images import Pixels
-from .panes import window
 from .runs import RunData
 
 SIDE = 72  # px
 ACROSS = 12  # thumbnails in a row of a sheet
 SHOWN_CANDIDATES = 4
 _MOST_PIXELS = 3e8  # read for thumbnails; beyond, fewer tiles get one
-QUALITY = 75  # to recognise a tile by; the worst tiles are shown without loss
 
 
 def thumbnails(
@@ -86,21 +83,17 @@ def _small(image: np.ndarray, low: float, high: float) -> np.ndarray:
     scale = SIDE / max(image.shape)
     height, width = (max(1, round(n * scale)) for n in image.shape)
     method = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
-    reduced = np.asarray(Image.fromarray(image.astype(np.float32)).resize((width, height), method))
-    grey = np.full((SIDE, SIDE), 128, np.uint8)
-    grey[:height, :width] = np.clip(np.rint(np.nan_to_num((reduced - low) * (255 / (high - low)))), 0, 255)
-    return grey
+    small = np.asarray(Image.fromarray(image.astype(np.float32)).resize((width, height), method))
+    thumb = np.full((SIDE, SIDE), 128, np.uint8)
+    thumb[:height, :width] = grey(small, low, high)
+    return thumb
 
 
 def _sheet(images: Sequence[np.ndarray | None]) -> str:
-    from PIL import Image
-
     rows = -(-len(images) // ACROSS)
     sheet = np.full((rows * SIDE, min(ACROSS, len(images)) * SIDE), 128, np.uint8)
     for i, image in enumerate(images):
         if image is not None:
             row, column = divmod(i, ACROSS)
             sheet[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE] = image
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return webp(sheet, OVERVIEW_QUALITY)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..columns import BY_NAME
+from ..runs.readings import readings, tiles_of
 from . import flowchart
-from .draw import key_mark
+from .draw import key_mark, letter
 from .metrics import evidence_rows, plain, words
 from .runs import RunData
 
@@ -19,6 +20,8 @@ STATUS = {
     "not_evaluated": ("skipped", "not evaluated"),
     "not_comparable": ("skipped", "not comparable"),
 }
+OUTCOMES = ("passed", "failed", "not refuted", "incomplete")
+NUMBERS_SHOWN = 3  # of a signal beside the verdict; all of them are in the table
 _SEVERITY = {"high": 0, "medium": 1, "low": 2}
 _ORDER = ["fired", "unknown", "not_evaluated", "not_comparable", "clear"]
 
@@ -49,26 +52,61 @@ def view(verdict: Mapping[str, Any], runs: Sequence[RunData]) -> dict[str, Any]:
     waived = set(verdict.get("waived") or ())
     signals = [_signal(signal, str(signal["name"]) in waived) for signal in verdict["signals"]]
     signals.sort(key=lambda s: (_urgency(s["status"]), _SEVERITY.get(s["severity"], 1)))
-    exit_code = verdict.get("exit_code", 0 if verdict["passed"] else 1)
-    state = "passed" if verdict["passed"] else "incomplete" if exit_code == 3 else "failed"
+    state = outcome_of(verdict)
     key = next((k for k, run in enumerate(runs) if run.label == verdict["run"]), 0)
     before, after = verdict.get("before"), str(verdict.get("after") or verdict["run"])
-    walked = flowchart.steps(verdict)
-    outcome = walked[-1]["next"] if walked else ""
-    word = {"passed": "Passed", "failed": "Failed", "incomplete": "Incomplete"}[state]
+    fired = [signal for signal in signals if signal["status"] == "fired"]
+    lacking = [signal for signal in signals if signal["status"] not in ("fired", "clear")]
     return {
-        "flowchart": flowchart.draw(walked, outcome[:1].upper() + outcome[1:] or word, state) if walked else None,
-        "state": state,
-        "word": word,
-        "exit_code": exit_code,
+        "steps": flowchart.steps(verdict),
+        "state": state.replace(" ", "-"),
+        "word": state[:1].upper() + state[1:],
+        "exit_code": verdict.get("exit_code", 0 if verdict["passed"] else 1),
         "sentence": _decision(state, signals, str(before) if before is not None else None, after),
-        "reasons": [_reason(signal) for signal in signals if signal["status"] != "clear"],
+        "reasons": fired,
+        "open": _grouped(lacking),
+        "clear": sum(signal["status"] == "clear" for signal in signals),
         "before": str(before) if before is not None else None,
         "after": after,
         "mark": key_mark(key) if len(runs) > 1 else "",
+        "letter": letter(key) if len(runs) > 1 else "",
         "signals": signals,
         "path": [plain(step).replace("->", "→") for step in verdict.get("path") or []],
+        "axes": _axes(verdict),
     }
+
+
+def outcome_of(verdict: Mapping[str, Any]) -> str:
+    """ "passed", "failed", "not refuted" or "incomplete"; of a verdict that does not name it, by its exit code."""
+    if verdict.get("outcome") in OUTCOMES:
+        return str(verdict["outcome"])
+    exit_code = verdict.get("exit_code", 0 if verdict["passed"] else 1)
+    return "passed" if verdict["passed"] else "incomplete" if exit_code == 3 else "failed"
+
+
+def _axes(verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """("measured", "PSNR, SSIM"), ...: what the verdict rests on, where it says so."""
+    axes = verdict.get("axes") or {}
+    names = {"cnr": "CNR", "residual": "residual tests", "transfer": "evidence transfer"}
+    found = []
+    for state in ("measured", "estimated", "unknown"):
+        some = [names.get(name, name.upper()) for name, known in axes.items() if known == state]
+        if some:
+            found.append((state, ", ".join(some)))
+    return found
+
+
+def _grouped(lacking: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Signals without evidence, those of one reason together: what to bring, or why."""
+    groups: dict[tuple[str, str, bool], list[Mapping[str, Any]]] = {}
+    for signal in lacking:
+        key = (signal["needs"] or signal["advice"], signal["word"], bool(signal["needs"]))
+        groups.setdefault(key, []).append(signal)
+    return [
+        {"icon": some[0]["icon"], "word": word, "signals": some, "bring": why if bring else "",
+         "why": "" if bring else why}
+        for (why, word, bring), some in groups.items()
+    ]  # fmt: skip
 
 
 def _decision(state: str, signals: Sequence[Mapping[str, Any]], before: str | None, after: str) -> str:
@@ -83,9 +121,12 @@ def _decision(state: str, signals: Sequence[Mapping[str, Any]], before: str | No
     replaced = f"replace {before}" if before else "be used as it is"
     if state == "failed":
         return f"{after} should not {replaced}: {fired} {of} fired."
+    open_ = len(lacking) - waived
+    have = f"{open_} {of} {'has' if open_ == 1 else 'have'} no evidence"
+    if state == "not refuted":
+        return f"Nothing speaks against {after}, but nothing proves it either: {have}."
     if state == "incomplete":
-        open_ = len(lacking) - waived
-        return f"No decision on {after}: {open_} {of} {'has' if open_ == 1 else 'have'} no evidence."
+        return f"No decision on {after}: {have}."
     rest = _unproven(len(lacking), waived)
     none = "none" if not fired else f"{fired}, which do not gate,"
     return f"{after} may {replaced}: {none} {of} fired{rest}."
@@ -98,18 +139,6 @@ def _unproven(lacking: int, waived: int) -> str:
     return f"; {lacking} without evidence{how}"
 
 
-def _reason(signal: Mapping[str, Any]) -> dict[str, Any]:
-    """One line under the verdict: what fired or is missing, on how many tiles, and what to do."""
-    found = signal["raw"] if isinstance(signal["raw"], Mapping) else {}
-    judged = found.get("tiles_judged") or found.get("tiles_compared")
-    where = ""
-    if signal["status"] == "fired" and judged and found.get("tiles_fired") is not None:
-        where = f"on {found['tiles_fired']} of {judged} tiles"
-        if not found["tiles_fired"]:
-            where = f"on the mean of {judged} tiles"
-    return {**signal, "where": where}
-
-
 def _signal(signal: Mapping[str, Any], waived: bool) -> dict[str, Any]:
     status = str(signal["status"])
     icon, word = STATUS.get(status, ("unknown", words(status).lower()))
@@ -117,26 +146,38 @@ def _signal(signal: Mapping[str, Any], waived: bool) -> dict[str, Any]:
         word += " (waived)"
     evidence = signal.get("evidence") or {}
     metrics = signal.get("metrics") or []
+    limits = [limit for limit in signal.get("limits") or [] if isinstance(limit, Mapping)]
+    numbers = [r for r in readings(evidence, limits) if r.beyond] if isinstance(evidence, Mapping) else []
     return {
-        "raw": evidence,
+        "key": str(signal["name"]),
         "waived": waived,
         "name": words(signal["name"]),
+        "numbers": [(r.name, f"{r.label} {r.value}", r.limit) for r in numbers[:NUMBERS_SHOWN]],
+        "where": tiles_of(evidence) if status == "fired" and isinstance(evidence, Mapping) else "",
+        "limits": limits,
+        "needs": plain(signal.get("needs")) if signal.get("needs") else "",
+        "question": plain(signal.get("question")) if signal.get("question") else "",
         "status": status,
         "icon": icon,
         "word": word,
         "severity": plain(signal["severity"]) if signal.get("severity") not in (None, "") else "",
         "metrics": ", ".join(BY_NAME[m].label if m in BY_NAME else str(m) for m in metrics),
-        "evidence": evidence_rows(evidence) if isinstance(evidence, Mapping) else [("evidence", plain(evidence))],
+        "columns": [str(m) for m in metrics],
+        "evidence": evidence_rows(evidence, limits)
+        if isinstance(evidence, Mapping)
+        else [("evidence", plain(evidence))],
         "tiles": _tiles_of(signal),
         "advice": plain(signal.get("advice")) if signal.get("advice") else "",
     }
 
 
-def matrix(verdicts: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any] | None]]]:
-    """Signals as rows, candidates as columns."""
-    names = list(dict.fromkeys(s["name"] for v in verdicts for s in v["signals"]))
-    rows = [(name, [next((s for s in v["signals"] if s["name"] == name), None) for v in verdicts]) for name in names]
-    rows.sort(key=lambda row: min(_urgency(cell["status"]) for cell in row[1] if cell))
+def matrix(verdicts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[Mapping[str, Any] | None]]]:
+    """Signals as rows (key, name, a cell a candidate), candidates as columns."""
+    names = dict.fromkeys((s["key"], s["name"]) for v in verdicts for s in v["signals"])
+    rows = [
+        (key, name, [next((s for s in v["signals"] if s["key"] == key), None) for v in verdicts]) for key, name in names
+    ]
+    rows.sort(key=lambda row: min(_urgency(cell["status"]) for cell in row[2] if cell))
     return rows
 
 

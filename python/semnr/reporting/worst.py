@@ -8,9 +8,10 @@ from typing import Any
 
 from ..columns import BY_NAME
 from . import wafer
-from .images import Pixels, pick_worst
+from .focus import Crop
+from .images import Pixels, pick_worst, worst_end
 from .metrics import WORST, number
-from .panes import SHOWN_CANDIDATES, Picture, described, show
+from .panes import DETAIL, SHOWN_CANDIDATES, Picture, described, show
 from .runs import RunData, checked_boxes, merged
 
 BOXES_LISTED = 6
@@ -27,6 +28,7 @@ class WorstTile:
     height: int
     width: int
     places: list[dict[str, Any]]  # marked ones, listed beside the panes
+    crop: Crop | None = None  # the part that is shown with every pixel
     numbers: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # run label -> (metric, value)
 
 
@@ -43,7 +45,7 @@ def worst_tiles(
     place = dict(zip(layout.tiles, layout.place, strict=True))
     columns = [BY_NAME[c] for c in WORST if any(run.has(c) for run in runs)]
     rows_of = [{tile: i for i, tile in enumerate(run.tiles)} for run in runs]
-    tiles, notes = [], []
+    tiles = []
     for tile, why in chosen:
         boxes = [_boxes(run, verdicts, tile, rows.get(tile)) for run, rows in zip(runs, rows_of, strict=True)]
         panes = show(pixels, runs, tile, boxes)
@@ -52,21 +54,19 @@ def worst_tiles(
             for k in range(min(len(runs), SHOWN_CANDIDATES))
             for box in boxes[k][:BOXES_LISTED]
         ]
-        entry = WorstTile(tile, place.get(tile, ""), why, panes.columns, panes.height, panes.width, listed)
+        entry = WorstTile(tile, place.get(tile, ""), why, panes.columns, panes.height, panes.width, listed, panes.crop)
         for run, rows in zip(runs, rows_of, strict=True):
             if tile in rows:
                 entry.numbers[run.label] = [
                     (m.label, number(float(run.values(m.name)[rows[tile]]), m.digits)) for m in columns
                 ]
         tiles.append(entry)
-        if panes.note and panes.note not in notes:
-            notes.append(panes.note)
     pictures = [picture for tile in tiles for column in tile.columns for picture in column]
     reasons = [p.missing for p in pictures if p.missing and p.kind in ("reference", "noisy", "denoised")]
     return {
         "worst": tiles,
-        "worst_rule": ranking.label if ranking else None,
-        "worst_notes": notes,
+        "worst_rule": f"{worst_end(ranking)} {ranking.label}" if ranking else None,
+        "worst_side": DETAIL if any(tile.crop for tile in tiles) else None,
         "worst_pixels": any(picture.uri for picture in pictures),
         "worst_kinds": sorted({picture.kind for picture in pictures if picture.uri}),
         "worst_boxes": any(tile.places for tile in tiles),

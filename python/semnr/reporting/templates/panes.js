@@ -66,7 +66,7 @@ document.querySelectorAll(".panes").forEach((panes) => {
     else return;
     event.preventDefault();
   });
-  const pictures = [...panes.querySelectorAll("img")];
+  const pictures = [...panes.querySelectorAll("img.overview")];
   article.querySelectorAll("[data-do]").forEach((button) => button.addEventListener("click", () => {
     const act = button.dataset.do;
     if (act === "in") zoom(1.5);
@@ -74,28 +74,90 @@ document.querySelectorAll(".panes").forEach((panes) => {
     else if (act === "whole") centre(0.5, 0.5, 1);
     else if (act === "boxes") panes.classList.toggle("bare", button.getAttribute("aria-pressed") === "true");
     else if (act === "blink") blink(pictures);
-    else if (act === "place") centre(Number(button.dataset.x), Number(button.dataset.y), 6);
+    else if (act === "place") centre(Number(button.dataset.x), Number(button.dataset.y), Number(button.dataset.k) || 6);
     if (act === "boxes") button.setAttribute("aria-pressed", String(!panes.classList.contains("bare")));
   }));
   article.querySelectorAll(".pane-tools").forEach((tools) => { tools.hidden = false; });
 });
 
-// pictures in place: one after the other at the same spot, which shows what moved or went ------------
+// pictures in place: two at the same spot under one slider, which shows what moved or went ------------
 const box = $("lightbox");
-let blinking = [], at = 0;
-function blink(pictures, k = 0) {
-  blinking = pictures;
-  at = (k + pictures.length) % pictures.length;
-  $("lb-image").src = pictures[at].src;
-  $("lb-image").alt = $("lb-title").textContent = pictures[at].alt;
+const lb = { pictures: [], first: 0, second: 0, k: 1, x: 0, y: 0 };
+function blink(pictures) {
+  lb.pictures = pictures;
+  const kind = (name) => pictures.findIndex((image) => image.closest(".pic").classList.contains(name));
+  const at = [kind("noisy"), kind("denoised")].map((k, i) => (k < 0 ? Math.min(i, pictures.length - 1) : k));
+  [lb.first, lb.second] = at;
+  for (const id of ["lb-first", "lb-second"])
+    $(id).replaceChildren(...pictures.map((image, k) => make("option", image.closest("figure").querySelector("figcaption").textContent, { value: k })));
+  Object.assign(lb, { k: 1, x: 0, y: 0 });
+  showPair();
   if (!box.open) box.showModal();
+  $("lb-view").focus();
 }
-box.addEventListener("keydown", (event) => {
-  if (event.key === "ArrowRight") blink(blinking, at + 1);
-  else if (event.key === "ArrowLeft") blink(blinking, at - 1);
+function showPair() {
+  $("lb-first").value = lb.first;
+  $("lb-second").value = lb.second;
+  const layers = [[$("lb-under"), lb.second], [$("lb-over").firstElementChild, lb.first]];
+  for (const [plane, k] of layers)
+    plane.replaceChildren(...[...lb.pictures[k].closest(".plane").querySelectorAll("img")].map((image) => image.cloneNode()));
+  $("lb-view").style.aspectRatio = `${lb.pictures[0].width} / ${lb.pictures[0].height}`;
+  $("lb-view").style.setProperty("--ratio", lb.pictures[0].width / lb.pictures[0].height);
+  slide();
+  place();
+}
+function slide() {
+  const share = Number($("lb-slide").value), fade = $("lb-fade").checked;
+  $("lb-over").style.clipPath = fade ? "none" : `inset(0 ${100 - share}% 0 0)`;
+  $("lb-over").style.opacity = fade ? share / 100 : 1;
+  $("lb-edge").style.left = `${share}%`;
+  $("lb-edge").hidden = fade;
+}
+function place() {
+  lb.x = Math.min(Math.max(lb.x, 0), 1 - 1 / lb.k);
+  lb.y = Math.min(Math.max(lb.y, 0), 1 - 1 / lb.k);
+  for (const plane of [$("lb-under"), $("lb-over").firstElementChild])
+    plane.style.transform = `scale(${lb.k}) translate(${-100 * lb.x}%, ${-100 * lb.y}%)`;
+  $("lb-level").textContent = `${Math.round(100 * lb.k)} %`;
+}
+function zoomPair(factor, x = 0.5, y = 0.5) {
+  const next = Math.min(16, Math.max(1, lb.k * factor));
+  lb.x += x / lb.k - x / next;
+  lb.y += y / lb.k - y / next;
+  lb.k = next;
+  place();
+}
+const shareOf = (event) => {
+  const frame = $("lb-view").getBoundingClientRect();
+  return [(event.clientX - frame.left) / frame.width, (event.clientY - frame.top) / frame.height];
+};
+let grabbed = null;
+$("lb-view").addEventListener("pointerdown", (event) => { grabbed = { at: shareOf(event), x: lb.x, y: lb.y }; $("lb-view").setPointerCapture(event.pointerId); });
+$("lb-view").addEventListener("pointermove", (event) => {
+  if (!grabbed) return;
+  const [x, y] = shareOf(event);
+  if (lb.k === 1) { $("lb-slide").value = 100 * x; slide(); return; }
+  Object.assign(lb, { x: grabbed.x - (x - grabbed.at[0]) / lb.k, y: grabbed.y - (y - grabbed.at[1]) / lb.k });
+  place();
 });
-$("lb-prev").addEventListener("click", () => blink(blinking, at - 1));
-$("lb-next").addEventListener("click", () => blink(blinking, at + 1));
+for (const end of ["pointerup", "pointercancel"]) $("lb-view").addEventListener(end, () => { grabbed = null; });
+$("lb-view").addEventListener("wheel", (event) => { event.preventDefault(); zoomPair(event.deltaY < 0 ? 1.25 : 0.8, ...shareOf(event)); }, { passive: false });
+$("lb-view").addEventListener("keydown", (event) => {
+  const slider = $("lb-slide");
+  if (event.key === "ArrowRight") slider.value = Number(slider.value) + 5;
+  else if (event.key === "ArrowLeft") slider.value = Number(slider.value) - 5;
+  else if (event.key === " ") { [lb.first, lb.second] = [lb.second, lb.first]; showPair(); }
+  else if (event.key === "+" || event.key === "=") zoomPair(1.5);
+  else if (event.key === "-") zoomPair(1 / 1.5);
+  else return;
+  event.preventDefault();
+  slide();
+});
+$("lb-slide").addEventListener("input", slide);
+$("lb-fade").addEventListener("change", slide);
+for (const [id, name] of [["lb-first", "first"], ["lb-second", "second"]])
+  $(id).addEventListener("change", (event) => { lb[name] = Number(event.target.value); showPair(); });
+$("lb-in").addEventListener("click", () => zoomPair(1.5));
+$("lb-out").addEventListener("click", () => zoomPair(1 / 1.5));
 $("lb-close").addEventListener("click", () => box.close());
 box.addEventListener("click", (event) => event.target === box && box.close());
-document.documentElement.dataset.ready = "yes";

@@ -81,6 +81,21 @@ function fillSignals() {
   $("t-signal").replaceChildren(make("option", "any", { value: "" }), ...names.map((name) => make("option", name, { value: name })));
   $("t-signal").value = names.includes(kept) ? kept : "";
 }
+function csv() {
+  const tame = (text) => (/^[=+\-@\t]/.test(text) ? `'${text}` : text); // a name is no formula of a spreadsheet
+  const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
+  const plain = (v) => (v === null || v === undefined ? "" : String(v));
+  const head = ["tile", "place", "status", "signals", ...data.metrics.map((m) => m.key)];
+  const lines = table.rows.map((i) => [...[data.tiles[i], data.place[i], statusOf(state.run, i), signalsOf(state.run, i).join("; ")].map(tame),
+    ...data.metrics.map((_, k) => plain(cell(state.run, k, i)))]);
+  return [head, ...lines].map((line) => line.map(quoted).join(",")).join("\r\n") + "\r\n";
+}
+$("t-save").addEventListener("click", () => {
+  const link = make("a", undefined, { download: `${data.runs[state.run].label.replace(/[^\w.-]+/g, "-") || "tiles"}.csv` });
+  link.href = URL.createObjectURL(new Blob(["\ufeff", csv()], { type: "text/csv" }));
+  link.click();
+  URL.revokeObjectURL(link.href);
+});
 $("tile-table").addEventListener("toggle", refill);
 for (const id of ["t-filter", "t-low", "t-high"]) $(id).addEventListener("input", refill);
 for (const id of ["t-status", "t-signal", "t-metric", "t-group"]) $(id).addEventListener("change", refill);

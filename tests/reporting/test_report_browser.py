@@ -105,7 +105,7 @@ def opened(browser: Browser, page: Path):
 
 def test_the_page_shows_the_verdict_first_and_fits_its_window(opened: Browser) -> None:
     words = opened.run("document.querySelector('main').innerText")
-    assert words.index("Passed") < words.index("Candidates")
+    assert words.index("Passed") < words.index("Tiles to look at")
     assert "gaussian should not replace released" in words
     for width in (1400, 900, 420):
         opened.size(width, 900)
@@ -216,19 +216,77 @@ def test_a_marked_place_is_drawn_where_it_lies_and_zoomed_to(opened: Browser) ->
     assert opened.run(f"getComputedStyle({box}.closest('svg')).display") == "none"
 
 
-def test_pictures_are_compared_in_place(opened: Browser) -> None:
+def test_two_pictures_are_compared_in_place_under_a_slider_and_zoomed(opened: Browser) -> None:
     opened.run("document.querySelector('article.worst [data-do=blink]').click()")
-    title = "document.querySelector('#lb-title').innerText"
-    first = opened.run(title)
+    chosen = "[...document.querySelectorAll('.lb-bar select')].map((e) => e.selectedOptions[0].text)"
+    assert opened.run(chosen) == ["Noisy input", "A nlm"]
+    clip = "getComputedStyle(document.querySelector('#lb-over')).clipPath"
+    assert opened.run(clip) == "inset(0px 50% 0px 0px)"
     opened.key("ArrowRight", 39)
-    assert opened.run(title) != first
+    assert opened.run(clip) == "inset(0px 45% 0px 0px)"
+    opened.key(" ", 32)
+    assert opened.run(chosen) == ["A nlm", "Noisy input"]
+    opened.key("+")
+    assert opened.run("document.querySelector('#lb-level').innerText") == "150 %"
+    planes = "[...new Set([...document.querySelectorAll('#lb-view .plane')].map((p) => p.style.transform))].length"
+    assert opened.run(planes) == 1, "both pictures show the same part"
     opened.key("Escape", 27)
     assert opened.run("document.querySelector('#lightbox').open") is False
 
 
+def test_a_word_is_explained_where_it_stands(opened: Browser) -> None:
+    opened.run("document.querySelector('#candidates a.term[href=\"#term-ssim\"]').click()")
+    said = opened.run("document.querySelector('#explained').innerText")
+    assert said.startswith("SSIM")
+    assert "structure" in said
+    opened.key("Escape", 27)
+    assert opened.run("document.querySelector('#explained').hidden") is True
+
+
+def test_the_table_is_saved_as_csv_without_a_network(opened: Browser, tmp_path: Path) -> None:
+    opened.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    opened.run("document.querySelector('#tile-table').open = true")
+    opened.run("new Promise((done) => setTimeout(done, 50))")
+    assert set_value(opened, "t-filter", "t00001") == "10"
+    opened.run("document.querySelector('#t-save').click()")
+    for _ in range(50):
+        opened.run("new Promise((done) => setTimeout(done, 100))")
+        if found := list(tmp_path.glob("*.csv")):
+            break
+    lines = found[0].read_text(encoding="utf-8-sig").splitlines()
+    assert lines[0].startswith("tile,place,status,signals,")
+    assert [line.split(",")[0] for line in lines[1:]] == [f"t{i:06d}" for i in range(10, 20)]
+
+
+def test_tiles_without_coordinates_are_a_gallery(browser: Browser, tmp_path: Path) -> None:
+    def placeless(columns):
+        places = ("die_x", "die_y", "site_id", "x_um", "y_um", "wafer_x_um", "wafer_y_um")
+        return {name: values for name, values in columns.items() if name not in places}
+
+    run = write_run(tmp_path / "run", change=placeless)
+    page = report(run, tmp_path / "r.html", images=pictures, worst=1)
+    browser.console.clear()
+    browser.size(1400, 900)
+    browser.open(page)
+    assert browser.console == []
+    cells = "document.querySelectorAll('#gallery .tile-cell').length"
+    assert browser.run(cells) == 48
+    browser.run("document.querySelector('#g-more').click()")
+    assert browser.run(cells) == 60
+    browser.run("document.querySelectorAll('#gallery .tile-cell')[3].click()")
+    name = browser.run("document.querySelectorAll('#gallery .tile-cell b')[3].innerText")
+    assert browser.run("document.querySelector('#inspector h3').innerText") == name
+    assert browser.run("document.querySelector('#map')") is None
+
+
 def test_every_control_has_a_name_and_every_picture_a_description(opened: Browser) -> None:
     assert opened.run(NAMELESS) == []
-    assert opened.run("[...document.querySelectorAll('img')].filter((e) => !e.alt && e.id !== 'lb-image').length") == 0
+    assert (
+        opened.run(
+            "[...document.querySelectorAll('img')].filter((e) => !e.alt && !e.classList.contains('detail')).length"
+        )
+        == 0
+    )
     assert opened.run(UNDESCRIBED) == []
     assert opened.run("document.documentElement.lang") == "en"
 

@@ -51,7 +51,10 @@ def _finding(
     advice = rule.advice if status == FIRED else ""
     if status not in (FIRED, CLEAR):
         advice = str(evidence.get("reason", ""))
-    signal = Signal(rule.name, status, rule.severity, rule.metrics, evidence, regions, advice, rule.required, rule.gate)
+    signal = Signal(
+        rule.name, status, rule.severity, rule.metrics, evidence, regions, advice, rule.required, rule.gate,
+        question=rule.question, limits=rule.limits,
+    )  # fmt: skip
     return Finding(signal, f"{rule.name}: {route} -> {status.replace('_', ' ')}")
 
 

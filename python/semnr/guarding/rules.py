@@ -154,6 +154,13 @@ class Comparison(Rule):
         """The columns that the rule reads."""
         return tuple(c.metric for c in self.conditions)
 
+    @property
+    def limits(self) -> tuple[dict[str, Any], ...]:
+        """Where the rule fires, for `Signal.limits`."""
+        return tuple(
+            {"column": c.metric, "change": c.change, "by": c.by, "relative": c.relative} for c in self.conditions
+        )
+
 
 @dataclass(frozen=True)
 class Transfer(Rule):
@@ -183,6 +190,11 @@ class Transfer(Rule):
         """The columns that the rule reads."""
         return ("transfer",) if self.psnr == "any" else ("psnr", "transfer")
 
+    @property
+    def limits(self) -> tuple[dict[str, Any], ...]:
+        """Where it fires, for `Signal.limits`."""
+        return ({"column": "transfer", "below": self.below},)
+
 
 @dataclass(frozen=True)
 class Range(Rule):
@@ -208,6 +220,15 @@ class Range(Rule):
     def metrics(self) -> tuple[str, ...]:
         """The columns that the rule reads."""
         return tuple(dict.fromkeys(b.column for b in self.bounds))
+
+    @property
+    def limits(self) -> tuple[dict[str, Any], ...]:
+        """Where it fires, for `Signal.limits`: the finite ends of each bound."""
+        ends = ((b.column, b.below, min(b.above, b.certain)) for b in self.bounds)
+        return tuple(
+            {"column": name, **{k: v for k, v in (("below", low), ("above", high)) if math.isfinite(v)}}
+            for name, low, high in ends
+        )
 
 
 AnyRule = Comparison | Transfer | Range

@@ -24,16 +24,8 @@ __all__ = ["report"]
 FORMATS = ("html", "md", "json", "png")
 SUFFIXES = {".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".png": "png", "": "html"}
 SIGNATURE = "semnr report"  # in a report of any form: an earlier one may be replaced, other files not
-SCRIPTS = (
-    "data.js",
-    "inspector.js",
-    "map.js",
-    "gallery.js",
-    "start.js",
-    "table.js",
-    "panes.js",
-    "page.js",
-)  # one script in this order
+# one script in this order
+SCRIPTS = ("data.js", "inspector.js", "map.js", "gallery.js", "start.js", "table.js", "panes.js", "page.js")
 _HERE = Path(__file__).parent
 
 

@@ -37,7 +37,7 @@ def cut(shape: tuple[int, ...], row: float, col: float, side: int) -> Crop:
 
 
 def hottest(before: np.ndarray | None, after: np.ndarray | None, side: int) -> tuple[float, float] | None:
-    """Centre (row, col) of the square of `side` px in which the two images differ most beyond noise; None if unknown."""
+    """Centre (row, col) of the square of `side` px in which two images differ most beyond noise; None if unknown."""
     if before is None or after is None or before.shape != after.shape:
         return None
     from scipy.ndimage import gaussian_filter, uniform_filter

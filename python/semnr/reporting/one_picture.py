@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 WIDTH = 1400
 _MARGIN, _LINE = 48, 26
 _INK, _MUTED, _RULE = "#1a1f26", "#5a6472", "#c9ced6"
-_STATES = {"passed": ("#12694d", "#eef7f3"), "failed": ("#a5281b", "#fcf1ef"), "incomplete": ("#7a5200", "#fdf6e7")}
+_STATES = {"passed": ("#12694d", "#eef7f3"), "failed": ("#a5281b", "#fcf1ef"), "incomplete": ("#7a5200", "#fdf6e7"),
+           "not-refuted": ("#7a5200", "#fdf6e7")}  # fmt: skip
 _COLOURS = ("#0067a5", "#c25400", "#00805c", "#9b3f86", "#8a6d00", "#3a3f47")
 _SHOWN = 6  # candidates; a picture has no place for more
 
@@ -80,7 +81,20 @@ def _plain(text: str) -> str:
 
 
 def _banner_height(verdict: dict[str, Any]) -> int:
-    return 76 + 24 * min(4, len(verdict["reasons"])) + 10
+    return 76 + 24 * len(_lines(verdict)) + 10
+
+
+def _lines(verdict: dict[str, Any]) -> list[str]:
+    """What fired, and what had no evidence, a line each; four at most."""
+    lines = []
+    for reason in verdict["reasons"]:
+        line = f"{reason['name']} {reason['word']} {reason['where']}".strip()
+        lines.append(line + (f": {reason['advice']}" if reason["advice"] else ""))
+    for group in verdict["open"]:
+        names = ", ".join(signal["name"] for signal in group["signals"])
+        why = f"bring {group['bring']}" if group["bring"] else group["why"]
+        lines.append(f"{names} {group['word']}" + (f": {why}" if why else ""))
+    return lines[:4]
 
 
 def _banner(pen: ImageDraw, verdict: dict[str, Any], y: float) -> float:
@@ -91,9 +105,7 @@ def _banner(pen: ImageDraw, verdict: dict[str, Any], y: float) -> float:
     pen.text((_MARGIN + 26, y + 10), verdict["word"], ink, font=_font(26))
     width = WIDTH - 2 * _MARGIN - 60
     pen.text((_MARGIN + 26, y + 44), _fitted(pen, verdict["sentence"], 18, width), _INK, font=_font(18))
-    for i, reason in enumerate(verdict["reasons"][:4]):
-        line = f"{reason['name']} {reason['word']} {reason['where']}".strip()
-        line += f": {reason['advice']}" if reason["advice"] else ""
+    for i, line in enumerate(_lines(verdict)):
         pen.text((_MARGIN + 26, y + 70 + 24 * i), _fitted(pen, f"- {line}", 16, width), _INK, font=_font(16))
     return y + height + 10
 

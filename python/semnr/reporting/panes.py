@@ -111,7 +111,8 @@ def _detail(
         strongest = max(boxes, key=lambda b: abs(b["z"]) if b["z"] == b["z"] else 0.0)
         return cut(basis.shape, strongest["row"], strongest["col"], DETAIL)
     place = next((p for p in (hottest(before, image, DETAIL) for image in after) if p is not None), None)
-    return cut(basis.shape, *(place or (basis.shape[0] / 2, basis.shape[1] / 2)), DETAIL)
+    row, col = place or (basis.shape[0] / 2, basis.shape[1] / 2)
+    return cut(basis.shape, row, col, DETAIL)
 
 
 def _union(boxes: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -49,7 +49,8 @@ def strip(verdict: Mapping[str, Any], run: RunData, pixels: Pixels) -> Strip | N
         return None
     before = noisy if noisy is not None else reference
     place = (box["row"], box["col"]) if box else hottest(before, image, SIDE)
-    crop = cut(image.shape, *(place or (image.shape[0] / 2, image.shape[1] / 2)), SIDE)
+    row, col = place or (image.shape[0] / 2, image.shape[1] / 2)
+    crop = cut(image.shape, row, col, SIDE)
     part = (crop.rows, crop.columns)
     levels = window(image)
     pictures = [("Denoised", webp(grey(image[part], *levels)))]

@@ -43,9 +43,9 @@ GENERAL = {
         "evidence map",
         "How far the residual stands out of the noise at each place, in σ: structure removed, or invented.",
     ),
-    "marks": ("marked places", "Places where the residual holds more structure than noise can; the number is its z, in σ."),
+    "marks": ("marked places", "Places where the residual holds more than noise can; the number is its z, in σ."),
     "measured": ("measured", "Computed against a clean reference, a second frame or the noisy input itself."),
-    "estimated": ("estimated", "Worked out from further noisy frames, or by uncalibrated network weights."),
+    "estimated": ("estimated", "Worked out from further noisy frames, or with random network weights."),
     "psnr-mean-mse": (
         "PSNR of mean MSE",
         "PSNR of all tiles together, from their mean squared error. A mean of dB values would favour the best tiles.",

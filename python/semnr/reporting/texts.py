@@ -30,7 +30,7 @@ def as_markdown(found: Gathered) -> str:
         parts.append("**Not judged**: no verdict was given; the numbers below carry no pass or fail.")
     for verdict in found.judged:
         parts.append(f"## {verdict['word']}: {_text(verdict['after'])}\n\n{_text(verdict['sentence'])}")
-        parts.append("\n".join(_reason(reason) for reason in verdict["reasons"]))
+        parts.append("\n".join([*map(_reason, verdict["reasons"]), *map(_open, verdict["open"])]))
     for note in found.notes:
         if isinstance(note, str):
             parts.append(_text(note))
@@ -57,8 +57,16 @@ def as_markdown(found: Gathered) -> str:
     return "\n\n".join(part for part in parts if part) + "\n\n<!-- semnr report -->\n"
 
 
+def _open(group: Mapping[str, Any]) -> str:
+    """Guardrails without evidence, and what to bring."""
+    names = ", ".join(f"**{_text(signal['name'])}**" for signal in group["signals"])
+    why = f"bring {_text(group['bring'])}" if group["bring"] else _text(group["why"])
+    return f"- {names} {_text(group['word'])}" + (f": {why}" if why else "")
+
+
 def _reason(reason: Mapping[str, Any]) -> str:
     where = f" {reason['where']}" if reason["where"] else ""
+    where += "".join(f", {_text(text)}" for _, text, _ in reason["numbers"])
     advice = f": {_text(reason['advice'])}" if reason["advice"] else ""
     tiles = [f"`{_code(tile)}`" for tile in reason["tiles"][:TILES_NAMED]]
     more = len(reason["tiles"]) - len(tiles)

@@ -65,7 +65,7 @@ def view(verdict: Mapping[str, Any], runs: Sequence[RunData]) -> dict[str, Any]:
         "sentence": _decision(state, signals, str(before) if before is not None else None, after),
         "reasons": fired,
         "open": _grouped(lacking),
-        "clear": sum(signal["status"] == "clear" for signal in signals),
+        "clear_count": sum(signal["status"] == "clear" for signal in signals),
         "before": str(before) if before is not None else None,
         "after": after,
         "mark": key_mark(key) if len(runs) > 1 else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def _radial(
     lines = []
     for values, radius in zip(columns, radii, strict=True):
         points = []
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges.tolist()):
             inside = values[(radius >= low) & (radius < high + 1e-9) & np.isfinite(values)]
             if inside.size:
                 se = float(inside.std(ddof=1)) / math.sqrt(inside.size) if inside.size > 1 else 0.0

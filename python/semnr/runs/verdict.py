@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..base.jsonable import plain
@@ -48,6 +48,11 @@ class Signal:
         Whether a fired rule fails the gate; else it is only shown.
     needs : str
         Without evidence: what to bring, so that the rule can be judged.
+    question : str
+        The rule as a question.
+    limits : tuple of mapping
+        Where the rule fires: "column" with "below" or "above", or with "change" ("up", "down", "stable"), "by" and
+        "relative".
 
     Examples
     --------
@@ -69,6 +74,8 @@ class Signal:
     required: bool = True
     gate: bool = True
     needs: str = ""
+    question: str = ""
+    limits: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The signal in plain Python, for JSON.
@@ -77,8 +84,7 @@ class Signal:
         -------
         dict
         """
-        names = ("name", "status", "severity", "metrics", "evidence", "regions", "advice", "required", "gate", "needs")
-        return {name: plain(getattr(self, name)) for name in names}
+        return {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,8 @@ class Verdict:
                 metrics=tuple(s["metrics"]),
                 regions=tuple(s["regions"]),
                 needs=s.get("needs", ""),
+                question=s.get("question", ""),
+                limits=tuple(s.get("limits", ())),
             )
             for s in found["signals"]
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ..base import svg
 from ..base.text import table
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def text(stress: Stress) -> str:
     return head + "\n\n" + "\n\n".join(parts)
 
 
-def svg(stress: Stress) -> str:
+def heat_map(stress: Stress) -> str:
     """Faults by strength down, metrics and signals across; the darker, the more tiles notice. A metric that gets better
     under the fault wears a plus: it was fooled."""
     metrics = list(stress.rows[0]["metrics"]) if stress.rows else []
@@ -48,50 +49,49 @@ def svg(stress: Stress) -> str:
     xs = {name: _LEFT + i * _CELL + (_GAP if name not in metrics else 0) for i, name in enumerate(names)}
     parts, y, last = [], _TOP, None
     for name in names:
-        x = xs[name] + _CELL / 2 + 4
-        label = escape(name.replace("_", " "))
-        parts.append(f'<text x="{x}" y="{_TOP - 8}" transform="rotate(-55 {x} {_TOP - 8})">{label}</text>')
+        x = xs[name] + _CELL // 2 + 4
+        turned = f"rotate(-55 {x} {_TOP - 8})"
+        parts.append(svg.element("text", _plain(name), x=x, y=_TOP - 8, transform=turned))
     for row in stress.rows:
         if row["fault"] != last:
             y += _GAP if last is not None else 0
-            parts.append(f'<text class="f" x="8" y="{y + 17}">{escape(row["fault"].replace("_", " "))}</text>')
+            parts.append(svg.element("text", _plain(row["fault"]), class_="f", x=8, y=y + 17))
             last = row["fault"]
         word = max(row["truth"], key=row["truth"].__getitem__)
         mark = {"harmful": "●", "grey": "◐", "harmless": "○"}[word]
-        parts.append(
-            f'<text class="s" x="{_LEFT - 8}" y="{y + 17}">{row["strength"]:g} {escape(row["unit"])} {mark}</text>'
-        )
+        strength = svg.words(f"{row['strength']:g} {row['unit']} {mark}")
+        parts.append(svg.element("text", strength, class_="s", x=_LEFT - 8, y=y + 17))
         for name in names:
             parts.append(_cell(row, name, stress.share(row, name), xs[name], y))
         y += _CELL
     width = max(xs.values(), default=_LEFT) + _CELL + 90
     key = "● harmful  ◐ between  ○ harmless (most tiles); + the metric got better"
-    parts.append(f'<text x="8" y="{y + 24}">{key}</text>')
+    parts.append(svg.element("text", svg.words(key), x=8, y=y + 24))
     style = (
         "text{font:12px system-ui,sans-serif;fill:#222}.f{font-weight:600}.s{text-anchor:end;fill:#555}"
         ".p{text-anchor:middle;font-weight:700}"
     )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y + 36}" width="{width}" height="{y + 36}" '
-        f'role="img" aria-label="Sensitivity matrix: which metric and signal notices which fault">'
-        f"<style>{style}</style>{''.join(parts)}</svg>\n"
-    )
+    label = "Sensitivity matrix: which metric and signal notices which fault"
+    return svg.drawing(parts, width, y + 36, label, style)
 
 
-def _cell(row: dict[str, Any], name: str, share: float, x: float, y: float) -> str:
+def _plain(name: str) -> str:
+    return svg.words(name.replace("_", " "))
+
+
+def _cell(row: dict[str, Any], name: str, share: float, x: int, y: int) -> str:
+    square: dict[str, int] = {"x": x, "y": y, "width": _CELL - 2, "height": _CELL - 2}
     if share != share:
-        return f'<rect x="{x}" y="{y}" width="{_CELL - 2}" height="{_CELL - 2}" fill="none" stroke="#ccc"/>'
+        return svg.element("rect", **square, fill="none", stroke="#ccc")
     fooled = name in row["metrics"] and share > 0 and row["metrics"][name]["adverse"] < 0.5 * share
     more = f", change {row['metrics'][name]['change']:+.3g}" if name in row["metrics"] else ""
     title = f"{row['fault']} {row['strength']:g} {row['unit']}: {name} on {share:.0%} of the tiles{more}"
-    plus = ""
+    parts = [svg.element("title", _plain(title))]
+    parts.append(svg.element("rect", **square, fill=_colour(share), stroke="#d0d7de", stroke_width=0.5))
     if fooled:
-        ink = "#fff" if share > 0.6 else "#222"
-        plus = f'<text class="p" x="{x + _CELL / 2 - 1}" y="{y + 17}" style="fill:{ink}">+</text>'
-    return (
-        f'<g><title>{escape(title.replace("_", " "))}</title><rect x="{x}" y="{y}" width="{_CELL - 2}" '
-        f'height="{_CELL - 2}" fill="{_colour(share)}" stroke="#d0d7de" stroke-width="0.5"/>{plus}</g>'
-    )
+        ink = f"fill:{'#fff' if share > 0.6 else '#222'}"
+        parts.append(svg.element("text", "+", class_="p", x=x + _CELL // 2 - 1, y=y + 17, style=ink))
+    return svg.element("g", *parts)
 
 
 def _colour(share: float) -> str:
@@ -122,7 +122,7 @@ def page(stress: Stress) -> str:
         f"<style>{style}</style></head><body><h1>What notices what</h1><p>{escape(head)}. Each fault is put onto a "
         "denoised image that has nothing wrong; a cell is the share of tiles on which a metric moves further than "
         "fresh noise moves it, or on which a signal fires. Darker is more; a plus is a metric that improved.</p>"
-        f"{svg(stress)}<h2>The shares</h2><div class='w'><table><tr><th>fault</th>{columns}</tr>{''.join(rows)}"
+        f"{heat_map(stress)}<h2>The shares</h2><div class='w'><table><tr><th>fault</th>{columns}</tr>{''.join(rows)}"
         "</table></div></body></html>\n"
     )
 

@@ -15,7 +15,7 @@ from ..base.outputs import has_keys, holds, replaceable
 from ..guarding import DEFAULT_RULES, tile_flags
 from ..guarding.rules import as_rules
 from ..profiles import Profile
-from .draw import page, svg, text
+from .draw import heat_map, page, text
 from .faults import FAULTS, Case, Fault, kept_contrast
 from .measure import ADVERSE, measure
 from .scenes import Scenes, scenes_of
@@ -136,7 +136,7 @@ class Stress:
         for path, ours in zip(paths, marks, strict=True):
             replaceable("out", path, "a stress test", ours)
         write_json(paths[0], self.to_dict())
-        for path, drawn in zip(paths[1:], (page(self), svg(self)), strict=True):
+        for path, drawn in zip(paths[1:], (page(self), heat_map(self)), strict=True):
             with atomic(path) as temporary:
                 temporary.write_text(drawn, encoding="utf-8")
         return paths

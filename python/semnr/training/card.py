@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..base import svg
 from . import judge as judging
 from .config import Recipe
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ..denoising.network import SemDenoiser
     from .module import Chooser
 
+_INK, _CHOSEN = "#1f5fa8", "#c0392b"
 _COLUMNS = (
     ("PSNR", "psnr", "{:.2f}"),
     ("SSIM", "ssim", "{:.4f}"),
@@ -106,10 +108,7 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Score, transfer and loss over the steps, one small panel each; no plotting library is needed."""
     panels = [key for key in ("score", "psnr", "transfer", "loss") if any(_finite(row.get(key)) for row in rows)]
     width, height, left, gap = 640, 130, 70, 34
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{gap + len(panels) * (height + gap)}" '
-        'font-family="sans-serif" font-size="12">'
-    ]
+    parts = []
     for k, key in enumerate(panels):
         points = [(row["step"], row[key], row["chosen"]) for row in rows if _finite(row.get(key))]
         steps, values = [p[0] for p in points], [p[1] for p in points]
@@ -122,14 +121,16 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         ) -> tuple[float, float]:
             return left + (width - left - 20) * step / last, top + height * (1 - (value - low) / span)
 
-        line = " ".join("{:.1f},{:.1f}".format(*at(s, v)) for s, v in zip(steps, values, strict=True))
-        parts.append(f'<text x="{left}" y="{top - 8}">{key}</text>')
-        parts.append(f'<text x="4" y="{top + 10}">{high:.4g}</text><text x="4" y="{top + height}">{low:.4g}</text>')
-        parts.append(f'<polyline points="{line}" fill="none" stroke="#1f5fa8" stroke-width="1.5"/>')
-        for step, value, chosen in points:
-            x, y = at(step, value)
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{"#c0392b" if chosen else "#1f5fa8"}"/>')
-    path.write_text("\n".join([*parts, "</svg>"]) + "\n")
+        parts.append(svg.element("text", key, x=left, y=top - 8))
+        parts.append(svg.element("text", f"{high:.4g}", x=4, y=top + 10))
+        parts.append(svg.element("text", f"{low:.4g}", x=4, y=top + height))
+        places = [at(step, value) for step, value in zip(steps, values, strict=True)]
+        parts.append(svg.polyline(places, stroke=_INK, stroke_width=1.5))
+        for (x, y), (_, _, chosen) in zip(places, points, strict=True):
+            parts.append(svg.element("circle", cx=x, cy=y, r=3, fill=_CHOSEN if chosen else _INK))
+    label = f"{', '.join(panels)} over the steps of the training; red: the best so far"
+    style = "text{font:12px sans-serif}"
+    path.write_text(svg.drawing(parts, width, gap + len(panels) * (height + gap), label, style), encoding="utf-8")
 
 
 def _finite(value: Any) -> bool:

@@ -90,6 +90,8 @@ def denoise(
         Folder that the paths of a plan may lie in.
     quiet : bool
         False: progress on stderr (sources only).
+    **params
+        Parameters of the model, see `model`.
 
     Returns
     -------
@@ -114,6 +116,15 @@ def denoise(
     0.931, nlm 31.9 / 0.89 / 0.953, wavelet 30.6 / 0.86 / 0.941, tv 30.9 / 0.88 / 0.952. The
     defaults are the best of a coarse search on these same pairs. bm3d: 32.7 / 0.91 / 0.965, and seams between
     tiles of 256² (rms 0.6, largest 14 grey levels).
+
+    Examples
+    --------
+    >>> smooth = semnr.denoise(noisy, model="median", size=3)
+    >>> smooth.shape, smooth.dtype
+    ((128, 128), dtype('uint8'))
+    >>> done = semnr.denoise(np.stack([noisy, second]), "clean.zarr", model="gaussian")  # a source of tiles
+    >>> done.counts["ok"], done.exit_code
+    (2, 0)
     """
     scores = None
     if score is not False:

@@ -86,6 +86,12 @@ def report(
         An argument of a wrong kind; a run or verdict that cannot be read, or a run without tiles.
     FileNotFoundError
         No run or no verdict at the path given.
+
+    Examples
+    --------
+    >>> run = semnr.score(noisy, reference=clean, out="run", metrics=("psnr", "ssim"), tests=False)
+    >>> semnr.report(run, out="report.md").name  # or report.html, report.json, report.png
+    'report.md'
     """
     for name, value in (("worst", worst), ("thumbnails", thumbnails)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:

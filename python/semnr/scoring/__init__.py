@@ -110,8 +110,14 @@ def score(
     data_range
         Width of the intensity scale of the whole run; required for floating tiles, the sources' or the dtype's
         otherwise. Sources or rows of a plan that name several are refused without it.
+    label : str, optional
+        Name of the candidate in tables. Default: the name of the source.
+    nan : {"error", "propagate", "omit"}
+        Pixels that are not finite: the tile is a row with the reason, its score is NaN, or they are masked.
     fsim_downsample
         "auto": the factor of the first tile, kept for the whole run, since factors do not compare.
+    dists_weights, dists_resize
+        As `weights` and `resize` of `semnr.dists`.
     dists_every
         DISTS on every n-th tile only; the run says how many.
     tests
@@ -154,6 +160,12 @@ def score(
     device
         "cpu", "cuda", "cuda:N" or "auto": where tiles are scored. Batches travel to a GPU through pinned buffers on
         a stream of their own. *Never ran on a GPU.*
+    backend : str
+        Backend of the metrics: "auto", or a name of `semnr.backends()`.
+    root : path, optional
+        Folder that the paths of a plan may lie in, besides the plan's own.
+    quiet : bool
+        No progress on stderr.
     follow
         Print throughput and latency by stage (read, decode, compute, write) while the run goes on.
     by
@@ -175,6 +187,14 @@ def score(
         written.
     OSError
         The disk is full or read-only: rows already written are kept.
+
+    Examples
+    --------
+    >>> run = semnr.score(denoised, reference=clean, noisy=noisy, out="scores", metrics=("psnr", "ssim"), tests=False)
+    >>> run.counts, run.exit_code
+    ({'tiles': 1, 'ok': 1}, 0)
+    >>> print(f"{run.summary['psnr']['mean']:.1f} dB, T {run.summary['transfer']['mean']:.2f}")
+    30.7 dB, T 0.78
     """
     prepare.metrics_of(metrics)
     prepare.count_of("dists_every", dists_every)

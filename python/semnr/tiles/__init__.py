@@ -105,6 +105,15 @@ def open_tiles(
         No such file or folder.
     TypeError, ValueError
         What `source` was and what is accepted; a plan without tiles or with paths outside its folder.
+
+    Examples
+    --------
+    >>> source = semnr.open_tiles(np.stack([noisy, second]))
+    >>> [key.tile for key in source], source.roles
+    (['t000000', 't000001'], ('image',))
+    >>> key = next(iter(source))
+    >>> source.read(key).shape
+    (128, 128)
     """
     tile_side(tile)
     if first_page not in (None, 0, 1):

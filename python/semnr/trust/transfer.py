@@ -162,6 +162,16 @@ def evidence(
     ------
     TypeError, ValueError
         The argument, what it was, what is accepted.
+
+    Examples
+    --------
+    >>> found = semnr.evidence(noisy, denoised, clean)
+    >>> print(f"{found.transfer[0, 0]:.2f}, {found.status[0, 0]}")
+    0.78, known
+    >>> semnr.evidence(noisy, denoised, second_frame=second).against  # no clean image at hand
+    'second_frame'
+    >>> semnr.evidence(noisy, denoised).status.tolist()
+    [['unknown']]
     """
     bands = _as_bands(bands)
     _checks.choice("nan", nan, ("error", "omit"))

@@ -67,6 +67,17 @@ class ResidualTests:
     maps : mapping or None
         With ``return_maps=True``: "evidence" (N, H, W) float32, the largest |z| over the sizes at each pixel, below 0
         around the places where structure was invented.
+
+    settings : mapping
+        What the tests were asked for.
+
+    Examples
+    --------
+    >>> found = semnr.residual_tests(noisy, denoised)
+    >>> found.removed_count.tolist(), found.boxes_json()
+    ([0.0], [None])
+    >>> sorted(found.columns())[:2], found.to_dict()["settings"]["alpha"]
+    (['invented_count', 'invented_z'], 0.005)
     """
 
     variance: np.ndarray
@@ -86,7 +97,12 @@ class ResidualTests:
         return len(self.variance)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The figures under the names that a scored run has for them."""
+        """The figures under the names that a scored run has for them.
+
+        Returns
+        -------
+        dict of str to ndarray, (N,)
+        """
         return {
             "residual_variance": self.variance,
             "residual_spectrum": self.spectrum,
@@ -98,11 +114,22 @@ class ResidualTests:
         }
 
     def boxes_json(self) -> list[str | None]:
-        """The boxes of each tile as JSON text; None where there are none."""
+        """The boxes of each tile as JSON text.
+
+        Returns
+        -------
+        list of (str or None)
+            None where a tile has no box.
+        """
         return [json.dumps(found) if found else None for found in self.boxes]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the maps, in plain lists."""
+        """Everything but the maps in plain lists, for JSON.
+
+        Returns
+        -------
+        dict
+        """
         noise = [model.to_dict() for model in self.noise]
         more = {"boxes": list(self.boxes), "threshold": self.threshold, "settings": dict(self.settings)}
         return {name: plain(value) for name, value in {**self.columns(), **more}.items()} | {"noise": plain(noise)}
@@ -178,6 +205,14 @@ def residual_tests(
     found how often: benchmarks/quality/bench_evidence.py.
     Models: Foi et al. 2008 (doi 10.1109/TIP.2008.2001399) for the variance; the matched filter of North (1943);
     threshold by the expected Euler characteristic, Worsley et al. 1996.
+
+    Examples
+    --------
+    >>> spoiled = denoised.copy()
+    >>> spoiled[60:68, 60:68] = spoiled[60:68, 76:84]  # paint over a place of the image
+    >>> found = semnr.residual_tests(noisy, spoiled)
+    >>> len(found), found.variance[0] > semnr.residual_tests(noisy, denoised).variance[0]
+    (1, np.True_)
     """
     _checks.choice("nan", nan, ("error", "omit"))
     wanted = _as_sizes(sizes)

@@ -187,18 +187,18 @@ class Defects:
         keys = {key.tile: key for key in images}
         texts = run.table(["tile", "evidence_boxes"]).to_pydict()
         boxes = {t: json.loads(b) if b else [] for t, b in zip(texts["tile"], texts["evidence_boxes"], strict=True)}
-        found = {"defects": len(self.rows), "kept": 0, "weakened": 0, "lost": 0, "located": 0, "marked_intact": 0}
+        counts = {"defects": len(self.rows), "kept": 0, "weakened": 0, "lost": 0, "located": 0, "marked_intact": 0}
         for row in self.rows:
             signal, without = self.signal(row["tile"])
             change = images.read(keys[row["tile"]], role) - without
             kept = float((change * signal).sum() / (signal * signal).sum())
             fate = "kept" if kept > KEPT else "lost" if kept < LOST else "weakened"
-            found[fate] += 1
-            found["located"] += fate == "lost" and any(_near(box, row) for box in boxes[row["tile"]])
-        found["marked_intact"] = sum(bool(marked) for tile, marked in boxes.items() if tile not in self.by_tile)
-        found["intact"] = len(boxes) - len(self.by_tile)
+            counts[fate] += 1
+            counts["located"] += fate == "lost" and any(_near(box, row) for box in boxes[row["tile"]])
+        counts["marked_intact"] = sum(bool(marked) for tile, marked in boxes.items() if tile not in self.by_tile)
+        counts["intact"] = len(boxes) - len(self.by_tile)
         images.close()
-        return found
+        return counts
 
 
 def _near(box: Mapping[str, Any], defect: Mapping[str, Any]) -> bool:
@@ -266,10 +266,10 @@ def _listed(names: list[str]) -> str:
 
 def metric_times(candidate: Path, reference: Path, tiles: int = TIMED_TILES) -> dict[str, float]:
     """Seconds a tile of each metric on its own, over a few tiles at once; calls made once are not counted."""
-    found, true = open_tiles(candidate), open_tiles(reference)
-    keys = list(islice(found, tiles))
-    role = next(r for r in ("image", "denoised", "candidate") if r in found.roles)
-    x = np.stack([found.read(key, role) for key in keys])[:, None]
+    scored, true = open_tiles(candidate), open_tiles(reference)
+    keys = list(islice(scored, tiles))
+    role = next(r for r in ("image", "denoised", "candidate") if r in scored.roles)
+    x = np.stack([scored.read(key, role) for key in keys])[:, None]
     y = np.stack([true.read(key, "reference") for key in keys])[:, None]
     times = {}
     for name in ("psnr", "ssim", "fsim", "dists", "cnr"):

@@ -167,16 +167,16 @@ class Wafer:
 
     def complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A tile's columns with what follows from the others: absolute from die and offset, or the reverse."""
-        found = dict(row)
+        completed = dict(row)
         die = [row.get(name) for name in ("die_x", "die_y", "x_um", "y_um")]
         place = [row.get(name) for name in ("wafer_x_um", "wafer_y_um")]
         if None in place and None not in die[:2]:
             x, y = self.absolute(*die[:2], *(v or 0.0 for v in die[2:]))
-            found["wafer_x_um"], found["wafer_y_um"] = float(x), float(y)
+            completed["wafer_x_um"], completed["wafer_y_um"] = float(x), float(y)
         elif None not in place and None in die[:2]:
             die_x, die_y, in_x, in_y = self.locate(*place)
-            found |= {"die_x": int(die_x), "die_y": int(die_y), "x_um": float(in_x), "y_um": float(in_y)}
-        return found
+            completed |= {"die_x": int(die_x), "die_y": int(die_y), "x_um": float(in_x), "y_um": float(in_y)}
+        return completed
 
     def to_dict(self) -> dict[str, Any]:
         """As run.json keeps it; `Wafer(**d)` makes it again."""
@@ -202,17 +202,17 @@ def read_wafer(path: str | Path) -> Wafer:
         The file cannot be read.
     """
     try:
-        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
-    found = found.get("wafer", found)
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path}: wafer is {found!r}; accepted: a table of {', '.join(f.name for f in fields(Wafer))}")
+    table = table.get("wafer", table)
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{path}: wafer is {table!r}; accepted: a table of {', '.join(f.name for f in fields(Wafer))}")
     known = [f.name for f in fields(Wafer)]
-    if (unknown := sorted(set(found) - set(known))) or "pitch_um" not in found:
+    if (unknown := sorted(set(table) - set(known))) or "pitch_um" not in table:
         fault = f"has {', '.join(unknown)}" if unknown else "has no pitch_um"
         raise ValueError(f"{path} {fault}; accepted: {', '.join(known)}")
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
     try:
         return Wafer(**given)
     except (TypeError, ValueError) as error:  # of another type, or a value that is refused

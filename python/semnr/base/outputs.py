@@ -67,10 +67,10 @@ def has_keys(*keys: str) -> Callable[[bytes], bool]:
 
     def ours(content: bytes) -> bool:
         try:
-            found = json.loads(content)
+            document = json.loads(content)
         except ValueError:
             return False
-        return isinstance(found, dict) and set(keys) <= found.keys()
+        return isinstance(document, dict) and set(keys) <= document.keys()
 
     return ours
 

@@ -67,11 +67,11 @@ class Stages:
     def state(self) -> dict[str, tuple[float, list[int], list[int]]]:
         """Plain numbers for `merge`."""
         with self._lock:
-            found = {}
+            stages = {}
             for name, counts in self._counts.items():
                 places = np.flatnonzero(counts)
-                found[name] = (self._seconds[name], places.tolist(), counts[places].tolist())
-            return found
+                stages[name] = (self._seconds[name], places.tolist(), counts[places].tolist())
+            return stages
 
     def table(self) -> dict[str, dict[str, float]]:
         """By stage: passes, seconds of work, passes a second of that work, p50_ms, p99_ms."""

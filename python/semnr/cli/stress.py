@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     def tell(line: str) -> None:
         print(f"stress: {line}", file=sys.stderr, flush=True)
 
-    found = stress_test(
+    stress = stress_test(
         args.source,
         tiles=args.tiles,
         side=args.side,
@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
         root=args.root,
         say=(lambda line: None) if args.quiet or args.json else tell,
     )
-    paths = found.save(args.out) if args.out else []
+    paths = stress.save(args.out) if args.out else []
     if args.json:
-        print_json(found.to_dict())
+        print_json(stress.to_dict())
     else:
-        say(found)
+        say(stress)
         for path in paths:
             say(f"written to {path}")
     return 0

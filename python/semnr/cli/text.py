@@ -58,24 +58,24 @@ def add_settings(parser: Any, kind: str, **options: Any) -> None:
 
 def settings(pairs: Sequence[str], kind: str) -> list[tuple[str, str]]:
     """["sigma=1.5"] as [("sigma", "1.5")]; `kind` names the form that is accepted."""
-    found = []
+    rows = []
     for pair in pairs:
         name, separator, text = pair.partition("=")
         if not separator or not name:
             raise ValueError(f"--set is {pair!r}; accepted: {kind}")
-        found.append((name, text))
-    return found
+        rows.append((name, text))
+    return rows
 
 
 def parameters(pairs: list[str]) -> dict[str, Any]:
     """["sigma=1.5", "wavelet=db2"] as keyword arguments."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, text in settings(pairs, "NAME=VALUE"):
         try:
-            found[name] = int(text)
+            values[name] = int(text)
         except ValueError:
             try:
-                found[name] = float(text)
+                values[name] = float(text)
             except ValueError:
-                found[name] = text
-    return found
+                values[name] = text
+    return values

@@ -62,10 +62,10 @@ def changed(pairs: list[str]) -> dict[str, Any]:
     """["loss.texture=0.6"] as {"loss.texture": 0.6}; values are TOML, or else plain text."""
     import tomllib
 
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for name, text in settings(pairs, "TABLE.ENTRY=VALUE"):
         try:
-            found[name] = tomllib.loads(f"v = {text}")["v"]
+            changes[name] = tomllib.loads(f"v = {text}")["v"]
         except tomllib.TOMLDecodeError:
-            found[name] = text
-    return found
+            changes[name] = text
+    return changes

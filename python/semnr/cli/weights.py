@@ -33,11 +33,11 @@ def run(args: argparse.Namespace) -> int:
     from .. import weights
 
     if args.action == "list":
-        found = weights.list_weights()
+        listed = weights.list_weights()
         if args.json:
-            print_json(found)
+            print_json(listed)
         else:
-            for known in found:
+            for known in listed:
                 say(f"{known['name']}: {'present' if known['present'] else 'ABSENT'}")
                 say("\n".join(f"    {k}: {known[k]}" for k in ("purpose", "license", "url", "sha256", "path")))
         return PASS

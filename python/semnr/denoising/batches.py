@@ -59,12 +59,12 @@ class Batches:
                 batch = torch.stack([window for window, _ in taken])[:, None]
                 if self._device.type == "cuda":
                     batch = batch.pin_memory().to(self._device, non_blocking=True)
-                found = self._forward(batch.contiguous(memory_format=torch.channels_last))[:, 0].float().cpu()
+                denoised = self._forward(batch.contiguous(memory_format=torch.channels_last))[:, 0].float().cpu()
         except BaseException as error:
             for _, future in taken:
                 future.set_exception(error)
             return
-        for (_, future), result in zip(taken, found, strict=True):
+        for (_, future), result in zip(taken, denoised, strict=True):
             future.set_result(result)
 
 

@@ -75,17 +75,17 @@ class DenoisedSource(Over):
         if role != "image":
             return self._source.read(key, self._work.role if role == "noisy" else role)
         with stage("denoise"):
-            found = self._work(key)
+            denoised = self._work(key)
         try:
-            if isinstance(found, Problem):
-                raise TileError(key.tile, found.reason, found.status)
+            if isinstance(denoised, Problem):
+                raise TileError(key.tile, denoised.reason, denoised.status)
             if self._writer is not None:
                 with stage("write"):
-                    store(self._writer, key, found)
+                    store(self._writer, key, denoised)
         except TileError as error:
             self.failed.append(Problem(key.tile, error.status, error.reason))
             raise
-        return found
+        return denoised
 
 
 def opened(src: Any, root: Any, tile: int, frames: bool) -> TileSource:

@@ -225,11 +225,11 @@ def _recorded(out: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found = found["attributes"].get("denoised") if _is_zarr(out) else found
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record = record["attributes"].get("denoised") if _is_zarr(out) else record
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); accepted: overwrite in place of resume") from error
-    return found if isinstance(found, dict) and "model" in found else None
+    return record if isinstance(record, dict) and "model" in record else None
 
 
 def _holds_tiles(out: Path) -> bool:

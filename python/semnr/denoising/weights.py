@@ -79,13 +79,13 @@ def load(name: str | Path) -> Loaded:
     if not path.is_file():
         raise WeightsUnavailable(f"weights file {path} does not exist or is no file; accepted: a .safetensors file")
     stat = path.stat()
-    found = _load(path.absolute(), stat.st_mtime_ns, stat.st_size)
-    if known and found.sha256 != known.sha256:
+    loaded = _load(path.absolute(), stat.st_mtime_ns, stat.st_size)
+    if known and loaded.sha256 != known.sha256:
         raise WeightsUnavailable(
-            f"{path} has SHA-256 {found.sha256[:16]}..., not {known.sha256[:16]}...: it is damaged or altered; "
+            f"{path} has SHA-256 {loaded.sha256[:16]}..., not {known.sha256[:16]}...: it is damaged or altered; "
             "reinstall semnr"
         )
-    return found
+    return loaded
 
 
 @functools.lru_cache(maxsize=4)

@@ -145,8 +145,8 @@ def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.n
                 return np.empty((0, 0))
             return pixels if pixels.ndim == 2 else pixels[0]
 
-        found = sample_windows(source.sizes(), window)
-        return source, [pixels for pixels in found if pixels.size and np.isfinite(pixels).all()]
+        sampled = sample_windows(source.sizes(), window)
+        return source, [pixels for pixels in sampled if pixels.size and np.isfinite(pixels).all()]
     total = length_of(source)
     if total is None:  # a stream is read once: its first tiles stand for it
         keys = iter(source)

@@ -28,20 +28,20 @@ def measured(inputs: Any, after: Profile) -> tuple[Inputs, Profile]:
     from ..trust.columns import loudest_band  # loads torch: a run is judged without
     from ..trust.transfer import Evidence, evidence
 
-    found: Measured | None = None
+    of_pixels: Measured | None = None
     if isinstance(inputs, Mapping):
         unknown = [k for k in inputs if k not in (*_PIXELS, *_OPTIONS)]
         if unknown or not {"noisy", "denoised"} <= set(inputs):
             accepted = ", ".join(map(repr, (*_PIXELS, *_OPTIONS)))
             raise ValueError(f"inputs has {list(inputs)}; accepted: 'noisy' and 'denoised', and of {accepted}")
-        found = _of_pixels(inputs, after.data_range)
-        inputs = found.transfer or evidence(inputs["noisy"], inputs["denoised"], hints=False)
+        of_pixels = _of_pixels(inputs, after.data_range)
+        inputs = of_pixels.transfer or evidence(inputs["noisy"], inputs["denoised"], hints=False)
     if not isinstance(inputs, Evidence):
         raise TypeError(f"inputs is {type(inputs).__name__}; accepted: a mapping of images, or a semnr Evidence")
     if len(inputs) != len(after):
         raise ValueError(f"inputs has {len(inputs)} tiles and after {len(after)}; accepted: the same, in order")
     t, se, energy = loudest_band(inputs)
-    columns, texts = ({}, {}) if found is None else (found.columns, found.texts)
+    columns, texts = ({}, {}) if of_pixels is None else (of_pixels.columns, of_pixels.texts)
     columns = {**after.columns, **columns, "transfer": t, "transfer_se": se}
     after = dataclasses.replace(after, columns=columns, texts={**after.texts, **texts})
     return Inputs(t, se, inputs.mse_drop, energy, inputs.reason), after

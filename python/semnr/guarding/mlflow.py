@@ -73,10 +73,10 @@ def log(
 def figures(profile: Profile) -> dict[str, float]:
     """Finite figures of a profile: means of the scores, the PSNR of the mean MSE, axes, area, mean axis."""
     summary = profile.summary()
-    found = {k: v.get("mean", v.get("mean_of_db")) for k, v in summary.items() if isinstance(v, dict)}
-    found |= {k: summary[k] for k in ("psnr_of_mean_mse", "tiles", "not_scored")}
-    found |= {f"axis.{k}": v for k, v in profile.axes().items()} | {
+    means = {k: v.get("mean", v.get("mean_of_db")) for k, v in summary.items() if isinstance(v, dict)}
+    means |= {k: summary[k] for k in ("psnr_of_mean_mse", "tiles", "not_scored")}
+    means |= {f"axis.{k}": v for k, v in profile.axes().items()} | {
         "area": profile.area,
         "mean_axis": profile.mean_axis,
     }
-    return {k: float(v) for k, v in found.items() if v is not None and math.isfinite(float(v))}
+    return {k: float(v) for k, v in means.items() if v is not None and math.isfinite(float(v))}

@@ -45,12 +45,12 @@ def read_klarf(path: str | Path) -> Klarf:
 def parse_klarf(text: str, name: str = "text") -> Klarf:
     """As `read_klarf`, of text at hand; `name` is what an error calls it."""
     head = text[: 2**16]
-    if found := _VERSION_1.search(head):
-        if found[1] in _FLAT:
-            return read1(text, f"1.{found[1]}")
-        raise KlarfError(f"{name} is KLARF 1.{found[1]}; {_ACCEPTED}")
-    if found := _VERSION_18.search(head):
-        if found[1] == "1.8":
+    if version := _VERSION_1.search(head):
+        if version[1] in _FLAT:
+            return read1(text, f"1.{version[1]}")
+        raise KlarfError(f"{name} is KLARF 1.{version[1]}; {_ACCEPTED}")
+    if version := _VERSION_18.search(head):
+        if version[1] == "1.8":
             return Reader18(text, "1.8").read()
-        raise KlarfError(f"{name} is KLARF {found[1]}; {_ACCEPTED}")
+        raise KlarfError(f"{name} is KLARF {version[1]}; {_ACCEPTED}")
     raise KlarfError(f'{name} is no KLARF file; accepted: one with "FileVersion 1 2;" or Record FileRecord "1.8"')

@@ -27,8 +27,8 @@ def read1(text: str, version: str) -> Klarf:
     for grammar in GRAMMARS:
         reader = Reader1(text, version, grammar)
         klarf = reader.read()
-        found = sum(len(wafer.defects) for wafer in klarf.wafers)
-        best = (found, klarf) if best is None or found > best[0] else best
+        count = sum(len(wafer.defects) for wafer in klarf.wafers)
+        best = (count, klarf) if best is None or count > best[0] else best
         if not reader.lost or not reader.has_images:
             break
     return best[1]  # type: ignore[index]
@@ -91,7 +91,7 @@ class Reader1:
 
     def _given(self, keyword: Token) -> list[Token]:
         """What a statement says: up to its `;`, or where that is missing to the line that begins another one."""
-        found: list[Token] = []
+        tokens: list[Token] = []
         while (token := self.cursor.next) is not None:
             if token.is_mark(";"):
                 self.cursor.take()
@@ -99,8 +99,8 @@ class Reader1:
             if self.cursor.starts_line() and self.cursor.keyword() is not None:
                 self._problem(keyword, f"{keyword.text} does not end in ';', {token.text} begins on line {token.line}")
                 break
-            found.append(self.cursor.take())
-        return found
+            tokens.append(self.cursor.take())
+        return tokens
 
     def _fact(self, name: str, given: list[Token]) -> None:
         wafer = self._wafer
@@ -140,9 +140,9 @@ class Reader1:
 
     def _classes(self, given: list[Token]) -> None:
         for code, name in zip(given[1::2], given[2::2], strict=False):
-            found = whole(code)
-            if found is not None:
-                self.classes[found] = name.text
+            number = whole(code)
+            if number is not None:
+                self.classes[number] = name.text
 
     def _columns(self, given: list[Token]) -> None:
         count = whole(given[0]) if given else None
@@ -223,13 +223,13 @@ class Reader1:
     def _images(self, first: Token, pairs: list[Token]) -> tuple[ImageRef, ...]:
         if "IMAGELIST" not in self.columns:  # a name before the row is then all there is
             return (ImageRef(self.own),) if self.own is not None else ()
-        found = []
+        images = []
         for page, kind in zip(pairs[::2], pairs[1::2], strict=True):
             if (index := whole(page)) is None:
                 self._problem(first, f"an image is page {page.text}; accepted: a whole number")
             else:
-                found.append(ImageRef(self.tiff, index, kind.text))
-        return tuple(found)
+                images.append(ImageRef(self.tiff, index, kind.text))
+        return tuple(images)
 
     def _lose(self, token: Token, why: str) -> None:
         self.lost += 1

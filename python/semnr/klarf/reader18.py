@@ -132,10 +132,10 @@ class Reader18:
 
     def _field(self, name: Token) -> list[Any]:
         announced = number(self._take()) if self._next is not None and not self._next.is_mark("{") else None
-        found = [value(part[0]) for part in self._braced()]
-        if announced is not None and announced != len(found):
-            self._problem(name, f"{name.text} announces {announced} values and has {len(found)}")
-        return found
+        values = [value(part[0]) for part in self._braced()]
+        if announced is not None and announced != len(values):
+            self._problem(name, f"{name.text} announces {announced} values and has {len(values)}")
+        return values
 
     def _list(self, name: Token) -> Table:
         table = Table([], [])
@@ -244,11 +244,11 @@ class Reader18:
         for cells in [] if table is None else table.rows:
             row = dict(zip(table.columns, cells, strict=True))  # type: ignore[union-attr]
             images = next((cell for cell in cells if isinstance(cell, tuple)), ())
-            found = defect_of({n: cell for n, cell in row.items() if not isinstance(cell, tuple)}, images, _NM)
-            if isinstance(found, Defect):
-                yield found
+            defect = defect_of({n: cell for n, cell in row.items() if not isinstance(cell, tuple)}, images, _NM)
+            if isinstance(defect, Defect):
+                yield defect
             else:
-                self.problems.append(f"{found}, in the row {', '.join(map(str, cells[:5]))}")
+                self.problems.append(f"{defect}, in the row {', '.join(map(str, cells[:5]))}")
 
     def _problem(self, token: Token | None, what: str) -> None:
         line = "at the end" if token is None else f"line {token.line}"

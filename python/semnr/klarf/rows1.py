@@ -76,13 +76,13 @@ class Cursor:
 
     def run(self, start: int, count: int) -> list[Token]:
         """At most `count` tokens from `start`, up to a `;` or to the statement that a line begins with."""
-        found: list[Token] = []
-        while len(found) < count and (token := self.at(start + len(found))) is not None:
-            at = start + len(found)
+        tokens: list[Token] = []
+        while len(tokens) < count and (token := self.at(start + len(tokens))) is not None:
+            at = start + len(tokens)
             if token.is_mark(";") or (at and self.starts_line(at) and self.keyword(at)):
                 break
-            found.append(token)
-        return found
+            tokens.append(token)
+        return tokens
 
     def line_length(self, start: int = 0) -> int:
         """Tokens up to the end of the line or to a `;`, at least one."""

@@ -36,9 +36,9 @@ def tokens(text: str) -> Iterator[Token]:
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", " ").removeprefix("\ufeff")
     for number, line in enumerate(text.split("\n"), start=1):
         start = 0
-        while found := _TOKEN.search(line, start):
-            string, mark, word, loose = found.groups()
-            start = found.end()
+        while match := _TOKEN.search(line, start):
+            string, mark, word, loose = match.groups()
+            start = match.end()
             if loose is not None:
                 yield Token(line[start:].strip(), number, quoted=True)
                 break

@@ -91,13 +91,13 @@ def band_ratios(
     frequency, first = edge_psd(before)
     _, second = edge_psd(after)
     floor = 0.0 if ler.refused else 2 * (ler.noise / scale) ** 2
-    found, longest = [], float(before.shape[1]) / 2
+    bands, longest = [], float(before.shape[1]) / 2
     while longest > 4:
         band = (frequency > 1 / longest) & (frequency <= 2 / longest)
         signal = float((first[band] - floor).mean()) if band.any() else 0.0
         # a band in which the noise is most of the power says nothing of the signal
         known = band.any() and signal > 0.25 * floor
         ratio = float(second[band].mean()) / signal if known else float("nan")
-        found.append((longest * scale, longest / 2 * scale, ratio))
+        bands.append((longest * scale, longest / 2 * scale, ratio))
         longest /= 2
-    return tuple(found)
+    return tuple(bands)

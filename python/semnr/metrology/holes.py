@@ -63,7 +63,7 @@ def measure_holes(image: Any, *, level: float | None = None, dark: bool = True, 
     labels, count = ndimage.label(calm < cut)
     spline = ndimage.spline_filter(calm, order=3, mode="mirror")  # once, not for every hole
     boxes = ndimage.find_objects(labels)
-    found = []
+    holes = []
     for i, box in enumerate(boxes):
         inside = labels[box] == i + 1
         touches = any(s.start == 0 or s.stop == n for s, n in zip(box, pixels.shape, strict=True))
@@ -72,10 +72,10 @@ def measure_holes(image: Any, *, level: float | None = None, dark: bool = True, 
         centre = tuple(c + s.start for c, s in zip(ndimage.center_of_mass(inside), box, strict=True))
         hole = _rim(spline, centre, cut, max(s.stop - s.start for s in box))
         if hole is not None:
-            found.append(hole)
-    if not found:
+            holes.append(hole)
+    if not holes:
         raise ValueError(f"image has no holes that lie wholly in it ({count} regions below the level {sign * cut:g})")
-    return found
+    return holes
 
 
 def _rim(spline: np.ndarray, centre: tuple[float, ...], cut: float, reach: float) -> Hole | None:

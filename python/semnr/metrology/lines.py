@@ -207,11 +207,12 @@ def _refine(cost: np.ndarray, search: np.ndarray) -> np.ndarray:
 def _crossing(at: np.ndarray, profile: np.ndarray, level: float, near: float, up: bool) -> float:
     """Where the profile crosses `level` in the edge's direction, nearest to `near`."""
     above = profile > level
-    found = np.flatnonzero((above[1:] != above[:-1]) & (above[1:] == up))
-    if not found.size:
+    crossings = np.flatnonzero((above[1:] != above[:-1]) & (above[1:] == up))
+    if not crossings.size:
         raise ValueError(
             f"level is {level:g}, which the edge near {near:g} px of its window does not cross; its profile "
             f"runs from {profile.min():g} to {profile.max():g}"
         )
-    places = at[found] + (level - profile[found]) / (profile[found + 1] - profile[found]) * (at[1] - at[0])
+    before, after = profile[crossings], profile[crossings + 1]
+    places = at[crossings] + (level - before) / (after - before) * (at[1] - at[0])
     return float(places[np.abs(places - near).argmin()])

@@ -71,10 +71,10 @@ def columns(
     ]
     names = dict.fromkeys(_LINE_COLUMNS if kind == "lines" else _HOLE_COLUMNS)
     names.update(dict.fromkeys(name for row in rows for name in row))
-    found = {name: np.array([row.get(name, math.nan) for row in rows], dtype=np.float64) for name in names}
+    values = {name: np.array([row.get(name, math.nan) for row in rows], dtype=np.float64) for name in names}
     if pixel_nm is not None:
-        found["cd_nm"] = found["cd_px"] * float(pixel_nm)
-    return found
+        values["cd_nm"] = values["cd_px"] * float(pixel_nm)
+    return values
 
 
 _LINE_COLUMNS = (
@@ -90,13 +90,13 @@ _HOLE_COLUMNS = (
 def _batch(name: str, images: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     if images is None:
         return np.empty((0, 0, 0))
-    found = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images, dtype=np.float64)
-    if found.ndim == 4:
-        found = found.mean(axis=1)
-    if found.ndim != 3 or (shape is not None and found.shape != shape):
+    pixels = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images, dtype=np.float64)
+    if pixels.ndim == 4:
+        pixels = pixels.mean(axis=1)
+    if pixels.ndim != 3 or (shape is not None and pixels.shape != shape):
         wanted = "(N, H, W) or (N, C, H, W)" if shape is None else f"the shape of denoised, {shape}"
-        raise ValueError(f"{name} has shape {found.shape}; accepted: {wanted}")
-    return found
+        raise ValueError(f"{name} has shape {pixels.shape}; accepted: {wanted}")
+    return pixels
 
 
 def _found(measure: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -121,8 +121,8 @@ def _lines(noisy: np.ndarray | None, denoised: np.ndarray, reference: np.ndarray
     row |= _roughness_columns("ler", edges.positions) | _roughness_columns("lwr", edges.width_rows())
     row["unbiased_ok"] = float(math.isfinite(row["ler_unbiased_px"]))
     before = None if noisy is None else first if basis is noisy else _found(find_edges, noisy, near=first)
-    if before is not None and (found := _found(compare_lines, before, edges)) is not None:
-        row |= _against_noisy(row, before, found)
+    if before is not None and (comparison := _found(compare_lines, before, edges)) is not None:
+        row |= _against_noisy(row, before, comparison)
     if reference is not None:
         row |= _against_reference(first, edges, before)
     return row
@@ -140,28 +140,28 @@ def is_grating(image: np.ndarray) -> bool:
 
 
 def _roughness_columns(name: str, places: np.ndarray, infix: str = "") -> dict[str, float]:
-    found: Roughness | None = _found(roughness, places) if places.size else None
-    if found is None:
+    measured: Roughness | None = _found(roughness, places) if places.size else None
+    if measured is None:
         return {f"{name}_{infix}px": math.nan, f"{name}_{infix}unbiased_px": math.nan}
-    return {f"{name}_{infix}px": found.biased, f"{name}_{infix}unbiased_px": found.unbiased}
+    return {f"{name}_{infix}px": measured.biased, f"{name}_{infix}unbiased_px": measured.unbiased}
 
 
-def _against_noisy(row: Mapping[str, float], before: LineEdges, found: LineComparison) -> dict[str, float]:
-    more = {"cd_change_px": found.cd_shift, "edge_rms_px": found.edge_rms}
-    if found.after.noise**2 < _SAME_FLOOR * found.before.noise**2:
+def _against_noisy(row: Mapping[str, float], before: LineEdges, comparison: LineComparison) -> dict[str, float]:
+    more = {"cd_change_px": comparison.cd_shift, "edge_rms_px": comparison.edge_rms}
+    if comparison.after.noise**2 < _SAME_FLOOR * comparison.before.noise**2:
         # flat or not, what is left up there is not the noise that was recorded: no floor to take off
         more |= {"ler_unbiased_px": math.nan, "lwr_unbiased_px": math.nan, "unbiased_ok": 0.0}
     more |= _roughness_columns("ler", before.positions, "noisy_")
     more |= _roughness_columns("lwr", before.width_rows(), "noisy_")
     for name in ("ler", "lwr"):
         more[f"{name}_change_px"] = row[f"{name}_px"] - more[f"{name}_noisy_px"]
-    more |= {f"edge_psd_{long:.0f}_{short:.0f}": ratio for long, short, ratio in found.bands}
+    more |= {f"edge_psd_{long:.0f}_{short:.0f}": ratio for long, short, ratio in comparison.bands}
     return more
 
 
 def _against_reference(true: LineEdges, edges: LineEdges, before: LineEdges | None) -> dict[str, float]:
-    found = _found(compare_lines, true, edges)
-    more = {} if found is None else {"cd_bias_px": found.cd_shift, "edge_error_px": found.edge_rms}
+    comparison = _found(compare_lines, true, edges)
+    more = {} if comparison is None else {"cd_bias_px": comparison.cd_shift, "edge_error_px": comparison.edge_rms}
     if before is not None and (noisy := _found(compare_lines, true, before)) is not None:
         more["edge_error_noisy_px"] = noisy.edge_rms
     return more
@@ -209,16 +209,16 @@ def _alike(holes: list[Hole]) -> bool:
 
 
 def _pairs(first: list[Hole], second: list[Hole]) -> list[tuple[Hole, Hole]]:
-    found: list[tuple[Hole, Hole]] = []
+    pairs: list[tuple[Hole, Hole]] = []
     if not second:
-        return found
+        return pairs
     places = np.array([hole.centre for hole in second])
     for hole in first:
         distance = np.hypot(*(places - hole.centre).T)
         nearest = int(distance.argmin())
         if distance[nearest] < _SAME_HOLE * hole.cd_px:
-            found.append((hole, second[nearest]))
-    return found
+            pairs.append((hole, second[nearest]))
+    return pairs
 
 
 def _mean(values: Any) -> float:

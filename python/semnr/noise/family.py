@@ -20,26 +20,26 @@ FIGURES = {
 
 def figures(noise: NoiseModel, windows: Sequence[np.ndarray]) -> dict[str, float]:
     """The figures of an input. Any gain and offset of the recording leave them as they are."""
-    found = {"clipped": noise.clipped_low + noise.clipped_high}
+    measured = {"clipped": noise.clipped_low + noise.clipped_high}
     if noise.correlation:
         first, second = (*noise.correlation, 0.0)[:2]
-        found |= {"correlation": first, "tail": second - first * abs(first)}
+        measured |= {"correlation": first, "tail": second - first * abs(first)}
     pixels = np.concatenate([np.asarray(w, np.float64).ravel() for w in windows]) if windows else np.zeros(0)
     if not pixels.size:
-        return found
+        return measured
     low, middle, high = np.quantile(pixels, (0.05, 0.5, 0.95))
     sigma = float(noise.sigma(middle))
     if sigma > 0:
-        found["contrast"] = float(high - low) / sigma
+        measured["contrast"] = float(high - low) / sigma
         dark = float(noise.sigma(low))
-        found["growth"] = float(noise.sigma(high)) / dark if dark > 0 else np.inf
-    return found
+        measured["growth"] = float(noise.sigma(high)) / dark if dark > 0 else np.inf
+    return measured
 
 
-def remarks(found: Mapping[str, float], family: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+def remarks(measured: Mapping[str, float], family: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
     """A sentence for each figure outside the training's range; none: the input is of the family."""
     out = []
-    for name, value in found.items():
+    for name, value in measured.items():
         if name not in family:
             continue
         low, high = family[name]

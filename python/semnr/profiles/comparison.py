@@ -198,16 +198,16 @@ def compare(
         raise ValueError(f"confidence is {confidence!r}; accepted: a number between 0 and 1")
     if columns is not None and (unknown := [c for c in columns if c not in BETTER]):
         raise ValueError(f"columns has {unknown[0]!r}; accepted: {', '.join(map(repr, BETTER))}")
-    found: dict[str, tuple[Difference, ...]] = {}
+    differences: dict[str, tuple[Difference, ...]] = {}
     group = np.arange(len(baseline))
     for i, candidate in enumerate(candidates):
         base = align(baseline, candidate)
         group = candidate.clusters()
         label = candidate.label or f"candidate {i + 1}"
-        label = label if label not in found else f"{label} ({i + 1})"
-        found[label] = _differences(base, candidate, group, columns, confidence, seed, resamples)
+        label = label if label not in differences else f"{label} ({i + 1})"
+        differences[label] = _differences(base, candidate, group, columns, confidence, seed, resamples)
     settings = {"confidence": confidence, "seed": seed, "resamples": resamples, "clusters": int(group.max()) + 1}
-    return Compared(baseline.label or "baseline", found, settings)
+    return Compared(baseline.label or "baseline", differences, settings)
 
 
 def _differences(

@@ -46,17 +46,17 @@ def _tiles(before: Profile, after: Profile) -> list[str]:
 
 
 def _measures(before: Profile, after: Profile) -> list[str]:
-    found = []
+    unequal = []
     if not _same(before.data_range, after.data_range):
-        found.append(f"data_range: {before.data_range:g} and {after.data_range:g}")
+        unequal.append(f"data_range: {before.data_range:g} and {after.data_range:g}")
     pairs: list[tuple[str, Any, Any]] = [(k, before.settings.get(k), after.settings.get(k)) for k in _SETTINGS]
     a, b = before.settings.get("dists") or {}, after.settings.get("dists") or {}
     if before.calibrated is not None and after.calibrated is not None:
         pairs += [(f"dists {k}", a.get(k), b.get(k)) for k in _DISTS if k in a and k in b]
     for name, one, other in pairs:
         if one is not None and other is not None and one != other:
-            found.append(f"{name}: {_short(one, other)} and {_short(other, one)}")
-    return found
+            unequal.append(f"{name}: {_short(one, other)} and {_short(other, one)}")
+    return unequal
 
 
 def _references(before: Profile, after: Profile) -> list[str]:

@@ -372,8 +372,8 @@ class Reference:
         return self._once("regions", self._build_regions)  # type: ignore[no-any-return]
 
     def _build_regions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        found = cnr.build_masks(self.y4, _checks.as_mask(self.mask, self.y4), nan=self.nan)
-        return found.signal, found.background
+        masks = cnr.build_masks(self.y4, _checks.as_mask(self.mask, self.y4), nan=self.nan)
+        return masks.signal, masks.background
 
     def fingerprint(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of each image: enough to notice that two profiles had different references.
@@ -388,9 +388,9 @@ class Reference:
         """From the kernel that CNR takes its moments from: one read of the pixels, no copy of them."""
         n, _, height, width = self.y4.shape
         everywhere = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.y4.device).expand(n, 1, height, width)
-        found = _registry.choose(_registry.Call.of("cnr", self.y4, masked=True)).run(self.y4, everywhere)[0]
-        variance = found.variance.mean(1) + found.mean.var(1, correction=0)
-        return found.mean.mean(1), variance.sqrt()
+        populations = _registry.choose(_registry.Call.of("cnr", self.y4, masked=True)).run(self.y4, everywhere)[0]
+        variance = populations.variance.mean(1) + populations.mean.var(1, correction=0)
+        return populations.mean.mean(1), variance.sqrt()
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         with self._lock:
@@ -428,10 +428,10 @@ class Reference:
 
     def _featured(self, function: Callable[..., Any], x: Any, options: Mapping[str, Any]) -> Any:
         """FSIM and DISTS: from kept features where they give the function's number, else the function itself."""
-        found = self._compared(function.__name__, x, options)
-        if found is None:
+        compared = self._compared(function.__name__, x, options)
+        if compared is None:
             return self._plain(function, x, options)
-        value = _checks.reduce(found[0], options.get("reduction", "mean"), found[1])
+        value = _checks.reduce(compared[0], options.get("reduction", "mean"), compared[1])
         return to_numpy(value) if self.numpy else value
 
     def rows(self, op: str, x: Any, options: Mapping[str, Any]) -> torch.Tensor | None:
@@ -457,8 +457,8 @@ class Reference:
         >>> reference.rows("fsim", denoised, {}).shape
         torch.Size([1])
         """
-        found = self._compared(op, x, options)
-        return None if found is None else found[0]
+        compared = self._compared(op, x, options)
+        return None if compared is None else compared[0]
 
     def _compared(self, op: str, x: Any, options: Mapping[str, Any]) -> tuple[torch.Tensor, _checks.Pair] | None:
         options = self._common(options)

@@ -216,7 +216,7 @@ class Profile:
         ValueError
             An unknown metric in `ranges`, or a range that is not two different finite numbers.
         """
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for name, ends in radar.checked_ranges(ranges).items():
             rows = self.column(self.cnr_axis if name == "cnr" else name)
             rows = rows[~np.isnan(rows)]
@@ -226,8 +226,8 @@ class Profile:
             value = float(finite.mean()) if finite.size else float(rows[0])
             if name == "psnr" and not math.isnan(self.psnr_of_mean_mse):
                 value = self.psnr_of_mean_mse
-            found[name] = float(radar.on_axis(value, ends))
-        return found
+            values[name] = float(radar.on_axis(value, ends))
+        return values
 
     def axes_rows(self, ranges: Mapping[str, tuple[float, float]] | None = None) -> np.ndarray:
         """The five axes of each tile.
@@ -400,19 +400,20 @@ class Profile:
             of dB values is named "mean_of_db"; "psnr_of_mean_mse" is the PSNR of all tiles together, and infinite PSNR
             rows are counted in "infinite_psnr". "tiles" and "not_scored" count tiles.
         """
-        found: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         for name, rows in self.columns.items():
             finite = rows[np.isfinite(rows)]
             if name in FINGERPRINT or name not in (*SCORES, *INPUTS) or not finite.size:
                 continue
             low, middle, high = (float(v) for v in np.percentile(finite, (5, 50, 95)))
             mean = "mean_of_db" if name.startswith("psnr") else "mean"
-            found[name] = {mean: float(finite.mean()), "median": middle, "p05": low, "p95": high, "n": int(finite.size)}
-        found["psnr_of_mean_mse"] = self.psnr_of_mean_mse
-        found["infinite_psnr"] = int(np.isposinf(self.psnr).sum())
-        found["tiles"] = len(self)
-        found["not_scored"] = sum(s != "ok" for s in self.status)
-        return found
+            centre = {mean: float(finite.mean()), "median": middle}
+            figures[name] = {**centre, "p05": low, "p95": high, "n": int(finite.size)}
+        figures["psnr_of_mean_mse"] = self.psnr_of_mean_mse
+        figures["infinite_psnr"] = int(np.isposinf(self.psnr).sum())
+        figures["tiles"] = len(self)
+        figures["not_scored"] = sum(s != "ok" for s in self.status)
+        return figures
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain Python, for JSON.

@@ -18,12 +18,12 @@ _SHOWN = ("tile", "status", "lot_id", "wafer_id", "slot", "pixel_nm", *_NEEDED, 
 
 def flagged(run: Path) -> dict[str, list[str]]:
     """Tile id -> why: the alarms that name it, the rules that fired on it, or its status."""
-    found: dict[str, list[str]] = {}
+    signals: dict[str, list[str]] = {}
     for tile, why in _reasons(run):
-        reasons = found.setdefault(tile, [])
+        reasons = signals.setdefault(tile, [])
         if why not in reasons:
             reasons.append(why)
-    return found
+    return signals
 
 
 def _reasons(run: Path) -> Iterator[tuple[str, str]]:

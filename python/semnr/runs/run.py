@@ -256,7 +256,7 @@ def run_files(folder: Path) -> tuple[list[str], str | None]:
     except (OSError, ValueError):
         info = {}
     ours = {"semnr", "requested", "label"} <= info.keys()
-    found: list[str] = []
+    names: list[str] = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_dir() and not path.is_symlink():
@@ -264,14 +264,14 @@ def run_files(folder: Path) -> tuple[list[str], str | None]:
         if is_ours(name) or name.startswith(f"{MAPS}/"):
             continue
         if not ours or path.is_symlink() or not _FILES.fullmatch(name):
-            return found, name
-        found.append(name)
+            return names, name
+        names.append(name)
     if (folder / MAPS).is_dir():
         written = written_arrays(folder / MAPS, "maps")
         maps, stranger = ([], "") if written is None else zarr_files(folder / MAPS, written)
-        found += [f"{MAPS}/{name}" for name in maps]
-        return found, stranger if stranger is None else f"{MAPS}/{stranger}".rstrip("/")
-    return found, None
+        names += [f"{MAPS}/{name}" for name in maps]
+        return names, stranger if stranger is None else f"{MAPS}/{stranger}".rstrip("/")
+    return names, None
 
 
 def machine(device: Any = None) -> dict[str, Any]:

@@ -22,31 +22,31 @@ RINGS = 5  # of one width from the centre to the edge
 
 def counts(run: Path) -> dict[str, int]:
     """Tiles in all, and by status."""
-    found: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     for table in parts(run, ["status"]):
-        found.update({pair["values"]: pair["counts"] for pair in table.column("status").value_counts().to_pylist()})
-    return {"tiles": found.total(), "ok": found.pop("ok", 0), **dict(sorted(found.items()))}
+        totals.update({pair["values"]: pair["counts"] for pair in table.column("status").value_counts().to_pylist()})
+    return {"tiles": totals.total(), "ok": totals.pop("ok", 0), **dict(sorted(totals.items()))}
 
 
 def last_index(run: Path) -> int:
     """The highest index of a tile; -1 where there is none."""
     import pyarrow.compute as pc
 
-    found = [pc.max(table.column("index")).as_py() for table in parts(run, ["index"])]
-    return max((index for index in found if index is not None), default=-1)
+    largest = [pc.max(table.column("index")).as_py() for table in parts(run, ["index"])]
+    return max((index for index in largest if index is not None), default=-1)
 
 
 def problems(run: Path) -> list[dict[str, str]]:
     """The first tiles that were not scored, with the reason."""
     import pyarrow.compute as pc
 
-    found: list[dict[str, str]] = []
+    listed: list[dict[str, str]] = []
     for table in parts(run, ["tile", "status", "reason"]):
         bad = table.filter(pc.not_equal(table.column("status"), "ok"))
-        found += [{name: row.get(name) for name in ("tile", "status", "reason")} for row in bad.to_pylist()]
-        if len(found) >= LISTED:
+        listed += [{name: row.get(name) for name in ("tile", "status", "reason")} for row in bad.to_pylist()]
+        if len(listed) >= LISTED:
             break
-    return found[:LISTED]
+    return listed[:LISTED]
 
 
 def summary(run: Path, data_range: float | None) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def summary(run: Path, data_range: float | None) -> dict[str, Any]:
 
     Infinite PSNR rows are counted apart; `psnr_of_mean_mse` is the PSNR of all tiles together.
     """
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name in METRICS:
         values = column(run, name)
         if values is None:
@@ -63,16 +63,16 @@ def summary(run: Path, data_range: float | None) -> dict[str, Any]:
         first = int(np.searchsorted(values, -np.inf, side="right"))
         last, known = (int(np.searchsorted(values, end)) for end in (np.inf, np.nan))
         if name == "psnr":
-            found["infinite_psnr"] = known - last
+            figures["infinite_psnr"] = known - last
         values = values[first:last]
         if values.size:
             mean = float(values.mean())
             low, middle, high = (_quantile(values, share) for share in (0.05, 0.5, 0.95))
-            found[name] = {"mean": mean, "median": middle, "p05": low, "p95": high, "n": int(values.size)}
-    if "mse" in found and data_range is not None:
-        mean = found["mse"]["mean"]
-        found["psnr_of_mean_mse"] = 10 * math.log10(data_range**2 / mean) if mean > 0 else None
-    return found
+            figures[name] = {"mean": mean, "median": middle, "p05": low, "p95": high, "n": int(values.size)}
+    if "mse" in figures and data_range is not None:
+        mean = figures["mse"]["mean"]
+        figures["psnr_of_mean_mse"] = 10 * math.log10(data_range**2 / mean) if mean > 0 else None
+    return figures
 
 
 def column(run: Path, name: str) -> np.ndarray | None:
@@ -91,12 +91,12 @@ def column(run: Path, name: str) -> np.ndarray | None:
 
 def identical(run: Path) -> dict[str, int]:
     """Tiles whose reference is, pixel by pixel, the candidate, or the noisy input."""
-    found = Counter(dict.fromkeys(("candidate", "noisy"), 0))
+    totals = Counter(dict.fromkeys(("candidate", "noisy"), 0))
     for table in parts(run, list(IDENTITY)):
         have, nothing = set(table.column_names), np.full(table.num_rows, np.nan)
         values = {name: _floats(table.column(name)) if name in have else nothing for name in IDENTITY}
-        found.update({name: int(where.sum()) for name, where in same_pixels(values.__getitem__).items()})
-    return dict(found)
+        totals.update({name: int(where.sum()) for name, where in same_pixels(values.__getitem__).items()})
+    return dict(totals)
 
 
 def remarks(alike: Mapping[str, int], ok: int) -> list[str]:
@@ -149,10 +149,10 @@ def by_place(run: Path, layout: Wafer | None = None) -> dict[str, list[dict[str,
     return {
         kind: [
             {**dict(zip(names[kind], key, strict=True)), **group.to_dict()}
-            for key, group in sorted(found.items(), key=repr)
+            for key, group in sorted(grouped.items(), key=repr)
         ]
-        for kind, found in groups.items()
-        if found
+        for kind, grouped in groups.items()
+        if grouped
     }
 
 

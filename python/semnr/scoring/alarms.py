@@ -159,9 +159,9 @@ class Alarms:
             if not isinstance(value, int | float) or value != value:
                 continue
             watcher.values += 1
-            found = watcher.see(float(value), row)
-            if found is not None:
-                self._raise({"alarm": watcher.rule.name, "metric": watcher.rule.metric, **found})
+            alarm = watcher.see(float(value), row)
+            if alarm is not None:
+                self._raise({"alarm": watcher.rule.name, "metric": watcher.rule.metric, **alarm})
 
     def unjudged(self, columns: Iterable[str]) -> tuple[str, ...]:
         """Rules that could not have sounded, and why; `columns`: those of the run, for names that were meant."""

@@ -144,14 +144,14 @@ class Cluster:
                 if not waiting:
                     return
                 job = waiting.popleft()
-                found = self._result(job)
-                if isinstance(found, list):
-                    waiting.extendleft(reversed(found))
+                result = self._result(job)
+                if isinstance(result, list):
+                    waiting.extendleft(reversed(result))
                     continue
-                self.used.update(found.backends)
-                self.engine.stages.merge(found.stages)
-                self.engine.scorer.learn(found.scorer)
-                yield from found.results
+                self.used.update(result.backends)
+                self.engine.stages.merge(result.stages)
+                self.engine.scorer.learn(result.scorer)
+                yield from result.results
         finally:
             for job in waiting:
                 job.future.cancel()
@@ -187,8 +187,8 @@ class Cluster:
         alone = None  # since when
         while True:
             try:
-                found: Partition = future.result(timeout=_POLL)
-                return found
+                partition: Partition = future.result(timeout=_POLL)
+                return partition
             except TimeoutError:
                 if future.done():
                     raise

@@ -59,7 +59,7 @@ def dists_of(
     if everything and weights is None and before == list(rest):
         return rest, {}, "DISTS is left out, as when this run began"
     try:
-        found = load(weights)
+        loaded = load(weights)
     except WeightsUnavailable:
         if not everything or weights is not None or VGG16.installed or "dists" in (before or ()):
             raise
@@ -71,7 +71,7 @@ def dists_of(
                 "(once), or --dists-weights FILE"
             ),
         )
-    return wanted, {"sha256": found.sha256, "calibrated": found.calibrated}, None
+    return wanted, {"sha256": loaded.sha256, "calibrated": loaded.calibrated}, None
 
 
 def ready(

@@ -21,8 +21,8 @@ def text(stress: Stress) -> str:
     rows = []
     units = {row["fault"]: row["unit"] for row in stress.rows}
     seen = [n for n in stress.notices if any(t[n] is not None for t in stress.thresholds().values())]
-    for fault, found in stress.thresholds().items():
-        rows.append((f"{fault} ({units[fault]})", *("-" if found[n] is None else f"{found[n]:g}" for n in seen)))
+    for fault, first in stress.thresholds().items():
+        rows.append((f"{fault} ({units[fault]})", *("-" if first[n] is None else f"{first[n]:g}" for n in seen)))
     held = stress.settings
     head = (
         f"stress: {held['source']}, {held['tiles']} tiles of {held['side']} px, seed {held['seed']}. The strength from "

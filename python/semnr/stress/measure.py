@@ -24,7 +24,7 @@ def measure(
     # float32, as tiles come: the compiled kernels take it
     r, x, d = (np.ascontiguousarray(v[:, None], dtype=np.float32) for v in (scene, noisy, candidate))
     options: dict[str, Any] = {"data_range": 1.0, "dists_weights": dists_weights}
-    found = profile(d, r, metrics=metrics, noise=x, kind="denoised", **options)
+    scores = profile(d, r, metrics=metrics, noise=x, kind="denoised", **options)
     trust = Trust().measure({"noisy": x, "denoised": d, "reference": r}, data_range=1.0)
     more = {"psnr_noisy": profile(x, r, data_range=1.0, metrics=("psnr",)).psnr}
-    return dataclasses.replace(found, columns={**found.columns, **trust.columns, **more}, texts=trust.texts)
+    return dataclasses.replace(scores, columns={**scores.columns, **trust.columns, **more}, texts=trust.texts)

@@ -93,18 +93,18 @@ class Stress:
         dict of str to dict
             Fault to metric or signal to the least strength from which on it notices; None where it never does.
         """
-        found: dict[str, dict[str, float | None]] = {}
+        table: dict[str, dict[str, float | None]] = {}
         for name in dict.fromkeys(row["fault"] for row in self.rows):
             rows = [row for row in self.rows if row["fault"] == name]  # from weak to strong
-            found[name] = {}
+            table[name] = {}
             for notice in self.notices:
                 first = None
                 for row in reversed(rows):
                     if not self.share(row, notice) >= share:
                         break
                     first = row["strength"]
-                found[name][notice] = first
-        return found
+                table[name][notice] = first
+        return table
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain Python, for JSON.

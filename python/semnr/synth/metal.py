@@ -105,11 +105,11 @@ def metal(
 
 def _gaps(spans: dict[int, list[tuple[float, float, np.ndarray, np.ndarray]]], width: float) -> list[Slot]:
     """Where two wires of neighbouring tracks run side by side."""
-    found = []
+    gaps = []
     for track, upper in spans.items():
         for a in upper:
             for b in spans.get(track + 1, []):
                 start, stop = max(a[0], b[0]), min(a[1], b[1])
                 if stop - start > width:
-                    found.append(Slot("y", start, stop, a[3], b[2]))
-    return found
+                    gaps.append(Slot("y", start, stop, a[3], b[2]))
+    return gaps

@@ -220,12 +220,12 @@ def tile(
         )
     clean = renderer.clean(layout.phi, layout.vias, stream(words, TEXTURE, 0), stream(words, TEXTURE, 1))
     np.clip(clean, 0, 1, out=clean)
-    found: tuple[DefectTruth, ...] = ()
+    defects_made: tuple[DefectTruth, ...] = ()
     if wanted := [Defect(d) if isinstance(d, str) else d for d in defects]:
         if bad := [d for d in wanted if not isinstance(d, Defect)]:
             raise TypeError(f"defects holds {type(bad[0]).__name__}; accepted: Defect objects or kinds by name")
-        clean, found = insert(clean, layout, renderer, wanted, pixel, cd, pitch - cd, stream(words, DEFECTS))
-    truth = _truth(pattern, pixel, orientation, layout, rough, renderer.edge_level, found)
+        clean, defects_made = insert(clean, layout, renderer, wanted, pixel, cd, pitch - cd, stream(words, DEFECTS))
+    truth = _truth(pattern, pixel, orientation, layout, rough, renderer.edge_level, defects_made)
     return SyntheticTile(clean, truth, pixel, words, pattern)
 
 
@@ -236,7 +236,7 @@ def _truth(
     layout: Layout,
     rough: Rough,
     level: float,
-    found: tuple[DefectTruth, ...],
+    defects: tuple[DefectTruth, ...],
 ) -> Truth:
     cds = layout.cds * pixel
     sigmas = np.zeros(0) if layout.edges is None else layout.edges.std(axis=1) * pixel
@@ -254,5 +254,5 @@ def _truth(
         hurst=rough.hurst,
         sigma_each_nm=sigmas,
         edge_level=level,
-        defects=found,
+        defects=defects,
     )

@@ -63,7 +63,7 @@ def write_wafer(
         raise ValueError(f"out is {str(path)!r} with form {form!r}; accepted: {wanted}")
     roles = tuple(role for role in wafer.roles if role != "image")
     beside = _truth_beside(path, overwrite) if by_name == "zarr" else None
-    found = 0
+    count = 0
     store = create_tiles(
         path,
         count=len(wafer),
@@ -84,13 +84,13 @@ def write_wafer(
             for d in made.truth.defects:
                 place = (round(v, 3) for v in (d.row, d.col, d.height_px, d.width_px))
                 rows.writerow((made.key.tile, d.kind, *place, round(d.contrast * (wafer.data_range or 1), 6)))
-                found += 1
+                count += 1
             file.flush()
             if progress is not None:
                 progress(done, len(wafer))
     if beside is not None:
         _remember(path, truth)
-    return WrittenWafer(path, truth, len(wafer), found)
+    return WrittenWafer(path, truth, len(wafer), count)
 
 
 def _truth_beside(stack: Path, overwrite: bool) -> Path:

@@ -48,15 +48,15 @@ def _folders(base: Path, files: Iterable[str]) -> Extent:
 
 def files_of(array: Any) -> list[str]:
     """The files that an array maps: a memory map's, a local Zarr array's."""
-    found = []
+    files = []
     while array is not None:
         if isinstance(name := getattr(array, "filename", None), str | os.PathLike):
-            found.append(os.fspath(name))
+            files.append(os.fspath(name))
         store = getattr(array, "store_path", None)  # of a Zarr array
         if store is not None and isinstance(root := getattr(store.store, "root", None), Path):
-            found.append(str(root / store.path))
+            files.append(str(root / store.path))
         array = getattr(array, "base", None)
-    return found
+    return files
 
 
 def _local(given: Any) -> str | None:
@@ -70,7 +70,7 @@ def _local(given: Any) -> str | None:
 
 def _store(path: str) -> str:
     """Of an array or group of a Zarr hierarchy the whole of it."""
-    found = Path(os.path.realpath(path))
-    while any((found.parent / name).is_file() for name in _ZARR):
-        found = found.parent
-    return str(found)
+    store = Path(os.path.realpath(path))
+    while any((store.parent / name).is_file() for name in _ZARR):
+        store = store.parent
+    return str(store)

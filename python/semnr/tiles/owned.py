@@ -26,14 +26,14 @@ _ZARR_PARTIAL = re.compile(r"(zarr|\d+)\.[0-9a-f]{32}\.partial")
 
 def listed(folder: Path) -> Listed:
     """The files of `folder` that marker and journal name."""
-    found: dict[str, set[str]] = {}
+    names: dict[str, set[str]] = {}
     for path in (folder / MARKER, folder / JOURNAL):
         for line in journal_lines(path):
             if isinstance(name := line.get("file"), str):
-                found.setdefault(name, set()).update([line["sha256"]] if line.get("sha256") else ())
+                names.setdefault(name, set()).update([line["sha256"]] if line.get("sha256") else ())
             elif {"tile", "role"} <= line.keys():
-                found.setdefault(file_of(line["role"], line["tile"]), set())
-    return found
+                names.setdefault(file_of(line["role"], line["tile"]), set())
+    return names
 
 
 def write_marker(path: Path, files: Listed) -> None:
@@ -61,11 +61,11 @@ def first_stranger(folder: Path, names: Iterable[str], files: Listed) -> str | N
     """A file at or below `names` that is not ours."""
     bookkeeping = (MARKER, JOURNAL, *(n for n in (lock.NAME, f"{lock.NAME}.who")))
     for name in names:
-        for found in _walk(folder, name):
-            left = _PARTIAL.fullmatch(found.rpartition("/")[2])  # of a file that a kill left unfinished
-            whole = left and f"{found.rpartition('/')[0]}/{left['name']}".lstrip("/")
-            if found not in bookkeeping and not (whole in files if whole else is_ours(folder, found, files)):
-                return found
+        for entry in _walk(folder, name):
+            left = _PARTIAL.fullmatch(entry.rpartition("/")[2])  # of a file that a kill left unfinished
+            whole = left and f"{entry.rpartition('/')[0]}/{left['name']}".lstrip("/")
+            if entry not in bookkeeping and not (whole in files if whole else is_ours(folder, entry, files)):
+                return entry
     return None
 
 
@@ -74,9 +74,9 @@ def clear(folder: Path, names: Iterable[str], files: Listed) -> None:
     for name in files:
         (folder / name).unlink(missing_ok=True)
     for name in names:
-        for found in _walk(folder, name):
-            if _PARTIAL.fullmatch(found.rpartition("/")[2]):
-                (folder / found).unlink()
+        for entry in _walk(folder, name):
+            if _PARTIAL.fullmatch(entry.rpartition("/")[2]):
+                (folder / entry).unlink()
     _remove_empty(folder, {name.rpartition("/")[0] for name in files})
     for name in (JOURNAL, MARKER):
         (folder / name).unlink(missing_ok=True)
@@ -121,10 +121,10 @@ def zarr_files(path: Path, written: Collection[str]) -> tuple[list[str], str | N
     """(the files of the arrays and of the hierarchy around them, the first file that is none of these)."""
     ours: list[str] = []
     for entry in sorted(path.iterdir()):
-        for found in _walk(path, entry.name):
-            if not _of_zarr(found, written):
-                return ours, found
-            ours.append(found)
+        for inside in _walk(path, entry.name):
+            if not _of_zarr(inside, written):
+                return ours, inside
+            ours.append(inside)
     return ours, None
 
 

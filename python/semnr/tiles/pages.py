@@ -43,10 +43,10 @@ def checked_chain(file: Any) -> str | None:
         tags = _number(handle, tiff.tagnoformat, tiff.tagnosize)
         end = offset + tiff.tagnosize + (tags or 0) * tiff.tagsize
         handle.seek(min(end, handle.size))
-        found = None if tags is None else _number(handle, tiff.offsetformat, tiff.offsetsize)
-        if found is None:
+        following = None if tags is None else _number(handle, tiff.offsetformat, tiff.offsetsize)
+        if following is None:
             return f"page {len(seen)} lies beyond the end of the file, which may be cut off"
-        offset = found
+        offset = following
     return None
 
 
@@ -106,12 +106,12 @@ def _imagej(file: Any) -> Planes | None:
 
 def _place(axes: str, sizes: list[int], index: int) -> dict[str, int]:
     """Coordinates of a plane along the axes that have more than one, slowest first."""
-    found = {}
+    place = {}
     for axis, size in zip(reversed(axes), reversed(sizes), strict=True):
         index, at = divmod(index, size)
         if size > 1:
-            found[axis] = at
-    return dict(reversed(found.items()))
+            place[axis] = at
+    return dict(reversed(place.items()))
 
 
 # --- OME ------------------------------------------------------------------------------------------------------------
@@ -132,22 +132,23 @@ def _ome(file: Any) -> Planes | None:
     if min(sizes) < 1 or samples < 1:
         raise ValueError(f"its OME sizes are {dict(zip(axes, sizes, strict=True))}; accepted: at least 1")
     pages = list(file.pages)
-    found: dict[int, Any] = {}
+    by_index: dict[int, Any] = {}
     for data in (node for node in pixels if _tag(node) == "TiffData"):
         start = 0
         for axis, size in zip(axes, sizes, strict=True):
             start = start * size + int(data.get(f"First{axis}", 0))
         ifd, here = int(data.get("IFD", 0)), _is_here(data, root, file)
         planes = int(data.get("PlaneCount", data.get("NumPlanes", 1 if "IFD" in data.attrib or not here else count)))
-        most = len(pages) - ifd if here else MOST_ELSEWHERE - len(found)
+        most = len(pages) - ifd if here else MOST_ELSEWHERE - len(by_index)
         for i in range(min(planes, most, count - start)):
-            found[start + i] = pages[ifd + i] if here else None
-    if not any(page is not None for page in found.values()):
-        found = dict(enumerate(main_pages(file)[:count]))
-    planes_of_file = Planes([found[i] for i in sorted(found)], [_place(axes.lower(), sizes, i) for i in sorted(found)])
-    if len(found) < count:
+            by_index[start + i] = pages[ifd + i] if here else None
+    if not any(page is not None for page in by_index.values()):
+        by_index = dict(enumerate(main_pages(file)[:count]))
+    held = sorted(by_index)
+    planes_of_file = Planes([by_index[i] for i in held], [_place(axes.lower(), sizes, i) for i in held])
+    if len(by_index) < count:
         planes_of_file.faults.append(
-            f"its OME metadata name {count} planes, {len(found)} of them are there; the others are missing"
+            f"its OME metadata name {count} planes, {len(by_index)} of them are there; the others are missing"
         )
     return planes_of_file
 

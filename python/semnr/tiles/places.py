@@ -31,12 +31,12 @@ class Here:
 
     def images(self) -> list[str]:
         """Relative posix paths of the images below, sorted; hidden files and folders are left out."""
-        found = []
+        images = []
         for place, folders, files in os.walk(self.folder):
             folders[:] = [name for name in folders if not name.startswith(".")]
             base = Path(place).relative_to(self.folder)
-            found += [(base / name).as_posix() for name in files if is_image(name)]
-        return sorted(found)
+            images += [(base / name).as_posix() for name in files if is_image(name)]
+        return sorted(images)
 
     def pixel_nm(self, path: str) -> float | None:
         """The microscope's pixel size, where the file is there and is a TIFF that has one."""
@@ -64,8 +64,8 @@ class Listed(Here):
 
 def globbed(pattern: str) -> list[Path]:
     """The images that a glob names (`**` for any folders), sorted."""
-    found = [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - of an absolute path too
-    return sorted(path for path in found if is_image(path.as_posix()) and path.is_file())
+    paths = [Path(path) for path in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - of an absolute path too
+    return sorted(path for path in paths if is_image(path.as_posix()) and path.is_file())
 
 
 def is_glob(text: str) -> bool:
@@ -89,8 +89,8 @@ class There:
 
     def images(self) -> list[str]:
         start = len(self._base.strip("/")) + 1
-        found = [name.strip("/")[start:] for name in self._fs.find(self._base)]
-        return sorted(p for p in found if is_image(p) and not any(part.startswith(".") for part in p.split("/")))
+        names = [name.strip("/")[start:] for name in self._fs.find(self._base)]
+        return sorted(p for p in names if is_image(p) and not any(part.startswith(".") for part in p.split("/")))
 
     def pixel_nm(self, path: str) -> float | None:
         """None: that would fetch every file before it is read."""

@@ -237,10 +237,10 @@ class PlanSource(TileSource):
         values = self._columns.get(name)
         if not isinstance(values, np.ndarray):
             return None
-        found, counts = np.unique(values[self._rows], return_counts=True)  # NaN counts as one value
-        if found.size < 2:
+        distinct, counts = np.unique(values[self._rows], return_counts=True)  # NaN counts as one value
+        if distinct.size < 2:
             return None
-        named = ["nothing" if np.isnan(value) else f"{value:g}" for value in found.astype(np.float64)]
+        named = ["nothing" if np.isnan(value) else f"{value:g}" for value in distinct.astype(np.float64)]
         parts = [f"{value} in {count} rows" for value, count in zip(named, counts, strict=True)]
         return ", ".join(parts[:_SHOWN]) + (", ..." if len(parts) > _SHOWN else "")
 

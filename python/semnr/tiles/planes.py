@@ -126,13 +126,13 @@ class PlaneSource(TileSource):
 
     def largest(self) -> tuple[int, int]:
         """(H, W) that every tile fits into."""
-        found = [0, 0]
+        longest = [0, 0]
         for sides, counts in zip(self.sizes(), self._grids, strict=True):
             for axis in (0, 1):
                 for at in {0, counts[axis] - 1}:
                     span = self._along(at, counts[axis], sides[axis])
-                    found[axis] = max(found[axis], span.stop - span.start)
-        return found[0], found[1]
+                    longest[axis] = max(longest[axis], span.stop - span.start)
+        return longest[0], longest[1]
 
     def _along(self, at: int, count: int, side: int) -> slice:
         """Pixels of the tile `at` of `count` along a side; the last one ends where the side does."""

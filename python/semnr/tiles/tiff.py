@@ -289,7 +289,7 @@ def _cuttable(plane: TiffPlane, tile: int) -> bool:
 
 def _planes(path: Path, file: Any) -> tuple[list[TiffPlane | None], list[dict[str, Any]], list[str]]:
     """Full-resolution planes of a file, the coordinates of each, and what is wrong with the file as a whole."""
-    found = planes_of(file)
-    offsets = found.offsets or [None] * len(found.pages)
-    planes = [None if p is None else TiffPlane(path, p, o) for p, o in zip(found.pages, offsets, strict=True)]
-    return planes, list(found.places), found.faults
+    pages = planes_of(file)
+    offsets = pages.offsets or [None] * len(pages.pages)
+    planes = [None if p is None else TiffPlane(path, p, o) for p, o in zip(pages.pages, offsets, strict=True)]
+    return planes, list(pages.places), pages.faults

@@ -76,13 +76,13 @@ class WatchSource(TileSource):
         while True:
             closing = self._until is not None and (self._place.folder / self._until).exists()
             now = time.monotonic()
-            found, left = self._looked(now)
+            sites, left = self._looked(now)
             still = now - self._changed
             ending = still >= self._settle if closing else still > max(self._idle, self._settle)
             took = time.monotonic() - now
-            for tile in sorted(found):
-                if self._is_new(found[tile]) and (ending or self._whole(found[tile], now)):
-                    yield self._given(tile, found[tile])
+            for tile in sorted(sites):
+                if self._is_new(sites[tile]) and (ending or self._whole(sites[tile], now)):
+                    yield self._given(tile, sites[tile])
             if ending:
                 self._conclude(left)
                 return
@@ -90,7 +90,7 @@ class WatchSource(TileSource):
 
     def _looked(self, now: float) -> tuple[dict[str, dict[str, str]], list[str]]:
         """(path by tile and role, paths of no use) as the folder is now."""
-        found: dict[str, dict[str, str]] = {}
+        sites: dict[str, dict[str, str]] = {}
         left = []
         for path in self._place.images():
             role, tile = self._of(path)
@@ -102,7 +102,7 @@ class WatchSource(TileSource):
             if file is None or file.state != state:
                 self._files[path] = _File(state, now, None if file is None else file.given)
                 self._changed = now
-            paths = found.setdefault(tile, {})
+            paths = sites.setdefault(tile, {})
             if role not in paths:
                 paths[role] = path
             elif self._paths.get(tile, {}).get(role) == path:  # the one that came stays the tile's
@@ -110,7 +110,7 @@ class WatchSource(TileSource):
                 paths[role] = path
             else:
                 left.append(path)
-        return found, left
+        return sites, left
 
     def _of(self, path: str) -> tuple[str | None, str]:
         role, rest = role_of(path)
@@ -118,10 +118,10 @@ class WatchSource(TileSource):
 
     def _state(self, path: str) -> State:
         try:
-            found = (self._place.folder / path).stat()
+            status = (self._place.folder / path).stat()
         except OSError:
             return -1, -1
-        return found.st_size, found.st_mtime_ns
+        return status.st_size, status.st_mtime_ns
 
     def _is_new(self, paths: dict[str, str]) -> bool:
         return any(self._files[path].given != self._files[path].state for path in paths.values())
@@ -254,8 +254,8 @@ def _roles_to_come(folder: Path, given: frozenset[str], settle: float, idle: flo
 
 def _roles_there(folder: Path) -> _Roles:
     """As `FolderSource` has them, folders that hold nothing yet included."""
-    found = {path.name.lower() for path in folder.iterdir() if path.is_dir()}.intersection(ROLES)
-    main = main_role(found)
+    names = {path.name.lower() for path in folder.iterdir() if path.is_dir()}.intersection(ROLES)
+    main = main_role(names)
     loose = main is None and any(role_of(path)[0] is None for path in Here(folder).images())
     first = ("image",) if loose else (main,) if main is not None else ()
-    return _Roles((*first, *(role for role in ROLES if role in found and role not in first)), loose, asked=False)
+    return _Roles((*first, *(role for role in ROLES if role in names and role not in first)), loose, asked=False)

@@ -100,11 +100,11 @@ class BaseWriter(TileWriter):
 
     def keep(self, key: TileKey, role: str = "image") -> bool:
         """Read back, so that a damaged tile is written anew."""
-        found = None if self._before is None else self._before.find(key.tile)
-        if self._before is None or found is None:
+        earlier = None if self._before is None else self._before.find(key.tile)
+        if self._before is None or earlier is None:
             return False
         try:
-            pixels = self._before.read(found, role)
+            pixels = self._before.read(earlier, role)
         except TileError:
             return False
         with self._lock:

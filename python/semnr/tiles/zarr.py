@@ -172,8 +172,8 @@ class ZarrStack(TileSource):
             return columns
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a writer's journal and lock lie there while it is at work
-            found = sorted(self._group["columns"].arrays())  # listed in any order
-        for key, value in found:
+            arrays = sorted(self._group["columns"].arrays())  # listed in any order
+        for key, value in arrays:
             with explained(self.name, f"{self.name}/columns/{key}"):
                 values = value[:]
             if values.ndim == 2 and values.dtype == np.uint8:  # text: UTF-8 rows padded with zeros

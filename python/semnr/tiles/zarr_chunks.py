@@ -78,8 +78,8 @@ def _held(array: Any, key: str, outer: tuple[int, ...]) -> np.ndarray | None:
     stored = size + 4 * (len(codecs) - 1)
     at_start = sharding["configuration"].get("index_location", "end") == "start"
     part: Any = RangeByteRequest(0, stored) if at_start else SuffixByteRequest(stored)
-    found = sync(array.store.get(key, default_buffer_prototype(), part))
-    content = b"" if found is None else found.to_bytes()
+    buffer = sync(array.store.get(key, default_buffer_prototype(), part))
+    content = b"" if buffer is None else buffer.to_bytes()
     if len(content) != stored:
         return None  # damaged: whoever reads it says so
     endian = sharding["configuration"]["index_codecs"][0].get("configuration", {}).get("endian", "little")

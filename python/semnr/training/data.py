@@ -145,14 +145,14 @@ def read_tiles(recipe: Recipe, source: Any = None) -> tuple[list[np.ndarray], li
     images, top = [], data.data_range or opened.data_range
     for key in opened:
         try:
-            found = [opened.read(key, role) for role in (first, second) if role is not None]
+            pair = [opened.read(key, role) for role in (first, second) if role is not None]
         except TileError:
             continue
         if top is None:
-            top = float(np.iinfo(found[0].dtype).max) if found[0].dtype.kind == "u" else None
+            top = float(np.iinfo(pair[0].dtype).max) if pair[0].dtype.kind == "u" else None
         if top is None:
             raise ValueError("data.data_range is not given and the tiles are floating; accepted: the range's upper end")
-        planes = np.stack([np.asarray(x if x.ndim == 2 else x[0], np.float32) for x in found])
+        planes = np.stack([np.asarray(x if x.ndim == 2 else x[0], np.float32) for x in pair])
         if not np.isfinite(planes).all() or min(planes.shape[-2:]) < data.patch:
             continue
         images.append(planes / np.float32(top))

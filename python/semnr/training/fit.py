@@ -88,10 +88,10 @@ def _room(out: Path, resume: bool) -> None:
 def _is_recipe(path: Path) -> bool:
     """Whether a run that did not come to its first judgement left it."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and {"training", "validation"} <= found.keys()
+    return isinstance(document, dict) and {"training", "validation"} <= document.keys()
 
 
 def precision(asked: str, accelerator: str) -> Any:

@@ -218,7 +218,7 @@ def family(recipe: Recipe, tiles: int = 64, limit: float = 0.02) -> dict[str, tu
 
 
 def ranges(rows: Sequence[Mapping[str, float]], limit: float = 0.0) -> dict[str, tuple[float, float]]:
-    found = {}
+    bounds = {}
     for name in sorted({key for row in rows for key in row}):
         values = np.array([row[name] for row in rows if math.isfinite(row.get(name, math.nan))])
         if not values.size:
@@ -226,5 +226,5 @@ def ranges(rows: Sequence[Mapping[str, float]], limit: float = 0.0) -> dict[str,
         low, high = np.quantile(values, (limit, 1 - limit))
         spare = 0.1 * (high - low) + 0.02  # the ends of a sample lie inside the range
         least = -1.0 if name in ("correlation", "tail") else 0.0  # the others cannot be negative
-        found[name] = (round(max(least, float(low - spare)), 4), round(float(high + spare), 4))
-    return found
+        bounds[name] = (round(max(least, float(low - spare)), 4), round(float(high + spare), 4))
+    return bounds

@@ -36,12 +36,12 @@ class Denoising(lightning.LightningModule):
         self.recipe, self.source = recipe, source
         self.network = SemDenoiser(recipe.model)
         if (start := recipe.training.start) is not None:
-            found = weights.load(start).network
-            if found.layout != recipe.model:
+            network = weights.load(start).network
+            if network.layout != recipe.model:
                 raise ValueError(
-                    f"training.start is {start!r}, of layout {found.layout}; accepted: weights of {recipe.model}"
+                    f"training.start is {start!r}, of layout {network.layout}; accepted: weights of {recipe.model}"
                 )
-            self.network.load_state_dict(found.state_dict())
+            self.network.load_state_dict(network.state_dict())
         self.textured = bool(recipe.loss.get("grain"))
         self.whole = recipe.training.part == "all"
         if not self.whole:
@@ -178,8 +178,8 @@ class Chooser(lightning.Callback):
             self.held_out = judging.from_tiles(tiles.held_out, recipe.data.mode, align, limit)
         if self.held_out.against == "reference":
             name = self.recipe.validation.baseline
-            found = self.held_out.noisy if name == "noisy" else judging.classical(self.held_out, name)
-            self.baseline = self._judged(found, None, name)
+            denoised = self.held_out.noisy if name == "noisy" else judging.classical(self.held_out, name)
+            self.baseline = self._judged(denoised, None, name)
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         step = trainer.global_step
@@ -194,14 +194,14 @@ class Chooser(lightning.Callback):
         network = module.averaged()
         loss = float(trainer.callback_metrics.get("loss", math.nan))
         if self.held_out.against == "none":  # a single frame has no evidence: the newest model is kept
-            found = judging.Judged(-loss, True, (), {}, None)
+            judged = judging.Judged(-loss, True, (), {}, None)
         else:
             asked = judging.run(network, self.held_out, 1.0) if self.recipe.loss.get("grain") else None
-            found = self._judged(judging.run(network, self.held_out), self.baseline, f"step {step}", asked)
-        better = found.eligible and (self.best is None or found.score > self.best or self.held_out.against == "none")
+            judged = self._judged(judging.run(network, self.held_out), self.baseline, f"step {step}", asked)
+        better = judged.eligible and (self.best is None or judged.score > self.best or self.held_out.against == "none")
         row = {
-            "step": step, "minutes": round(module.clock.seconds / 60, 3), "loss": loss, "score": found.score,
-            "eligible": found.eligible, "fired": list(found.fired), "chosen": better, **found.figures,
+            "step": step, "minutes": round(module.clock.seconds / 60, 3), "loss": loss, "score": judged.score,
+            "eligible": judged.eligible, "fired": list(judged.fired), "chosen": better, **judged.figures,
         }  # fmt: skip
         self.rows.append(row)
         with (self.out / "judged.jsonl").open("a") as file:
@@ -210,7 +210,7 @@ class Chooser(lightning.Callback):
             print(_line(row), file=sys.stderr, flush=True)
         trainer.logger.log_metrics({k: v for k, v in row.items() if isinstance(v, float)}, step)
         if better:
-            self.best, self.waited = found.score, 0
+            self.best, self.waited = judged.score, 0
             self.save(network, "best", step)
         elif self.best is not None:
             self.waited += 1

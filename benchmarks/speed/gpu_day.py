@@ -2,8 +2,9 @@
 source tree would shadow the installed package.
 
 No network; each step has a limit of its own and its log; what fails does not stop the rest. At the end a table, an
-archive of the logs, and `benchmarks/results/gpu.json`, from which `--table` makes README's. `--dry` runs what can be
-run on the GPU that is not there (tests/support/mock_gpu.py) and on the emulation: the script's own test.
+archive of the logs, and `benchmarks/results/gpu.json`, from which `--table` makes that of docs/performance.md. `--dry`
+runs what can be run on the GPU that is not there (tests/support/mock_gpu.py) and on the emulation: the script's own
+test.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def readme(day: dict) -> str:
-    """README's table: what ran on which device, and how fast."""
+    """The table of docs/performance.md: what ran on which device, and how fast."""
     head = f"{day['device']}, torch {day['torch']}, Triton {day['triton']}, {day['commit']}"
     lines = [
         f"Measured on {head}: `make gpu`.",
@@ -223,7 +224,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "gpu", help="logs, archive, built module")
     parser.add_argument("--dry", action="store_true", help="without a GPU: on the mock and the emulation")
     parser.add_argument("--only", nargs="*", default=(), help="names of steps")
-    parser.add_argument("--table", action="store_true", help="print README's table from the last day's results")
+    parser.add_argument(
+        "--table", action="store_true", help="print the table of docs/performance.md from the last day's results"
+    )
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.table:

@@ -46,6 +46,11 @@ def test_the_library_example_runs() -> None:
     assert "over_smoothing" in str(names["verdict"])
 
 
+def test_readme_is_a_screen_and_a_half() -> None:
+    assert len(README.split()) <= 900
+    assert (cases.REPOSITORY / re.search(r"!\[[^\]]*\]\(([^)]+)\)", README)[1]).stat().st_size < 200_000
+
+
 DOCUMENTS = [cases.REPOSITORY / "README.md", *sorted((cases.REPOSITORY / "docs").glob("*.md"))]
 
 

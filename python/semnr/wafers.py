@@ -6,6 +6,7 @@ One frame: origin at the wafer's centre, x to the right, y up, notch where `notc
     absolute = index · pitch + relative − sample centre
 
 where the sample centre is the position of the wafer's centre, measured from the lower-left corner of die (0, 0).
+`NOTCHES` holds the quarter turns, counter-clockwise, that bring the notch from "down" to each place.
 """
 
 from __future__ import annotations
@@ -53,6 +54,26 @@ class Wafer:
     ------
     ValueError
         Names the argument, what it was and what is accepted.
+
+    Examples
+    --------
+    >>> wafer = semnr.wafers.Wafer(pitch_um=(8000, 6500), edge_exclusion_um=3000, reticle=(2, 3))
+    >>> [float(v) for v in wafer.absolute(die_x=1, die_y=0, x_um=100.0)]  # x and y from the wafer's centre
+    [8100.0, 0.0]
+    >>> [float(v) for v in wafer.locate(8100.0, 0.0)]  # die index, and the place in the die
+    [1.0, 0.0, 100.0, 0.0]
+    >>> float(wafer.radius_um(3.0, 4.0)), bool(wafer.inside(0.0, 149_000.0))
+    (5.0, False)
+    >>> wafer.dies().shape[1], [int(v) for v in wafer.shot(die_x=3, die_y=0)]  # reticle field, and the place in it
+    (2, [1, 0, 1, 0])
+    >>> wafer.turned("right").pitch_um, wafer.quarters_to("right")
+    ((6500, 8000), 1)
+    >>> [float(v) for v in wafer.turn_absolute(1.0, 0.0, "right")], [int(v) for v in wafer.turn_dies(1, 0, "right")]
+    ([-0.0, 1.0], [0, 1])
+    >>> wafer.complete({"die_x": 1, "die_y": 0})["wafer_x_um"]
+    8000.0
+    >>> semnr.wafers.Wafer(**wafer.to_dict()).notch
+    'down'
     """
 
     pitch_um: tuple[float, float]
@@ -81,13 +102,37 @@ class Wafer:
     # --- die and offset <-> absolute --------------------------------------------------------------------------
 
     def absolute(self, die_x: Any, die_y: Any, x_um: Any = 0.0, y_um: Any = 0.0) -> Places:
-        """Absolute (x, y) in micrometres of a place in a die."""
+        """The position of a place in a die, from the wafer's centre.
+
+        Parameters
+        ----------
+        die_x, die_y : int or array
+            Index of the die.
+        x_um, y_um : float or array
+            Place in the die, from its lower-left corner, in micrometres.
+
+        Returns
+        -------
+        (x, y) : tuple of ndarray, float64
+            In micrometres.
+        """
         x = np.asarray(die_x, np.float64) * self.pitch_um[0] + np.asarray(x_um, np.float64) - self.center_um[0]
         y = np.asarray(die_y, np.float64) * self.pitch_um[1] + np.asarray(y_um, np.float64) - self.center_um[1]
         return x, y
 
     def locate(self, x_um: Any, y_um: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(die_x, die_y, x_um, y_um) of an absolute place; 0 <= offset < pitch."""
+        """The die of a position, and the place in it.
+
+        Parameters
+        ----------
+        x_um, y_um : float or array
+            Position from the wafer's centre, in micrometres.
+
+        Returns
+        -------
+        (die_x, die_y, x_um, y_um) : tuple of ndarray
+            Index of the die (int64) and the place in it (float64), 0 <= place < pitch.
+        """
         die_x, in_x = _cut(np.asarray(x_um, np.float64) + self.center_um[0], self.pitch_um[0])
         die_y, in_y = _cut(np.asarray(y_um, np.float64) + self.center_um[1], self.pitch_um[1])
         return die_x, die_y, in_x, in_y
@@ -95,17 +140,45 @@ class Wafer:
     # --- the wafer --------------------------------------------------------------------------------------------
 
     def radius_um(self, x_um: Any, y_um: Any) -> np.ndarray:
-        """Distance of an absolute place from the centre."""
+        """The distance of a position from the wafer's centre.
+
+        Parameters
+        ----------
+        x_um, y_um : float or array
+            Position in micrometres.
+
+        Returns
+        -------
+        ndarray, float64
+        """
         return np.hypot(np.asarray(x_um, np.float64), np.asarray(y_um, np.float64))
 
     def inside(self, x_um: Any, y_um: Any) -> np.ndarray:
-        """Whether an absolute place lies on the wafer and not in the excluded edge."""
+        """Whether a position lies on the wafer and not in the excluded edge.
+
+        Parameters
+        ----------
+        x_um, y_um : float or array
+            Position from the wafer's centre, in micrometres.
+
+        Returns
+        -------
+        ndarray, bool
+        """
         return self.radius_um(x_um, y_um) <= self.diameter_um / 2 - self.edge_exclusion_um
 
     def dies(self, whole: bool = True) -> np.ndarray:
-        """(count, 2) int64: indices of the dies on the wafer, row by row from below, inside the edge exclusion.
+        """The dies on the wafer inside the edge exclusion, row by row from below.
 
-        whole: with all four corners; else those of which any part lies inside.
+        Parameters
+        ----------
+        whole : bool
+            True: dies with all four corners inside. False: dies of which any part lies inside.
+
+        Returns
+        -------
+        ndarray, (count, 2), int64
+            die_x and die_y of each.
         """
         reach = self.diameter_um / 2 - self.edge_exclusion_um
         low_x, low_y, _, _ = self.locate(-reach, -reach)
@@ -122,7 +195,17 @@ class Wafer:
         return np.stack([die_x[keep], die_y[keep]], axis=1)
 
     def shot(self, die_x: Any, die_y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(shot_x, shot_y, column, row): the reticle shot of a die and the die's place in it."""
+        """The reticle field of a die, and the place of the die in it.
+
+        Parameters
+        ----------
+        die_x, die_y : int or array
+            Index of the die.
+
+        Returns
+        -------
+        (shot_x, shot_y, column, row) : tuple of ndarray, int64
+        """
         from_x = np.asarray(die_x, np.int64) - self.reticle_origin[0]
         from_y = np.asarray(die_y, np.int64) - self.reticle_origin[1]
         (columns, rows) = self.reticle
@@ -131,7 +214,18 @@ class Wafer:
     # --- orientation ------------------------------------------------------------------------------------------
 
     def turned(self, notch: str) -> Wafer:
-        """The same wafer seen with its notch at `notch`: the layout in the turned frame."""
+        """The same wafer, seen with its notch elsewhere.
+
+        Parameters
+        ----------
+        notch : {"down", "right", "up", "left"}
+            Where the notch is to lie.
+
+        Returns
+        -------
+        Wafer
+            The layout in the turned frame.
+        """
         wafer = self
         for _ in range(self.quarters_to(notch)):
             # (x, y) -> (-y, x): die (i, j) becomes (-j, i), its lower-right corner the lower-left one
@@ -146,27 +240,77 @@ class Wafer:
         return replace(wafer, notch=notch)
 
     def turn_absolute(self, x_um: Any, y_um: Any, notch: str) -> Places:
-        """Absolute places in the frame of `turned(notch)`."""
+        """Positions in the frame of `turned(notch)`.
+
+        Parameters
+        ----------
+        x_um, y_um : float or array
+            Positions from the wafer's centre, in micrometres.
+        notch : str
+            As for `turned`.
+
+        Returns
+        -------
+        (x, y) : tuple of ndarray, float64
+        """
         x, y = np.asarray(x_um, np.float64), np.asarray(y_um, np.float64)
         for _ in range(self.quarters_to(notch)):
             x, y = -y, x
         return x, y
 
     def turn_dies(self, die_x: Any, die_y: Any, notch: str) -> Places:
-        """Die indices in the frame of `turned(notch)`."""
+        """Die indices in the frame of `turned(notch)`.
+
+        Parameters
+        ----------
+        die_x, die_y : int or array
+            Index of the die.
+        notch : str
+            As for `turned`.
+
+        Returns
+        -------
+        (die_x, die_y) : tuple of ndarray, int64
+        """
         i, j = np.asarray(die_x, np.int64), np.asarray(die_y, np.int64)
         for _ in range(self.quarters_to(notch)):
             i, j = -j, i
         return i, j
 
     def quarters_to(self, notch: str) -> int:
-        """Quarter turns, counter-clockwise, from this frame to that with the notch at `notch`."""
+        """Quarter turns, counter-clockwise, from this frame to that of `turned(notch)`.
+
+        Parameters
+        ----------
+        notch : str
+            As for `turned`.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        ValueError
+            An unknown notch.
+        """
         if notch not in NOTCHES:
             raise ValueError(f"notch is {notch!r}; accepted: {', '.join(map(repr, NOTCHES))}")
         return (NOTCHES[notch] - NOTCHES[self.notch]) % 4
 
     def complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A tile's columns with what follows from the others: absolute from die and offset, or the reverse."""
+        """The columns of a tile, with what follows from the others.
+
+        Parameters
+        ----------
+        row : mapping
+            Columns of a tile: die index and place in the die, or absolute position.
+
+        Returns
+        -------
+        dict
+            With the absolute position from die and place, or the reverse.
+        """
         completed = dict(row)
         die = [row.get(name) for name in ("die_x", "die_y", "x_um", "y_um")]
         place = [row.get(name) for name in ("wafer_x_um", "wafer_y_um")]
@@ -179,7 +323,13 @@ class Wafer:
         return completed
 
     def to_dict(self) -> dict[str, Any]:
-        """As run.json keeps it; `Wafer(**d)` makes it again."""
+        """The layout in plain Python, as run.json keeps it.
+
+        Returns
+        -------
+        dict
+            `Wafer(**d)` makes the layout again.
+        """
         return {
             "pitch_um": list(self.pitch_um),
             "center_um": list(self.center_um),
@@ -192,14 +342,30 @@ class Wafer:
 
 
 def read_wafer(path: str | Path) -> Wafer:
-    """A layout from a TOML file whose keys are those of `Wafer`, alone or under [wafer].
+    """Read a layout from a TOML file.
+
+    Parameters
+    ----------
+    path : path
+        The file; its keys are the parameters of `Wafer`, alone or under [wafer].
+
+    Returns
+    -------
+    Wafer
 
     Raises
     ------
     ValueError
-        Not TOML, an unknown key, or a value that `Wafer` refuses.
+        No TOML, an unknown key, or a value that `Wafer` refuses.
     OSError
         The file cannot be read.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> _ = Path("wafer.toml").write_text("wafer = { pitch_um = [8000.0, 6500.0], notch = 'left' }")
+    >>> semnr.wafers.read_wafer("wafer.toml").notch
+    'left'
     """
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))

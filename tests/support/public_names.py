@@ -61,7 +61,10 @@ def _members(one: Public) -> Iterator[Public]:
     for owner in one.value.__mro__:
         if owner.__module__.partition(".")[0] not in OURS or (owner is not one.value and not _is_hidden(owner)):
             continue  # another public class documents its own
+        fields = getattr(owner, "__dataclass_fields__", {})
         for name, value in vars(owner).items():
+            if name in fields:
+                continue
             member = value.__func__ if isinstance(value, classmethod | staticmethod) else value
             if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
                 yield Public(f"{one.name}.{name}", member, one.value)
@@ -124,9 +127,10 @@ def lacks(one: Public) -> list[str]:
 
 
 def _constant_lacks(one: Public) -> list[str]:
-    module, _, name = one.name.rpartition(".")
-    text = inspect.getdoc(modules()[module]) or ""
-    return [] if name.startswith("__") or f"`{name}`" in text else ["a sentence in the docstring of its module"]
+    name = one.name.rpartition(".")[2]
+    texts = [inspect.getdoc(m) or "" for m in modules().values() if getattr(m, name, None) is one.value]
+    named = name.startswith("__") or any(f"`{name}`" in text for text in texts)
+    return [] if named else ["a sentence in the docstring of its module"]
 
 
 def _parameters(one: Public) -> set[str]:

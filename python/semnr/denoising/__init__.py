@@ -1,4 +1,7 @@
-"""Denoising with classical models and a learned one, tile by tile with the result of the whole."""
+"""Denoising with classical models and a learned one: tile by tile, with the result of the whole image.
+
+`MODELS` holds the classical models by name; learned ones are named by their weights ("semnr-small", or a path).
+"""
 
 from __future__ import annotations
 

@@ -107,15 +107,32 @@ def denoised(
     root: str | Path | None = None,
     **params: Any,
 ) -> TileSource:
-    """The tiles of `src`, each denoised when it is read; for `semnr.score`, which then writes no pixels.
+    """A source whose tiles are denoised as they are read; for `semnr.score`, which then writes no pixels.
 
-    Arguments, and what is estimated once for the run, are those of `semnr.denoise`. Of several roles `noisy` is
-    denoised, else `image`.
+    What depends on the images (the noise, thresholds) is estimated once for the run, as `semnr.denoise` does.
+
+    Parameters
+    ----------
+    src : anything that `semnr.open_tiles` takes
+        Of several roles `noisy` is denoised, else `image`.
+    model, data_range, vst, noise, tile, halo, frames, root, **params
+        As for `semnr.denoise`.
+
+    Returns
+    -------
+    TileSource
+        Role "image" is the denoised tile, "noisy" the tile that it was made of; further roles are those of `src`.
 
     Raises
     ------
     TypeError, ValueError
-        As `semnr.denoise`; from `read`, TileError for a tile that cannot be read or denoised.
+        As `semnr.denoise`. `read` raises TileError for a tile that cannot be read or denoised.
+
+    Examples
+    --------
+    >>> source = semnr.denoising.denoised(np.stack([noisy, second]), model="gaussian")
+    >>> source.roles, source.read(next(iter(source))).shape
+    (('image', 'noisy'), (128, 128))
     """
     asked = request(model, params, vst, noise, data_range, halo)
     source = opened(src, root, tile, frames)

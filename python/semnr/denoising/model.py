@@ -42,9 +42,33 @@ class Built:
 class Model:
     """One denoiser of the registry.
 
-    `exact_tiling`: tiles with their halo give the result of the whole image, within 1e-6.
-    `by_sigma`: takes the noise's sigma (estimated, or the parameter `sigma`) and expects it uniform, so that
-    variance stabilisation applies. `by_law`: takes the noise law itself, and so no stabilisation.
+    Parameters
+    ----------
+    name : str
+        Its name.
+    build : callable
+        Makes the filter of a run from a `Setting`, with every parameter fixed.
+    defaults : mapping
+        Parameters with their default values.
+    summary : str
+        One line that says what it is.
+    by_sigma : bool
+        It takes the standard deviation of the noise and expects the noise to be uniform, so that variance stabilisation
+        applies.
+    by_law : bool
+        It takes the noise law itself, and so no stabilisation.
+    exact_tiling : bool
+        Tiles with their halo give the result of the whole image, within 1e-6.
+    checks : mapping of str to callable
+        The check of each parameter.
+    checksum : callable
+        Gives the SHA-256 of its weights, where it has any.
+
+    Examples
+    --------
+    >>> model = semnr.denoising.MODELS["gaussian"]
+    >>> model.parameters({"sigma": 2.0})
+    {'sigma': 2.0}
     """
 
     name: str
@@ -58,7 +82,22 @@ class Model:
     checksum: Callable[[], str | None] = lambda: None  # of the weights, where there are any
 
     def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Defaults with what was given, checked."""
+        """The defaults with what was given, checked.
+
+        Parameters
+        ----------
+        given : mapping
+            Parameters that differ from the defaults.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        TypeError, ValueError
+            An unknown parameter, or a value that is not accepted.
+        """
         unknown = sorted(set(given) - set(self.defaults))
         if unknown:
             raise TypeError(

@@ -35,6 +35,16 @@ def export_onnx(model: str | Path, out: str | Path) -> Path:
         The package onnx (extra `[onnx]`) is not installed.
     WeightsUnavailable
         See `semnr weights`.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Examples
+    --------
+    >>> semnr.denoising.export_onnx("semnr-small", "semnr-small.onnx")  # doctest: +SKIP
+    PosixPath('semnr-small.onnx')
     """
     try:
         import onnx

@@ -12,7 +12,53 @@ from ..tiles import Problem
 
 @dataclass(frozen=True)
 class Denoised:
-    """What a run over a source did. `exit_code` is 1 where a rule fired on its scores, 3 where tiles were left out."""
+    """What a denoising run over a source did.
+
+    Attributes
+    ----------
+    out : str
+        Where the denoised tiles are.
+    source, origin : str
+        Name of the source; where it lies seen from `out`, or what its first tile holds.
+    model : str
+        Name of the model, or path of its weights.
+    weights : str or None
+        SHA-256 of the weights of a learned model.
+    params : dict
+        Parameters of the model.
+    role : str
+        The role that was denoised.
+    data_range : float or None
+        Upper end of the intensity scale.
+    vst : bool or None
+        Whether the variance was stabilised; None: decided for each image.
+    sigma : float or None
+        Standard deviation of the noise, where the model takes one.
+    noise : NoiseModel or None
+        The noise law of the run.
+    halo, tile : int
+        Pixels read around a window, and the side of a window.
+    exact_tiling : bool
+        Whether tiles equal the whole image.
+    counts : dict
+        How many tiles of each status.
+    problems : tuple of Problem
+        Tiles that were left out, with the reason.
+    seconds : float
+        How long it took.
+    remarks : tuple of str
+        What a reader should know, such as an input unlike the training of the network.
+    kept : int
+        Tiles of an interrupted run that this one went on with.
+    run : Run or None
+        The scores, with `score=`.
+
+    Examples
+    --------
+    >>> done = semnr.denoise(np.stack([noisy, second]), "clean.zarr", model="gaussian")
+    >>> done.counts["ok"], done.exit_code, done.to_dict()["model"]
+    (2, 0, 'gaussian')
+    """
 
     out: str
     source: str
@@ -37,11 +83,18 @@ class Denoised:
 
     @property
     def exit_code(self) -> int:
+        """0: every tile is there. 1: a rule fired on the scores. 3: tiles were left out."""
         if self.run is not None and self.run.exit_code:
             return self.run.exit_code
         return 3 if self.problems or not self.counts.get("ok") else 0
 
     def to_dict(self) -> dict[str, Any]:
+        """The record in plain Python, for JSON.
+
+        Returns
+        -------
+        dict
+        """
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["noise"] = None if self.noise is None else self.noise.to_dict()
         plain["run"] = None if self.run is None else str(self.run.path)

@@ -40,7 +40,25 @@ def denoise(
     quiet: bool = True,
     **params: Any,
 ) -> Any:
-    """As `semnr.denoise`, with `scores` (see `semnr.pipeline`) in place of `score`."""
+    """Denoise an array or a source, as `semnr.denoise` does, without scores.
+
+    Parameters
+    ----------
+    src, out, model, data_range, vst, noise, tile, halo, workers, overwrite, resume, frames, root, quiet, **params
+        As for `semnr.denoise`.
+    scores : optional
+        What scores the tiles beside the writing; `semnr.denoise` makes it from its argument `score`.
+
+    Returns
+    -------
+    array or Denoised
+        As `semnr.denoise`.
+
+    Examples
+    --------
+    >>> semnr.denoising.denoise(noisy, model="gaussian").shape
+    (128, 128)
+    """
     asked = request(model, params, vst, noise, data_range, halo)
     side = _count("tile", tile)
     threads = default_workers() if workers is None else _count("workers", workers)

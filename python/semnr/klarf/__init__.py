@@ -1,4 +1,7 @@
-"""KLARF, the defect list that inspection and review tools exchange: read 1.0 to 1.2 and 1.8, write 1.2 and 1.8."""
+"""KLARF, the defect list that inspection and review tools exchange: read 1.0 to 1.2 and 1.8, write 1.2 and 1.8.
+
+`VERSIONS` holds the versions that can be written.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,16 @@ _LARGEST = 2**30  # bytes; a million defects take about 100 MB
 def read_klarf(path: str | Path) -> Klarf:
     """Read a KLARF file.
 
+    Parameters
+    ----------
+    path : path
+        The file.
+
     Returns
     -------
     Klarf
-        Lengths in micrometres whatever the version. What is damaged or missing is told in `.problems` (line and
-        reason) and left out; everything else is read.
+        Lengths in micrometres whatever the version. What is damaged or missing is told in `problems` (line and reason)
+        and left out; everything else is read.
 
     Raises
     ------
@@ -35,6 +43,16 @@ def read_klarf(path: str | Path) -> Klarf:
         No KLARF (no FileVersion, no FileRecord), a version that is not known, or more than 1 GiB.
     OSError
         The file cannot be read.
+
+    Examples
+    --------
+    >>> from semnr import klarf
+    >>> layout = semnr.wafers.Wafer(pitch_um=(8000, 6500))
+    >>> wafer = klarf.InspectedWafer("W1", layout, defects=(klarf.Defect(1, 0, 0, 100.0, 200.0),))
+    >>> klarf.write_klarf("lot.klarf", klarf.Klarf("1.2", lot_id="L1", wafers=(wafer,)))
+    >>> lot = klarf.read_klarf("lot.klarf")
+    >>> lot.lot_id, lot.wafers[0].defects[0].x_um, lot.problems
+    ('L1', 100.0, ())
     """
     path = Path(path)
     if path.stat().st_size > _LARGEST:
@@ -43,7 +61,30 @@ def read_klarf(path: str | Path) -> Klarf:
 
 
 def parse_klarf(text: str, name: str = "text") -> Klarf:
-    """As `read_klarf`, of text at hand; `name` is what an error calls it."""
+    r"""Read the text of a KLARF file.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+    name : str
+        What an error calls it.
+
+    Returns
+    -------
+    Klarf
+        As `read_klarf`.
+
+    Raises
+    ------
+    KlarfError
+        As `read_klarf`.
+
+    Examples
+    --------
+    >>> semnr.klarf.parse_klarf("FileVersion 1 2; LotID \"L1\"; EndOfFile;").lot_id
+    'L1'
+    """
     head = text[: 2**16]
     if version := _VERSION_1.search(head):
         if version[1] in _FLAT:

@@ -11,12 +11,36 @@ from .text import as_whole
 
 
 class KlarfError(ValueError):
-    """The text is no KLARF file, or one that cannot be read at all."""
+    """The text is no KLARF file, or one that cannot be read at all.
+
+    Examples
+    --------
+    >>> try:
+    ...     semnr.klarf.parse_klarf("a,b,c")
+    ... except semnr.klarf.KlarfError as error:
+    ...     print(error)
+    text is no KLARF file; accepted: one with "FileVersion 1 2;" or Record FileRecord "1.8"
+    """
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image of a defect: a file (None: the file names none), and the page in it, from 0."""
+    """An image of a defect.
+
+    Parameters
+    ----------
+    file : str or None
+        Its file; None where the KLARF names none.
+    page : int, optional
+        The page in it, from 0.
+    kind : str, optional
+        What the KLARF calls it.
+
+    Examples
+    --------
+    >>> semnr.klarf.ImageRef("d1.tif", page=0).file
+    'd1.tif'
+    """
 
     file: str | None
     page: int | None = None
@@ -25,7 +49,33 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class Defect:
-    """One row of a DefectList; `columns` holds every column as the file has it, in the file's units."""
+    """One row of a DefectList.
+
+    Parameters
+    ----------
+    id : int
+        Its number in the file.
+    die_x, die_y : int
+        Index of the die.
+    x_um, y_um : float
+        Place in the die, from its lower-left corner, in micrometres.
+    size_um : (float, float), optional
+        Width and height in micrometres.
+    area_um2 : float, optional
+        Area in square micrometres.
+    class_number : int, optional
+        Its class.
+    images : tuple of ImageRef
+        Its images.
+    columns : mapping
+        Every column as the file has it, in the units of the file.
+
+    Examples
+    --------
+    >>> defect = semnr.klarf.Defect(1, die_x=0, die_y=-2, x_um=100.0, y_um=200.0, class_number=3)
+    >>> defect.die_y, defect.images
+    (-2, ())
+    """
 
     id: int
     die_x: int
@@ -41,7 +91,28 @@ class Defect:
 
 @dataclass(frozen=True)
 class InspectedWafer:
-    """One wafer of a file: its layout, the dies that were inspected, its defects."""
+    """One wafer of a file.
+
+    Parameters
+    ----------
+    wafer_id : str or None
+        Its name.
+    layout : semnr.wafers.Wafer or None
+        Its layout; None where the file gives no die pitch.
+    slot : int, optional
+        Slot of the cassette.
+    test_plan : tuple of (int, int)
+        The dies that were inspected.
+    defects : tuple of Defect
+        Its defects.
+
+    Examples
+    --------
+    >>> layout = semnr.wafers.Wafer(pitch_um=(8000, 6500))
+    >>> wafer = semnr.klarf.InspectedWafer("W1", layout)
+    >>> wafer.absolute_um(semnr.klarf.Defect(1, die_x=1, die_y=0, x_um=100.0, y_um=0.0))
+    (8100.0, 0.0)
+    """
 
     wafer_id: str | None
     layout: Wafer | None  # None: the file gives no die pitch
@@ -50,7 +121,17 @@ class InspectedWafer:
     defects: tuple[Defect, ...] = ()
 
     def absolute_um(self, defect: Defect) -> tuple[float, float]:
-        """Position from the wafer's centre: index · pitch + relative − SampleCenterLocation.
+        """The position of a defect from the wafer's centre: index · pitch + relative − SampleCenterLocation.
+
+        Parameters
+        ----------
+        defect : Defect
+            One of its defects.
+
+        Returns
+        -------
+        (x, y) : tuple of float
+            In micrometres.
 
         Raises
         ------
@@ -65,7 +146,28 @@ class InspectedWafer:
 
 @dataclass(frozen=True)
 class Klarf:
-    """A KLARF file. `problems` names what could not be read, by line; the rest was."""
+    """What a KLARF file says, whatever its version. Lengths are micrometres.
+
+    Parameters
+    ----------
+    version : str
+        Version of the file.
+    lot_id, device_id, step_id, setup_id : str, optional
+        Names in its head.
+    station : tuple of str
+        The inspection tool.
+    wafers : tuple of InspectedWafer
+        Its wafers.
+    classes : mapping of int to str
+        Names of the classes.
+    problems : tuple of str
+        What could not be read, by line; the rest was read.
+
+    Examples
+    --------
+    >>> semnr.klarf.Klarf("1.2", lot_id="L1").wafers
+    ()
+    """
 
     version: str
     lot_id: str | None = None

@@ -23,17 +23,21 @@ _CLOCKWISE = {"down": 0, "left": 90, "up": 180, "right": 270}
 
 
 def write_klarf(path: str | Path, klarf: Klarf, *, version: str = "1.2", when: datetime.datetime | None = None) -> None:
-    """Write `klarf` to `path`, whole or not at all.
+    """Write a KLARF file, whole or not at all.
 
-    Lengths are written in micrometres to a picometre (1.2) or in whole nanometres (1.8). Text that KLARF cannot
-    hold (quotes, line breaks) is replaced by spaces.
+    Lengths are written in micrometres to a picometre (1.2) or in whole nanometres (1.8). Text that KLARF cannot hold
+    (quotes, line breaks) is replaced by spaces.
 
     Parameters
     ----------
-    version
-        "1.2" or "1.8".
-    when
-        Time stamp of the file; now unless given.
+    path : path
+        The file.
+    klarf : Klarf
+        What to write.
+    version : {"1.2", "1.8"}
+        Version of the file.
+    when : datetime, optional
+        Time stamp of the file. Default: now.
 
     Raises
     ------
@@ -42,6 +46,14 @@ def write_klarf(path: str | Path, klarf: Klarf, *, version: str = "1.2", when: d
         images in several files where version is "1.2", which has one file a row.
     OSError
         The disk is full or read-only: what was at `path` before is kept.
+
+    Examples
+    --------
+    >>> layout = semnr.wafers.Wafer(pitch_um=(8000, 6500))
+    >>> wafers = (semnr.klarf.InspectedWafer("W1", layout),)
+    >>> semnr.klarf.write_klarf("lot.klarf", semnr.klarf.Klarf("1.8", wafers=wafers), version="1.8")
+    >>> semnr.klarf.read_klarf("lot.klarf").version
+    '1.8'
     """
     if version not in VERSIONS:
         raise ValueError(f"version is {version!r}; accepted: {', '.join(map(repr, VERSIONS))}")

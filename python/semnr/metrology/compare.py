@@ -26,6 +26,15 @@ class LineComparison:
     bands : tuple of (longest, shortest, ratio)
         Octaves of wavelength in `unit`, and the share of the PSD left there, the noise floor of before taken off
         where it is known. NaN where nothing stands above the noise.
+
+    unit : str
+        "px" or "nm".
+
+    Examples
+    --------
+    >>> found = semnr.metrology.compare_lines(noisy, denoised)
+    >>> found.unit, abs(found.cd_shift) < 1, len(found.bands)
+    ('px', True, 4)
     """
 
     cd_shift: float
@@ -39,14 +48,31 @@ class LineComparison:
 def compare_lines(
     before: Any, after: Any, *, pixel_nm: float | None = None, level: float | None = None
 ) -> LineComparison:
-    """Compare the lines of the noisy (or clean) image `before` with those of the denoised `after`.
+    """Compare the lines of an image before a denoiser (or of the clean image) with those after it.
 
-    before, after: (H, W) images of one field, or LineEdges; grey levels of one scale.
+    Parameters
+    ----------
+    before, after : (H, W) array or LineEdges
+        Two images of one field, on one scale of grey levels.
+    pixel_nm : float, optional
+        Size of a pixel. With it figures are in nm, else in pixels.
+    level : float, optional
+        Grey level that defines an edge, as for `find_edges`.
+
+    Returns
+    -------
+    LineComparison
 
     Raises
     ------
     ValueError
         They do not show the same lines.
+
+    Examples
+    --------
+    >>> found = semnr.metrology.compare_lines(clean, denoised, pixel_nm=1.0)
+    >>> 0 < found.edge_rms < 0.5, found.unit  # how far the edges moved
+    (True, 'nm')
     """
     first = before if isinstance(before, LineEdges) else find_edges(before, level=level)
     second = after if isinstance(after, LineEdges) else find_edges(after, near=first)

@@ -13,9 +13,25 @@ _STEP = 0.1  # px along a ray
 
 @dataclass(frozen=True)
 class Hole:
-    """One hole: centre (row, column) px, CD (diameter of the circle of the mean radius), roundness, rim radii.
+    """One hole.
 
-    `roundness` is 3σ of the rim's radius about the best circle, px: 0 for a circle.
+    Attributes
+    ----------
+    centre : (float, float)
+        Row and column of its centre, in pixels.
+    cd_px : float
+        Diameter of the circle of the mean radius, in pixels.
+    roundness : float
+        Three standard deviations of the rim's radius about the best circle, in pixels; 0 for a circle.
+    radii : ndarray
+        Radius of the rim at evenly spaced angles.
+
+    Examples
+    --------
+    >>> holes = semnr.synth.tile("holes", 192, seed=1)
+    >>> hole = semnr.metrology.measure_holes(holes.clean)[0]
+    >>> abs(hole.cd_px - holes.truth.cd_nm) < 2, hole.radii.shape  # 1 nm is 1 pixel here
+    (True, (72,))
     """
 
     centre: tuple[float, float]
@@ -43,6 +59,16 @@ def measure_holes(image: Any, *, level: float | None = None, dark: bool = True, 
     ------
     ValueError
         Not a finite image, or no holes in it.
+
+    Returns
+    -------
+    list of Hole
+
+    Examples
+    --------
+    >>> holes = semnr.synth.tile("holes", 192, seed=1)
+    >>> len(semnr.metrology.measure_holes(holes.clean)) == len(holes.truth.cd_each_nm)
+    True
     """
     from scipy import ndimage
 

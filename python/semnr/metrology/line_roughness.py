@@ -27,6 +27,16 @@ class Roughness:
         Correlation length: lag at which the autocorrelation, its noise taken off, falls to 1/e.
     refused : str
         Why there is no unbiased figure; "" where there is one.
+
+    unit : str
+        "px" or "nm".
+
+    Examples
+    --------
+    >>> edges = semnr.metrology.find_edges(clean)
+    >>> found = semnr.metrology.roughness(edges.positions)
+    >>> found.unit, found.biased > 0
+    ('px', True)
     """
 
     biased: float
@@ -38,11 +48,28 @@ class Roughness:
 
 
 def edge_psd(positions: Any, pixel_nm: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """(frequencies, PSD) of edges, one-sided mean over them.
+    """The one-sided power spectral density of edges, their mean.
 
-    positions: (edges, length), px. Frequencies in cycles per nm; PSD in nm³: its sum times the frequency step is the
-    variance of an edge about its mean in nm². Hann window, so that the jump between an edge's two ends does not leak
-    into the high frequencies.
+    A Hann window keeps the jump between the two ends of an edge out of the high frequencies.
+
+    Parameters
+    ----------
+    positions : (edges, length) array
+        Places of edges, in pixels; at least 64 an edge.
+    pixel_nm : float
+        Size of a pixel.
+
+    Returns
+    -------
+    (frequencies, density) : tuple of ndarray
+        In cycles per nm, and in nm³: the sum of the density times the frequency step is the variance of an edge about
+        its mean, in nm².
+
+    Examples
+    --------
+    >>> frequency, density = semnr.metrology.edge_psd(semnr.metrology.find_edges(clean).positions)
+    >>> frequency.shape == density.shape, float(frequency[-1])
+    (True, 0.5)
     """
     places = _checked(positions) * pixel_nm
     length = places.shape[1]
@@ -54,17 +81,33 @@ def edge_psd(positions: Any, pixel_nm: float = 1.0) -> tuple[np.ndarray, np.ndar
 
 
 def roughness(positions: Any, *, pixel_nm: float | None = None) -> Roughness:
-    """LER of edge positions, or LWR of widths.
+    """Line-edge roughness of edge positions, or line-width roughness of widths.
 
-    positions: (edges, length) or (length,), px; each row an edge. With `pixel_nm` figures are in nm, else in px.
+    The noise floor is the mean PSD from 0.3 to 0.5 cycles a pixel. It is one only where the PSD is flat there. A filter
+    or a denoiser bends it down, and what is left is no floor; then the unbiased figure is refused.
 
-    The floor is the mean PSD from 0.3 to 0.5 cycles a pixel. It is one only where the PSD is flat there: a filter or a
-    denoiser bends it down, and subtracting what it left would be a figure of nothing. Then `unbiased` is refused.
+    Parameters
+    ----------
+    positions : (edges, length) or (length,) array
+        Places or widths in pixels, each row an edge; at least 64 an edge.
+    pixel_nm : float, optional
+        Size of a pixel. With it figures are in nm, else in pixels.
+
+    Returns
+    -------
+    Roughness
 
     Raises
     ------
     ValueError
-        Fewer than 64 places an edge, or non-finite ones.
+        Fewer than 64 places an edge, or places that are not finite.
+
+    Examples
+    --------
+    >>> edges = semnr.metrology.find_edges(noisy)
+    >>> found = semnr.metrology.roughness(edges.positions, pixel_nm=1.0)
+    >>> found.unit, found.biased > found.noise
+    ('nm', True)
     """
     places = _checked(positions)
     scale, unit = (1.0, "px") if pixel_nm is None else (float(pixel_nm), "nm")

@@ -55,6 +55,12 @@ def columns(
     ------
     TypeError, ValueError
         An unknown kind, or batches of different shapes.
+
+    Examples
+    --------
+    >>> found = semnr.metrology.columns(noisy[None], denoised[None], clean[None], pixel_nm=1.0)
+    >>> abs(found["cd_bias_px"][0]) < 0.5, "ler_change_px" in found
+    (np.True_, True)
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; accepted: {', '.join(map(repr, KINDS))}")

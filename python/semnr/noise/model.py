@@ -27,12 +27,34 @@ _PREDICTABLE = 0.02  # share of the variance that a line's past must leave open,
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """var(level) = gain · level + offset, in the units of the image (grey levels).
+    """The noise law of an image: variance(level) = gain · level + offset, in grey levels.
 
-    `correlation` holds the noise's autocorrelation along the scan line at lags 1, 2, ...; `clipped_low` and
-    `clipped_high` the shares of pixels at the ends of the range. `levels`, `variances` and `counts` are the
-    measured points under the line, `gain_se` the standard error of the gain from their scatter. A law that is known
-    is given as NoiseModel(gain, offset).
+    Parameters
+    ----------
+    gain, offset : float
+        Slope and intercept of the variance over the grey level.
+    gain_se : float
+        Standard error of the gain; 0 for a law that is given.
+    correlation : tuple of float
+        Autocorrelation of the noise along the scan line, at 1, 2, ... pixels.
+    clipped_low, clipped_high : float
+        Share of the pixels at the two ends of the range.
+    levels, variances, counts : tuple
+        The measured points under the line.
+    floor : float
+        The variance is never taken below this.
+
+    Examples
+    --------
+    >>> law = semnr.denoising.NoiseModel(gain=2.0, offset=30.0, correlation=(0.47, 0.22))
+    >>> float(law.variance(100)), round(float(law.sigma(100)), 1)
+    (230.0, 15.2)
+    >>> law.whitening(order=1).round(2)  # taps of the filter that makes this noise white along the line
+    array([ 1.13, -0.53])
+    >>> bool(law.spectrum(0.0) > law.spectrum(0.5))  # most of its power at low frequencies
+    True
+    >>> law.signal_dependent, law.to_dict()["gain"]
+    (True, 2.0)
     """
 
     gain: float
@@ -47,21 +69,51 @@ class NoiseModel:
     floor: float = 0.0  # the line is not followed below this variance (the smallest one measured, halved)
 
     def variance(self, level: Any) -> Any:
-        """Variance at an intensity, never below `floor`."""
+        """Variance of the noise at an intensity, never below `floor`.
+
+        Parameters
+        ----------
+        level : float or array
+            Grey level.
+
+        Returns
+        -------
+        float or ndarray
+        """
         return np.maximum(self.gain * np.asarray(level, dtype=np.float64) + self.offset, self.floor)
 
     def sigma(self, level: Any = None) -> Any:
-        """Standard deviation at an intensity; without one, the root mean variance of the measured pixels (of a law
-        that was given: at intensity 0)."""
+        """Standard deviation of the noise at an intensity.
+
+        Parameters
+        ----------
+        level : float or array, optional
+            Grey level. Without one: the root mean variance of the measured pixels, or of a law that was given the value
+            at 0.
+
+        Returns
+        -------
+        float or ndarray
+        """
         if level is not None or not self.counts:
             return np.sqrt(self.variance(0.0 if level is None else level))
         return float(math.sqrt(np.average(self.variances, weights=self.counts)))
 
     def whitening(self, order: int = 3) -> np.ndarray:
-        """Taps (1, -a1, -a2, ...) of the filter along the scan line that turns this noise, at variance 1, into white
-        noise of variance 1: the linear prediction from the `order` pixels before (Yule and Walker).
+        """Taps of the filter along the scan line that turns this noise, at variance 1, into white noise of variance 1.
 
-        Lines are independent in the model, so nothing is done across them.
+        It is the linear prediction from the pixels before (Yule and Walker). Lines are independent in the model, so
+        that nothing is done across them.
+
+        Parameters
+        ----------
+        order : int
+            How many pixels before it looks at.
+
+        Returns
+        -------
+        ndarray
+            (1, −a1, −a2, ...) over the root of the variance that is left.
         """
         lags = np.array([1.0, *self.correlation[:order]])
         while True:
@@ -73,9 +125,19 @@ class NoiseModel:
             lags[1:] *= 0.98  # measured lags need not be those of any process
 
     def spectrum(self, frequency: Any, order: int = 3) -> np.ndarray:
-        """Power spectral density along the scan line of the noise at variance 1, at `frequency` cycles/px.
+        """Power spectral density along the scan line of the noise at variance 1.
 
-        Mean 1 over all frequencies; across the lines the spectrum is flat.
+        Parameters
+        ----------
+        frequency : float or array
+            In cycles per pixel.
+        order : int
+            Order of the prediction, as for `whitening`.
+
+        Returns
+        -------
+        ndarray
+            Mean 1 over all frequencies; across the lines the spectrum is flat.
         """
         taps = self.whitening(order)
         phase = np.exp(-2j * np.pi * np.multiply.outer(np.asarray(frequency, np.float64), np.arange(taps.size)))
@@ -83,8 +145,10 @@ class NoiseModel:
 
     @property
     def signal_dependent(self) -> bool:
-        """Whether the variance grows with the signal beyond doubt (4 standard errors) and by enough to matter
-        (by half, between the darkest and the brightest twentieth of the measured pixels)."""
+        """Whether the variance grows with the signal.
+
+        Beyond doubt (4 standard errors), and by enough to matter (by half over the range of the measured pixels).
+        """
         if self.gain <= 0 or not self.gain > _SIGNIFICANT * self.gain_se:
             return False
         if not self.levels:
@@ -107,6 +171,12 @@ class NoiseModel:
         return float(np.asarray(self.levels)[order][np.searchsorted(below, share * below[-1])])
 
     def to_dict(self) -> dict[str, Any]:
+        """The law in plain Python, for JSON.
+
+        Returns
+        -------
+        dict
+        """
         return {**asdict(self), "sigma": self.sigma(), "signal_dependent": self.signal_dependent}
 
 
@@ -132,6 +202,12 @@ def estimate_noise(image: np.ndarray, *, data_range: float | None = None, scan_a
     ------
     TypeError, ValueError
         Not such an image; fewer than 5 scan lines or 5 pixels a line; non-finite pixels.
+
+    Examples
+    --------
+    >>> law = semnr.denoising.estimate_noise(noisy)
+    >>> 15 < law.sigma() < 20, 0.4 < law.correlation[0] < 0.6  # grey levels; correlation with the next pixel
+    (True, True)
     """
     if scan_axis not in (-1, -2):
         raise ValueError(f"scan_axis is {scan_axis!r}; accepted: -1 (scan lines are rows), -2 (they are columns)")

@@ -17,10 +17,20 @@ _LOWEST = 2 * math.sqrt(3 / 8)  # the transform of zero counts; the unbiased inv
 
 @dataclass(frozen=True)
 class Stabiliser:
-    """For noise of variance gain · mean + offset; a negative offset is a pedestal below which nothing is expected.
+    """The generalised Anscombe transform of noise with variance gain · mean + offset, and its unbiased inverse.
 
-    >>> stabiliser = Stabiliser(gain=2.0, offset=30.0)
-    >>> float(stabiliser.inverse(stabiliser.forward(np.array(100.0))).round(1))  # mean of a value, not the value
+    Parameters
+    ----------
+    gain : float
+        Slope of the variance, above 0.
+    offset : float
+        Its intercept. A negative one is a pedestal below which no signal is expected.
+
+    Examples
+    --------
+    >>> stabiliser = semnr.denoising.Stabiliser(gain=2.0, offset=30.0)
+    >>> uniform = stabiliser.forward(np.array(100.0))  # its noise has standard deviation 1
+    >>> float(stabiliser.inverse(uniform).round(1))  # the mean that such values belong to, not the value
     100.5
     """
 
@@ -28,11 +38,31 @@ class Stabiliser:
     offset: float
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        """Values whose noise has standard deviation 1."""
+        """Transform grey levels into values whose noise has standard deviation 1.
+
+        Parameters
+        ----------
+        x : ndarray
+            Grey levels.
+
+        Returns
+        -------
+        ndarray
+        """
         return (2 / self.gain) * np.sqrt(np.maximum(self.gain * x + 0.375 * self.gain**2 + self.offset, 0.0))
 
     def inverse(self, d: np.ndarray) -> np.ndarray:
-        """The mean, in grey levels, whose transformed noisy values average to `d`."""
+        """The mean, in grey levels, whose transformed noisy values average to `d`.
+
+        Parameters
+        ----------
+        d : ndarray
+            Transformed and denoised values.
+
+        Returns
+        -------
+        ndarray
+        """
         d = np.maximum(d, _LOWEST)
         root = math.sqrt(1.5)
         counts = d**2 / 4 + root / 4 / d - 11 / 8 / d**2 + root * 5 / 8 / d**3 - 1 / 8

@@ -34,6 +34,8 @@ def check(
     second_frame: Any = None,
     third_frame: Any = None,
     match: str | Sequence[str] | None = None,
+    crop: str | Sequence[int] | None = None,
+    mask: Any = None,
     out: Any = None,
     data_range: float | None = None,
     scan_axis: int = -1,
@@ -65,6 +67,11 @@ def check(
     match : str or list of str, optional
         Which names belong together: "{name}_noisy={name}_dn", or "order". None: the same names, or prefixes and
         suffixes that are the same for all.
+    crop : "auto" or four int, optional
+        What counts of each image, the same of both: "auto" leaves out the microscope's data bar, (left, top, right,
+        bottom) all but this box. None: whole images.
+    mask : path or array, optional
+        An image that is 0 where pixels do not count.
     out : path, optional
         Folder for the run (a row a tile, run.json, verdict.json) and report.html; what an earlier check left there is
         replaced. None: nothing is kept.
@@ -124,6 +131,8 @@ def check(
         "reference": _role("reference", reference, (first, source)),
         **{role: _role(role, given, (first, source)) for role, given in further.items()},
         "match": match,
+        "crop": crop,
+        "mask": mask,
         "data_range": data_range,
         "scan_axis": scan_axis,
         "label": label or _label(noisy if denoised is None else denoised),

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..base.text import in_line
-from .text import add_output_options, add_waivers, print_json, say
+from .text import add_framing, add_output_options, add_waivers, print_json, say
 
 if TYPE_CHECKING:
     from ..runs.verdict import Verdict
@@ -19,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--second-frame", metavar="SRC", help="another noisy frame of each site")
     parser.add_argument("--third-frame", metavar="SRC", help="and another one")
     parser.add_argument("--match", metavar="A=B", action="append", help="which names belong together, see semnr score")
+    add_framing(parser)
     parser.add_argument("--out", metavar="DIR", default="semnr-check", help="default semnr-check, replaced each time")
     parser.add_argument("--strict", action="store_true", help="exit code 3 where a rule had no evidence")
     add_waivers(parser)
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         second_frame=args.second_frame,
         third_frame=args.third_frame,
         match=args.match,
+        crop=args.crop,
+        mask=args.mask,
         out=args.out,
         data_range=args.data_range,
         scan_axis=-1 if args.scan_axis == "x" else -2,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.text import in_line, number, table
-from .text import add_output_options, add_settings, add_waivers, parameters, print_json, say
+from .text import add_framing, add_output_options, add_settings, add_waivers, parameters, print_json, say
 
 if TYPE_CHECKING:
     from ..tiles import TileSource
@@ -28,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="which names belong together, '{name}_noisy={name}_dn'; default: the same, or what is found in them",
     )
+    add_framing(parser)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
     parser.add_argument(
         "--metrics",
@@ -98,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
         noisy_2=args.noisy_2,
         noisy_3=args.noisy_3,
         match=args.match,
+        crop=args.crop,
+        mask=args.mask,
         out=args.out,
         metrics=None if args.metrics is None else names(args.metrics),
         data_range=args.data_range,
@@ -157,7 +161,7 @@ def problem_lines(problems: Iterable[tuple[str, str, str]]) -> list[str]:
     """(status, tile, reason) as lines; tiles with one trouble in common, but for their names, are one line."""
     alike: dict[tuple[str, str], list[str]] = {}
     for status, tile, reason in problems:
-        alike.setdefault((status, reason.replace(tile, "\0")), []).append(tile)
+        alike.setdefault((status, re.sub(rf"(?<!\w){re.escape(tile)}(?!\w)", "\0", reason)), []).append(tile)
     lines = []
     for (status, reason), tiles in alike.items():
         if len(tiles) <= 2:

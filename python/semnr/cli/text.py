@@ -79,3 +79,10 @@ def parameters(pairs: list[str]) -> dict[str, Any]:
             except ValueError:
                 values[name] = text
     return values
+
+
+def add_framing(parser: Any) -> None:
+    """What of each image counts."""
+    box = "auto: without the data bar; or left,top,right,bottom in pixels, right and bottom excluded"
+    parser.add_argument("--crop", metavar="BOX", help=box)
+    parser.add_argument("--mask", metavar="FILE", help="an image that is 0 where pixels do not count")

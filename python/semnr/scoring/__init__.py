@@ -49,6 +49,8 @@ def score(
     noisy_2: Any = None,
     noisy_3: Any = None,
     match: str | Sequence[str] | None = None,
+    crop: str | Sequence[int] | None = None,
+    mask: Any = None,
     out: Any,
     metrics: Sequence[str] | None = None,
     data_range: float | None = None,
@@ -102,6 +104,14 @@ def score(
     match
         How names of other sources belong to names of `src`, where they are neither the same nor differ by a text that
         is the same for all (which is found by itself): "{name}_noisy.tif={name}_dn.tif". See `semnr.tiles.pairs.pair`.
+    crop
+        What counts of each image, the same of both images of a pair: "auto" leaves out the data bar that the microscope
+        burnt in, by tags where they say it (FEI/Thermo Fisher, Tescan), else by pixels; `Run.remarks` say what was cut
+        and how that is known, and where it is unsure the image stays whole. Or (left, top, right, bottom) in pixels,
+        right and bottom excluded. None: whole images.
+    mask
+        An image (a path or an array) that is 0 where pixels do not count, of the size of the images. Integers are then
+        scored as float32, and `nan` is "omit".
     out
         Folder of the run.
     metrics
@@ -202,9 +212,10 @@ def score(
     prepare.factor_of(fsim_downsample)
     budget = prepare.bytes_of(memory_budget)
     source = open_tiles(src, root=root)
-    inputs = prepare.inputs_of(source, reference, noisy, root, noisy_2, noisy_3, match)
+    inputs = prepare.inputs_of(source, reference, noisy, root, noisy_2, noisy_3, match, crop, mask)
     source = inputs.candidate[0]
-    scale = prepare.scale_of(data_range) or one_range(inputs.sources())
+    nan = "omit" if mask is not None and nan == "error" else nan
+    scale = prepare.scale_of(data_range) or one_range(inputs.sources()) or prepare.scale_of_masked(inputs)
     layout = prepare.layout_of(wafer, source)
 
     alarm_rules, map_names = read_alarms(alarms), maps_of(maps)
@@ -316,6 +327,7 @@ def score(
             remarks=[
                 *(remark for place in sources for remark in place.remarks),
                 *inputs.remarks,
+                *(() if inputs.frame is None else inputs.frame.remarks),
                 *(*remarks, *tally.remarks(), *summaries.remarks(alike, counts["ok"]), *([wrong] if wrong else [])),
             ],
             unjudged=[

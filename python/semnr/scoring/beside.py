@@ -39,7 +39,11 @@ class Scores:
         """Refuse what cannot be scored, or would be written over something, before a tile is denoised."""
         asked = self.options
         inputs = inputs_of(
-            source, *(asked.get(name) for name in ("reference", "noisy", "root", "noisy_2", "noisy_3", "match"))
+            source,
+            *(
+                asked.get(name)
+                for name in ("reference", "noisy", "root", "noisy_2", "noisy_3", "match", "crop", "mask")
+            ),
         )
         scores = asked["out"] = local("score out", asked["out"])
         for name, place in (("out", out), ("score out", scores)):

@@ -14,7 +14,9 @@ from semnr_kernels.pretrained import VGG16
 
 from ..columns import METRICS
 from ..tiles import open_tiles
+from ..tiles.framing import Frame, framed
 from ..tiles.pairs import pair
+from ..tiles.planes import PlaneSource
 from ..tiles.source import TileSource
 from ..trust.columns import Trust
 from ..wafers import Wafer
@@ -109,6 +111,13 @@ def scale_of(value: float | None) -> float | None:
     return None if value is None else as_data_range(torch.uint8, value)
 
 
+def scale_of_masked(inputs: Inputs) -> float | None:
+    """Of integers that a mask makes floating: their dtype's, as without a mask."""
+    if inputs.frame is None or inputs.frame.mask is None:
+        return None
+    return inputs.frame.top()
+
+
 def bytes_of(value: int | str) -> int:
     """2048, "512MiB", "2GiB" in bytes."""
     units = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9, "b": 1}
@@ -138,17 +147,36 @@ def inputs_of(
     noisy_2: Any = None,
     noisy_3: Any = None,
     match: str | Sequence[str] | None = None,
+    crop: Any = None,
+    mask: Any = None,
 ) -> Inputs:
-    """Where the pixels of each tile come from, under one id."""
+    """Where the pixels of each tile come from, under one id, and what of them counts."""
     inputs = _places(source, reference, noisy, root, noisy_2, noisy_3)
+    if inputs.computes and (crop is not None or mask is not None):
+        raise ValueError(
+            f"{'crop' if crop is not None else 'mask'} is given for {source.name}, which is denoised as it is read; "
+            "accepted: `semnr denoise` first, then the scores"
+        )
+    frame = None
+    if cut := isinstance(source, PlaneSource) and source.is_cut:  # what a mosaic is cut into depends on its size
+        inputs, frame = _framed(inputs, crop, mask)
     named = {name: place for name, place in inputs.named().items() if place is not None}
-    paired = pair(source, {name: other for name, (other, _) in named.items()}, match)
-    return replace(
-        inputs,
-        candidate=(paired.candidate, inputs.candidate[1]),
-        **{name: (paired.others[name], role) for name, (_, role) in named.items()},
-        remarks=paired.remarks,
-    )
+    paired = pair(inputs.candidate[0], {name: other for name, (other, _) in named.items()}, match)
+    places: dict[str, Any] = {name: (paired.others[name], role) for name, (_, role) in named.items()}
+    places["candidate"] = (paired.candidate, inputs.candidate[1])
+    inputs = replace(inputs, remarks=paired.remarks, **places)
+    if not cut:
+        inputs, frame = _framed(inputs, crop, mask)
+    return replace(inputs, frame=frame)
+
+
+def _framed(inputs: Inputs, crop: Any, mask: Any) -> tuple[Inputs, Frame | None]:
+    """The same part of each image of a pair; the data bar is looked for in the noisy one, or in the reference."""
+    named = {name: place for name, place in inputs.named().items() if place is not None}
+    witness = "noisy" if inputs.noisy is not None else "reference"
+    places, frame = framed({"candidate": inputs.candidate, **named}, witness, crop, mask)
+    changed: dict[str, Any] = dict(places)
+    return replace(inputs, **changed), frame
 
 
 def _places(source: TileSource, reference: Any, noisy: Any, root: Any, noisy_2: Any, noisy_3: Any) -> Inputs:

@@ -11,6 +11,7 @@ import numpy as np
 
 from semnr_kernels import BackendUnavailable, TileError, WeightsUnavailable
 
+from ..tiles.framing import Frame
 from ..tiles.limits import at_most
 from ..tiles.source import Problem, TileKey, TileSource
 
@@ -29,6 +30,7 @@ class Inputs:
     noisy: tuple[TileSource, str] | None
     noisy_2: tuple[TileSource, str] | None = None
     noisy_3: tuple[TileSource, str] | None = None
+    frame: Frame | None = None  # what of each image counts
     remarks: tuple[str, ...] = ()  # how images of several sources were paired, and which were left over
 
     @property
@@ -101,10 +103,18 @@ def _mismatch(key: TileKey, loaded: Loaded) -> Problem | None:
         if other.ndim != x.ndim:
             return Problem(key.tile, "wrong_size", f"candidate is {_colour(x)}, {what} {_colour(other)}")
         if other.shape != x.shape:
-            return Problem(key.tile, "wrong_size", f"candidate is {_size(x)}, {what} {_size(other)}")
+            return Problem(key.tile, "wrong_size", f"candidate is {_size(x)}, {what} {_size(other)}{_bar(x, other)}")
         if other.dtype != x.dtype:
             return Problem(key.tile, "wrong_dtype", f"candidate is {x.dtype}, {what} {other.dtype}")
     return None
+
+
+def _bar(one: np.ndarray, other: np.ndarray) -> str:
+    """What may explain a difference of a few rows."""
+    rows = abs(one.shape[-2] - other.shape[-2])
+    if one.shape[-1] != other.shape[-1] or not 0 < rows <= 0.2 * max(one.shape[-2], other.shape[-2]):
+        return ""
+    return f": {rows} rows more, as a data bar has; --crop auto leaves it out, --crop left,top,right,bottom anything"
 
 
 def _size(image: np.ndarray) -> str:

@@ -1,8 +1,8 @@
 """The data bar that a microscope burns into the lower end of an image: where it begins, and how that is known.
 
 By tags where they say it (FEI/Thermo Fisher 34682: the scan's own size; Tescan 50431: the height of its strip), else by
-pixels: rows at the lower end with a background of one level and marks on it, below rows of a scanned image. Text that is
-drawn over the image itself has no such background: then nothing is cut, and that is said.
+pixels: rows at the lower end with a background of one level and marks on it, below rows of a scanned image. Text that
+is drawn over the image itself has no such background: then nothing is cut, and that is said where it can be told.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MARKS = (0.005, 0.5)  # share of a bar that is text and scale
 class Bar:
     """What is known of an image's data bar.
 
-    box : (left, top, right, bottom) of the image without it, in pixels, right and bottom excluded; None: leave it whole.
+    box : (left, top, right, bottom) of the image without it, in pixels, right and bottom excluded; None: all of it.
     how : by what it is known, or why nothing was cut.
     known : False where something like a bar is there that could not be told from the image.
     """

@@ -104,13 +104,13 @@ def report(
     if kind not in FORMATS:
         raise ValueError(f"format is {format!r}; accepted: {', '.join(map(repr, FORMATS))}")
     out = replaceable("out", out, "a report", holds(SIGNATURE.encode()))
-    found = gather(run_or_path, compare, verdict, title, notes)
+    gathered = gather(run_or_path, compare, verdict, title, notes)
     if kind == "html":
-        content = _render(build(found, images, worst, thumbnails)).encode("utf-8", "backslashreplace")
+        content = _render(build(gathered, images, worst, thumbnails)).encode("utf-8", "backslashreplace")
     elif kind == "png":
-        content = overview(found)
+        content = overview(gathered)
     else:
-        content = (as_json(found) if kind == "json" else as_markdown(found)).encode("utf-8", "backslashreplace")
+        content = (as_json(gathered) if kind == "json" else as_markdown(gathered)).encode("utf-8", "backslashreplace")
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic(out) as temporary:
         temporary.write_bytes(content)

@@ -17,27 +17,27 @@ _TAKEN = {"yes": "yes", "no": "no"}
 
 def steps(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The questions in order; from the lines of the path where a verdict has no flowchart."""
-    found = []
+    path = []
     for step in verdict.get("flowchart") or []:
         if not isinstance(step, Mapping) or "question" not in step:
             continue
         numbers = step.get("numbers")
         rows = evidence_rows(numbers) if isinstance(numbers, Mapping) else [("", plain(numbers))] if numbers else []
-        found.append({
+        path.append({
             "question": plain(step["question"]),
             "answer": plain(step.get("answer")) if step.get("answer") is not None else "",
             "numbers": _short(rows),
             "signal": words(str(step["signal"])) if step.get("signal") else None,
             "next": plain(step.get("next")) if step.get("next") is not None else "",
         })  # fmt: skip
-    return found or [_from_line(plain(line)) for line in verdict.get("path") or []]
+    return path or [_from_line(plain(line)) for line in verdict.get("path") or []]
 
 
 def _short(rows: Sequence[tuple[str, str]]) -> str:
     """The numbers of a step in one line: tiles first counted, then the means."""
-    found = dict(rows)
-    shown = found.pop("tiles that show it", None)
-    parts = [f"{name} {value}".strip() for name, value in found.items() if not name.startswith("tiles ")]
+    values = dict(rows)
+    shown = values.pop("tiles that show it", None)
+    parts = [f"{name} {value}".strip() for name, value in values.items() if not name.startswith("tiles ")]
     if shown is not None:
         parts.insert(0, f"{shown.split(' (')[0]} tiles")
     return "; ".join(parts)
@@ -77,11 +77,11 @@ def _outcome(verdict: Mapping[str, Any]) -> str:
     return end[:1].upper() + end[1:] or verdict["word"]
 
 
-def draw(found: Sequence[Mapping[str, Any]], outcome: str, state: str) -> Markup:
+def draw(path: Sequence[Mapping[str, Any]], outcome: str, state: str) -> Markup:
     """The chart: questions down the left, what a "yes" raises on the right, the outcome at the bottom."""
     parts: list[str] = []
     y = 4.0
-    for i, step in enumerate(found):
+    for i, step in enumerate(path):
         question = textwrap.wrap(step["question"], 48) or [""]
         numbers = textwrap.wrap(step["numbers"], 56)[:3]
         height = 2 * _PAD + _LINE * (len(question) + len(numbers)) - 2
@@ -96,11 +96,11 @@ def draw(found: Sequence[Mapping[str, Any]], outcome: str, state: str) -> Markup
             parts.append(f'<text class="fc-n" x="14" y="{at:.1f}">{escape(line)}</text>')
             at += _LINE
         parts += _branch(step, taken, y + height / 2)
-        parts += _down(answer, taken, y + height, last=i == len(found) - 1)
+        parts += _down(answer, taken, y + height, last=i == len(path) - 1)
         y += height + _GAP
     parts += _end(outcome, state, y)
     height = y + _PAD * 2 + _LINE * len(textwrap.wrap(outcome, 50)) + 4
-    spoken = " ".join(f"{s['question']} {s['answer']}{': ' + s['signal'] if s['signal'] else ''}." for s in found)
+    spoken = " ".join(f"{s['question']} {s['answer']}{': ' + s['signal'] if s['signal'] else ''}." for s in path)
     return Markup(  # every text above is escaped or a constant
         f'<svg class="flowchart" viewBox="0 0 {_WIDTH:.0f} {height:.0f}" role="img" aria-label="Decision flowchart, '
         f'the path taken: {escape(spoken)} {escape(outcome)}">{"".join(parts)}</svg>'

@@ -19,13 +19,13 @@ _BANDS = "edge_psd_"
 
 def measures(runs: Sequence[RunData]) -> dict[str, Any] | None:
     """Means of the metrology columns, a column a candidate; None where no run has any."""
-    found = [m for m in shown(c for run in runs for c in run.numbers if run.has(c)) if m.group == "metrology"]
+    columns = [m for m in shown(c for run in runs for c in run.numbers if run.has(c)) if m.group == "metrology"]
     rows = [
         {"metric": m, "cells": [_mean(run, m) for run in runs]}
-        for m in found
+        for m in columns
         if not m.name.startswith(_BANDS) and m.name != "unbiased_ok"
     ]
-    bands = [m for m in found if m.name.startswith(_BANDS)]
+    bands = [m for m in columns if m.name.startswith(_BANDS)]
     if not rows:
         return None
     return {

@@ -28,29 +28,29 @@ _COLOURS = ("#0067a5", "#c25400", "#00805c", "#9b3f86", "#8a6d00", "#3a3f47")
 _SHOWN = 6  # candidates; a picture has no place for more
 
 
-def overview(found: Gathered) -> bytes:
+def overview(gathered: Gathered) -> bytes:
     """A PNG."""
     from PIL import Image, ImageDraw
     from PIL.PngImagePlugin import PngInfo
 
-    runs = found.runs[:_SHOWN]
-    height = 170 + sum(_banner_height(v) for v in found.judged) + 46 + _LINE * (len(runs) + 3) + 560
+    runs = gathered.runs[:_SHOWN]
+    height = 170 + sum(_banner_height(v) for v in gathered.judged) + 46 + _LINE * (len(runs) + 3) + 560
     picture = Image.new("RGB", (WIDTH, height), "white")
     pen = ImageDraw.Draw(picture)
     y: float = _MARGIN
-    pen.text((_MARGIN, y), _fitted(pen, found.title, 34, WIDTH - 2 * _MARGIN), _INK, font=_font(34))
+    pen.text((_MARGIN, y), _fitted(pen, gathered.title, 34, WIDTH - 2 * _MARGIN), _INK, font=_font(34))
     y += 50
     facts = "  |  ".join(f"{name}: {value}" for name, value in scored(runs))
     pen.text((_MARGIN, y), _fitted(pen, facts, 16, WIDTH - 2 * _MARGIN), _MUTED, font=_font(16))
     y += 40
-    if not found.judged:
+    if not gathered.judged:
         pen.text((_MARGIN, y), "Not judged: no verdict was given.", _MUTED, font=_font(20))
         y += 36
-    for verdict in found.judged:
+    for verdict in gathered.judged:
         y = _banner(pen, verdict, y)
-    y = _scores(pen, found, runs, y + 16)
-    _radar(pen, profiles(runs, found.profiles[:_SHOWN]), (330, y + 270), 190)
-    _wafer(pen, found, (1000, y + 262), 232)
+    y = _scores(pen, gathered, runs, y + 16)
+    _radar(pen, profiles(runs, gathered.profiles[:_SHOWN]), (330, y + 270), 190)
+    _wafer(pen, gathered, (1000, y + 262), 232)
     buffer = io.BytesIO()
     info = PngInfo()
     info.add_text("Software", "semnr report")
@@ -110,7 +110,7 @@ def _banner(pen: ImageDraw, verdict: dict[str, Any], y: float) -> float:
     return y + height + 10
 
 
-def _scores(pen: ImageDraw, found: Gathered, runs: list[RunData], y: float) -> float:
+def _scores(pen: ImageDraw, gathered: Gathered, runs: list[RunData], y: float) -> float:
     shown = summary(runs)
     head = ["Candidate", "Tiles", "PSNR dB", *(c["metric"].label for c in shown["columns"])]
     left = [_MARGIN, 330, 430, *(540 + 134 * i for i in range(len(shown["columns"])))]
@@ -159,11 +159,11 @@ def _radar(pen: ImageDraw, shown: list[dict[str, Any]], centre: tuple[float, flo
                     pen.text((x + 8, y - 16), letter(k), colour, font=_font(15))
 
 
-def _wafer(pen: ImageDraw, found: Gathered, centre: tuple[float, float], radius: float) -> None:
+def _wafer(pen: ImageDraw, gathered: Gathered, centre: tuple[float, float], radius: float) -> None:
     """The candidate with the most flagged tiles, coloured by evidence transfer, else by SSIM."""
-    run = max(found.runs, key=lambda r: len(found.flags.get(r.label, {})))
+    run = max(gathered.runs, key=lambda r: len(gathered.flags.get(r.label, {})))
     column = next((c for c in ("transfer", "ssim", "psnr") if run.has(c)), None)
-    layout, table = found.layout, lookup_table()
+    layout, table = gathered.layout, lookup_table()
     if layout.outline:
         x, y = centre
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), "#f5f7f9", _MUTED, 2)
@@ -171,7 +171,7 @@ def _wafer(pen: ImageDraw, found: Gathered, centre: tuple[float, float], radius:
     values = dict(zip(run.tiles, run.values(column).tolist(), strict=True)) if column else {}
     finite = [v for v in values.values() if math.isfinite(v)]
     low, high = np.percentile(finite, (1, 99)) if finite else (0.0, 1.0)
-    flags = found.flags.get(run.label, {})
+    flags = gathered.flags.get(run.label, {})
     half_x, half_y = (max(1.5, radius * side / 2) for side in layout.size)
     for i, tile in enumerate(layout.tiles):
         if not (math.isfinite(layout.x[i]) and math.isfinite(layout.y[i])):

@@ -94,10 +94,10 @@ def shared_role(pixels: Pixels, runs: Sequence[RunData], tile: str, role: str) -
     """Pixels that all candidates share, from the first run that has them; or None and the first run's reason."""
     first: tuple[np.ndarray | None, str] = (None, "no run")
     for k, run in enumerate(runs):
-        found = pixels.read(run, tile, role)
-        if found[0] is not None:
-            return found
-        first = found if k == 0 else first
+        answer = pixels.read(run, tile, role)
+        if answer[0] is not None:
+            return answer
+        first = answer if k == 0 else first
     return first
 
 
@@ -117,10 +117,10 @@ def _detail(
 
 def _union(boxes: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Boxes of all candidates, one where several have the same."""
-    found: dict[tuple[str, int, int], dict[str, Any]] = {}
+    distinct: dict[tuple[str, int, int], dict[str, Any]] = {}
     for box in (b for some in boxes for b in some):
-        found.setdefault((box["kind"], round(box["row"] / 4), round(box["col"] / 4)), box)
-    return list(found.values())
+        distinct.setdefault((box["kind"], round(box["row"] / 4), round(box["col"] / 4)), box)
+    return list(distinct.values())
 
 
 def _last(
@@ -151,10 +151,10 @@ def scanned(noisy: np.ndarray, image: np.ndarray, run: RunData) -> tuple[np.ndar
     from ..trust.residual import residual_tests
 
     try:
-        found = residual_tests(noisy, image, data_range=run.data_range, nan="omit", return_maps=True)
+        tests = residual_tests(noisy, image, data_range=run.data_range, nan="omit", return_maps=True)
     except ValueError as error:  # too small, shapes that differ
         return None, str(error)
-    return (None, "no evidence map") if found.maps is None else (np.asarray(found.maps["evidence"][0]), "")
+    return (None, "no evidence map") if tests.maps is None else (np.asarray(tests.maps["evidence"][0]), "")
 
 
 def _stored(title: str, kind: str, image: np.ndarray, crop: Crop | None, colour: Colour) -> Picture:

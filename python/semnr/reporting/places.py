@@ -22,10 +22,10 @@ _COLUMNS = 8  # of a table: more do not fit a page
 
 def places(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     """Tables by ring, reticle field and die: a row a place, a column a candidate and metric."""
-    found = []
+    by_run = []
     for run in runs:
         layout = run.meta.get("wafer")
-        found.append(by_place(run.path, Wafer(**layout) if layout else None))
+        by_run.append(by_place(run.path, Wafer(**layout) if layout else None))
     metrics = [BY_NAME[c] for c in PLACES if any(run.has(c) for run in runs)]
     metrics = metrics[: max(1, _COLUMNS // len(runs))]
     tables = []
@@ -34,7 +34,7 @@ def places(runs: Sequence[RunData]) -> list[dict[str, Any]]:
         ("reticle", "By place in the reticle", "a defect of the mask repeats there"),
         ("die", "By die", ""),
     ):
-        keyed = [{_key(kind, row): row for row in one.get(kind, [])} for one in found]
+        keyed = [{_key(kind, row): row for row in one.get(kind, [])} for one in by_run]
         names = list(dict.fromkeys(key for rows in keyed for key in rows))
         one_wafer = len({name[:2] for name in names}) == 1
         if len(names) < 2 or not metrics:

@@ -17,13 +17,13 @@ def problems(runs: Sequence[RunData]) -> dict[str, Any]:
     who: dict[tuple[str, str, str], list[str]] = {}
     for k, run in enumerate(runs):
         reasons = run.texts.get("reason", [None] * len(run.tiles))
-        found = [(t, s, r or "") for t, s, r in zip(run.tiles, run.status, reasons, strict=True) if s != "ok"]
-        known = {(tile, status) for tile, status, _ in found}
+        unscored = [(t, s, r or "") for t, s, r in zip(run.tiles, run.status, reasons, strict=True) if s != "ok"]
+        known = {(tile, status) for tile, status, _ in unscored}
         for problem in run.meta.get("problems") or []:
             entry = tuple(str(problem.get(name) or "") for name in ("tile", "status", "reason"))
             if entry[:2] not in known:
-                found.append(entry)  # type: ignore[arg-type]
-        for entry in dict.fromkeys(found):
+                unscored.append(entry)  # type: ignore[arg-type]
+        for entry in dict.fromkeys(unscored):
             who.setdefault(entry, []).append(letter(k))
     rows = [
         ("all" if len(names) == len(runs) else ", ".join(names), tile, status.replace("_", " "), reason)

@@ -73,26 +73,26 @@ class Summary:
 
 def checked_boxes(given: Any) -> list[dict[str, Any]]:
     """Boxes that can be drawn; others (of a file that somebody edited) are left out."""
-    found = []
+    boxes = []
     for box in given if isinstance(given, list | tuple) else []:
         if isinstance(box, Mapping) and all(isinstance(box.get(k), int | float) for k in ("row", "col")):
             size = {k: float(box.get(k) or 6.0) for k in ("height", "width")}
             kind = "invented" if box.get("kind") == "invented" else "removed"
             z = float(box.get("z") or math.nan)
-            found.append({"kind": kind, "row": float(box["row"]), "col": float(box["col"]), "z": z, **size})
-    return found
+            boxes.append({"kind": kind, "row": float(box["row"]), "col": float(box["col"]), "z": z, **size})
+    return boxes
 
 
 def merged(boxes: Sequence[dict[str, Any]], gap: float = 8.0) -> list[dict[str, Any]]:
     """Boxes of one kind that touch, or nearly, as one: a defect larger than the scan's widest filter is one place."""
-    found: list[dict[str, Any]] = []
+    apart: list[dict[str, Any]] = []
     for box in boxes:
         box = dict(box)
-        while (other := next((o for o in found if _touch(o, box, gap)), None)) is not None:
-            found.remove(other)
+        while (other := next((o for o in apart if _touch(o, box, gap)), None)) is not None:
+            apart.remove(other)
             box = _around(other, box)
-        found.append(box)
-    return sorted(found, key=lambda b: -abs(b["z"]) if math.isfinite(b["z"]) else 0.0)
+        apart.append(box)
+    return sorted(apart, key=lambda b: -abs(b["z"]) if math.isfinite(b["z"]) else 0.0)
 
 
 def _touch(a: Mapping[str, Any], b: Mapping[str, Any], gap: float) -> bool:
@@ -210,13 +210,13 @@ def load_run(item: Any) -> RunData:
 
 def load_verdicts(given: Any, runs: Sequence[RunData]) -> list[dict[str, Any]]:
     """Verdicts as dicts: those given, then verdict*.json of each run folder; each carries `run`, the run it judges."""
-    found: list[dict[str, Any]] = []
+    verdicts: list[dict[str, Any]] = []
 
     def add(verdict: dict[str, Any], home: RunData | None) -> None:
-        if any(verdict == {k: v for k, v in known.items() if k != "run"} for known in found):
+        if any(verdict == {k: v for k, v in known.items() if k != "run"} for known in verdicts):
             return
         judged = next((run for run in runs if run.label == verdict.get("after")), home or runs[0])
-        found.append({**verdict, "run": judged.label})
+        verdicts.append({**verdict, "run": judged.label})
 
     for item in [] if given is None else given if isinstance(given, list | tuple) else [given]:
         for verdict in _as_dicts(item):
@@ -225,7 +225,7 @@ def load_verdicts(given: Any, runs: Sequence[RunData]) -> list[dict[str, Any]]:
         for file in sorted(run.path.glob("verdict*.json")):
             for verdict in _as_dicts(file):
                 add(verdict, run)
-    return found
+    return verdicts
 
 
 def _as_dicts(item: Any) -> list[dict[str, Any]]:

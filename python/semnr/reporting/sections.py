@@ -31,26 +31,26 @@ from .zones import BINS, paretos, pattern_of, zones
 _RANK = ("failed", "incomplete", "not refuted", "passed")  # what needs a decision stands first
 
 
-def build(found: Gathered, images: Any, worst: int, thumbs: int) -> dict[str, Any]:
+def build(gathered: Gathered, images: Any, worst: int, thumbs: int) -> dict[str, Any]:
     """Everything the templates need."""
-    runs, layout, judged = found.runs, found.layout, found.judged
+    runs, layout, judged = gathered.runs, gathered.layout, gathered.judged
     pixels = Pixels(images, runs)
     try:
-        tiles = worst_tiles(runs, found.flags, found.verdicts, pixels, layout, worst)
-        places_to_look = strips(found.verdicts, runs, pixels) if worst else [None] * len(judged)
+        tiles = worst_tiles(runs, gathered.flags, gathered.verdicts, pixels, layout, worst)
+        places_to_look = strips(gathered.verdicts, runs, pixels) if worst else [None] * len(judged)
         first = [tile.tile for tile in tiles["worst"]]
-        sheets = thumbnails(runs, pixels, layout.tiles, first, found.flags, thumbs) if thumbs else None
+        sheets = thumbnails(runs, pixels, layout.tiles, first, gathered.flags, thumbs) if thumbs else None
     finally:
         pixels.close()
-    shown = profiles(runs, found.profiles)
+    shown = profiles(runs, gathered.profiles)
     words = terms(runs, judged)
     limits = limits_of(judged)
-    data = {**wafer.wafer_data(runs, layout, found.flags), "colours": draw.VIRIDIS, "thumbs": sheets}
+    data = {**wafer.wafer_data(runs, layout, gathered.flags), "colours": draw.VIRIDIS, "thumbs": sheets}
     return {
-        "title": found.title,
-        "notes": found.notes,
+        "title": gathered.title,
+        "notes": gathered.notes,
         "scored": scored(runs),
-        "several": found.several,
+        "several": gathered.several,
         "candidates": [{"label": run.label, "mark": draw.key_mark(k)} for k, run in enumerate(runs)],
         "letters": {run.label: draw.letter(k) for k, run in enumerate(runs)},
         "verdicts": [
@@ -62,7 +62,7 @@ def build(found: Gathered, images: Any, worst: int, thumbs: int) -> dict[str, An
         "mapped": layout.outline,
         "zone_bins": BINS,
         "zones": zones(runs, layout, limits),
-        "paretos": paretos(runs, found.flags, layout),
+        "paretos": paretos(runs, gathered.flags, layout),
         "signal_matrix": matrix(judged) if len(judged) > 1 else None,
         "summary": summary(runs),
         "radar": draw.radar([(p["label"], p["axes"], p["bands"]) for p in shown])
@@ -72,7 +72,7 @@ def build(found: Gathered, images: Any, worst: int, thumbs: int) -> dict[str, An
         "axes": AXES,
         "ranges": ranges(),
         "cnr_axes": sorted({p["cnr"] for p in shown if p["cnr"]}),
-        "gains": gains(runs, found.profiles, found.verdicts),
+        "gains": gains(runs, gathered.profiles, gathered.verdicts),
         "basis": basis(runs),
         "wafer_caption": layout.caption,
         "notch": layout.notch,

@@ -64,23 +64,23 @@ class Term:
 def terms(runs: Sequence[RunData], judged: Sequence[Mapping[str, Any]]) -> dict[str, Term]:
     """By key: a column's name, "rule-NAME", or one of `GENERAL`; in the order of the page's glossary."""
     limits = limits_of(judged)
-    found: dict[str, Term] = {}
+    explained: dict[str, Term] = {}
     for signal in (s for verdict in judged for s in verdict["signals"]):
-        found.setdefault(f"rule-{signal['key']}", _rule(signal))
+        explained.setdefault(f"rule-{signal['key']}", _rule(signal))
     for column in shown(name for run in runs for name in run.numbers if run.has(name)):
-        found[column.name] = _column(column, limits.get(column.name, ()))
-    return found | {key: Term(*entry) for key, entry in GENERAL.items()}
+        explained[column.name] = _column(column, limits.get(column.name, ()))
+    return explained | {key: Term(*entry) for key, entry in GENERAL.items()}
 
 
 def limits_of(judged: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Column -> where rules fire on it, each limit once, with the rule's name in words."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    limits: dict[str, list[Mapping[str, Any]]] = {}
     for signal, before in ((s, verdict["before"]) for verdict in judged for s in verdict["signals"]):
         for limit in signal["limits"]:
             entry = {**limit, "rule": signal["name"], **({"before": before} if "change" in limit else {})}
-            if entry not in found.setdefault(str(limit.get("column")), []):
-                found[str(limit.get("column"))].append(entry)
-    return found
+            if entry not in limits.setdefault(str(limit.get("column")), []):
+                limits[str(limit.get("column"))].append(entry)
+    return limits
 
 
 def _column(column: Column, limits: Sequence[Mapping[str, Any]]) -> Term:

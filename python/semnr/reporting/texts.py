@@ -22,22 +22,22 @@ from .verdicts import flagged_tiles
 TILES_NAMED = 8  # in a list of flagged tiles; the others are in the other forms
 
 
-def as_markdown(found: Gathered) -> str:
+def as_markdown(gathered: Gathered) -> str:
     """Verdict, signals, scores, what was gained and paid: what fits a merge request."""
-    runs = found.runs
-    parts = [f"# {_text(found.title)}", " · ".join(f"{name}: {_text(value)}" for name, value in scored(runs))]
-    if not found.judged:
+    runs = gathered.runs
+    parts = [f"# {_text(gathered.title)}", " · ".join(f"{name}: {_text(value)}" for name, value in scored(runs))]
+    if not gathered.judged:
         parts.append("**Not judged**: no verdict was given; the numbers below carry no pass or fail.")
-    for verdict in found.judged:
+    for verdict in gathered.judged:
         parts.append(f"## {verdict['word']}: {_text(verdict['after'])}\n\n{_text(verdict['sentence'])}")
         parts.append("\n".join([*map(_reason, verdict["reasons"]), *map(_open, verdict["open"])]))
-    for note in found.notes:
+    for note in gathered.notes:
         if isinstance(note, str):
             parts.append(_text(note))
         else:
             parts.append(f"{_text(note.get('caption') or '')}\n\n{_table(note['header'], note['rows'])}".lstrip())
-    parts.append("## Scores\n\n" + _scores(found))
-    for table in gains(runs, found.profiles, found.verdicts):
+    parts.append("## Scores\n\n" + _scores(gathered))
+    for table in gains(runs, gathered.profiles, gathered.verdicts):
         if table["reason"]:
             parts.append(
                 f"{_text(table['label'])} is not compared with {_text(table['before'])}: {_text(table['reason'])}"
@@ -74,15 +74,15 @@ def _reason(reason: Mapping[str, Any]) -> str:
     return f"- **{_text(reason['name'])}** {_text(reason['word'])}{where}{advice}{named}"
 
 
-def _scores(found: Gathered) -> str:
-    shown = summary(found.runs)
+def _scores(gathered: Gathered) -> str:
+    shown = summary(gathered.runs)
     head = ["Candidate", "Tiles", "PSNR of mean MSE (dB)"]
     head += [c["metric"].heading + "".join(f", {label}" for label in c["labels"]) for c in shown["columns"]]
     head += ["Radar area", "Mean axis"]
-    areas = profiles(found.runs, found.profiles)
+    areas = profiles(gathered.runs, gathered.profiles)
     rows = []
     for k, (row, profile) in enumerate(zip(shown["rows"], areas, strict=True)):
-        who = f"{letter(k)} {row['label']}" if found.several else row["label"]
+        who = f"{letter(k)} {row['label']}" if gathered.several else row["label"]
         spans = [f"{profile[name]}" + (f" ({profile[f'{name}_span']})" if profile[f"{name}_span"] else "")
                  for name in ("area", "mean")]  # fmt: skip
         rows.append([who, f"{row['n']} of {row['total']}", row["psnr"], *(c["mean"] for c in row["cells"]), *spans])
@@ -104,12 +104,12 @@ def _code(value: Any) -> str:
     return in_line(" ".join(str(value).replace("`", "'").replace("|", "¦").split()))
 
 
-def as_json(found: Gathered) -> str:
+def as_json(gathered: Gathered) -> str:
     """Everything: what the runs say of themselves, every row, the verdicts, and what the report derives from them."""
-    runs = found.runs
-    flags = flagged_tiles(found.verdicts)
+    runs = gathered.runs
+    flags = flagged_tiles(gathered.verdicts)
     described = []
-    for run, profile in zip(runs, profiles(runs, found.profiles), strict=True):
+    for run, profile in zip(runs, profiles(runs, gathered.profiles), strict=True):
         columns: dict[str, Any] = {"tile": run.tiles, **run.texts, **run.numbers}
         described.append({
             "label": run.label,
@@ -127,16 +127,16 @@ def as_json(found: Gathered) -> str:
         })  # fmt: skip
     tables = [
         {k: table[k] for k in ("label", "before", "reason", "gained", "paid", "rows")}
-        for table in gains(runs, found.profiles, found.verdicts)
+        for table in gains(runs, gathered.profiles, gathered.verdicts)
     ]
     lots = trend(runs)
     measured = measures(runs)
     content = {
         "written_by": "semnr report",
-        "title": found.title,
-        "notes": found.notes,
-        "verdicts": found.verdicts,
-        "decisions": [{k: v[k] for k in ("after", "before", "state", "sentence")} for v in found.judged],
+        "title": gathered.title,
+        "notes": gathered.notes,
+        "verdicts": gathered.verdicts,
+        "decisions": [{k: v[k] for k in ("after", "before", "state", "sentence")} for v in gathered.judged],
         "runs": described,
         "gains": tables,
         "basis": [

@@ -38,17 +38,17 @@ def thumbnails(
     at = {tile: i for i, tile in enumerate(tiles)}
     read = 0
     for tile in chosen:
-        found = [pixels.read(run, tile, role)[0] for role, run, _ in roles]
-        basis = next((p for p in reversed(found) if p is not None), None)
+        images = [pixels.read(run, tile, role)[0] for role, run, _ in roles]
+        basis = next((p for p in reversed(images) if p is not None), None)
         if basis is None:
             if not slots:
                 return None  # the sources are not at hand: not asked for every tile
             continue
         low, high = window(basis)
-        for sheet, image in zip(small, found, strict=True):
+        for sheet, image in zip(small, images, strict=True):
             sheet.append(None if image is None else _small(image, low, high))
         slots[at[tile]] = len(slots)
-        read += sum(p.size for p in found if p is not None)
+        read += sum(p.size for p in images if p is not None)
         if read > _MOST_PIXELS:
             break
     if not slots:

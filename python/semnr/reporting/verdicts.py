@@ -88,12 +88,12 @@ def _axes(verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
     """("measured", "PSNR, SSIM"), ...: what the verdict rests on, where it says so."""
     axes = verdict.get("axes") or {}
     names = {"cnr": "CNR", "residual": "residual tests", "transfer": "evidence transfer"}
-    found = []
+    groups = []
     for state in ("measured", "estimated", "unknown"):
         some = [names.get(name, name.upper()) for name, known in axes.items() if known == state]
         if some:
-            found.append((state, ", ".join(some)))
-    return found
+            groups.append((state, ", ".join(some)))
+    return groups
 
 
 def _grouped(lacking: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -78,9 +78,9 @@ def worst_tiles(
 
 def _boxes(run: RunData, verdicts: Sequence[Mapping[str, Any]], tile: str, row: int | None) -> list[dict[str, Any]]:
     """Of the scan, as the run kept them; else those that a signal names."""
-    found = run.boxes(row) if row is not None else []
-    if found:
-        return merged(found)
+    boxes = run.boxes(row) if row is not None else []
+    if boxes:
+        return merged(boxes)
     regions = [
         region
         for verdict in verdicts if verdict["run"] == run.label

@@ -58,11 +58,11 @@ def zones(runs: Sequence[RunData], layout: Layout, limits: Mapping[str, Sequence
     metric = metrics[0]
     angle = np.arctan2(layout.y, layout.x) % (2 * math.pi)
     values = [_by_zone(run.values(metric.name), radius[r], angle[r]) for run, r in zip(runs, rows, strict=True)]
-    every = [mean for found in values for mean, _ in found.values() if math.isfinite(mean)]
+    every = [mean for means in values for mean, _ in means.values() if math.isfinite(mean)]
     maps = [
         {"label": run.label, "letter": letter(k) if len(runs) > 1 else "",
-         "svg": _bullseye(metric, found, min(every), max(every), run.label)}
-        for k, (run, found) in enumerate(zip(runs[:4], values, strict=False))
+         "svg": _bullseye(metric, means, min(every), max(every), run.label)}
+        for k, (run, means) in enumerate(zip(runs[:4], values, strict=False))
     ] if every else []  # fmt: skip
     return {"lines": lines, "metric": metric, "maps": maps}
 
@@ -129,22 +129,22 @@ def _radial(
 
 def _by_zone(values: np.ndarray, radius: np.ndarray, angle: np.ndarray) -> dict[tuple[int, int], tuple[float, int]]:
     """(zone, quadrant) -> (mean, tiles); the centre is one zone, quadrant 0."""
-    found = {}
+    means = {}
     quadrant = np.floor(np.nan_to_num(angle) / (math.pi / 2)).astype(int) % 4
     for z, (low, high, _) in enumerate(ZONES):
         for q in range(4 if z else 1):
             inside = (radius >= low) & (radius < high) & np.isfinite(values) & ((quadrant == q) if z else True)
-            found[(z, q)] = (float(values[inside].mean()) if inside.any() else math.nan, int(inside.sum()))
-    return found
+            means[(z, q)] = (float(values[inside].mean()) if inside.any() else math.nan, int(inside.sum()))
+    return means
 
 
 def _bullseye(
-    metric: Column, found: Mapping[tuple[int, int], tuple[float, int]], low: float, high: float, name: str
+    metric: Column, means: Mapping[tuple[int, int], tuple[float, int]], low: float, high: float, name: str
 ) -> Markup:
     size, radii = 240.0, (46.0, 82.0, 118.0)
     centre = size / 2
     parts, spoken = [], []
-    for (z, q), (mean, tiles) in found.items():
+    for (z, q), (mean, tiles) in means.items():
         share = 0.5 if high == low or math.isnan(mean) else (mean - low) / (high - low)
         fill = "none" if math.isnan(mean) else VIRIDIS[round(share * (len(VIRIDIS) - 1))]
         ink = "zone-light" if share < 0.55 else "zone-dark"
@@ -199,14 +199,14 @@ def paretos(
         ]
         charts.append({
             "label": run.label, "letter": letter(k) if len(runs) > 1 else "", "tiles": len(marked),
-            "columns": [{"by": by, "bars": _bars(found)} for by, found in counts if found],
+            "columns": [{"by": by, "bars": _bars(tally)} for by, tally in counts if tally],
         })  # fmt: skip
     return charts
 
 
-def _bars(found: Counter[str]) -> list[dict[str, Any]]:
-    total, most = found.total(), max(found.values())
-    ordered = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+def _bars(counts: Counter[str]) -> list[dict[str, Any]]:
+    total, most = counts.total(), max(counts.values())
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     shown = ordered[:BARS]
     rest = total - sum(count for _, count in shown)
     shown += [(f"{len(ordered) - BARS} more", rest)] if rest else []
@@ -220,8 +220,8 @@ def _bars(found: Counter[str]) -> list[dict[str, Any]]:
 def _dies(layout: Layout) -> list[str]:
     """The die of each tile in words, with its wafer where there are several; "" where unknown."""
     several = len(set(layout.wafer)) > 1
-    found = []
+    names = []
     for place, wafer in zip(layout.place, layout.wafer, strict=True):
         die = next((part for part in place.split(" · ") if part.startswith("die ")), "")
-        found.append(f"{wafer} · {die}" if die and several and wafer else die)
-    return found
+        names.append(f"{wafer} · {die}" if die and several and wafer else die)
+    return names

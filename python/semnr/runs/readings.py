@@ -33,7 +33,7 @@ class Reading:
 
 def readings(evidence: Mapping[str, Any], limits: Sequence[Mapping[str, Any]] = ()) -> list[Reading]:
     """The numbers of `Signal.evidence`, without the counts of tiles; `limits` as in `Signal.limits`."""
-    found = []
+    listed = []
     for key, value in evidence.items():
         name, kind = _column(key)
         if name is None or isinstance(value, bool) or not isinstance(value, int | float):
@@ -47,7 +47,7 @@ def readings(evidence: Mapping[str, Any], limits: Sequence[Mapping[str, Any]] = 
         unit = "%" if percent else BY_NAME[name].unit
         unit = "σ" if unit == "z" else "" if unit == "share" else unit
         label = BY_NAME[name].label + (" change" if kind else "")
-        found.append(
+        listed.append(
             Reading(
                 name,
                 label,
@@ -57,7 +57,7 @@ def readings(evidence: Mapping[str, Any], limits: Sequence[Mapping[str, Any]] = 
                 "" if limit is None or kind else limit_words(limit),
             )
         )
-    return found
+    return listed
 
 
 def column_of(key: str) -> str | None:

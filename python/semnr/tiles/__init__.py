@@ -303,8 +303,8 @@ def create_tiles(
 def _left(path: Path) -> TileSource | None:
     """What an interrupted writer left; None where it did not come to its first tile."""
     try:
-        found = open_tiles(path)
-        len(found), found.find("")  # what describes the tiles is read now, before it is written to
+        source = open_tiles(path)
+        len(source), source.find("")  # what describes the tiles is read now, before it is written to
     except (ValueError, FileNotFoundError):
         return None
-    return found
+    return source

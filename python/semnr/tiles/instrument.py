@@ -85,9 +85,9 @@ def _raw(parent: Any, tag: Any) -> bytes:
     handle = parent.filehandle
     at = handle.tell()
     handle.seek(tag.valueoffset)
-    found = bytes(handle.read(width * tag.count))
+    content = bytes(handle.read(width * tag.count))
     handle.seek(at)
-    return found
+    return content
 
 
 def _resolution(page: Any) -> dict[str, Any]:

@@ -73,10 +73,10 @@ class Pattern:
         """
         text = name.path if self._with_suffix else name.stem
         folder, _, last = text.rpartition("/")
-        found = self._regex.fullmatch(text if whole else last)
-        if found is None:
+        fitted = self._regex.fullmatch(text if whole else last)
+        if fitted is None:
             return None
-        values = [value for _, value in sorted(zip(self.placeholders, found.groups(), strict=True))]
+        values = [value for _, value in sorted(zip(self.placeholders, fitted.groups(), strict=True))]
         return tuple(values) if whole else (folder, *values)
 
 

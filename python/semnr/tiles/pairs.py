@@ -62,12 +62,12 @@ class Paired:
     @property
     def remarks(self) -> tuple[str, ...]:
         """One line on each rule that is not "the same names", one on what was left over of each role."""
-        found = [
+        told = [
             f"each {_SAID[role]} was paired with its denoised image by {quoted(rule)}"
             for role, rule in self.rules.items()
             if rule != _SAME
         ]
-        return (*found, *(left.hint for left in self.unpaired))
+        return (*told, *(left.hint for left in self.unpaired))
 
 
 _SAME = "the same names"
@@ -124,46 +124,51 @@ def pair(candidate: TileSource, others: Mapping[str, TileSource], match: str | S
     if witness is not None and isinstance(candidate, FolderSource):
         known, ids = _as_witness(candidate, others[witness], matched[witness])
     known_as = {role: known if other is candidate else other for role, other in others.items()}
-    for role, found in matched.items():
-        if ids or found.pairs is not None:
-            known_as[role] = _as_candidate(others[role], found, ids, role)
+    for role, pairing in matched.items():
+        if ids or pairing.pairs is not None:
+            known_as[role] = _as_candidate(others[role], pairing, ids, role)
     return Paired(
         known,
         known_as,
-        {role: found.rule for role, found in matched.items()},
+        {role: pairing.rule for role, pairing in matched.items()},
         tuple(
-            Unpaired(role, found.alone, found.other_alone, _hint(candidate, others[role], role, found))
-            for role, found in matched.items()
-            if found.alone or found.other_alone
+            Unpaired(
+                role,
+                pairing.alone,
+                pairing.other_alone,
+                _hint(candidate, others[role], role, pairing),
+            )
+            for role, pairing in matched.items()
+            if pairing.alone or pairing.other_alone
         ),
     )
 
 
-def _as_witness(candidate: FolderSource, witness: TileSource, found: _Matched) -> tuple[TileSource, Pairs]:
+def _as_witness(candidate: FolderSource, witness: TileSource, matched: _Matched) -> tuple[TileSource, Pairs]:
     """The candidate under the ids of the witness, with its columns where it has any; and the ids that changed."""
     ids: Pairs = {}
-    if found.pairs is not None:
+    if matched.pairs is not None:
         taken = {key.tile for key in witness}
-        ids = {tile: f"{tile} (denoised)" for tile in found.alone if tile in taken} | found.pairs
+        ids = {tile: f"{tile} (denoised)" for tile in matched.alone if tile in taken} | matched.pairs
     describes = not isinstance(witness, FolderSource)
     if not ids and not describes:
         return candidate, ids
-    return Renamed(candidate, ids, found.rule, witness if describes else None), ids
+    return Renamed(candidate, ids, matched.rule, witness if describes else None), ids
 
 
-def _as_candidate(other: TileSource, found: _Matched, ids: Pairs, role: str) -> TileSource:
+def _as_candidate(other: TileSource, matched: _Matched, ids: Pairs, role: str) -> TileSource:
     """The other source under the ids by which the candidate is known; what has no partner has an id of its own."""
-    pairs = {tile: tile for tile in ids} if found.pairs is None else found.pairs
+    pairs = {tile: tile for tile in ids} if matched.pairs is None else matched.pairs
     here = {theirs: ids.get(ours, ours) for ours, theirs in pairs.items()}
-    taken = {*here.values(), *(ids.get(tile, tile) for tile in found.alone)}
-    for tile in found.other_alone:
+    taken = {*here.values(), *(ids.get(tile, tile) for tile in matched.alone)}
+    for tile in matched.other_alone:
         here[tile] = f"{tile} ({role})" if tile in taken else tile
-    return Renamed(other, {tile: name for tile, name in here.items() if tile != name}, found.rule)
+    return Renamed(other, {tile: name for tile, name in here.items() if tile != name}, matched.rule)
 
 
 def _asked(match: str | Sequence[str] | None, roles: tuple[str, ...]) -> dict[str, list[Rule | str]]:
     """What `match` asks for, by role; a role that nothing is said of is not in it."""
-    found: dict[str, list[Rule | str]] = {}
+    rules: dict[str, list[Rule | str]] = {}
     for text in (match,) if isinstance(match, str) else match or ():
         if not isinstance(text, str):
             raise TypeError(f"match is {type(text).__name__}; accepted: {ACCEPTED}")
@@ -174,8 +179,8 @@ def _asked(match: str | Sequence[str] | None, roles: tuple[str, ...]) -> dict[st
             raise ValueError(
                 f"match is {text!r}, and there is no {role}; accepted with: {', '.join(roles) or 'a second source'}"
             )
-        found.setdefault(role, []).append(ORDER if rest.strip() == ORDER else parse(rest, IMAGE_SUFFIXES))
-    return found
+        rules.setdefault(role, []).append(ORDER if rest.strip() == ORDER else parse(rest, IMAGE_SUFFIXES))
+    return rules
 
 
 def _matched(candidate: TileSource, other: TileSource, role: str, asked: Sequence[Rule | str] | None) -> _Matched:
@@ -262,11 +267,11 @@ def _namings(left: list[TileKey], right: list[TileKey]) -> Iterator[tuple[list[N
 
 def _names(keys: Sequence[TileKey], by_path: bool) -> list[Name]:
     """By the id, or by the path of the image."""
-    found = []
+    names = []
     for key in keys:
         path = posixpath.normpath(key.path) if key.path is not None else key.tile
-        found.append(Name(posixpath.splitext(path)[0] if by_path and key.path is not None else key.tile, path))
-    return found
+        names.append(Name(posixpath.splitext(path)[0] if by_path and key.path is not None else key.tile, path))
+    return names
 
 
 def _by_last(left: list[TileKey], right: list[TileKey]) -> dict[int, int]:
@@ -317,17 +322,17 @@ def _nothing(candidate: TileSource, other: TileSource, role: str, ours: list[Til
     )
 
 
-def _hint(candidate: TileSource, other: TileSource, role: str, found: _Matched) -> str:
+def _hint(candidate: TileSource, other: TileSource, role: str, matched: _Matched) -> str:
     """One line with the counts, two examples of each, and what to try."""
     parts = []
-    if found.alone:
-        parts.append(f"{len(found.alone)} of {candidate.name} have no {_SAID[role]} ({_examples(found.alone)})")
-    if found.other_alone:
-        examples = _examples(found.other_alone)
-        parts.append(f"{len(found.other_alone)} of {other.name} have no denoised image ({examples})")
-    pattern = found.rule.replace(" = ", "=") if "{" in found.rule else "{name}_noisy={name}_dn"
+    if matched.alone:
+        parts.append(f"{len(matched.alone)} of {candidate.name} have no {_SAID[role]} ({_examples(matched.alone)})")
+    if matched.other_alone:
+        examples = _examples(matched.other_alone)
+        parts.append(f"{len(matched.other_alone)} of {other.name} have no denoised image ({examples})")
+    pattern = matched.rule.replace(" = ", "=") if "{" in matched.rule else "{name}_noisy={name}_dn"
     return (
-        f"{' and '.join(parts)}; the others were paired by {quoted(found.rule)}: bring the missing files, or say with "
+        f"{' and '.join(parts)}; the others are paired by {quoted(matched.rule)}: bring the missing files, or say with "
         f"--match '{pattern}' which names belong together"
     )
 
@@ -380,8 +385,8 @@ class Renamed(Over):
 
     def find(self, tile: str) -> TileKey | None:
         own = self._inside(tile)
-        found = None if own is None else self._source.find(own)
-        return None if found is None else self._outside(found)
+        key = None if own is None else self._source.find(own)
+        return None if key is None else self._outside(key)
 
     def read(self, key: TileKey, role: str = "image") -> np.ndarray:
         return self._source.read(dataclasses.replace(key, tile=self._inside(key.tile) or key.tile), role)

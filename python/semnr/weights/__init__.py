@@ -183,23 +183,23 @@ def _fetch(name: str, sources: Sources) -> dict[str, Any]:
     about = {"license": f"{licence} ({_OWNERS[owner]})", "license_file": str(_licence_path(known))}
     if there["ok"] and known.path.is_file():
         return {**there, **about, "fetched": False}
-    found = sources.obtain(known)
+    obtained = sources.obtain(known)
     try:
-        _write(found, known, owner)
+        _write(obtained, known, owner)
     except OSError as error:
         raise WeightsUnavailable(f"{known.path} cannot be written: {error}; TORCH_HOME moves it") from error
-    return {**verify(name), **about, "fetched": True, "origin": found.origin}
+    return {**verify(name), **about, "fetched": True, "origin": obtained.origin}
 
 
-def _write(found: Obtained, known: Published, owner: str) -> None:
+def _write(obtained: Obtained, known: Published, owner: str) -> None:
     """The licence first, so that the weights are never without it."""
     from safetensors.torch import save
 
     known.path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(_licence_path(known)) as temporary:
         temporary.write_text((LICENCES / f"{owner}.txt").read_text(encoding="utf-8"), encoding="utf-8")
-    about = {"weights": known.name, "origin": found.origin, "license": _USES[known.name][1]}
-    tensors = {key: value.contiguous() for key, value in found.state.items()}
+    about = {"weights": known.name, "origin": obtained.origin, "license": _USES[known.name][1]}
+    tensors = {key: value.contiguous() for key, value in obtained.state.items()}
     with atomic(known.path) as temporary:
         temporary.write_bytes(save(tensors, metadata=about))
 

@@ -38,22 +38,22 @@ def read_archive(path: Path, known: Published) -> dict[str, np.ndarray]:
         Truncated, another version, a pickle that names another global or holds other arrays.
     """
     if known is LPIPS:
-        found = {}
+        tensors = {}
         for file, _, _, _, net in _PICKLES.values():
             tree = _pickle(path, file)
             for i in range(len(LINEAR_CHANNELS[net])):
-                found[f"{net}.{i}"] = _array(path, tree, f"NetLinLayer_{i}", "Conv_0", "kernel").reshape(-1)
-        return found
+                tensors[f"{net}.{i}"] = _array(path, tree, f"NetLinLayer_{i}", "Conv_0", "kernel").reshape(-1)
+        return tensors
     file, _, entry, layers, _ = _PICKLES[known.name]
     tree = _pickle(path, file)
-    found = {}
+    tensors = {}
     for i, (index, *_) in enumerate(layers):
         kernel = _array(path, tree, entry, f"Conv_{i}", "kernel")
         if kernel.ndim != 4:
             raise WeightsUnavailable(f"{path}: Conv_{i}'s kernel has shape {kernel.shape}; accepted: four dimensions")
-        found[f"{index}.weight"] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))  # from (height, width, in, out)
-        found[f"{index}.bias"] = _array(path, tree, entry, f"Conv_{i}", "bias")
-    return found
+        tensors[f"{index}.weight"] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))  # from (height, width, in, out)
+        tensors[f"{index}.bias"] = _array(path, tree, entry, f"Conv_{i}", "bias")
+    return tensors
 
 
 def _pickle(path: Path, file: str) -> Any:

@@ -75,5 +75,5 @@ def _environment() -> dict[str, str]:
 
 def _default_index() -> str | None:
     """The index that pip uses where none is configured, from its help."""
-    found = re.search(r"--index-url <url>.*?\(default\s+(\S+?)\)", _pip("help", "download") or "", re.DOTALL)
-    return found[1] if found else None
+    told = re.search(r"--index-url <url>.*?\(default\s+(\S+?)\)", _pip("help", "download") or "", re.DOTALL)
+    return told[1] if told else None

@@ -167,7 +167,7 @@ def _tensors(arrays: dict[str, np.ndarray]) -> State:
 
 def _linear_layers(folder: Path) -> State:
     """lpips 0.1.4 keeps them in a file a network, as 1 x 1 convolutions."""
-    found = {}
+    layers = {}
     for net, channels in LINEAR_CHANNELS.items():
         file = folder / f"{net}.pth"
         if not file.is_file():
@@ -176,5 +176,5 @@ def _linear_layers(folder: Path) -> State:
         for i in range(len(channels)):
             value = state.get(f"lin{i}.model.1.weight") if isinstance(state, dict) else None
             if value is not None:
-                found[f"{net}.{i}"] = value.reshape(-1)
-    return found
+                layers[f"{net}.{i}"] = value.reshape(-1)
+    return layers

@@ -66,10 +66,10 @@ def _login(parts: Any) -> str | None:
     if parts.username is not None:
         return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     try:
-        found = netrc.netrc().authenticators(parts.hostname or "")
+        login = netrc.netrc().authenticators(parts.hostname or "")
     except (OSError, netrc.NetrcParseError):
         return None
-    return None if found is None else f"{found[0]}:{found[2]}"
+    return None if login is None else f"{login[0]}:{login[2]}"
 
 
 def shown(url: str) -> str:

@@ -297,7 +297,30 @@ def implementations(op: str) -> tuple[str, ...]:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Run every op inside the `with` block on backend `name` ("auto" restores the default)."""
+    """Run every op inside a `with` block on one backend.
+
+    It holds for the thread (the context) that entered the block.
+
+    Parameters
+    ----------
+    name : str
+        A name of `backends()`; "auto" restores the default.
+
+    Returns
+    -------
+    context manager
+
+    Raises
+    ------
+    BackendUnavailable
+        An unknown name.
+
+    Examples
+    --------
+    >>> with semnr.use_backend("reference"):
+    ...     print(f"{semnr.ssim(denoised, clean):.3f}")
+    0.898
+    """
     _known(name)
     token = _override.set(name)
     try:
@@ -431,5 +454,16 @@ def explain(call: Call, backend: str | None = None) -> Explanation:
 
 
 def backends() -> dict[str, str]:
-    """Each backend and its state on this machine: "available" or the reason why not."""
+    """Every backend and its state on this machine.
+
+    Returns
+    -------
+    dict of str to str
+        "available", or the reason why not.
+
+    Examples
+    --------
+    >>> semnr.backends()["reference"]
+    'available'
+    """
     return {name: _probe(name) or "available" for name in BACKENDS}

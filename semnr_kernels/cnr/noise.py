@@ -22,9 +22,18 @@ _ACCEPTED = (
 
 @dataclass(frozen=True)
 class Sigma:
-    """Marks `noise=Sigma(map)` as a map of standard deviations, in the units of x, and not as a noisy image.
+    """Marks `noise=Sigma(map)` as a map of standard deviations, and not as a noisy image.
 
-    map: array or tensor, (H, W), (N, H, W) or (N, 1, H, W); or (1, H, W) for all images.
+    Parameters
+    ----------
+    map : array or Tensor, (H, W), (N, H, W) or (N, 1, H, W); or (1, H, W) for all images
+        In the units of the images.
+
+    Examples
+    --------
+    >>> deviations = np.full((128, 128), 17.0)
+    >>> print(f"{semnr.cnr(denoised, clean, kind='fixed_noise', noise=semnr.Sigma(deviations)):.1f}")
+    4.3
     """
 
     map: Any

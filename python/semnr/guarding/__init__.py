@@ -151,7 +151,22 @@ def _judged(rule: AnyRule, before: Profile | None, after: Profile, found: Inputs
 
 
 def alone(rules: Any = DEFAULT_RULES) -> Rules:
-    """The same rules for a candidate that is compared with no other: those between two candidates are not required."""
+    """The same rules for a candidate that is compared with no other: those between two candidates are not required.
+
+    Parameters
+    ----------
+    rules : mapping or path
+        What `guard` takes.
+
+    Returns
+    -------
+    Rules
+
+    Examples
+    --------
+    >>> semnr.guarding.alone()["over_smoothing"].required
+    False
+    """
     return MappingProxyType(
         {
             name: dataclasses.replace(rule, required=False) if isinstance(rule, Comparison) else rule

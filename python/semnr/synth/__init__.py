@@ -1,6 +1,7 @@
 """Synthetic SEM tiles and wafers with exact truth: edges, CD, roughness, defects, noise.
 
 `tile` makes one tile, `SyntheticWafer` is a source of any number of them, `write_wafer` stores one tile by tile.
+`PATTERNS` holds the patterns and `KINDS` the kinds of defects.
 """
 
 from .defects import KINDS, Defect, DefectTruth

@@ -40,6 +40,13 @@ class Defect:
     contrast
         Largest signed change of the clean image, as a part of the range. None: what the material gives. Only a
         particle and a scratch take a sign; the others keep their material's.
+
+    Examples
+    --------
+    >>> defect = semnr.synth.Defect("particle", row=64, col=64, size_px=8, contrast=0.3)
+    >>> made = semnr.synth.tile("lines", 128, seed=1, defects=[defect])
+    >>> made.truth.defects[0].kind
+    'particle'
     """
 
     kind: str | tuple[str, ...]
@@ -65,15 +72,33 @@ class Defect:
 
     @property
     def kinds(self) -> tuple[str, ...]:
+        """The kinds to draw from, as a tuple."""
         return KINDS if self.kind == "any" else (self.kind,) if isinstance(self.kind, str) else tuple(self.kind)
 
 
 @dataclass(frozen=True)
 class DefectTruth:
-    """What was put in: the box of the changed geometry in pixels, and the contrast as a part of the range.
+    """What was put in.
 
-    `contrast` is the signed extreme of the change of the clean image; `area_px` counts the pixels changed by more
-    than `VISIBLE`, which, for bloom and beam blur, lie around the box as well as in it.
+    Attributes
+    ----------
+    kind : str
+        One of `KINDS`.
+    row, col : float
+        Centre of the changed geometry, in pixels.
+    height_px, width_px : float
+        Its size.
+    contrast : float
+        Largest signed change of the clean image, as a part of the range.
+    area_px : int
+        Pixels that changed visibly. Bloom and beam blur change pixels around the box as well.
+
+    Examples
+    --------
+    >>> made = semnr.synth.tile("lines", 128, seed=1, defects=["bridge"])
+    >>> truth = made.truth.defects[0]
+    >>> truth.kind, int(truth.mask().sum()) == truth.area_px
+    ('bridge', True)
     """
 
     kind: str
@@ -89,7 +114,12 @@ class DefectTruth:
     _mask: np.ndarray | None = field(repr=False, compare=False, default=None)
 
     def mask(self) -> np.ndarray:
-        """(H, W) bool: the pixels that differ from the tile without this defect."""
+        """The pixels that differ from the tile without this defect.
+
+        Returns
+        -------
+        ndarray, (H, W), bool
+        """
         out = np.zeros(self._shape, bool)
         if self._mask is not None:
             rows, cols = self._mask.shape

@@ -38,6 +38,16 @@ class Detector:
         Correlation of the noise with the left neighbour (lag ρ, ρ², ...); the variance does not depend on it.
     gain, offset
         The recorded level is gain · (signal + noise) + offset.
+
+    Examples
+    --------
+    >>> detector = semnr.synth.Detector(dose=200)
+    >>> detector.changed(frames=4).frames
+    4
+    >>> detector.apply(site.clean, np.random.default_rng(0)).shape
+    (128, 128)
+    >>> detector.law().gain > 0
+    True
     """
 
     dose: float = 80.0
@@ -59,16 +69,40 @@ class Detector:
         number("offset", self.offset, -1, 1)
 
     def changed(self, **changes: float | None) -> Detector:
-        """A copy with the fields replaced that are not None."""
+        """A copy with other values.
+
+        Parameters
+        ----------
+        **changes
+            Fields to replace; None leaves a field as it is.
+
+        Returns
+        -------
+        Detector
+
+        Raises
+        ------
+        TypeError
+            An unknown field.
+        """
         known = [field.name for field in fields(self)]
         if unknown := sorted(set(changes) - set(known)):
             raise TypeError(f"unknown noise parameters {', '.join(map(repr, unknown))}; accepted: {', '.join(known)}")
         return replace(self, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
     def law(self, data_range: float = 1.0) -> NoiseModel:
-        """The noise law of images recorded on a scale of this width, before clipping.
+        """The noise law of images that it records, before clipping.
 
         Row noise is in the variance; the correlation is that of the noise beside it.
+
+        Parameters
+        ----------
+        data_range : float
+            Width of the intensity scale.
+
+        Returns
+        -------
+        semnr.denoising.NoiseModel
         """
         top = number("data_range", data_range, 0, above=True)
         slope = self.gain / (self.dose * self.frames)
@@ -77,9 +111,18 @@ class Detector:
         return NoiseModel(slope * top, constant * top**2, correlation=lags)
 
     def apply(self, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A noisy image of `clean` (0-1 scale), float64, not yet clipped.
+        """A noisy image, before it is clipped and quantised.
 
-        Frames are averaged before they are clipped: the sum of their electrons is drawn at once.
+        Parameters
+        ----------
+        clean : ndarray, (H, W)
+            The field, on the scale of 0 to 1.
+        rng : numpy.random.Generator
+            Where the noise is drawn from.
+
+        Returns
+        -------
+        ndarray, (H, W), float64
         """
         electrons = self.dose * self.frames
         read = self.read_noise / np.sqrt(self.frames)
@@ -136,9 +179,25 @@ def as_dtype(dtype: object, data_range: float | None) -> tuple[np.dtype, float]:
 
 
 def quantise(image: np.ndarray, dtype: object = "uint8", data_range: float | None = None) -> np.ndarray:
-    """Levels of 0-1 as `dtype`: scaled to the range, clipped, and rounded where the dtype is an integer's.
+    """Grey levels of 0 to 1 as an image of a dtype: scaled to the range, clipped, and rounded for integers.
 
-    10- and 12-bit data in 16-bit words: dtype="uint16" with data_range=1023 or 4095.
+    Parameters
+    ----------
+    image : ndarray
+        Levels on the scale of 0 to 1.
+    dtype : {"uint8", "uint16", "float32", "float64"}
+        Of the result.
+    data_range : float, optional
+        The level that stands for 1, such as 1023 or 4095 for 10- and 12-bit data in uint16.
+
+    Returns
+    -------
+    ndarray
+
+    Examples
+    --------
+    >>> semnr.synth.quantise(np.array([0.0, 0.5, 2.0]), "uint8").tolist()
+    [0, 128, 255]
     """
     kind, top = as_dtype(dtype, data_range)
     out = np.clip(image, 0, 1)

@@ -19,15 +19,30 @@ FAR = 1e4  # px: a signed distance at which every profile is flat
 
 @dataclass(frozen=True)
 class Look:
-    """Grey levels on the 0-1 scale and lengths in nm.
+    """How a pattern looks: grey levels on the scale of 0 to 1, lengths in nm.
 
-    outside, inside : level far from any edge, outside and inside the material
-    edge, edge_nm : height of the edge peak above `inside` before the beam blurs it, and its decay length
-    shadow, shadow_nm : dip below `outside` at the foot of an edge, and its decay length
-    spot_nm : standard deviation of the Gaussian beam spot
-    via, glow, glow_nm : level of a via, and the part of its contrast that reaches out, with its decay length
-    texture : standard deviation of the material's grain after the beam
-    shading : half the difference in level between opposite corners (charging, detector)
+    Parameters
+    ----------
+    outside, inside : float
+        Level far from any edge, outside and inside the material.
+    edge, edge_nm : float
+        Height of the edge peak above `inside` before the beam blurs it, and its decay length.
+    shadow, shadow_nm : float
+        Dip below `outside` at the foot of an edge, and its decay length.
+    spot_nm : float
+        Standard deviation of the Gaussian beam spot.
+    via, glow, glow_nm : float
+        Level of a via, the part of its contrast that reaches out, and its decay length.
+    texture : float
+        Standard deviation of the material's grain after the beam.
+    shading : float
+        Half the difference in level between opposite corners (charging, detector).
+
+    Examples
+    --------
+    >>> plain = semnr.synth.tile("lines", 64, look=semnr.synth.Look(texture=0.0, shading=0.0))
+    >>> plain.clean.shape
+    (64, 64)
     """
 
     outside: float = 0.24

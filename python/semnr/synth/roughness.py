@@ -15,10 +15,29 @@ from ..base.random_streams import number, whole
 
 
 def roughness_psd(frequency: np.ndarray, sigma_nm: float, correlation_nm: float, hurst: float) -> np.ndarray:
-    """Two-sided power spectral density of an edge, in nm³, at `frequency` in cycles per nm.
+    """The two-sided power spectral density of a rough edge.
 
-    PSD(f) = 2 √π Γ(H + ½) / Γ(H) · σ² ξ / (1 + (2π f ξ)²)^(½ + H), which integrates to σ² over all f
-    (Palasantzas 1993 in one dimension, as in Mack 2013).
+    PSD(f) = 2 √π Γ(H + ½) / Γ(H) · σ² ξ / (1 + (2π f ξ)²)^(½ + H), which integrates to σ² over all f (Palasantzas 1993
+    in one dimension, as in Mack 2013).
+
+    Parameters
+    ----------
+    frequency : ndarray
+        In cycles per nm.
+    sigma_nm, correlation_nm, hurst : float
+        Standard deviation σ, correlation length ξ and Hurst exponent H of the edge.
+
+    Returns
+    -------
+    ndarray
+        In nm³.
+
+    Examples
+    --------
+    >>> frequency = np.linspace(0, 0.5, 5)
+    >>> density = semnr.synth.roughness_psd(frequency, sigma_nm=1.0, correlation_nm=20.0, hurst=0.6)
+    >>> bool((np.diff(density) < 0).all())
+    True
     """
     sigma = number("sigma_nm", sigma_nm, 0)
     xi = number("correlation_nm", correlation_nm, 0, above=True)
@@ -38,12 +57,35 @@ def rough_edges(
     hurst: float = 0.6,
     periodic: bool = False,
 ) -> np.ndarray:
-    """`count` independent rough edges of `length` points, (count, length) float64, deviation from straight in nm.
+    """Independent rough edges: how far each of their points lies from straight.
 
-    The spectrum is normalised over the discrete frequencies, so that the variance over the ensemble is sigma_nm²
-    at any length and spacing. A single edge that is shorter than a few correlation lengths varies less about its
-    own mean, as a real one does (Mack). Unless `periodic` (the rim of a hole), the edge is cut from a longer
-    period, so that its two ends know nothing of each other.
+    The spectrum is normalised over the discrete frequencies, so that the variance over the ensemble is sigma_nm² at any
+    length and spacing. A single edge that is shorter than a few correlation lengths varies less about its own mean, as
+    a real one does.
+
+    Parameters
+    ----------
+    count, length : int
+        How many edges of how many points.
+    rng : numpy.random.Generator
+        Where they are drawn from.
+    spacing_nm : float
+        Distance between points.
+    sigma_nm, correlation_nm, hurst : float
+        As for `roughness_psd`.
+    periodic : bool
+        True: the two ends meet (the rim of a hole). False: they know nothing of each other.
+
+    Returns
+    -------
+    ndarray, (count, length), float64
+        In nm.
+
+    Examples
+    --------
+    >>> edges = semnr.synth.rough_edges(200, 256, np.random.default_rng(0), sigma_nm=2.0)
+    >>> edges.shape, 1.8 < edges.std() < 2.2
+    ((200, 256), np.True_)
     """
     n = whole("length", length, 1)
     spacing = number("spacing_nm", spacing_nm, 0, above=True)

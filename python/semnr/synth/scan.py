@@ -25,6 +25,14 @@ class Scan:
         the field is `Look.shading`.
     trail_px
         Length over which that decays to 1/e.
+
+    Examples
+    --------
+    >>> scan = semnr.synth.Scan(drift_px=(0.0, 2.0))
+    >>> site.noisy(dtype="uint8", scan=scan, frame=1).shape  # the second frame, drifting on
+    (128, 128)
+    >>> scan.apply(site.clean).shape
+    (128, 128)
     """
 
     drift_px: tuple[float, float] = (0.0, 0.0)
@@ -40,7 +48,19 @@ class Scan:
         number("scan.trail_px", self.trail_px, 0, above=True)
 
     def apply(self, clean: np.ndarray, frame: int = 0) -> np.ndarray:
-        """(H, W) on 0..1: the field as frame `frame` shows it, without noise."""
+        """The field as one frame shows it, without noise.
+
+        Parameters
+        ----------
+        clean : ndarray, (H, W)
+            The field, on the scale of 0 to 1.
+        frame : int
+            Number of the frame, from 0.
+
+        Returns
+        -------
+        ndarray, (H, W)
+        """
         out = clean
         if any(self.drift_px):
             from scipy.ndimage import affine_transform

@@ -35,32 +35,44 @@ _PITCH_NM = {"lines": 48.0, "holes": 64.0, "vias": 64.0, "metal": 56.0}
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a tile. Positions are pixels (pixel centres at integers), sizes nm.
+    """What is known of a synthetic tile.
 
-    Features that the tile's border cuts are left out, so that everything here can be measured; wires count with
-    their visible part. Truth is that of the pattern without its defects.
+    Positions are pixels (pixel centres at integers), sizes nm. Features that the border of the tile cuts are left out,
+    so that everything here can be measured; wires count with their visible part. The truth is that of the pattern
+    without its defects.
 
     Attributes
     ----------
-    cd_nm, cd_each_nm
-        Mean critical dimension, and that of each line (mean over its rows), hole or plug (diameter of the circle
-        of the same area) or wire (mean width away from its ends). NaN and empty where nothing is whole.
-    edges_px
-        Lines: x of each edge in each row (y in each column where horizontal), (edges, length): left, right,
-        left, right, ... None for other patterns.
-    centres_px
-        Holes, plugs, vias: (n, 2) row and column. None for lines.
-    boxes_px
-        Metal: (n, 4) top, left, bottom, right of each wire, which may reach past the tile. None elsewhere.
-    sigma_nm, correlation_nm, hurst
+    pattern : str
+        One of `PATTERNS`.
+    pixel_nm : float
+        Size of a pixel.
+    orientation : str
+        Of lines.
+    cd_nm : float
+        Mean critical dimension; NaN where nothing is whole.
+    cd_each_nm : ndarray
+        That of each line (mean over its rows), hole or plug (diameter of the circle of the same area) or wire.
+    edges_px : ndarray or None
+        Lines: place of each edge in each row, (edges, length): left, right, left, right, ...
+    centres_px : ndarray or None
+        Holes, plugs, vias: (n, 2) row and column.
+    boxes_px : ndarray or None
+        Metal: (n, 4) top, left, bottom, right of each wire.
+    sigma_nm, correlation_nm, hurst : float
         The roughness that was asked for.
-    sigma_each_nm
+    sigma_each_nm : ndarray
         Lines: standard deviation of each edge about its own mean in this tile.
-    edge_level
-        Grey level (0-1 scale) at which the profile of a straight, lone edge crosses the edge's true place: the
-        threshold for measuring a CD on the clean image. The outermost crossing is meant.
-    defects
+    edge_level : float
+        Grey level (of 0 to 1) at which the profile of a lone edge crosses its true place: the threshold for measuring a
+        CD on the clean image.
+    defects : tuple of DefectTruth
         In the order in which they were asked for.
+
+    Examples
+    --------
+    >>> site.truth.pattern, site.truth.edges_px.shape[1]
+    ('lines', 128)
     """
 
     pattern: str
@@ -81,7 +93,27 @@ class Truth:
 
 @dataclass(frozen=True)
 class SyntheticTile:
-    """A noise-free tile, (H, W) float64 on the 0-1 scale, with its truth."""
+    """A noise-free tile with its truth; `tile` makes it.
+
+    Attributes
+    ----------
+    clean : ndarray, (H, W), float64
+        The image, on the scale of 0 to 1.
+    truth : Truth
+        Edges, sizes and defects.
+    pixel_nm : float
+        Size of a pixel.
+    seed : tuple of int
+        What it was made from.
+    pattern : str
+        Its pattern.
+
+    Examples
+    --------
+    >>> made = semnr.synth.tile("holes", 64, seed=3)
+    >>> made.reference("uint8").dtype, made.noisy(dtype="uint8").shape
+    (dtype('uint8'), (64, 64))
+    """
 
     clean: np.ndarray
     truth: Truth
@@ -112,10 +144,16 @@ class SyntheticTile:
         seed, frame
             The noise is drawn from (seed, frame); seed None is the tile's own. Another `frame` is another,
             independent recording of the same site.
+        noise : Detector or mapping, optional
+            How the image is recorded, or the fields of a `Detector` that differ from the default.
         scan
             Drift within and between frames, and the charging trail along the line.
         dtype, data_range
             "uint8", "uint16" (with data_range=4095 for 12 bit), "float32" or "float64"; clipped to the range.
+
+        Returns
+        -------
+        ndarray, (H, W)
         """
         model = as_detector(noise, dose=dose, frames=frames, **parameters)
         rng = stream(self.seed if seed is None else seed, NOISE, whole("frame", frame))
@@ -124,7 +162,21 @@ class SyntheticTile:
     def reference(
         self, dtype: object = "float64", data_range: float | None = None, *, scan: Scan | None = None, frame: int = 0
     ) -> np.ndarray:
-        """The clean image, scaled and quantised as a recording is; with a scan, as that frame shows it."""
+        """The clean image, scaled and quantised as a recording is.
+
+        Parameters
+        ----------
+        dtype, data_range
+            As for `noisy`.
+        scan : Scan, optional
+            Shows the field as that scan does.
+        frame : int
+            The frame of the scan.
+
+        Returns
+        -------
+        ndarray, (H, W)
+        """
         return quantise(self._scanned(scan, frame), dtype, data_range)
 
     def _scanned(self, scan: Scan | None, frame: int) -> np.ndarray:
@@ -184,6 +236,16 @@ def tile(
     ------
     TypeError, ValueError
         Names the argument, what it was and what is accepted.
+
+    Returns
+    -------
+    SyntheticTile
+
+    Examples
+    --------
+    >>> made = semnr.synth.tile("holes", 128, seed=1, cd_nm=24.0)
+    >>> made.clean.shape, 22 < made.truth.cd_nm < 26
+    ((128, 128), True)
     """
     choice("pattern", pattern, PATTERNS)
     choice("orientation", orientation, ("vertical", "horizontal"))

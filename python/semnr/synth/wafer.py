@@ -23,7 +23,26 @@ _KEPT = 8  # tiles kept for the next role that is read: a few MB whatever the wa
 
 @dataclass(frozen=True)
 class WaferTile:
-    """One tile of a wafer with its pixels; `noisy_2` is None unless the wafer has a second frame."""
+    """One tile of a synthetic wafer with its pixels.
+
+    Attributes
+    ----------
+    key : TileKey
+        Id and coordinates.
+    reference, noisy : ndarray
+        The clean image and a recording of it.
+    noisy_2 : ndarray or None
+        A second recording, where the wafer has one.
+    truth : Truth
+        Edges, sizes and defects.
+
+    Examples
+    --------
+    >>> wafer = semnr.synth.SyntheticWafer(dies=2, tile=64, seed=1)
+    >>> one = next(wafer.tiles())
+    >>> one.noisy.shape, one.noisy_2 is None
+    ((64, 64), True)
+    """
 
     key: TileKey
     reference: np.ndarray
@@ -70,6 +89,16 @@ class SyntheticWafer(TileSource):
     ------
     TypeError, ValueError
         Names the argument, what it was and what is accepted.
+
+    Examples
+    --------
+    >>> wafer = semnr.synth.SyntheticWafer(dies=4, sites_per_die=2, tile=64, seed=1)
+    >>> len(wafer), wafer.key(0).tile, wafer.find("t000001").index
+    (8, 't000000', 1)
+    >>> wafer.read(wafer.key(0), "reference").dtype, wafer.truth(0).pattern
+    (dtype('uint8'), 'lines')
+    >>> wafer.synthesise(0).clean.shape, sum(1 for _ in wafer.tiles())
+    ((64, 64), 8)
     """
 
     def __init__(
@@ -176,7 +205,22 @@ class SyntheticWafer(TileSource):
         return (self.key(index) for index in range(len(self)))
 
     def key(self, index: int) -> TileKey:
-        """The key of tile `index`: its id and its columns."""
+        """The key of a tile: its id and its columns.
+
+        Parameters
+        ----------
+        index : int
+            Its place, from 0.
+
+        Returns
+        -------
+        TileKey
+
+        Raises
+        ------
+        ValueError
+            No such tile.
+        """
         if whole("index", index) >= len(self):
             raise ValueError(f"index is {index}; accepted: 0 to {len(self) - 1}")
         count, columns, rows = self.sites_um
@@ -197,13 +241,39 @@ class SyntheticWafer(TileSource):
         return TileKey(f"t{index:06d}", index, None, meta)
 
     def find(self, tile: str) -> TileKey | None:
+        """The key of a tile by its id.
+
+        Parameters
+        ----------
+        tile : str
+            Its id.
+
+        Returns
+        -------
+        TileKey or None
+        """
         digits = tile.removeprefix("t")
         if not digits.isdecimal() or int(digits) >= len(self) or f"t{int(digits):06d}" != tile:
             return None
         return self.key(int(digits))
 
     def synthesise(self, index: int) -> SyntheticTile:
-        """Tile `index` with its truth."""
+        """A tile with its truth.
+
+        Parameters
+        ----------
+        index : int
+            Its place, from 0.
+
+        Returns
+        -------
+        SyntheticTile
+
+        Raises
+        ------
+        ValueError
+            No such tile.
+        """
         if whole("index", index) >= len(self):
             raise ValueError(f"index is {index}; accepted: 0 to {len(self) - 1}")
         with self._lock:
@@ -232,11 +302,33 @@ class SyntheticWafer(TileSource):
         return made()
 
     def truth(self, key: TileKey | int) -> Truth:
-        """Edges, CD and defects of a tile."""
+        """Edges, sizes and defects of a tile.
+
+        Parameters
+        ----------
+        key : TileKey or int
+            The tile, or its place.
+
+        Returns
+        -------
+        Truth
+        """
         return self.synthesise(key if isinstance(key, int) else key.index).truth
 
     def read(self, key: TileKey, role: str = "image") -> np.ndarray:
-        """Pixels of one tile, (H, W). "image" is the noisy recording."""
+        """The pixels of one tile.
+
+        Parameters
+        ----------
+        key : TileKey
+            One of its keys.
+        role : str
+            "image" and "noisy": a recording. "reference": the clean image. "noisy_2": a second recording.
+
+        Returns
+        -------
+        ndarray, (H, W)
+        """
         choice("role", role, self.roles)
         made = self.synthesise(key.index)
         if role == "reference":
@@ -245,7 +337,12 @@ class SyntheticWafer(TileSource):
         return made.noisy(noise=self.noise, frame=frame, dtype=self.dtype, data_range=self.data_range)
 
     def tiles(self) -> Iterator[WaferTile]:
-        """Every tile with its pixels and truth, one at a time."""
+        """Every tile with its pixels and truth, one at a time.
+
+        Yields
+        ------
+        WaferTile
+        """
         for key in self:
             second = self.read(key, "noisy_2") if "noisy_2" in self.roles else None
             truth = self.truth(key)

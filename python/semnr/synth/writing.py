@@ -20,7 +20,22 @@ DEFECT_COLUMNS = ("tile", "kind", "row", "col", "height_px", "width_px", "contra
 
 @dataclass(frozen=True)
 class WrittenWafer:
-    """Where a wafer was written: its tiles, its defects' truth, and how many of each."""
+    """Where a wafer was written.
+
+    Attributes
+    ----------
+    tiles, defects : Path
+        The tiles, and the truth of their defects.
+    tile_count, defect_count : int
+        How many of each.
+
+    Examples
+    --------
+    >>> wafer = semnr.synth.SyntheticWafer(dies=2, tile=64, seed=1, defect_rate=1.0)
+    >>> written = semnr.synth.write_wafer("wafer.zarr", wafer)
+    >>> written.tile_count, written.defects.name
+    (2, 'defects.csv')
+    """
 
     tiles: Path
     defects: Path
@@ -43,12 +58,31 @@ def write_wafer(
     out
         "wafer.zarr" (defects.csv lies next to it; wafer-defects.csv where there is another one), or a folder that takes
         the TIFF files, plan.csv and defects.csv.
+    wafer : SyntheticWafer
+        The wafer.
     form
         "zarr" or "tiff"; None: by the name of `out`.
     progress
         Called as progress(done, total) after each tile.
     overwrite
         Replace what an earlier call left at `out`; else that raises FileExistsError.
+
+    Returns
+    -------
+    WrittenWafer
+
+    Raises
+    ------
+    ValueError
+        `form` and the name of `out` do not agree.
+    FileExistsError
+        Tiles lie at `out`, and `overwrite` is False.
+
+    Examples
+    --------
+    >>> wafer = semnr.synth.SyntheticWafer(dies=2, tile=64, seed=1)
+    >>> semnr.synth.write_wafer("lot", wafer).tile_count  # TIFF files and a plan
+    2
 
     Notes
     -----

@@ -1,4 +1,7 @@
-"""Tiles in and tiles out: every file format and every wafer-sized source behind one small contract."""
+"""Tiles in and tiles out: every file format and every wafer-sized source behind one small contract.
+
+`ROLES` holds what an image of a tile can be.
+"""
 
 from __future__ import annotations
 
@@ -288,6 +291,19 @@ def create_tiles(
         beyond `count`, an id that is no relative file name.
     OSError
         From `write` and `close`, a full disk above all; names the path. What was written before stays readable.
+
+    Returns
+    -------
+    TileWriter
+
+    Examples
+    --------
+    >>> with semnr.tiles.create_tiles("lot.zarr", pixel_nm=1.0) as writer:
+    ...     for index, image in enumerate([noisy, second]):
+    ...         writer.write(semnr.tiles.TileKey(f"frame{index}", index), image)
+    >>> source = semnr.open_tiles("lot.zarr")
+    >>> len(source), source.pixel_nm
+    (2, 1.0)
     """
     check_arguments(count, shape, dtype, roles, data_range, pixel_nm)
     path = local("out", out)

@@ -30,7 +30,24 @@ def _show(value: Any, *names: str) -> None:
 
 @dataclass(frozen=True)
 class TileKey:
-    """A tile before its pixels are read."""
+    """A tile before its pixels are read.
+
+    Parameters
+    ----------
+    tile : str
+        Its id, unique within the source. Candidate and reference are paired by it.
+    index : int
+        Its place in the source, from 0.
+    path : str, optional
+        Its file, where it has one.
+    meta : mapping
+        Columns of a plan: die_x, die_y, x_um, ...
+
+    Examples
+    --------
+    >>> semnr.tiles.TileKey("a", 0, meta={"die_x": 3}).meta["die_x"]
+    3
+    """
 
     tile: str  # unique within the source; candidate and reference are paired by it
     index: int
@@ -43,7 +60,22 @@ class TileKey:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something about one tile that the run goes on without: counted and listed, never dropped silently."""
+    """Something about one tile that a run goes on without: counted and listed, never dropped in silence.
+
+    Parameters
+    ----------
+    tile : str
+        Id of the tile.
+    status : str
+        "missing", "duplicate", "unreadable", "wrong_size", ...
+    reason : str
+        What is wrong, in words.
+
+    Examples
+    --------
+    >>> semnr.tiles.Problem("a", "missing", "no such file").status
+    'missing'
+    """
 
     tile: str
     status: str  # missing, duplicate, unreadable, wrong_size, ...
@@ -62,7 +94,23 @@ class Recipe(NamedTuple):
 
 
 class TileSource(abc.ABC):
-    """Tiles in a fixed order. Reading is thread-safe; pixels are read one tile at a time."""
+    """Tiles in a fixed order. Reading is thread-safe; pixels are read one tile at a time.
+
+    `semnr.open_tiles` makes one. Subclasses define `__iter__` and `read`.
+
+    Examples
+    --------
+    >>> source = semnr.open_tiles(np.stack([noisy, second]))
+    >>> key = source.find("t000001")
+    >>> key.index, source.read(key, "image").shape
+    (1, (128, 128))
+    >>> source.settings(), list(source.only_in("reference")), source.repeats("t000001")
+    ({}, [], False)
+    >>> list(source.files()), len(list(source.arrays()))
+    ([], 1)
+    >>> source.number([])  # of a resumed run
+    >>> source.close()
+    """
 
     name: str
     roles: tuple[str, ...] = ("image",)  # of ROLES
@@ -80,13 +128,25 @@ class TileSource(abc.ABC):
 
     @abc.abstractmethod
     def read(self, key: TileKey, role: str = "image") -> np.ndarray:
-        """Pixels of one tile, (H, W) or (3, H, W), in native byte order: uint8, uint16, float16, float32 or float64.
+        """The pixels of one tile.
+
+        Parameters
+        ----------
+        key : TileKey
+            One of its keys.
+        role : str
+            One of `roles`.
+
+        Returns
+        -------
+        ndarray, (H, W) or (3, H, W)
+            uint8, uint16, float16, float32 or float64, in native byte order.
 
         Raises
         ------
         TileError
-            Names the tile and the reason; its `status` is "missing" where nothing was ever written there,
-            else "unreadable".
+            Names the tile and the reason; its `status` is "missing" where nothing was ever written there, else
+            "unreadable".
         ValueError
             The source has no such role.
         """
@@ -99,7 +159,13 @@ class TileSource(abc.ABC):
         return None if self.recipe is None else str(self.recipe.source)
 
     def settings(self) -> dict[str, Any]:
-        """What its pixels depend on beside `origin`, as plain data: a run goes on only where all of it is the same."""
+        """What its pixels depend on beside `origin`: a run goes on only where all of it is the same.
+
+        Returns
+        -------
+        dict
+            Plain data.
+        """
         usual = {"array": None, "tile": 512}
         given = {} if self.recipe is None else self.recipe.options
         return {name: given[name] for name, value in usual.items() if given.get(name, value) != value}
@@ -113,22 +179,79 @@ class TileSource(abc.ABC):
         raise TypeError(f"{type(self).__name__} does not know its length")
 
     def find(self, tile: str) -> TileKey | None:
-        """The key of tile id `tile`, for pairing with another source."""
+        """The key of a tile, for pairing with another source.
+
+        Parameters
+        ----------
+        tile : str
+            Its id.
+
+        Returns
+        -------
+        TileKey or None
+            None where the source has no such tile.
+        """
         return self._by_id().get(tile)
 
     def instrument(self, key: TileKey, role: str = "image") -> Instrument | None:
-        """What the file of a whole image says beside its pixels (tags, pixel size); None where there is no file."""
+        """What the file of a whole image says beside its pixels: tags, pixel size.
+
+        Parameters
+        ----------
+        key : TileKey
+            One of its keys.
+        role : str
+            One of `roles`.
+
+        Returns
+        -------
+        Instrument or None
+            None where there is no file.
+
+        Examples
+        --------
+        >>> source = semnr.open_tiles(noisy)
+        >>> source.instrument(next(iter(source))) is None
+        True
+        """
         return None
 
     def only_in(self, role: str) -> Iterable[str]:
-        """Ids that the source has in another role but not in "image", where each role has a list of its own."""
+        """Tiles that the source has in another role but not in "image", where each role has a list of its own.
+
+        Parameters
+        ----------
+        role : str
+            The other role.
+
+        Returns
+        -------
+        iterable of str
+            Their ids.
+        """
         return ()
 
     def number(self, indices: Iterable[tuple[str, int]]) -> None:  # noqa: B027 - most sources have an order of their own
-        """Tiles of a run that is resumed, with their index: a source that numbers tiles as they come keeps it."""
+        """Take over the numbers of a run that is resumed; a source that numbers tiles as they come keeps them.
+
+        Parameters
+        ----------
+        indices : iterable of (str, int)
+            Id and index of each tile.
+        """
 
     def repeats(self, tile: str) -> bool:
-        """Whether the tile came more than once, because its files changed: its last row is the one that counts."""
+        """Whether a tile came more than once because its files changed: its last row is the one that counts.
+
+        Parameters
+        ----------
+        tile : str
+            Its id.
+
+        Returns
+        -------
+        bool
+        """
         return False
 
     def _by_id(self) -> dict[str, TileKey]:
@@ -141,15 +264,25 @@ class TileSource(abc.ABC):
             raise ValueError(f"role is {role!r}; {self.name} has: {', '.join(map(repr, self.roles))}")
 
     def files(self) -> Iterable[str]:
-        """Files below its folder that its tiles are in, where it reads a folder of this machine."""
+        """The files below its folder that its tiles are in, where it reads a folder of this machine.
+
+        Returns
+        -------
+        iterable of str
+        """
         return ()
 
     def arrays(self) -> Iterable[Any]:
-        """Arrays of this process that its tiles are in."""
+        """The arrays of this process that its tiles are in.
+
+        Returns
+        -------
+        iterable
+        """
         return ()
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing open
-        """Release files."""
+        """Release open files."""
 
 
 def length_of(source: TileSource) -> int | None:
@@ -190,19 +323,81 @@ def _reopen(opener: Callable[..., TileSource], source: Any, options: dict[str, A
 
 
 class TileWriter(abc.ABC):
-    """Takes tiles in any order and leaves a source that `open_tiles` reads. Thread-safe."""
+    """Takes tiles in any order and leaves a source that `semnr.open_tiles` reads. Thread-safe.
+
+    `create_tiles` makes one. It is a context manager; `len` counts the tiles that were written or kept.
+
+    Examples
+    --------
+    >>> with semnr.tiles.create_tiles("lot.zarr", roles=("noisy", "reference")) as writer:
+    ...     key = semnr.tiles.TileKey("a", 0)
+    ...     writer.write(key, noisy, "noisy")
+    ...     writer.write(key, clean, "reference")
+    ...     writer.keep(key, "noisy")  # was it there already, in a run that is resumed?
+    False
+    >>> [key.tile for key in semnr.open_tiles("lot.zarr")]
+    ['a']
+    """
 
     @abc.abstractmethod
     def write(self, key: TileKey, pixels: np.ndarray, role: str = "image") -> None:
-        """Store one tile; a tile is there whole or not at all, also after a kill."""
+        """Store one tile. It is there whole or not at all, also after a kill.
+
+        Parameters
+        ----------
+        key : TileKey
+            Its id, index and columns.
+        pixels : ndarray, (H, W) or (3, H, W)
+            Its pixels.
+        role : str
+            One of the roles that the writer was made for.
+
+        Raises
+        ------
+        TypeError, ValueError
+            See `create_tiles`.
+        """
 
     def keep(self, key: TileKey, role: str = "image") -> bool:
-        """Whether the run that is resumed left this tile whole: then it counts as written."""
+        """Whether the run that is resumed left this tile whole; then it counts as written.
+
+        Parameters
+        ----------
+        key : TileKey
+            The tile.
+        role : str
+            Its role.
+
+        Returns
+        -------
+        bool
+        """
         return False
 
     @abc.abstractmethod
     def claim(self, name: str) -> Path:
-        """The path of a further file beside the tiles, which is then the writer's; FileExistsError if it is not."""
+        """The path of a further file beside the tiles, which then belongs to the writer.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        FileExistsError
+            A file of that name lies there and is not the writer's.
+
+        Examples
+        --------
+        >>> with semnr.tiles.create_tiles("lot", shape=(128, 128), dtype="uint8") as writer:
+        ...     writer.claim("notes.txt").name
+        'notes.txt'
+        """
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -210,7 +405,14 @@ class TileWriter(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Write what describes the tiles (columns, plan)."""
+        """Write what describes the tiles: columns, or the plan. Leaving a `with` block does it.
+
+        Examples
+        --------
+        >>> writer = semnr.tiles.create_tiles("lot.zarr")
+        >>> writer.write(semnr.tiles.TileKey("a", 0), noisy)
+        >>> writer.close()
+        """
 
     def __enter__(self) -> TileWriter:
         return self

@@ -21,15 +21,24 @@ def in_nm(value: Any, unit: str) -> float | None:
 
 
 def pixel_size_nm(path: str | Path) -> float | None:
-    """Width of a pixel in nm as the microscope recorded it, or None where the file does not say.
+    """The width of a pixel as the microscope recorded it.
 
-    Read from FEI/Thermo Fisher (tags 34682, 34683), Zeiss SmartSEM (34118), Fibics Atlas (51023) and OME-TIFF
-    metadata. Resolution tags are not used: they hold the dots per inch of a screen more often than a pixel size.
+    Parameters
+    ----------
+    path : path
+        A TIFF of FEI, Thermo, Zeiss or another known vendor.
 
-    Raises
-    ------
-    FileNotFoundError
-        No such file.
+    Returns
+    -------
+    float or None
+        In nm; None where the file does not say.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> Image.fromarray(noisy).save("a.tif")
+    >>> semnr.tiles.pixel_size_nm("a.tif") is None
+    True
     """
     import tifffile
 

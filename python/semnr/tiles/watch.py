@@ -198,6 +198,8 @@ def watch_folder(
 
     Parameters
     ----------
+    folder : path
+        The folder.
     roles
         Names of the folders in it, the one that is scored first: ("denoised", "reference"). A tile comes when each
         has its file. Empty: those of the folder at rest (see `semnr.open_tiles`). They are waited for, at most `idle`
@@ -215,6 +217,21 @@ def watch_folder(
     ------
     ValueError
         Names the argument, what it was, what is accepted; or no folder came that can be scored.
+
+    Returns
+    -------
+    TileSource
+        Its length is not known before the end.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> Path("lot").mkdir()
+    >>> Image.fromarray(noisy).save("lot/a.png")
+    >>> source = semnr.tiles.watch_folder("lot", settle=0.0, idle=0.0)
+    >>> [key.tile for key in source]
+    ['a']
     """
     path = Path(folder)
     if not path.is_dir():

@@ -8,10 +8,10 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decoding import IMAGE_SUFFIXES, TIFF_SUFFIXES, decode, instrument_of
+from .decoding import IMAGE_SUFFIXES, decode
 from .instrument import Instrument
 from .names import tile_id
-from .places import Place
+from .places import Place, instrument_in
 from .reasons import explained
 from .source import ROLES, Problem, TileKey, TileSource
 
@@ -111,10 +111,4 @@ class FolderSource(TileSource):
 
     def instrument(self, key: TileKey, role: str = "image") -> Instrument | None:
         path = self._paths.get(role, {}).get(key.tile)
-        if path is None or not path.lower().endswith(TIFF_SUFFIXES):
-            return None
-        try:
-            with self._place.file(path) as file:
-                return instrument_of(file)
-        except OSError:
-            return None  # reading the tile reports it
+        return instrument_in(self._place, path)

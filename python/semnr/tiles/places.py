@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .decoding import IMAGE_SUFFIXES, TIFF_SUFFIXES
+from .decoding import IMAGE_SUFFIXES, TIFF_SUFFIXES, instrument_of
 from .fence import Fence
+from .instrument import Instrument
 from .names import require_file, shown
 from .vendor import pixel_size_nm
 
@@ -107,6 +108,17 @@ class There:
 
 
 Place = Here | There
+
+
+def instrument_in(place: Place, path: str | None) -> Instrument | None:
+    """What the instrument wrote into the TIFF at a relative path; None of any other file."""
+    if path is None or not path.lower().endswith(TIFF_SUFFIXES):
+        return None
+    try:
+        with place.file(path) as file:
+            return instrument_of(file)
+    except OSError:
+        return None  # reading the tile reports it
 
 
 def is_image(path: str) -> bool:

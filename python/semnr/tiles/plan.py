@@ -14,11 +14,11 @@ import numpy as np
 
 from semnr_kernels import TileError
 
-from .decoding import TIFF_SUFFIXES, decode, instrument_of
+from .decoding import decode
 from .instrument import Instrument
 from .journal import plain
 from .names import one_form, tile_id
-from .places import Place
+from .places import Place, instrument_in
 from .reasons import explained
 from .source import ROLES, Problem, TileKey, TileSource
 
@@ -279,10 +279,4 @@ class PlanSource(TileSource):
 
     def instrument(self, key: TileKey, role: str = "image") -> Instrument | None:
         path = self._cell("path" if role == "image" else role, self._rows[key.index])
-        if path is None or not path.lower().endswith(TIFF_SUFFIXES):
-            return None
-        try:
-            with self._place.file(path) as file:
-                return instrument_of(file)
-        except OSError:
-            return None  # reading the tile reports it
+        return instrument_in(self._place, path)

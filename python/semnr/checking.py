@@ -5,8 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from semnr_kernels import TileError
 
 from .base.outputs import local
 from .guarding import DEFAULT_RULES, alone, guard
@@ -19,11 +24,14 @@ from .runs.verdict import Verdict
 from .scoring import score
 from .tiles import TileSource, open_tiles
 from .tiles.pixels import is_tensor
+from .tiles.source import length_of
 
 __all__ = ["REPORT", "check"]
 
 REPORT = "report.html"  # beside the rows of the run
 _BY = "check"
+_SAMPLED = 8  # tiles of each source that are looked at for the range of their pixels
+_DEPTHS = (8, 10, 12, 14)  # bits that detectors give, in uint16
 
 
 def check(
@@ -126,6 +134,10 @@ def check(
     first = _opened("noisy", noisy, root)
     source = first if denoised is None else _opened("denoised", denoised, root)
     further = {"noisy_2": second_frame, "noisy_3": third_frame}
+    if data_range is None:
+        data_range, taken = _unused_bits((source, first))
+    else:
+        taken = ()
     options: dict[str, Any] = {
         "noisy": None if source is first else first,
         "reference": _role("reference", reference, (first, source)),
@@ -143,6 +155,7 @@ def check(
         "workers": workers,
         "quiet": quiet,
         "by": _BY,
+        "remarks": taken,
     }
     if out is None:
         with tempfile.TemporaryDirectory(prefix="semnr-") as gone:
@@ -168,6 +181,34 @@ def _scored(given: Any) -> Profile | None:
     return None
 
 
+def _unused_bits(sources: Iterable[TileSource]) -> tuple[float | None, tuple[str, ...]]:
+    """The range of 10-, 12- or 14-bit data in uint16, by a few tiles, and the sentence that says it was taken."""
+    brightest, kinds, read = 0.0, set(), 0
+    for source in dict.fromkeys(sources):
+        total = length_of(source)
+        if source.data_range is not None or source.ranges is not None or total is None:
+            return None, ()
+        chosen = {int(i) for i in np.linspace(0, total - 1, min(total, _SAMPLED))} if total else set()
+        for key in islice((key for key in source if key.index in chosen), _SAMPLED):
+            try:
+                pixels = source.read(key)
+            except TileError:
+                continue
+            kinds.add(pixels.dtype)
+            brightest, read = max(brightest, float(pixels.max())), read + 1
+    if kinds != {np.dtype(np.uint16)} or not read:
+        return None, ()
+    bits = max(1, int(brightest).bit_length())
+    depth = next((depth for depth in _DEPTHS if bits <= depth), 16)
+    if depth == 16:
+        return None, ()
+    top = float(2**depth - 1)
+    return top, (
+        f"the images are uint16 and no pixel of {read} that were looked at is above {brightest:g}: the scale was taken "
+        f"to end at {top:g} ({depth} bit); --data-range (data_range=) says another",
+    )
+
+
 def _label(given: Any) -> str | None:
     """The name of a path, also where a plan inside it names the tiles."""
     return Path(given).stem if isinstance(given, str | Path) else None
@@ -175,7 +216,7 @@ def _label(given: Any) -> str | None:
 
 def _verdict(run: Run) -> Verdict:
     assert run.verdict is not None  # rules were given
-    return run.verdict
+    return replace(run.verdict, notes=(*run.verdict.notes, *run.remarks))
 
 
 def _opened(name: str, given: Any, root: Any) -> TileSource:

@@ -82,6 +82,7 @@ def describe(verdict: Verdict) -> str:
     for need in verdict.bring:
         rules = ", ".join(_words(signal.name) for signal in verdict.lacking if signal.needs == need)
         lines.append(f"  not judged: {rules}; bring {need}")
+    lines += [f"  note: {in_line(note)}" for note in verdict.notes]
     if verdict.waived:
         lines.append(f"  waived by name: {', '.join(map(_words, verdict.waived))}")
     for state in ("measured", "estimated", "unknown"):

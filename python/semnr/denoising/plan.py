@@ -15,6 +15,7 @@ from .model import Model, Setting
 from .models import find
 from .tiled import Runner
 
+UNTOUCHED = "no noise was measured, so nothing was removed: give sigma= (--set sigma=...) where there is some"
 Samples = Callable[[], list[np.ndarray]]  # reads windows of the run; called only where something is estimated
 
 
@@ -66,7 +67,8 @@ class Request:
             level = float(noise.sigma(None if noise.counts else np.mean([window.mean() for window in read()])))
         sigma = 1.0 if stabiliser else level or 0.0
         if self.model.by_sigma and sigma == 0:  # a noise-free image: nothing to remove
-            return Plan(Runner(lambda x: x, 0, 1, self.data_range), noise, 0.0, False)
+            told = () if noise is None else noise.remarks
+            return Plan(Runner(lambda x: x, 0, 1, self.data_range), noise, 0.0, False, (*told, UNTOUCHED))
         forward = stabiliser.forward if stabiliser else lambda x: x
         built = self.model.build(
             Setting(self.params, sigma, noise, lambda: [forward(window.astype(np.float64)) for window in read()])
@@ -82,7 +84,8 @@ class Request:
         if stabiliser is not None:
             apply = _stabilised(built.apply, stabiliser)
         runner = Runner(apply, halo, built.align, self.data_range)
-        return Plan(runner, noise, level, stabiliser is not None, built.remarks)
+        told = () if noise is None else noise.remarks
+        return Plan(runner, noise, level, stabiliser is not None, (*told, *built.remarks))
 
     def _estimate(self, windows: list[np.ndarray]) -> NoiseModel:
         large = [window for window in windows if min(window.shape) >= 5]

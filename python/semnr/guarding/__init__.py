@@ -20,7 +20,7 @@ from ..profiles import Profile, pairing
 from ..runs.verdict import ON_THE_RUN, Signal, Verdict
 from . import evaluate, flowchart
 from .baseline import read_baseline, write_baseline
-from .basis import axes, needs
+from .basis import axes, needs, not_comparable, notes, without_wrong_references
 from .evaluate import Inputs
 from .inputs import measured
 from .junit_xml import junit
@@ -121,7 +121,9 @@ def guard(
     if before is not None:
         before = pairing.align(before, after)
     found, after = measured(inputs, after)
-    on_the_run = (evaluate.tiles_scored(before, after), evaluate.identical_tiles(before, after))
+    whole = after
+    found, after = without_wrong_references(found, after)
+    on_the_run = (evaluate.tiles_scored(before, whole), evaluate.identical_tiles(before, whole))
     findings = [finding for finding in on_the_run if finding is not None]
     findings += [_judged(rule, before, after, found) for rule in rules.values()]
     signals = tuple(f.signal for f in findings)
@@ -135,7 +137,8 @@ def guard(
         flowchart=flowchart.walk(rules, signals, before, after, waived),
         axes=axes(after),
         strict=strict,
-        profile=after,
+        notes=notes(whole),
+        profile=whole,
     )
 
 
@@ -146,6 +149,7 @@ def _judged(rule: AnyRule, before: Profile | None, after: Profile, found: Inputs
         finding = evaluate.ranged(rule, after)
     else:
         finding = evaluate.transfer(rule, after, found)
+    finding = not_comparable(rule, finding, after)
     signal = dataclasses.replace(finding.signal, needs=needs(rule, finding.signal, before, after))
     return dataclasses.replace(finding, signal=signal)
 

@@ -158,7 +158,7 @@ def ranged(rule: Range, after: Profile) -> Finding:
     for bound in rule.bounds:
         values, errors = columns_of(bound, after)
         columns |= {bound.column: values} | ({f"{bound.column}_se": errors} if errors.any() else {})
-        seen = np.isfinite(values) & known
+        seen = np.isfinite(values) & known & applies(bound, after)
         if not seen.any():
             continue
         mean, se, _ = _mean(values[seen])
@@ -168,7 +168,7 @@ def ranged(rule: Range, after: Profile) -> Finding:
             fired |= mean - rule.z * se > bound.above or mean + rule.z * se < bound.below
         with np.errstate(invalid="ignore"):
             fired |= bool((values - rule.z * errors > bound.certain)[seen].any())
-        inside = int((_beyond(bound, values, errors, rule.z) & known).sum())
+        inside = int((_beyond(bound, values, errors, rule.z) & known & applies(bound, after)).sum())
         steps.append(f"{bound}? on {inside} of {int(seen.sum())} tiles (mean {_value(mean, se)})")
     evidence |= {"tiles_judged": n, "tiles_fired": int(per_tile.sum()), "share_fired": float(per_tile.sum()) / n}
     status = FIRED if fired else CLEAR
@@ -206,7 +206,7 @@ def ranged_tiles(rule: Range, after: Profile) -> tuple[np.ndarray, np.ndarray, n
     for bound in rule.bounds:
         values, errors = columns_of(bound, after)
         known |= ~np.isnan(values)
-        fired |= _beyond(bound, values, errors, rule.z)
+        fired |= _beyond(bound, values, errors, rule.z) & applies(bound, after)
         above = min(bound.above, bound.certain)
         scale = max(abs(v) for v in (bound.below, above) if math.isfinite(v)) or 1.0
         over = np.fmax(values - above, bound.below - values) / scale
@@ -217,6 +217,14 @@ def ranged_tiles(rule: Range, after: Profile) -> tuple[np.ndarray, np.ndarray, n
 def columns_of(bound: Bound, profile: Profile) -> tuple[np.ndarray, np.ndarray]:
     """The column's values and their standard errors, 0 where the column has none."""
     return profile.column(bound.column), np.nan_to_num(profile.column(f"{bound.column}_se"), nan=0.0)
+
+
+def applies(bound: Bound, profile: Profile) -> np.ndarray:
+    """Tiles on which the bound's other column exceeds what it must; without one, all of them."""
+    if not bound.where:
+        return np.ones(len(profile), dtype=bool)
+    with np.errstate(invalid="ignore"):
+        return profile.column(bound.where) > bound.exceeds
 
 
 def _beyond(bound: Bound, values: np.ndarray, errors: np.ndarray, z: float) -> np.ndarray:
@@ -270,10 +278,35 @@ def identical_tiles(before: Profile | None, after: Profile) -> Finding | None:
             if count := int(tiles.sum()):
                 reasons.append(f"{said[image]} of {name} is the reference itself on {count} of {len(after)} tiles")
                 where |= tiles
+    untouched = (after.column("residual_variance") == 0) & (after.column("denoised_std") > 0) & _scored(after)
+    if count := int((untouched & ~where).sum()):
+        reasons.append(f"the candidate is the noisy input itself on {count} of {len(after)} tiles: nothing was removed")
+        where |= untouched
+    copies = _copies(after)
+    if copies.any():
+        names = ", ".join(after.tiles[i] for i in np.flatnonzero(copies)[:_REASONS])
+        reasons.append(
+            f"the candidate is one and the same image on {int(copies.sum())} of {len(after)} tiles of different noisy "
+            f"images ({names}, ...)"
+        )
+        where |= copies
     if not reasons:
         return None
     evidence = {"tiles": len(after), "tiles_identical": int(where.sum())}
     return _on_the_run("identical_tiles", "identity", after, where, "; ".join(reasons), evidence)
+
+
+def _copies(profile: Profile) -> np.ndarray:
+    """Tiles whose denoised image is that of another tile to the last bit, though their noisy images differ."""
+    mean, spread, noisy = (profile.column(name) for name in ("denoised_mean", "denoised_std", "noisy_mean"))
+    tiles: dict[tuple[float, float], list[int]] = {}
+    for i in np.flatnonzero(np.isfinite(mean) & (spread > 0)):
+        tiles.setdefault((float(mean[i]), float(spread[i])), []).append(int(i))
+    found = np.zeros(len(profile), dtype=bool)
+    for same in tiles.values():
+        if len({float(noisy[i]) for i in same}) > 1:
+            found[same] = True
+    return found
 
 
 def _on_the_run(

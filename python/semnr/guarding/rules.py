@@ -76,6 +76,8 @@ class Bound:
     below: float = -math.inf
     above: float = math.inf
     certain: float = math.inf  # above this one tile is enough, whatever the rule's share
+    where: str = ""  # another column, which must exceed `exceeds` on the tile
+    exceeds: float = -math.inf
 
     def __str__(self) -> str:
         if math.isinf(self.above) and math.isinf(self.below):
@@ -325,7 +327,9 @@ def dump_rules(rules: Rules, provenance: Mapping[str, Any] | None = None) -> str
             value = getattr(rule, entry.name)
             if entry.name in ("conditions", "bounds"):
                 rows = [[(f.name, getattr(c, f.name)) for f in fields(c)] for c in value]
-                texts = [", ".join(f"{k} = {_toml(v)}" for k, v in r if v not in (math.inf, -math.inf)) for r in rows]
+                texts = [
+                    ", ".join(f"{k} = {_toml(v)}" for k, v in r if v not in (math.inf, -math.inf, "")) for r in rows
+                ]
                 lines += [f"{entry.name} = [", *(f"    {{ {text} }}," for text in texts), "]"]
             elif entry.name != "name" and value != "":
                 lines.append(f"{entry.name} = {_toml(value)}")
@@ -390,7 +394,9 @@ def _bound(where: str, table: Any) -> Bound:
         return table
     if not isinstance(table, Mapping):
         raise ValueError(f"{where} is {table!r}; accepted: a table with column and below or above")
-    _known(where, table, ("column", "below", "above", "certain"))
+    _known(where, table, ("column", "below", "above", "certain", "where", "exceeds"))
+    if ("where" in table) != ("exceeds" in table):
+        raise ValueError(f"{where}: where and exceeds belong together; accepted: both, or none of them")
     column = table.get("column")
     if not isinstance(column, str) or not column.isidentifier():
         raise ValueError(f"{where}: column is {column!r}; accepted: the name of a column of scored runs")
@@ -401,7 +407,11 @@ def _bound(where: str, table: Any) -> Bound:
         raise ValueError(f"{where}: none of below, above and certain; accepted: at least one of them")
     if ends.get("below", -math.inf) >= ends.get("above", math.inf):
         raise ValueError(f"{where}: below is {ends['below']:g} and above {ends['above']:g}; accepted: below < above")
-    return Bound(column, **ends)
+    if "where" in table:
+        ends["exceeds"] = _number(where, "exceeds", table["exceeds"], low=-math.inf)
+        if not isinstance(table["where"], str) or not table["where"].isidentifier():
+            raise ValueError(f"{where}: where is {table['where']!r}; accepted: the name of a column of scored runs")
+    return Bound(column, where=str(table.get("where", "")), **ends)
 
 
 def _known(where: str, table: Mapping[str, Any], accepted: tuple[str, ...]) -> None:

@@ -21,6 +21,8 @@ LAGS = 4  # pixels along the line over which the correlation is followed
 _TRUNCATED = 0.97334  # variance left of a normal distribution cut at 3 sigma
 MAX_WINDOWS = 16  # windows that an estimate reads, spread over an image or a run
 _SIGNIFICANT = 4.0  # standard errors from which a gain counts
+_MUCH_CLIPPED = 0.05  # share of clipped pixels from which these, and their neighbours, take no part
+_LEAST_FREE = 2000  # pixels that a law can be taken from, where many are clipped
 _WINDOW = 256  # their side: a million pixels in all
 _PREDICTABLE = 0.02  # share of the variance that a line's past must leave open, for the noise to be a noise
 
@@ -67,6 +69,7 @@ class NoiseModel:
     variances: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
     floor: float = 0.0  # the line is not followed below this variance (the smallest one measured, halved)
+    unclipped: float = 1.0  # share of the image that the law was taken from; 0: all of it is clipped, or nearly
 
     def variance(self, level: Any) -> Any:
         """Variance of the noise at an intensity, never below `floor`.
@@ -169,6 +172,28 @@ class NoiseModel:
         order = np.argsort(self.levels)
         below = np.cumsum(np.asarray(self.counts)[order])
         return float(np.asarray(self.levels)[order][np.searchsorted(below, share * below[-1])])
+
+    @property
+    def problem(self) -> str:
+        """Why the law is not to be relied on, in words; "" where it is."""
+        clipped = (
+            f"{self.clipped_low:.0%} of the pixels are clipped at the lower end, {self.clipped_high:.0%} at the top"
+        )
+        if self.unclipped == 0:
+            return f"the noise cannot be told from this image: {clipped}"
+        if self.counts and not max(self.variances) > 0:
+            return "the image shows no noise at all: it was filtered before, drawn, or is one grey level"
+        return ""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the law should know: its `problem`, or that it rests on a part of the image."""
+        if self.problem:
+            return (self.problem,)
+        if self.unclipped < 1:
+            clipped = self.clipped_low + self.clipped_high
+            return (f"{clipped:.0%} of the pixels are clipped: the noise is that of the other {self.unclipped:.0%}",)
+        return ()
 
     def to_dict(self) -> dict[str, Any]:
         """The law in plain Python, for JSON.
@@ -276,9 +301,18 @@ def fit_noise(
     clipped_high = sum(int((x >= high).sum()) for x in images) / pixels
     piled = 0.0 if data_range else 1e-4
     ends = (low if clipped_low > piled else -math.inf, high if clipped_high > piled else math.inf)
-    fields = [_fields(x if scan_axis == -1 else x.T) for x in images]
+    turned = [x if scan_axis == -1 else x.T for x in images]
+    fields = [_fields(x) for x in turned]
     level, difference, slope = (np.concatenate([f[i].ravel() for f in fields]) for i in range(3))
-    gain, offset, gain_se, points, keep = _fit(level, difference, slope, ends)
+    free = np.ones(level.size, dtype=bool)
+    if clipped_low + clipped_high > _MUCH_CLIPPED:  # a pixel that is clipped has no noise, nor tells its neighbours'
+        free = np.concatenate([_unclipped(x, ends).ravel() for x in turned])
+    enough = int(free.sum()) >= _LEAST_FREE
+    if not enough:
+        free[:] = True
+    gain, offset, gain_se, points, kept = _fit(level[free], difference[free], slope[free], ends)
+    keep = np.zeros(level.size, dtype=bool)
+    keep[free] = kept
     if not abs(gain) > _SIGNIFICANT * gain_se:  # also where the levels are too few for a line
         gain, offset = 0.0, float(np.average(points[1], weights=points[2]))
     model = NoiseModel(
@@ -291,6 +325,7 @@ def fit_noise(
         variances=tuple(points[1].tolist()),
         counts=tuple(int(n) for n in points[2]),
         floor=0.5 * float(points[1].min()),
+        unclipped=float(free.mean()) if enough else 0.0,
     )
     return replace(model, correlation=_correlation(fields, keep, model))
 
@@ -315,6 +350,16 @@ def _fields(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     structure = np.maximum(np.maximum(across**2, along**2), bend**2)
     inner = (slice(1, -1), slice(2, -2))
     return level[inner], difference[inner], structure[inner]
+
+
+def _unclipped(x: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
+    """Of the interior: where no pixel that enters the level or the difference is clipped."""
+    from scipy import ndimage
+
+    clipped = (x <= ends[0]) | (x >= ends[1])
+    near = ndimage.maximum_filter(clipped, (3, 5), mode="nearest")
+    free: np.ndarray = ~near[1:-1, 2:-2]
+    return free
 
 
 def _fit(

@@ -31,7 +31,15 @@ INPUTS = ("psnr_noisy", "transfer", "transfer_se")
 FINGERPRINT = ("reference_mean", "reference_std")
 UNFINISHED = "unfinished"  # begins the flag of a run that was cut off
 KINDS = ("denoised", "noisy")
-TEXTS = ("evidence_boxes", "lot_id", "wafer_id", "reason")  # the first: JSON of places removed or invented; why not ok
+TEXTS = (
+    "evidence_boxes",
+    "lot_id",
+    "wafer_id",
+    "reason",
+    "reference_problem",
+    "frames_problem",
+    "pair_note",
+)  # the first is JSON
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from ..tiles.journal import plain
 # types of columns that hold no value yet; all others are figures
 EMPTY = {
     **dict.fromkeys(("tile", "path", "status", "reason", "lot_id", "wafer_id"), "text"),
-    **dict.fromkeys(("evidence_boxes", "frames_problem"), "text"),
+    **dict.fromkeys(("evidence_boxes", "frames_problem", "pair_note", "reference_problem"), "text"),
     "index": "int",
 }
 _WHOLE = 2**63  # integers beyond are text

@@ -111,6 +111,8 @@ class Verdict:
     strict : bool
         Whether a required rule without evidence holds the gate (exit code 3), as in `semnr guard`; `semnr check`
         ends such a verdict, "not refuted", with 0.
+    notes : tuple of str
+        What a reader should know of the images: traces of JPEG, unused bits, noise that cannot be told.
     profile, run : Profile, Run or None
         The rows that were judged and the folder that holds them, where they are at hand.
 
@@ -135,6 +137,7 @@ class Verdict:
     tiles: int = 0
     flowchart: tuple[Mapping[str, Any], ...] = ()  # steps: "question", "answer", "numbers", "next", "signal"
     axes: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     strict: bool = True
     profile: Any = field(default=None, repr=False, compare=False)  # the rows that were judged, where they are at hand
     run: Any = field(default=None, repr=False, compare=False)  # the folder that holds them, where there is one
@@ -173,6 +176,7 @@ class Verdict:
             tiles=found["tiles"],
             flowchart=tuple(found["flowchart"]),
             axes=dict(found.get("axes", {})),
+            notes=tuple(found.get("notes", ())),
             strict=found.get("strict", True),
         )
 
@@ -230,6 +234,7 @@ class Verdict:
             "strict": self.strict,
             "exit_code": self.exit_code,
             "axes": dict(self.axes),
+            "notes": list(self.notes),
             "before": self.before,
             "after": self.after,
             "tiles": self.tiles,

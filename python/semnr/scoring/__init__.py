@@ -79,6 +79,7 @@ def score(
     follow: bool = False,
     quiet: bool = True,
     by: str = "score",
+    remarks: Iterable[str] = (),
 ) -> Run:
     """Score every tile of `src` against its reference and write `out/tiles/part-*.parquet` and `out/run.json`.
 
@@ -178,8 +179,8 @@ def score(
         No progress on stderr.
     follow
         Print throughput and latency by stage (read, decode, compute, write) while the run goes on.
-    by
-        The command that makes the run, for run.json.
+    by, remarks
+        The command that makes the run, and what it has to say of it, for run.json.
 
     Returns
     -------
@@ -233,7 +234,7 @@ def score(
     folder = local("out", out)
     apart("out", folder, (place for one in inputs.sources() for place in extent_of(one)))
     may_write(folder, resume)
-    wanted, dists, remarks = prepare.ready(inputs, metrics, dists_weights, backend, device, metrics_before(folder))
+    wanted, dists, left_out = prepare.ready(inputs, metrics, dists_weights, backend, device, metrics_before(folder))
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend, trust)
     scorer.pixel_nm, scorer.computes = source.pixel_nm, inputs.computes
     upload = None if target is None else Upload(target)
@@ -328,7 +329,8 @@ def score(
                 *(remark for place in sources for remark in place.remarks),
                 *inputs.remarks,
                 *(() if inputs.frame is None else inputs.frame.remarks),
-                *(*remarks, *tally.remarks(), *summaries.remarks(alike, counts["ok"]), *([wrong] if wrong else [])),
+                *(*remarks, *left_out, *scorer.remarks, *tally.remarks()),
+                *(*summaries.remarks(alike, counts["ok"]), *([wrong] if wrong else [])),
             ],
             unjudged=[
                 *(what for place in sources for what in place.unjudged),

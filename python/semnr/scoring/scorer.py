@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..tiles.source import TileKey
 from ..trust.columns import Trust
 from .maps import MapSink
 
+MISMATCHED = "mismatched"  # status of a tile whose noisy and denoised image are no pair
 # The parts of a batch by the names that the evidence has for them.
 _IMAGES = {"x": "denoised", "y": "reference", "noisy": "noisy", "noisy_2": "second_frame", "noisy_3": "third_frame"}
 
@@ -44,6 +46,7 @@ class Scorer:
     maps: MapSink | None = None
     computes: bool = False  # whether the candidate is denoised as it is read
     decided: dict[str, Any] | None = None  # by the first tile, for the whole run; see `begin`
+    remarks: tuple[str, ...] = ()  # what the first tile shows that a reader should know
     dtype: Any = None  # of the run: that of its first tile
     one_network: threading.Lock = field(default_factory=threading.Lock)  # VGG16's feature maps are large
 
@@ -57,6 +60,7 @@ class Scorer:
         factor = self.fsim_downsample
         if factor == "auto":  # one factor for all tiles, or they would not compare
             factor = downsampling_factor(x.shape[-2], x.shape[-1], "auto")
+        self.remarks = _unused_bits(first) if self.data_range is None else ()
         made = {name: pixels for name, pixels in first.items() if name != "x" or not self.computes}
         self.go_on(
             {
@@ -107,6 +111,9 @@ class Scorer:
             return [row for key, part in zip(keys, one, strict=True) for row in self.rows([key], part)]
 
     def _batch(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        problems = self._no_pairs(parts)
+        if any(problems):
+            return self._apart(keys, parts, problems)
         x, y, noisy = parts["x"], parts.get("y"), parts.get("noisy")
         columns: dict[str, Any] = {}
         if y is not None:
@@ -131,6 +138,20 @@ class Scorer:
         for i, key in enumerate(keys):
             values = {name: _value(column[i]) for name, column in columns.items()}
             rows.append({**row_of(key), **values, "status": "ok", "reason": None})
+        return rows
+
+    def _no_pairs(self, parts: dict[str, np.ndarray]) -> list[str]:
+        """Of each tile why its noisy and denoised image are no pair; "" where nothing speaks against it."""
+        if not self.trust.tests or "noisy" not in parts:
+            return []
+        return [self.trust.pair_problem(x, d) for x, d in zip(parts["noisy"], parts["x"], strict=True)]
+
+    def _apart(self, keys: list[TileKey], parts: dict[str, np.ndarray], problems: list[str]) -> list[dict[str, Any]]:
+        """Rows of a batch in which some tiles are no pair: these are not scored, the others are."""
+        rows = []
+        for i, (key, problem) in enumerate(zip(keys, problems, strict=True)):
+            one = {name: images[i : i + 1] for name, images in parts.items()}
+            rows += unscored([key], MISMATCHED, problem) if problem else self._batch([key], one)
         return rows
 
     def _write_maps(
@@ -188,6 +209,17 @@ def fingerprint(parts: dict[str, np.ndarray]) -> str:
         found.update(f"{name} {pixels.dtype} {'x'.join(map(str, pixels.shape[-2:]))} ".encode())
         found.update(pixels.data)
     return found.hexdigest()
+
+
+def _unused_bits(first: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Of uint16 tiles whose top bits the first one does not use: that the scale was taken to be the dtype's."""
+    brightest = max(int(pixels.max()) for pixels in first.values()) if first["x"].dtype == np.uint16 else 2**16
+    if brightest >= 2**14:
+        return ()
+    return (
+        f"the tiles are uint16 and no pixel of the first is above {brightest}, but the scale was taken to end at "
+        "65535: PSNR, SSIM and FSIM of 10-, 12- or 14-bit data need --data-range 1023, 4095 or 16383",
+    )
 
 
 def _why(error: Exception) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..metrology import columns as metrology_columns
 from ..tiles.pixels import to_numpy
-from . import changes
+from . import changes, comparable
 from .residual import COLUMNS, residual_tests
 from .transfer import Evidence, evidence
 from .two_frames import without_reference
@@ -81,12 +81,14 @@ class Trust:
                 columns |= {"mse_drop": moved.mse_drop, **estimates}
                 texts["frames_problem"] = problems
         if noisy is not None and (self.tests or with_map):
-            tests, boxes, shown = self._tests(noisy, denoised, data_range, nan, mask, with_map)
+            tests, boxes, shown, problems = self._tests(noisy, denoised, data_range, nan, mask, with_map)
             columns |= tests
             columns |= changes.columns(
                 _array(noisy), _array(denoised), _array(witness), data_range=data_range, scan_axis=self.scan_axis
             )
             texts[BOXES] = boxes
+            if self.tests:
+                self._compare(images, problems, columns, texts)
         if self.metrology is not None:
             columns |= metrology_columns(
                 _array(noisy), _array(denoised), _array(images.get("reference")), pixel_nm, self.metrology
@@ -110,15 +112,41 @@ class Trust:
 
     def _tests(
         self, noisy: Any, denoised: Any, data_range: float | None, nan: str, mask: Any, with_map: bool
-    ) -> tuple[dict[str, np.ndarray], tuple[str | None, ...], np.ndarray | None]:
+    ) -> tuple[dict[str, np.ndarray], tuple[str | None, ...], np.ndarray | None, tuple[str, ...]]:
         n, side = denoised.shape[0], min(denoised.shape[-2:])
         if side < _LEAST_SIDE:
             empty = np.full((n, *denoised.shape[-2:]), np.nan, np.float32) if with_map else None
-            return dict.fromkeys(COLUMNS, np.full(n, np.nan)), (None,) * n, empty
+            return dict.fromkeys(COLUMNS, np.full(n, np.nan)), (None,) * n, empty, ("",) * n
         options: dict[str, Any] = {"data_range": data_range, "nan": nan, "scan_axis": self.scan_axis}
         found = residual_tests(noisy, denoised, mask=mask, return_maps=with_map, **options)
         shown = None if found.maps is None else found.maps["evidence"]
-        return found.columns(), tuple(found.boxes_json()), shown
+        known = np.array([not model.problem for model in found.noise])  # without the noise's law they mean nothing
+        columns = {k: np.where(known, v, np.nan) for k, v in found.columns().items()}
+        boxes = tuple(text if ok else None for text, ok in zip(found.boxes_json(), known, strict=True))
+        return columns, boxes, shown, tuple(model.problem for model in found.noise)
+
+    def _compare(
+        self,
+        images: Mapping[str, Any],
+        problems: tuple[str, ...],
+        columns: dict[str, Any],
+        texts: dict[str, tuple[str | None, ...]],
+    ) -> None:
+        """Moments by which tiles that hold one image are told, notes on each pair, what is wrong with its reference."""
+        x, d = (_lines(images[name], self.scan_axis) for name in ("noisy", "denoised"))
+        columns["denoised_mean"], columns["denoised_std"] = d.mean(axis=(1, 2)), d.std(axis=(1, 2))
+        columns["noisy_mean"] = x.mean(axis=(1, 2))
+        told = [_safely(comparable.notes, a, b) or () for a, b in zip(x, d, strict=True)]
+        found = ("; ".join(filter(None, (problem, *more))) for problem, more in zip(problems, told, strict=True))
+        texts["pair_note"] = tuple(text or None for text in found)
+        if "reference" in images:
+            pairs = zip(x, _lines(images["reference"], self.scan_axis), strict=True)
+            texts["reference_problem"] = tuple(_safely(comparable.reference_problem, a, b) or None for a, b in pairs)
+
+    def pair_problem(self, noisy: Any, denoised: Any) -> str:
+        """Why the images of one tile, (C, H, W) each, are no pair; "" where nothing speaks against it."""
+        x, d = (_lines(v[None], self.scan_axis)[0] for v in (noisy, denoised))
+        return _safely(comparable.pair_problem, x, d) or ""
 
 
 def transfer_columns(found: Evidence) -> dict[str, np.ndarray]:
@@ -148,6 +176,17 @@ def _estimates(
     )
     # two frames prove less than three, and a reader of the table should see which it were
     return {**found.columns(), "frames": np.full(len(found), float(found.frames))}, tuple(found.problems)
+
+
+def _lines(images: Any, scan_axis: int) -> np.ndarray:
+    """(N, H, W) float64 with scan lines as rows; channels averaged."""
+    found: np.ndarray = to_numpy(images).mean(axis=1, dtype=np.float64)
+    return found if scan_axis == -1 else found.transpose(0, 2, 1)
+
+
+def _safely(look: Any, *images: np.ndarray) -> Any:
+    """What a look at finite images says; with others there is nothing to say."""
+    return look(*images) if all(np.isfinite(image).all() for image in images) else ""
 
 
 def _array(images: Any) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from .transfer import Evidence, evidence
 from .two_frames import without_reference
 
 BOXES = "evidence_boxes"
+_SCATTER = 2.8  # over the side in px: how far the residual's variance scatters over tiles that hold noise alone
 _LEAST_SIDE = 32  # px: smaller tiles hold neither their noise nor the surroundings of a defect
 
 
@@ -122,6 +123,7 @@ class Trust:
         shown = None if found.maps is None else found.maps["evidence"]
         known = np.array([not model.problem for model in found.noise])  # without the noise's law they mean nothing
         columns = {k: np.where(known, v, np.nan) for k, v in found.columns().items()}
+        columns["residual_variance_se"] = np.full(n, _SCATTER / np.sqrt(np.prod(denoised.shape[-2:])))
         boxes = tuple(text if ok else None for text, ok in zip(found.boxes_json(), known, strict=True))
         return columns, boxes, shown, tuple(model.problem for model in found.noise)
 

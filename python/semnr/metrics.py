@@ -1,50 +1,31 @@
 """The metrics as people call them: torch tensor or NumPy array in, the same kind out.
 
-`x` is the candidate (prediction), `y` the reference. Shapes (H, W), (C, H, W) or (N, C, H, W); dtypes uint8,
-uint16, float16, bfloat16, float32, float64. Scores are float64. Shared arguments:
+`x` is the candidate, `y` the reference. Scores are float64. Each function says what it takes; docs/numerics.md says
+what holds for all of them.
 
-data_range
-    Width of the intensity scale. Required for floating images; for integers the dtype's range unless given
-    (10-bit data in uint16 says `data_range=1023`).
-mask
-    Valid pixels, bool, (H, W), (N, H, W) or (N, 1, H, W).
-reduction
-    "mean" over the images, "sum", or "none": one value an image.
-nan
-    "error" (default): a non-finite pixel that reaches the score raises ValueError. "propagate": it makes that
-    image's score NaN. "omit": it is masked.
-overshoot
-    Values outside [0, data_range]: "keep" (default), "clip" or "error".
-details
-    Return a `Result` with settings, coverage, clipped fraction and flags instead of the value alone.
-backend
-    "auto", or a name from `semnr.backends()`; a named backend never falls back.
-
-All raise TypeError or ValueError naming the argument, what it was and what is accepted, and
-`BackendUnavailable` where the named backend cannot run the call.
-
-What waits for a GPU: nan="error" reads the score back, nan="omit" looks at the pixels first, and so do
-overshoot="clip" and "error" and `details`. With nan="propagate" none of mse, mae, psnr, ssim, ms_ssim, fsim and dists
-reads anything back, unless a mask has to be filled in (fsim, dists). psnr, ssim and ms_ssim of the backends "triton"
-and "cuda" can then be captured in a CUDA graph, after one call that compiles them and copies their constants. cnr
-always waits: it looks at its regions.
-
-Under torch.compile and torch.export a call on tensors is one node (`torch.ops.semnr.ssim`, ...), backward pass
-included; pixels are checked and the backend is chosen when the graph runs. `details` and weights that are a state dict
-stay outside the graph, and a `Result` that comes out of one evaluates no flags. The backward node keeps the images
-alone: for every metric but mse, mae and ssim it computes the forward pass again. Second derivatives are taken outside
-torch.compile. Autocast does not change a score: it is computed as it is without.
-
-Tensors that are no pixels in memory (FakeTensor, wrapper subclasses, "meta") and calls under a dispatch mode go the
-same way, as one op; sparse, nested and mkldnn tensors are refused. Inside torch.func, grad, jvp and their kind run
-on the reference, which is made of torch's ops, and vmap runs image by image; so does forward-mode differentiation.
-vmap inside torch.compile is not supported. After a fork, torch runs on one thread in the child. `use_backend` holds
-for the thread (the context) that entered it: threads of a pool take "auto" unless they are given the context.
-Images of several channels are (C, H, W). With convention="torchmetrics" the window stays 11 unless `window_size` is
-given, whatever `sigma` is: torchmetrics' own is 2 · int(3.5 σ + 0.5) + 1. FSIM keeps the filters of the sizes and
-settings that it met, up to 256 MiB. 10-bit data in uint16 without `data_range` is scored on 65,535 and says
-nothing. Under nan="propagate" the gradient of an image that holds a NaN is NaN, also where its score is left out of
-the loss.
+Waiting for a GPU
+    nan="error" reads the score back. nan="omit", overshoot="clip" or "error", and `details` look at the pixels first.
+    With nan="propagate" no metric but cnr reads anything back, unless a mask has to be filled in (fsim, dists). psnr,
+    ssim and ms_ssim of the backends "triton" and "cuda" can then be captured in a CUDA graph, after one call that
+    compiles them and copies their constants. cnr always waits, because it looks at its regions.
+torch.compile and torch.export
+    A call on tensors is one node (`torch.ops.semnr.ssim`, ...), backward pass included. Pixels are checked and the
+    backend is chosen when the graph runs. `details` and weights that are a state dict stay outside the graph; a
+    `Result` that comes out of a graph evaluates no flags. The backward node keeps the images alone: for every metric
+    but mse, mae and ssim it computes the forward pass again. Second derivatives have to be taken outside
+    torch.compile, and so has vmap. Autocast does not change a score.
+torch.func and unusual tensors
+    Inside grad, jvp and their kind, and under forward-mode differentiation, the backend `reference` runs; vmap runs
+    image by image. FakeTensor, wrapper subclasses and "meta" tensors, and calls under a dispatch mode, go as one op.
+    Sparse, nested and mkldnn tensors are refused.
+Processes and threads
+    After a fork, torch runs on one thread in the child. `use_backend` holds for the thread (the context) that entered
+    it; threads of a pool take "auto" unless they are given the context.
+Good to know
+    Images of several channels are (C, H, W). With convention="torchmetrics" the window stays 11 unless `window_size` is
+    given, whatever `sigma` is (torchmetrics itself takes 2 · int(3.5 σ + 0.5) + 1). FSIM keeps the filters of the sizes
+    that it met, up to 256 MiB. 10-bit data in uint16 without `data_range` is scored on a range of 65,535. Under
+    nan="propagate" the gradient of an image that holds a NaN is NaN, also where its score is left out of the loss.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..profiles import Profile, pairing
+from ..profiles.comparison import read_changes
 from ..runs.verdict import ON_THE_RUN, Signal, Verdict
 from . import evaluate, flowchart
 from .baseline import read_baseline, write_baseline
@@ -139,7 +140,21 @@ def guard(
         strict=strict,
         notes=notes(whole),
         profile=whole,
+        **_beside(rules, before, after),
     )
+
+
+def _beside(rules: Rules, before: Profile | None, after: Profile) -> dict[str, Any]:
+    """The baseline by the rules on one candidate, and how what the rules read changed from it."""
+    if before is None or "noisy" in (before.kind, after.kind):
+        return {}
+    own, _ = measured(None, before)
+    alone_rules = [rule for rule in rules.values() if not isinstance(rule, Comparison)]
+    columns = dict.fromkeys(metric for rule in rules.values() for metric in rule.metrics)
+    return {
+        "baseline": tuple(_judged(rule, None, before, own).signal for rule in alone_rules),
+        "changes": read_changes(before, after, tuple(columns)),
+    }
 
 
 def _judged(rule: AnyRule, before: Profile | None, after: Profile, found: Inputs) -> evaluate.Finding:

@@ -13,6 +13,9 @@ from ..base.text import table
 from ..columns import BY_NAME, used
 from . import statistics as statistics
 from .pairing import align
+from .reading import BETTER as WORD_BETTER
+from .reading import LEVEL, enough, read, readings, tolerance_of
+from .reading import WORSE as WORD_WORSE
 from .rows import Profile
 
 # What is better: "higher", "lower", or nearer to a number.
@@ -41,6 +44,10 @@ class Difference:
         P-value of a sign-flip test, and the same corrected for the columns of the table (Holm).
     tiles : int
         How many tiles entered.
+    tolerance : float
+        A change of no more than this counts as none: that of the rule on the column.
+    enough : bool
+        Whether so many tiles could show any change.
     """
 
     column: str
@@ -55,13 +62,15 @@ class Difference:
     p: float
     p_holm: float
     tiles: int
+    tolerance: float = 0.0
+    enough: bool = True
 
     @property
     def verdict(self) -> str:
-        """ "gained", "paid", or "no difference" where the interval holds 0 or the corrected p is above 0.05."""
-        if not self.p_holm <= 0.05 or self.gain_low <= 0 <= self.gain_high:
-            return "no difference"
-        return "gained" if self.gain > 0 else "paid"
+        """ "better" or "worse" (by more than the tolerance, corrected p at most 0.05), "same" (the interval lies within
+        the tolerance, or a change that is sure does), else "too few tiles" to say."""
+        significant = self.p_holm <= LEVEL
+        return read(self.gain, self.gain_low, self.gain_high, self.tolerance, significant=significant, sure=self.enough)
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class Compared:
         -------
         list of str
         """
-        return [d.column for d in self.candidates[candidate] if d.verdict == "gained"]
+        return [d.column for d in self.candidates[candidate] if d.verdict == WORD_BETTER]
 
     def paid(self, candidate: str) -> list[str]:
         """The columns in which a candidate is worse.
@@ -108,7 +117,7 @@ class Compared:
         -------
         list of str
         """
-        return [d.column for d in self.candidates[candidate] if d.verdict == "paid"]
+        return [d.column for d in self.candidates[candidate] if d.verdict == WORD_WORSE]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain Python, for JSON.
@@ -236,6 +245,8 @@ def _differences(
             name, float(np.nanmean(a[:, k])), float(np.nanmean(b[:, k])), float(np.nanmean(both[:, k])),
             float(low[k]), float(high[k]), float(np.nanmean(gains[:, k])), float(low[n + k]), float(high[n + k]),
             float(p[k]), float(corrected[k]), int(np.isfinite(gains[:, k]).sum()),
+            tolerance_of(name, float(np.nanmean(a[:, k]))),
+            enough(len(np.unique(group[np.isfinite(gains[:, k])])), n),
         )
         for k, name in enumerate(names)
     )  # fmt: skip
@@ -247,3 +258,20 @@ def _gain(better: str | float, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if better == "lower":
         return a - b
     return np.asarray(np.abs(a - float(better)) - np.abs(b - float(better)))
+
+
+def read_changes(before: Profile, after: Profile, columns: Sequence[str]) -> dict[str, str]:
+    """How the changes of some columns read ("better", "worse", "same", "too few tiles"); rows are aligned.
+
+    Columns that one of both lacks, or of which nothing is known to be better, are left out.
+    """
+    gains, means = {}, {}
+    for name in columns:
+        if name not in BETTER:
+            continue
+        a, b = before.column(name), after.column(name)
+        both = np.isfinite(a) & np.isfinite(b)
+        if both.any():
+            gains[name] = np.where(both, _gain(BETTER[name], a, b), np.nan)
+            means[name] = float(a[both].mean())
+    return readings(gains, after.clusters(), means)

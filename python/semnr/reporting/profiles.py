@@ -13,6 +13,7 @@ from ..columns import BY_NAME, Column
 from ..profiles import Profile
 from ..profiles.comparison import compare
 from ..profiles.radar import RANGES
+from ..profiles.reading import BETTER, READINGS, WORSE
 from ..trust.unknown import UNKNOWN
 from . import draw
 from .metrics import AXES, number, words
@@ -88,9 +89,9 @@ def gains(
             reason = str(error)
         tables.append({
             "mark": draw.key_mark(k), "label": run.label, "before": runs[base].label, "reason": reason,
-            "rows": sorted(rows, key=lambda row: ("gained", "paid", "no difference").index(row["word"])),
-            "gained": [row["name"] for row in rows if row["word"] == "gained"],
-            "paid": [row["name"] for row in rows if row["word"] == "paid"],
+            "rows": sorted(rows, key=lambda row: READINGS.index(row["word"])),
+            "gained": [row["name"] for row in rows if row["word"] == BETTER],
+            "paid": [row["name"] for row in rows if row["word"] == WORSE],
         })  # fmt: skip
     return tables
 

@@ -113,6 +113,11 @@ class Verdict:
         ends such a verdict, "not refuted", with 0.
     notes : tuple of str
         What a reader should know of the images: traces of JPEG, unused bits, noise that cannot be told.
+    baseline : tuple of Signal
+        The rules on one candidate, put to the baseline as well.
+    changes : mapping
+        How each column that the rules read changed from the baseline: "better", "worse", "same" (within the rule's
+        tolerance) or "too few tiles" to say.
     profile, run : Profile, Run or None
         The rows that were judged and the folder that holds them, where they are at hand.
 
@@ -139,6 +144,8 @@ class Verdict:
     axes: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     strict: bool = True
+    baseline: tuple[Signal, ...] = ()
+    changes: Mapping[str, str] = field(default_factory=dict)
     profile: Any = field(default=None, repr=False, compare=False)  # the rows that were judged, where they are at hand
     run: Any = field(default=None, repr=False, compare=False)  # the folder that holds them, where there is one
 
@@ -156,19 +163,24 @@ class Verdict:
         Verdict
         """
         names = ("name", "status", "severity", "evidence", "advice", "required", "gate")
-        signals = (
-            Signal(
-                **{k: s[k] for k in names},
-                metrics=tuple(s["metrics"]),
-                regions=tuple(s["regions"]),
-                needs=s.get("needs", ""),
-                question=s.get("question", ""),
-                limits=tuple(s.get("limits", ())),
+
+        def signals(rows: Sequence[Mapping[str, Any]]) -> tuple[Signal, ...]:
+            return tuple(
+                Signal(
+                    **{k: s[k] for k in names},
+                    metrics=tuple(s["metrics"]),
+                    regions=tuple(s["regions"]),
+                    needs=s.get("needs", ""),
+                    question=s.get("question", ""),
+                    limits=tuple(s.get("limits", ())),
+                )
+                for s in rows
             )
-            for s in found["signals"]
-        )
+
         return cls(
-            signals=tuple(signals),
+            signals=signals(found["signals"]),
+            baseline=signals(found.get("baseline", ())),
+            changes=dict(found.get("changes", {})),
             path=tuple(found["path"]),
             waived=tuple(found["waived"]),
             before=found["before"],
@@ -195,6 +207,34 @@ class Verdict:
     def lacking(self) -> tuple[Signal, ...]:
         """The required signals without evidence that nobody waived."""
         return tuple(s for s in self.signals if s.required and s.status in NO_EVIDENCE and s.name not in self.waived)
+
+    @property
+    def baseline_fired(self) -> tuple[Signal, ...]:
+        """The signals that would fail the gate, of the baseline by itself."""
+        return tuple(s for s in self.baseline if s.status == FIRED and s.gate)
+
+    @property
+    def standing(self) -> str:
+        """The candidate beside its baseline in one or two sentences; empty without a baseline."""
+        if not self.before:
+            return ""
+        by: dict[str, list[str]] = {}
+        for column, word in self.changes.items():
+            by.setdefault(word, []).append(column)
+        parts = [
+            f"{said} {', '.join(by[word])}"
+            for word, said in (
+                ("better", "better on"), ("worse", "worse on"), ("same", "the same within tolerance on"),
+                ("too few tiles", "too few tiles to say on"),
+            )
+            if word in by
+        ]  # fmt: skip
+        changes = f"{self.after or 'the candidate'} is {'; '.join(parts)}." if parts else ""
+        if not self.baseline_fired:
+            return changes
+        failed = ", ".join(s.name for s in self.baseline_fired)
+        neither = "Neither is fit: " if self.fired else ""
+        return f"{neither}{self.before} fails {failed}{' by itself' if not self.fired else ' too'}. {changes}".strip()
 
     @property
     def outcome(self) -> str:
@@ -240,6 +280,8 @@ class Verdict:
             "tiles": self.tiles,
             "waived": list(self.waived),
             "signals": [s.to_dict() for s in self.signals],
+            "baseline": [s.to_dict() for s in self.baseline],
+            "changes": dict(self.changes),
             "path": list(self.path),
             "flowchart": plain(self.flowchart),
         }
@@ -247,6 +289,7 @@ class Verdict:
     def __str__(self) -> str:
         against = f" against {self.before}" if self.before else ""
         lines = [f"guard: {self.outcome} ({self.after or 'candidate'}{against}, {self.tiles} tiles)"]
+        lines += textwrap.wrap(self.standing, 100, initial_indent="  ", subsequent_indent="    ")
         taken = dict(line.split(": ", 1) for line in self.path if ": " in line)
         for s in self.signals:
             waived = " (waived)" if s.name in self.waived and s.status in NO_EVIDENCE else ""

@@ -148,7 +148,7 @@ def _beside(rules: Rules, before: Profile | None, after: Profile) -> dict[str, A
     """The baseline by the rules on one candidate, and how what the rules read changed from it."""
     if before is None or "noisy" in (before.kind, after.kind):
         return {}
-    own, _ = measured(None, before)
+    own, before = without_wrong_references(*measured(None, before))
     alone_rules = [rule for rule in rules.values() if not isinstance(rule, Comparison)]
     columns = dict.fromkeys(metric for rule in rules.values() for metric in rule.metrics)
     return {

@@ -51,6 +51,7 @@ def check(
     rules: Any = None,
     waive: Iterable[str] | str = (),
     strict: bool = False,
+    register: bool = False,
     report: bool = True,
     root: Any = None,
     workers: int = 2,
@@ -95,6 +96,8 @@ def check(
         Required rules that may lack evidence; recorded in the verdict.
     strict : bool
         A verdict that is not refuted has the exit code 3, not 0.
+    register : bool
+        Lay each reference onto its noisy image first (affine map, gain, offset; 12 px at the border are left out).
     report : bool
         Write report.html; with `out` only.
     root : path, optional
@@ -151,6 +154,7 @@ def check(
         "rules": judged,
         "allow_unknown": waive,
         "strict": strict,
+        "register": register,
         "root": root,
         "workers": workers,
         "quiet": quiet,

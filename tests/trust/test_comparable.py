@@ -126,6 +126,10 @@ def test_a_reference_that_lies_elsewhere_is_measured_and_its_rules_are_held(move
     assert verdict.outcome == "not refuted"
     assert verdict["evidence_transfer"].status == "not_comparable"
     assert "reference shifted by" in words(verdict)
+    assert "--register" in words(verdict)
+    mended = semnr.check(noisy, good, reference=references, register=True, strict=True)
+    assert mended.fired == ()
+    assert mended["evidence_transfer"].status == "clear"
 
 
 def test_a_reference_that_is_the_noisy_image_convicts_nobody() -> None:

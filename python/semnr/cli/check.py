@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..base.text import in_line
-from .text import add_framing, add_output_options, add_waivers, print_json, say
+from .text import add_framing, add_output_options, add_registration, add_waivers, print_json, say
 
 if TYPE_CHECKING:
     from ..runs.verdict import Verdict
@@ -22,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_framing(parser)
     parser.add_argument("--out", metavar="DIR", default="semnr-check", help="default semnr-check, replaced each time")
     parser.add_argument("--strict", action="store_true", help="exit code 3 where a rule had no evidence")
+    add_registration(parser)
     add_waivers(parser)
     parser.add_argument("--rules", metavar="FILE", help="rules (TOML); default: the built-in ones")
     parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (4095 for 12 bit)")
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         rules=args.rules,
         waive=args.waive,
         strict=args.strict,
+        register=args.register,
         report=not args.no_report,
         root=args.root,
         workers=args.workers,

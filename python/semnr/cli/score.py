@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.text import in_line, number, table
-from .text import add_framing, add_output_options, add_settings, add_waivers, parameters, print_json, say
+from .text import (
+    add_framing,
+    add_output_options,
+    add_registration,
+    add_settings,
+    add_waivers,
+    parameters,
+    print_json,
+    say,
+)
 
 if TYPE_CHECKING:
     from ..tiles import TileSource
@@ -46,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrology", choices=("lines", "holes"), help="also measure CD and roughness of each tile")
     parser.add_argument("--scan-axis", choices=("x", "y"), default="x", help="along which the beam scans; default x")
     parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
+    add_registration(parser)
     add_waivers(parser)
     parser.add_argument("--denoise", metavar="MODEL", help="denoise each tile as it is read; see `semnr denoise`")
     add_settings(parser, "NAME=VALUE", help="with --denoise: sigma=1.5")
@@ -115,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         scan_axis=-1 if args.scan_axis == "x" else -2,
         rules=args.rules,
         allow_unknown=args.waive,
+        register=args.register,
         alarms=args.alarms,
         maps=names(args.maps),
         wafer=None if args.wafer is None else read_wafer(args.wafer),

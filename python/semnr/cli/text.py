@@ -51,6 +51,12 @@ def add_waivers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--waive", "--allow-unknown", action="append", default=[], metavar="RULE", help=told)
 
 
+def add_registration(parser: argparse.ArgumentParser) -> None:
+    """`--register`."""
+    told = "lay each reference onto its noisy image first (affine map, gain, offset; the border is left out)"
+    parser.add_argument("--register", action="store_true", help=told)
+
+
 def add_settings(parser: Any, kind: str, **options: Any) -> None:
     """`--set` of pairs, which may be given again."""
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar=kind, **options)

@@ -87,7 +87,7 @@ def not_comparable(rule: AnyRule, finding: Finding, after: Profile) -> Finding:
         return finding
     (text, count), *others = said.most_common()
     more = f", and {sum(n for _, n in others)} tiles with another problem" if others else ""
-    reason = f"{text} on {count} of {len(after)} tiles{more}: lay it onto the noisy image first"
+    reason = f"{text} on {count} of {len(after)} tiles{more}: lay it onto the noisy image, or use --register"
     return without_evidence(rule, NOT_COMPARABLE, reason)
 
 

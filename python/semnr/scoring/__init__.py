@@ -38,6 +38,9 @@ from .resume import begin, identity, may_write, metrics_before, same_first_tile,
 from .scorer import Scorer, unscored
 
 __all__ = ["METRICS", "Run", "score"]
+_REGISTERED = (
+    "each reference was laid onto its noisy image (affine map, gain, offset); 12 px at the border are left out"
+)
 SAID = 5  # renamed columns that the terminal lists; run.json has all
 
 
@@ -80,6 +83,7 @@ def score(
     quiet: bool = True,
     by: str = "score",
     remarks: Iterable[str] = (),
+    register: bool = False,
 ) -> Run:
     """Score every tile of `src` against its reference and write `out/tiles/part-*.parquet` and `out/run.json`.
 
@@ -179,6 +183,9 @@ def score(
         No progress on stderr.
     follow
         Print throughput and latency by stage (read, decode, compute, write) while the run goes on.
+    register
+        Lay each reference onto the noisy image of its tile first, by an affine map; scores are then taken without the
+        border of 12 px, with gain and offset of the candidate fitted to the reference by least squares.
     by, remarks
         The command that makes the run, and what it has to say of it, for run.json.
 
@@ -237,10 +244,11 @@ def score(
     wanted, dists, left_out = prepare.ready(inputs, metrics, dists_weights, backend, device, metrics_before(folder))
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend, trust)
     scorer.pixel_nm, scorer.computes = source.pixel_nm, inputs.computes
+    scorer.register = register and inputs.reference is not None
     upload = None if target is None else Upload(target)
     engine = Engine(inputs, scorer, workers, budget, layout, upload)
     settings: dict[str, Any] = {
-        **identity(inputs, layout, folder),
+        **_with_registration(identity(inputs, layout, folder), scorer.register),
         "metrics": list(wanted),
         "data_range": scale,
         "fsim_downsample": fsim_downsample,
@@ -329,7 +337,7 @@ def score(
                 *(remark for place in sources for remark in place.remarks),
                 *inputs.remarks,
                 *(() if inputs.frame is None else inputs.frame.remarks),
-                *(*remarks, *left_out, *scorer.remarks, *tally.remarks()),
+                *(*remarks, *left_out, *scorer.remarks, *tally.remarks(), *([_REGISTERED] if scorer.register else [])),
                 *(*summaries.remarks(alike, counts["ok"]), *([wrong] if wrong else [])),
             ],
             unjudged=[
@@ -426,6 +434,13 @@ def _rows(
             if key.tile in done:
                 continue
             yield 0, unscored([key], "missing", f"{source.name} has no tile {key.tile}, {other.name} has")
+
+
+def _with_registration(known: dict[str, Any], registered: bool) -> dict[str, Any]:
+    """A run whose references were laid onto the noisy images is not gone on with by one whose were not."""
+    if registered:
+        known["made"]["reference"] = {**known["made"]["reference"], "registered": True}
+    return known
 
 
 def _label(source: TileSource, src: Any) -> str:

@@ -19,6 +19,7 @@ from ..profiles import profile
 from ..tiles.pixels import to_numpy
 from ..tiles.source import TileKey
 from ..trust.columns import Trust
+from ..trust.registration import BORDER, fitted, register
 from .maps import MapSink
 
 MISMATCHED = "mismatched"  # status of a tile whose noisy and denoised image are no pair
@@ -44,6 +45,7 @@ class Scorer:
     scale_used: float | None = None
     weights: dict[str, Any] = field(default_factory=dict)
     maps: MapSink | None = None
+    register: bool = False  # lay each reference onto its noisy image before anything is scored
     computes: bool = False  # whether the candidate is denoised as it is read
     decided: dict[str, Any] | None = None  # by the first tile, for the whole run; see `begin`
     remarks: tuple[str, ...] = ()  # what the first tile shows that a reader should know
@@ -114,7 +116,10 @@ class Scorer:
         problems = self._no_pairs(parts)
         if any(problems):
             return self._apart(keys, parts, problems)
-        x, y, noisy = parts["x"], parts.get("y"), parts.get("noisy")
+        if self.register and "y" in parts:
+            parts, (x, y, noisy) = self._registered(parts)
+        else:
+            x, y, noisy = parts["x"], parts.get("y"), parts.get("noisy")
         columns: dict[str, Any] = {}
         if y is not None:
             most = tuple(m for m in self.metrics if m != "dists")  # of every tile; DISTS may run on a sample
@@ -154,6 +159,28 @@ class Scorer:
             rows += unscored([key], MISMATCHED, problem) if problem else self._batch([key], one)
         return rows
 
+    def _registered(self, parts: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Any]:
+        """(The parts, the reference laid onto the noisy image; what the metrics read: candidate, reference and noisy
+        image without the border, with gain and offset fitted to the reference)."""
+        x, y = (to_numpy(parts[name]) for name in ("x", "y"))
+        noisy = to_numpy(parts["noisy"]) if "noisy" in parts else None
+        against = x if noisy is None else noisy
+        laid = np.stack(
+            [
+                np.stack([register(a.mean(axis=0), channel).image for channel in tile])
+                for a, tile in zip(against, y, strict=True)
+            ]
+        )
+        most = min(x.shape[-2:])
+        cut = (..., *((slice(BORDER, -BORDER),) * 2)) if most > 4 * BORDER else (...,)
+        read = [
+            None if v is None else np.stack([fitted(a, b) for a, b in zip(v[cut], laid[cut], strict=True)])
+            for v in (x, noisy)
+        ]
+        kind = y.dtype
+        whole = laid if kind.kind == "f" else np.clip(laid, 0, np.iinfo(kind).max).round()
+        return {**parts, "y": whole.astype(kind)}, (read[0], laid[cut], read[1])
+
     def _write_maps(
         self, sink: MapSink, keys: list[TileKey], parts: dict[str, np.ndarray], evidence: np.ndarray | None
     ) -> None:
@@ -176,7 +203,7 @@ class Scorer:
         scored = profile(
             x,
             y,
-            data_range=self.data_range,
+            data_range=self.scale_used if self.register else self.data_range,
             metrics=metrics,
             noise=noise,
             nan=self.nan,

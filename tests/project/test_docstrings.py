@@ -65,8 +65,8 @@ def test_the_count_sees_what_is_missing() -> None:
 
         Parameters
         ----------
-        x : int
-            The first.
+        x, gone : int
+            The first, and one that is no argument any more.
 
         Returns
         -------
@@ -76,6 +76,7 @@ def test_the_count_sees_what_is_missing() -> None:
 
     assert public_names.lacks(public_names.Public("semnr.bare", bare)) == [
         "an example",
+        "gone in the signature",
         "parameter **more",
         "parameter y",
     ]

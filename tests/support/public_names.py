@@ -3,8 +3,8 @@
 Public is what `semnr.__all__` lists, and what the `__all__` of each module in it lists. The rule for docstrings
 (docs/api.md says it to users):
 
-- a function, method or class that takes arguments names each of them under "Parameters" (the fields of a dataclass may
-  stand under "Attributes");
+- a function, method or class that takes arguments names each of them under "Parameters", and nothing else there (the
+  fields of a dataclass may stand under "Attributes");
 - a function or method that gives something back says what under "Returns" or "Yields";
 - a function or class has an example that doctest runs; a method has one of its own, or its class's example calls it;
 - a property and a module need a sentence; a constant has no docstring, so that the one of its module names it.
@@ -58,13 +58,15 @@ def names() -> list[Public]:
 def _members(one: Public) -> Iterator[Public]:
     if not _is_class(one.value):
         return
+    seen: set[str] = set()
     for owner in one.value.__mro__:
         if owner.__module__.partition(".")[0] not in OURS or (owner is not one.value and not _is_hidden(owner)):
             continue  # another public class documents its own
         fields = getattr(owner, "__dataclass_fields__", {})
         for name, value in vars(owner).items():
-            if name in fields:
+            if name in fields or name in seen:
                 continue
+            seen.add(name)
             member = value.__func__ if isinstance(value, classmethod | staticmethod) else value
             if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
                 yield Public(f"{one.name}.{name}", member, one.value)
@@ -119,6 +121,7 @@ def lacks(one: Public) -> list[str]:
         return []
     held = sections(text)
     missing = [f"parameter {name}" for name in _parameters(one) - _documented(one, held)]
+    missing += [f"{name} in the signature" for name in described(held.get("Parameters", "")) - _parameters(one)]
     if _gives_back(one) and not {"Returns", "Yields"} & set(held):
         missing.append("Returns")
     if not _has_example(one, text):

@@ -65,6 +65,8 @@ class Bound:
         The fault begins below the one, or above the other.
     certain : float
         Above this value one tile is enough, whatever share the rule allows.
+    where, exceeds : str, float
+        The bound holds only on tiles on which the column `where` exceeds this value.
 
     Examples
     --------

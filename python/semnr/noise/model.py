@@ -45,6 +45,8 @@ class NoiseModel:
         The measured points under the line.
     floor : float
         The variance is never taken below this.
+    unclipped : float
+        Share of the image that the law was taken from; 0 where all of it, or nearly all, is clipped.
 
     Examples
     --------

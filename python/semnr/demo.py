@@ -20,6 +20,7 @@ from semnr_kernels.pretrained import VGG16
 
 from .base.files import write_json
 from .base.outputs import local
+from .base.text import listed
 from .guarding import guard
 from .pipeline import denoise
 from .profiles import profile
@@ -232,12 +233,12 @@ def _story(wafer: Any, runs: Mapping[str, Any], verdicts: Mapping[str, Any], fat
     ]
     count = next(iter(fates.values()))["defects"]
     return [
-        f"A synthetic wafer was made: {len(wafer)} tiles of {_listed(list(wafer.patterns))} on {len(wafer.dies)} dies, "
+        f"A synthetic wafer was made: {len(wafer)} tiles of {listed(list(wafer.patterns))} on {len(wafer.dies)} dies, "
         f"each as a clean image and as a noisy recording, with {count} defects implanted. The released denoiser and "
         f"{len(verdicts)} that would replace it ran on the noisy tiles; each was scored against the clean images and "
         "held against the released one by the guardrails.",
-        f"By PSNR and SSIM, {_listed(better)} {'beat' if len(better) > 1 else 'beats'} the released denoiser. A gate "
-        f"on these two would let all of them through; the guardrails refuse {_listed(refused)}.",
+        f"By PSNR and SSIM, {listed(better)} {'beat' if len(better) > 1 else 'beats'} the released denoiser. A gate "
+        f"on these two would let all of them through; the guardrails refuse {listed(refused)}.",
         {
             "caption": "What the scores say, and what the guardrails say. T is evidence transfer: the share of the "
             "structure that reached the output.",
@@ -256,12 +257,6 @@ def _story(wafer: Any, runs: Mapping[str, Any], verdicts: Mapping[str, Any], fat
         "should show noise only. Where the pattern shows in it, structure was smoothed away; where a spot shows in it, "
         "a defect was.",
     ]
-
-
-def _listed(names: list[str]) -> str:
-    if not names:
-        return "none"
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
 def metric_times(candidate: Path, reference: Path, tiles: int = TIMED_TILES) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,3 +113,41 @@ def test_synth_denoise_score_guard_and_report_chain(tmp_path, capsys) -> None:
     page = f"{tmp_path}/report.html"
     assert main(["report", f"{scores}/mild", f"{scores}/blur", "--verdict", f"{tmp_path}/v.json", "--out", page]) == 0
     assert "blur" in (tmp_path / "report.html").read_text()
+
+
+def test_a_verdict_takes_at_most_fifteen_lines_and_colour_only_on_a_terminal(capsys, monkeypatch) -> None:
+    from semnr.cli.verdicts import show
+    from semnr.runs.brief import brief
+    from semnr.runs.verdict import Signal, Verdict
+
+    def signal(name: str, status: str, **more) -> Signal:
+        return Signal(name, status, "high", regions=({"tile": f"{name}-{status}"},), advice="Look. " * 40, **more)
+
+    signals = [
+        signal(
+            f"rule_{i}", "fired", evidence={"transfer": 0.5, "transfer_se": 0.01, "tiles_fired": 3, "tiles_judged": 9}
+        )
+        for i in range(9)
+    ]
+    signals += [signal(f"open_{i}", "unknown", needs=f"thing {i}") for i in range(9)]
+    axes = {"psnr": "measured", "ssim": "unknown"}
+    verdict = Verdict(tuple(signals), (), waived=("open_0",), before="old" * 30, after="new" * 30, tiles=9, axes=axes)
+    for width in (60, 100, 160):
+        lines = brief(verdict, Path("report.html"), width)
+        assert len(lines) <= 15
+        assert max(len(text) for _, text in lines) <= width
+        assert lines[0][1].startswith("FAILED: ")
+    text = "\n".join(text for _, text in lines)
+    assert "Evidence transfer T 0.500 ± 0.010" in text
+    show(verdict)
+    assert "\x1b" not in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    show(verdict)
+    assert "\x1b[31mFAILED" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    show(verdict, verbose=True)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "rule_8" in out

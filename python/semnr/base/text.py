@@ -32,6 +32,13 @@ def number(value: float | None, digits: int = 4) -> str:
     return "inf" if value == float("inf") else f"{value:.{digits}f}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """ "a, b and c"; "none" of nothing."""
+    if not names:
+        return "none"
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
 _CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))  # control characters, lone surrogates, line and paragraph separators
 _TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # order of text
 

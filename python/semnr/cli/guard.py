@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from ..base.outputs import has_keys, holds, replaceable
-from .text import add_settings, add_waivers, parameters, print_json, say
+from .text import add_settings, add_verbose, add_waivers, parameters, print_json, say
+from .verdicts import show
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,14 +19,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="scored runs, BEFORE and AFTER: the released or baseline denoiser and the candidate, on the same tiles "
         "and reference; or the candidate's alone",
     )
-    parser.add_argument("--rules", metavar="FILE", help="rules (TOML); default: the built-in ones")
-    add_waivers(parser)
-    parser.add_argument("--baseline", metavar="FILE", help="a file of --write-baseline in place of BEFORE")
-    parser.add_argument("--write-baseline", metavar="FILE", help="write AFTER as a baseline if no rule fired on it")
-    parser.add_argument("--junit", metavar="FILE", help="also write JUnit XML, one test case a rule")
-    parser.add_argument("--out", metavar="FILE", help="also write the verdict as JSON")
-    parser.add_argument("--mlflow", action="store_true", help="also log to the active MLflow run (needs mlflow)")
-    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    judged = parser.add_argument_group("how it is judged")
+    judged.add_argument("--rules", metavar="FILE", help="rules (TOML); default: the built-in ones")
+    add_waivers(judged)
+    judged.add_argument("--baseline", metavar="FILE", help="a file of --write-baseline in place of BEFORE")
+    results = parser.add_argument_group("results")
+    results.add_argument("--write-baseline", metavar="FILE", help="write AFTER as a baseline if no rule fired on it")
+    results.add_argument("--junit", metavar="FILE", help="also write JUnit XML, one test case a rule")
+    results.add_argument("--out", metavar="FILE", help="also write the verdict as JSON")
+    results.add_argument("--mlflow", action="store_true", help="also log to the active MLflow run (needs mlflow)")
+    results.add_argument("--json", action="store_true", help="print JSON for machines")
+    add_verbose(results)
     learn = parser.add_argument_group("learn thresholds from harmless re-imagings")
     learn.add_argument("--learn", metavar="SOURCE", help="tiles to image anew, or `synthetic`; writes --rules-out")
     learn.add_argument("--rules-out", metavar="FILE", help="the learnt rules (TOML, with where they come from)")
@@ -81,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(verdict.to_dict())
     else:
-        say(verdict)
+        show(verdict, verbose=args.verbose)
         if written:
             say(written)
     return verdict.exit_code

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..base.text import printable
 
+Options = argparse.ArgumentParser | argparse._ArgumentGroup  # where options are added
 unsaid: list[str] = []  # why output was lost, other than by a reader that went away
 
 
@@ -40,18 +41,23 @@ def print_json(value: Any) -> None:
     say(json.dumps(plain(value), indent=1, allow_nan=False))
 
 
-def add_output_options(parser: argparse.ArgumentParser) -> None:
+def add_output_options(parser: Options) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
 
-def add_waivers(parser: argparse.ArgumentParser) -> None:
+def add_verbose(parser: Options) -> None:
+    """`-v`, for a command that ends in a verdict."""
+    parser.add_argument("-v", "--verbose", action="store_true", help="every guardrail with its numbers, and the path")
+
+
+def add_waivers(parser: Options) -> None:
     """`--waive RULE`, under its older name too."""
     told = "this rule may lack evidence; on the record"
     parser.add_argument("--waive", "--allow-unknown", action="append", default=[], metavar="RULE", help=told)
 
 
-def add_registration(parser: argparse.ArgumentParser) -> None:
+def add_registration(parser: Options) -> None:
     """`--register`."""
     told = "lay each reference onto its noisy image first (affine map, gain, offset; the border is left out)"
     parser.add_argument("--register", action="store_true", help=told)

@@ -8,13 +8,14 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..base.jsonable import plain
-from ..columns import METRICS
+from ..columns import BY_NAME, METRICS
 from ..runs.info import read_info
 from ..runs.parquet import read_rows
 from . import radar
@@ -488,6 +489,20 @@ class Profile:
         >>> scores.plot()  # doctest: +SKIP
         """
         return radar.plot({self.label or "profile": self.axes()}, ax)
+
+    def __repr__(self) -> str:
+        return f"<Profile {self.label or 'without a label'}: {len(self)} tiles, {self.kind}>"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the means of its columns, with the 5th and 95th percentile."""
+        rows = []
+        for name, found in self.summary().items():
+            if isinstance(found, dict) and name in BY_NAME:
+                mean = found.get("mean", found.get("mean_of_db", math.nan))
+                cells = "".join(f"<td>{v:.4g}</td>" for v in (mean, found["p05"], found["p95"]))
+                rows.append(f"<tr><th>{escape(BY_NAME[name].heading)}</th>{cells}</tr>")
+        head = "<tr><th></th><th>mean</th><th>5 %</th><th>95 %</th></tr>"
+        return f"<div>{escape(repr(self))}</div><table>{head}{''.join(rows)}</table>"
 
     def __str__(self) -> str:
         axes = ", ".join(f"{k.upper()} {v:.2f}" for k, v in self.axes().items())

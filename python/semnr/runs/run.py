@@ -7,20 +7,26 @@ import os
 import platform
 import re
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from ..base.lock import is_ours
 from ..base.outputs import holds, replaceable
+from ..base.pictures import OVERVIEW_QUALITY, grey, reduced, webp, window
 from ..tiles.owned import clear, clear_zarr, written_arrays, zarr_files
 from ..wafers import Wafer
+from .brief import as_html
 from .flagged import flagged, write_flagged
 from .info import read_info
 from .parquet import ALARMS, MAPS, read_rows
 from .parquet import FOLDER as PARTS
+from .pixels import RunPixels
 from .summaries import by_place, counts
 from .verdict import NAME as VERDICT
 from .verdict import Verdict
+
+_THUMB = 128  # px
 
 
 @dataclass(frozen=True)
@@ -194,6 +200,57 @@ class Run:
         path = self.path / ALARMS
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
+    def __repr__(self) -> str:
+        counts = self.counts
+        outcome = "" if self.verdict is None else f", {self.verdict.outcome}"
+        return f"<Run {self.label} at {self.path}: {counts['ok']} of {counts['tiles']} tiles scored{outcome}>"
+
+    def to_pandas(self) -> Any:
+        """The rows as a pandas DataFrame, one a tile.
+
+        Returns
+        -------
+        pandas.DataFrame
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed; it is in the extra `semnr[pandas]`.
+        """
+        try:
+            return self.table().to_pandas()
+        except ImportError as error:
+            raise ImportError("Run.to_pandas needs pandas: pip install 'semnr[pandas]'") from error
+
+    def thumbnails_html(self, verdict: Verdict | None = None, count: int = 3) -> str:
+        """Noisy input and denoised image of the first tiles to look at, as HTML; "" where no pixels are at hand.
+
+        Parameters
+        ----------
+        verdict : Verdict, optional
+            Whose tiles are shown; default: the run's own.
+        count : int
+            How many tiles.
+
+        Returns
+        -------
+        str
+        """
+        verdict = verdict or self.verdict
+        marked = [str(r["tile"]) for s in (verdict.fired if verdict else ()) for r in s.regions[:count]]
+        tiles = list(dict.fromkeys(marked))[:count] or self.table(["tile"]).column("tile").to_pylist()[:count]
+        pixels = RunPixels(self.path, self.info)
+        try:
+            return "".join(_thumbnail(pixels, tile) for tile in tiles)
+        finally:
+            pixels.close()
+
+    def _repr_html_(self) -> str:
+        """For a notebook: what the run is, its verdict, and thumbnails."""
+        if self.verdict is not None:
+            return f"<div>{escape(repr(self))}</div>{as_html(self.verdict, self.thumbnails_html())}"
+        return f"<div>{escape(repr(self))}</div>{self.thumbnails_html()}"
+
     def profile(self) -> Any:
         """The rows as a profile.
 
@@ -204,6 +261,20 @@ class Run:
         from ..profiles import Profile  # above this package: a convenience
 
         return Profile.from_run(self.path)
+
+
+def _thumbnail(pixels: RunPixels, tile: str) -> str:
+    pictures = []
+    images = [pixels.read(tile, role)[0] for role in ("noisy", "image")]
+    levels = window(next((image for image in reversed(images) if image is not None), None))
+    for name, image in zip(("noisy", "denoised"), images, strict=True):
+        if image is not None:
+            uri = webp(grey(reduced(image, _THUMB), *levels), OVERVIEW_QUALITY)
+            pictures.append(f'<img src="{uri}" alt="{name} {escape(tile)}" style="width:{_THUMB}px">')
+    if not pictures:
+        return ""
+    caption = f'<figcaption style="font-size:12px">{escape(tile)}: noisy, denoised</figcaption>'
+    return f'<figure style="display:inline-block;margin:6px 12px 0 0">{" ".join(pictures)}{caption}</figure>'
 
 
 def _verdict_of(folder: Path) -> Verdict | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..base.jsonable import plain
 from ..base.text import in_line
+from .brief import as_html
 
 NAME = "verdict.json"
 FIRED, CLEAR = "fired", "clear"
@@ -285,6 +286,16 @@ class Verdict:
             "path": list(self.path),
             "flowchart": plain(self.flowchart),
         }
+
+    def __repr__(self) -> str:
+        fired = ", ".join(signal.name for signal in self.fired)
+        against = f" against {self.before}" if self.before else ""
+        said = f"{self.outcome}: {self.after or 'candidate'}{against}, {self.tiles} tiles"
+        return f"<Verdict {said}{f'; fired: {fired}' if fired else ''}>"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the verdict in short, with thumbnails where its run and the pixels are at hand."""
+        return as_html(self, self.run.thumbnails_html(self) if self.run is not None else "")
 
     def __str__(self) -> str:
         against = f" against {self.before}" if self.before else ""

@@ -165,3 +165,17 @@ def test_files_of_others_and_what_is_no_image_are_refused(tmp_path) -> None:
         semnr.denoise(tmp_path / "lot", tmp_path / "out.tif", model="gaussian")
     with pytest.raises(ValueError, match="whole or not at all"):
         semnr.denoise(tmp_path / "in.png", tmp_path / "out.tif", model="gaussian", resume=True)
+
+
+def test_psnr_of_a_mosaic_is_that_of_the_whole(tmp_path) -> None:
+    clean, dirty = pixels(512, 1024), pixels(512, 1024, seed=0).astype(int)
+    dirty = np.clip(dirty + np.random.default_rng(1).integers(-20, 20, dirty.shape), 0, 255).astype(np.uint8)
+    for name, image in (("clean", clean), ("dirty", dirty)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="minisblack")
+    options = {"metrics": ("psnr",), "tests": False}
+    tiles = semnr.score(tmp_path / "dirty.tif", reference=tmp_path / "clean.tif", out=tmp_path / "tiles", **options)
+    assert tiles.counts == {"tiles": 2, "ok": 2}
+    assert tiles.summary["psnr_of_mean_mse"] == pytest.approx(semnr.psnr(dirty, clean), abs=1e-9)
+    whole = (open_tiles(tmp_path / f"{name}.tif", tile=None) for name in ("dirty", "clean"))
+    run = semnr.score(next(whole), reference=next(whole), out=tmp_path / "whole", **options)
+    assert run.table().to_pylist()[0]["psnr"] == pytest.approx(semnr.psnr(dirty, clean), abs=1e-9)

@@ -193,7 +193,7 @@ def compare(
     >>> compared.gained("candidate"), compared.paid("candidate")  # two tiles are too few to say anything
     ([], [])
     >>> compared.candidates["candidate"][0].verdict
-    'no difference'
+    'too few tiles'
     >>> compared.to_dict()["baseline"]
     'released'
     """

@@ -54,6 +54,8 @@ class Run:
     profile noisy of 1 tile(s), denoised: axes PSNR 0.28, SSIM 0.46; area nan, mean axis nan
     >>> run.flagged(), run.alarms, run.by_place()
     ({}, [], {})
+    >>> run.to_pandas().shape[0], isinstance(run.thumbnails_html(), str)  # as a notebook shows it
+    (1, True)
     """
 
     path: Path

@@ -37,7 +37,7 @@ def test_two_that_both_blur_are_both_told_and_the_better_one_is_named() -> None:
     new = run(seed=1, label="new", transfer=0.7, feature_contrast=0.7, psnr=31.0)
     verdict = semnr.guard(old, new)
     assert {signal.name for signal in verdict.baseline_fired} == {"evidence_transfer", "lost_detail"}
-    assert verdict.standing.startswith("Neither is fit: old fails evidence_transfer, lost_detail too. new is better on")
+    assert verdict.standing.startswith("Neither is fit: old fails evidence transfer, lost detail too. new is better on")
     assert (verdict.changes["transfer"], verdict.changes["psnr"]) == ("better", "better")
     assert "Neither is fit" in str(verdict)
     assert str(Verdict.from_dict(verdict.to_dict())) == str(verdict)
@@ -46,7 +46,7 @@ def test_two_that_both_blur_are_both_told_and_the_better_one_is_named() -> None:
 def test_a_good_candidate_of_a_bad_baseline_is_not_blamed() -> None:
     verdict = semnr.guard(run(label="old", transfer=0.6, feature_contrast=0.6), run(seed=1, label="new"))
     assert not verdict.fired
-    assert verdict.standing.startswith("old fails evidence_transfer, lost_detail by itself. new is better on")
+    assert verdict.standing.startswith("old fails evidence transfer, lost detail by itself. new is better on")
 
 
 def test_two_alike_are_the_same_within_tolerance() -> None:

@@ -45,6 +45,8 @@ def brief(verdict: Verdict, look_at: Path | None = None, width: int = 100) -> li
     if look_at is not None:
         lines.append(("", f"report: {in_line(look_at)}"))
     lines.append(("quiet", "-v shows every guardrail with its numbers"))
+    if verdict.standing and len(lines) < LINES:  # a verdict with many notes has it with -v
+        lines.insert(len(_wrapped(head, width)[:2]), ("", _short(in_line(verdict.standing), width)))
     return lines
 
 

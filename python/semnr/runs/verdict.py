@@ -221,7 +221,7 @@ class Verdict:
             return ""
         by: dict[str, list[str]] = {}
         for column, word in self.changes.items():
-            by.setdefault(word, []).append(column)
+            by.setdefault(word, []).append(column.replace("_", " "))
         parts = [
             f"{said} {', '.join(by[word])}"
             for word, said in (
@@ -233,7 +233,7 @@ class Verdict:
         changes = f"{self.after or 'the candidate'} is {'; '.join(parts)}." if parts else ""
         if not self.baseline_fired:
             return changes
-        failed = ", ".join(s.name for s in self.baseline_fired)
+        failed = ", ".join(s.name.replace("_", " ") for s in self.baseline_fired)
         neither = "Neither is fit: " if self.fired else ""
         return f"{neither}{self.before} fails {failed}{' by itself' if not self.fired else ' too'}. {changes}".strip()
 

@@ -65,6 +65,7 @@ class BuildOrExplain(build_ext):
     """Compile what can be compiled, on all cores; a failure costs speed, not the install."""
 
     def build_extensions(self) -> None:
+        write_bindings(Path(self.build_temp))
         made = self._objects(self.extensions)
         lost: dict[str, list[str]] = {}  # the reason: the modules
         for module in list(self.extensions):
@@ -118,7 +119,7 @@ class BuildOrExplain(build_ext):
                 (found,) = self.compiler.compile(
                     [part.source],
                     output_dir=str(folder),
-                    include_dirs=["csrc"],
+                    include_dirs=["csrc", self.build_temp],
                     extra_postargs=[*headers(), *part.arguments],
                 )
                 Path(found).replace(target)
@@ -135,7 +136,7 @@ class BuildOrExplain(build_ext):
     def _compiler(self, part: Part) -> list[str]:
         if part.source.endswith(".cu"):
             return [str(nvcc()), *part.arguments]
-        include = [f"-I{folder}" for folder in ("csrc", *dict.fromkeys(self.compiler.include_dirs))]
+        include = [f"-I{folder}" for folder in ("csrc", self.build_temp, *dict.fromkeys(self.compiler.include_dirs))]
         return [*self.compiler.compiler_so_cxx, *include, *headers(), *part.arguments]
 
     def _link(self, module: Module, objects: list[Path | Exception]) -> None:
@@ -241,6 +242,17 @@ def instruction_sets() -> dict[str, list[str]]:
         wanted["avx2"] = avx2
         wanted["avx512"] = [*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
     return wanted
+
+
+def write_bindings(folder: Path) -> None:
+    """`bindings.hpp`, which csrc/module.cpp includes: the bindings of every op that has some, found by their names."""
+    names = sorted(p.name.removesuffix("_bind.cpp") for p in CSRC.glob("*/*_bind.cpp"))
+    names = [name for name in names if not name.endswith("_cuda") and name != "emulation"]
+    lines = [f'#include "{name}/{name}_bind.cpp"' for name in names]
+    calls = [f"  {name}_bindings::bind(m);" for name in names]
+    lines += ["namespace semnr {", "inline void bind_ops(py::module_& m) {", *calls, "}", "}"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bindings.hpp").write_text("\n".join(lines) + "\n")
 
 
 def cpu_modules() -> list[Module]:

@@ -39,6 +39,11 @@ inline float as_float(std::uint32_t bits) {
   std::memcpy(&f, &bits, sizeof f);
   return f;
 }
+inline std::uint32_t bits_of(float f) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &f, sizeof bits);
+  return bits;
+}
 
 template <class R>
 inline R real(std::uint8_t v) {
@@ -64,11 +69,25 @@ template <class R>
 inline R real(Half v) {
   // The exponent is rebased by a multiplication, which also normalises subnormals; no branch, so loops vectorise.
   const std::uint32_t magnitude = std::uint32_t(v.bits & 0x7fffu) << 13;
-  const float rebased = as_float(magnitude) * as_float(0x77800000u);  // 2^112
-  std::uint32_t bits;
-  std::memcpy(&bits, &rebased, sizeof bits);
-  const std::uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;  // inf and NaN keep their exponent
+  const std::uint32_t bits = bits_of(as_float(magnitude) * as_float(0x77800000u));  // times 2^112
+  const std::uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;        // inf and NaN keep their exponent
   return R(as_float(bits | special | (std::uint32_t(v.bits & 0x8000u) << 16)));
+}
+
+// To the nearest, halves to even; NaN stays NaN.
+inline std::uint16_t bfloat_bits(float value) {
+  const std::uint32_t bits = bits_of(value);
+  if (value != value) return std::uint16_t((bits >> 16) | 0x40u);
+  return std::uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+inline std::uint16_t half_bits(float value) {
+  const std::uint32_t all = bits_of(value), sign = (all >> 16) & 0x8000u, bits = all & 0x7fffffffu;
+  if (bits >= 0x7f800000u) return std::uint16_t(sign | 0x7c00u | (bits > 0x7f800000u ? 0x200u : 0u));
+  if (bits >= 0x477ff000u) return std::uint16_t(sign | 0x7c00u);  // rounds beyond 65504
+  if (bits < 0x38800000u) {                                       // below 2^-14: the addition rounds to a subnormal
+    return std::uint16_t(sign | (bits_of(as_float(bits) + 0.5f) - 0x3f000000u));
+  }
+  return std::uint16_t(sign | ((bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13));
 }
 
 // Calls f(T{}) with the pixel type of `dtype`.

@@ -1,28 +1,16 @@
 // What Python sees of the CPU kernels. Compiled once, without the flags of any instruction set, and linked into the
 // module of each: pybind11's headers cost more than all that is written here, so all bindings are one translation unit.
 #include "bind.hpp"
-#include "cnr/cnr_bind.cpp"
+#include "bindings.hpp"  // which setup.py writes: every csrc/NAME/NAME_bind.cpp, and bind_ops(m), which calls NAME_bindings::bind(m)
 #include "cpu_features.hpp"
-#include "dists/dists_bind.cpp"
-#include "fsim/fsim_bind.cpp"
-#include "gradient/gradient_bind.cpp"
-#include "pixel/pixel_bind.cpp"
-#include "profile/profile_bind.cpp"
-#include "ssim/ssim_bind.cpp"
 
 namespace semnr {
 
 void bind_all(py::module_& m, const char* isa) {
-  m.attr("ABI") = 4;  // semnr_kernels/_native.py holds the same number
+  m.attr("ABI") = 5;  // semnr_kernels/_native.py holds the same number
   m.attr("ISA") = isa;
   m.def("cpu_runs", &cpu_runs, "Whether this CPU (and its system) runs modules built for `isa`.");
-  cnr_bindings::bind(m);
-  dists_bindings::bind(m);
-  fsim_bindings::bind(m);
-  gradient_bindings::bind(m);
-  pixel_bindings::bind(m);
-  profile_bindings::bind(m);
-  ssim_bindings::bind(m);
+  bind_ops(m);
 }
 
 }  // namespace semnr

@@ -17,5 +17,5 @@ from semnr_kernels import _native
 assert _native.module().__file__.startswith(sys.argv[1]), f"not the sanitized module: {_native.module().__file__}"
 CHECK
 exec $python -m pytest -q -p no:cacheprovider tests/kernels/test_native.py tests/kernels/ssim/test_ssim.py \
-  tests/kernels/pixel tests/kernels/cnr tests/kernels/gradient tests/kernels/dists/test_dists_passes.py tests/kernels/profile \
+  tests/kernels/pixel tests/kernels/cnr tests/kernels/dists/test_dists_passes.py tests/kernels/profile \
   -k "(native or test_native or cnr_masks or together) and not two_to_the_31_pixels and not 32_bits_count" "$@"

@@ -2,10 +2,11 @@
 // One source for AVX-512, AVX2, SSE2 and NEON: GCC and Clang vector types; intrinsics only where a compiler is known to
 // miss the one instruction meant.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-#if defined(__AVX512F__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -50,6 +51,33 @@ inline Vec<R> splat(R value) {
 template <class R>
 inline Vec<R> not_negative(Vec<R> v) {
   return v < Vec<R>{} ? Vec<R>{} : v;
+}
+
+// √v of each lane.
+template <class R>
+inline Vec<R> root(Vec<R> v) {
+#if defined(__AVX512F__)  // masked: GCC 12 warns of what the plain ones leave undefined
+  if constexpr (sizeof(R) == 4) {
+    return (Vec<R>)_mm512_maskz_sqrt_ps(__mmask16(0xffff), (__m512)v);
+  } else {
+    return (Vec<R>)_mm512_maskz_sqrt_pd(__mmask8(0xff), (__m512d)v);
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(R) == 4) {
+    return (Vec<R>)_mm256_sqrt_ps((__m256)v);
+  } else {
+    return (Vec<R>)_mm256_sqrt_pd((__m256d)v);
+  }
+#elif defined(__x86_64__)
+  if constexpr (sizeof(R) == 4) {
+    return (Vec<R>)_mm_sqrt_ps((__m128)v);
+  } else {
+    return (Vec<R>)_mm_sqrt_pd((__m128d)v);
+  }
+#else
+  for (int i = 0; i < kLanes<R>; ++i) v[i] = std::sqrt(v[i]);
+  return v;
+#endif
 }
 
 template <class R>

@@ -12,10 +12,10 @@ from ._errors import BackendUnavailable, SemnrError, TileError, WeightsUnavailab
 from ._result import Result
 
 if TYPE_CHECKING:
-    from . import cnr, dists, fsim, gradient, pixel, ssim
+    from . import cnr, dists, fsim, pixel, ssim
     from ._registry import Call, Explanation, backends, explain, use_backend
 
-OPS = ("cnr", "dists", "fsim", "gradient", "pixel", "ssim")
+OPS = ("cnr", "dists", "fsim", "pixel", "ssim")
 _REGISTRY = ("Call", "Explanation", "backends", "explain", "use_backend")
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "dists",
     "explain",
     "fsim",
-    "gradient",
     "pixel",
     "ssim",
     "use_backend",

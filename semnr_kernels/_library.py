@@ -425,10 +425,6 @@ def _unpack(this: _Node, tensors: Sequence[Any], given: Mapping[str, Any]) -> di
 def _as_contract(name: str, found: Outputs, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     """What the contract would have returned, from what its op did."""
     by_label = dict(zip(labels(name, arguments), found, strict=True))
-    if name == "gradient_similarity":
-        from .gradient.reference import GradientSimilarity
-
-        return GradientSimilarity(by_label.get("map"), by_label.get("total"))
     if not (arguments.get("return_map") or arguments.get("components")):
         return found[0]
     components = {k: by_label[k] for k in COMPONENTS} if arguments.get("components") else None

@@ -12,8 +12,6 @@ COMPONENTS = ("luminance", "contrast", "structure")
 
 def labels(name: str, a: Mapping[str, Any]) -> tuple[str, ...]:
     """What an op returns, in order; known without the data."""
-    if name == "gradient_similarity":
-        return ("map",) * a["want_map"] + ("total",) * (a["weight"] is not None)
     maps = ("map",) * bool(a.get("return_map")) + COMPONENTS * bool(a.get("components"))
     masked = a["mask"] is not None or (a["nan"] == "omit" and a["x"].is_floating_point())
     return ("value", *maps, *(("coverage",) if maps and masked else ()))
@@ -29,13 +27,9 @@ def output(name: str, label: str, a: Mapping[str, Any]) -> tuple[tuple[Any, ...]
     """Shape and dtype of one output."""
     x = a["x"]
     images, (h, w) = tuple(x.shape[:-3]) if x.ndim == 4 else (), x.shape[-2:]
-    if label == "total":
-        return tuple(x.shape[:2]), torch.float64
     if label == "coverage":
         return images or (1,), torch.float64
     if label == "map":
-        if name == "gradient_similarity":
-            return tuple(x.shape), x.dtype
         wide = x.dtype == torch.float64 or (name == "ssim" and a["precision"] == "float64")
         lead = tuple(x.shape[:-2]) if name == "ssim" else (*images, 1)[: x.ndim - 2]
         return (*lead, *_map_size(name, h, w, a)), torch.float64 if wide else torch.float32

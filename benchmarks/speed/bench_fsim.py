@@ -112,16 +112,6 @@ def step(images: int, side: int) -> dict:
     return {"work": f"FSIM, {images} x {side}², forward and backward", "pixels": images * side * side, **calls}
 
 
-def tiles(side: int) -> dict:
-    x, y = pair(1, side)
-    calls: dict[str, Callable[[], object]] = {
-        "semnr": partial(fsim, x, y, data_range=1.0, downsample=1, tile=1024),
-        "the whole at once": partial(fsim, x, y, data_range=1.0, downsample=1),
-    }
-    assert abs(calls["semnr"]() - calls["the whole at once"]()) < 1e-5  # type: ignore[operator]
-    return {"work": f"FSIM, {side}², tiles of 1024, halo 128", "pixels": side * side, **calls}
-
-
 CASES: dict[str, tuple] = {
     "16x256": (whole, 16, 256),
     "16x256-float64": (whole, 16, 256, "float64"),
@@ -132,7 +122,6 @@ CASES: dict[str, tuple] = {
     "512-native": (whole, 1, 512, "float32", True),
     "1024-native": (whole, 1, 1024, "float32", True),
     "2048-native": (whole, 1, 2048, "float32", True),
-    "4096-tiles": (tiles, 4096),
 }
 
 

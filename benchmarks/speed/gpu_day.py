@@ -29,7 +29,7 @@ SUPPORT, SPEED, STATIC = (REPOSITORY / f for f in ("tests/support", "benchmarks/
 CHECKS = SPEED / "gpu_checks.py"
 RESULTS = REPOSITORY / "benchmarks" / "results" / "gpu.json"
 DAY = 450  # seconds, of 8 minutes: no step begins after them
-SUITES = ("pixel", "ssim", "ssim_taps", "cnr", "cnr_native", "cnr_masks", "fsim", "dists", "gradient")
+SUITES = ("pixel", "ssim", "ssim_taps", "cnr", "cnr_native", "cnr_masks", "fsim", "dists")
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 METRICS = (
     "gpu__time_duration.sum,smsp__inst_executed.sum,sm__warps_active.avg.pct_of_peak_sustained_active,"

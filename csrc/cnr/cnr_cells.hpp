@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../counts.hpp"
 #include "../image.hpp"
 #include "../simd.hpp"
 
@@ -38,7 +39,7 @@ struct Axis {
     const std::int64_t whole = apart ? 0 : window / stride, rest = apart ? window : window % stride;
     std::vector<Span> period;  // the cells of one stride: [0, rest), then [rest, stride)
     const auto cut = [&](std::int64_t from, std::int64_t to) {
-      const std::int64_t parts = (to - from + longest - 1) / longest;
+      const std::int64_t parts = pieces(to - from, longest);
       for (std::int64_t i = 0; i < parts; ++i) {
         period.push_back({from + (to - from) * i / parts, from + (to - from) * (i + 1) / parts});
       }

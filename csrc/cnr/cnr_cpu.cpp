@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "cnr_cells.hpp"
 
@@ -254,7 +255,7 @@ void run_band(const Job& job, Load<G> load_row, const Band& band, double* table)
                     at(0, p) + row * line, band.planes * plane);
     for (std::int64_t r = 0; r < regions; ++r) along_row(job.across, at(r, p) + row * line, job.wide());
   });
-  const std::int64_t blocks = (job.across.windows + kBlock - 1) / kBlock;
+  const std::int64_t blocks = pieces(job.across.windows, kBlock);
   parallel(job.threads, regions * band.planes * blocks, [&](std::int64_t task) {
     const std::int64_t column = task % blocks * kBlock, p = task / blocks % band.planes,
                        r = task / blocks / band.planes;

@@ -1,12 +1,11 @@
 // Launches of the moments of regions by windows.
 #include <stdexcept>
 
+#include "../counts.hpp"
 #include "cnr_kernel.cuh"
 
 namespace semnr {
 namespace {
-
-std::int64_t up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to; }
 
 std::int64_t cells_of(const CnrAxis& axis, std::int64_t windows) { return (windows - 1) * axis.step + axis.length; }
 
@@ -33,7 +32,7 @@ void windows(const CnrPlan& plan, const Shape& shape, int regions, std::int64_t 
     job.plane_apart = map;
     job.quantity_apart = all;
     job.region_apart = 3 * all;
-    const std::int64_t tasks = up(maps * band.rows * plan.across.windows * plan.together, kCnrThreads);
+    const std::int64_t tasks = pieces(maps * band.rows * plan.across.windows * plan.together, kCnrThreads);
     SEMNR_LAUNCH((cnr_direct<V>), grid(tasks, plan), kCnrThreads, 3 * kCnrThreads * sizeof(V), stream, job, cells,
                  corner);
     return;
@@ -72,20 +71,20 @@ void windows(const CnrPlan& plan, const Shape& shape, int regions, std::int64_t 
   const auto threads = [](const CnrSlideJob& job) {
     return job.maps * job.lines * ((job.windows - 1) * job.step / job.length + 1);
   };
-  SEMNR_LAUNCH((cnr_slide<V, false>), grid(up(threads(along), kCnrThreads), plan), kCnrThreads, 0, stream, along, cells,
-               across);
-  SEMNR_LAUNCH((cnr_slide<V, true>), grid(up(threads(down), kCnrThreads), plan), kCnrThreads, 0, stream, down, across,
-               reinterpret_cast<std::uint64_t*>(corner));
+  SEMNR_LAUNCH((cnr_slide<V, false>), grid(pieces(threads(along), kCnrThreads), plan), kCnrThreads, 0, stream, along,
+               cells, across);
+  SEMNR_LAUNCH((cnr_slide<V, true>), grid(pieces(threads(down), kCnrThreads), plan), kCnrThreads, 0, stream, down,
+               across, reinterpret_cast<std::uint64_t*>(corner));
 }
 
 template <class T, int N, bool Straight>
 void cells_of_pixels(CnrCellsJob job, const CnrPlan& plan, std::uint64_t* cells, Stream stream) {
   using V = typename CnrSumsOf<T>::Value;
-  job.packs_first = up(plan.across.rest, N);
-  job.packs_second = plan.across.step > plan.across.first ? up(plan.across.stride - plan.across.rest, N) : 0;
+  job.packs_first = pieces(plan.across.rest, N);
+  job.packs_second = plan.across.step > plan.across.first ? pieces(plan.across.stride - plan.across.rest, N) : 0;
   const std::int64_t period = job.packs_first + job.packs_second;
   job.periods = plan.packs / period;  // 0: wider than a block
-  job.groups = job.periods == 0 ? job.wide : up(up(job.wide, plan.across.step), job.periods);
+  job.groups = job.periods == 0 ? job.wide : pieces(pieces(job.wide, plan.across.step), job.periods);
   const int blocks = grid(job.planes * job.rows * job.groups, plan);
   constexpr std::size_t kShared = kCnrRegions * 3 * kCnrThreads * sizeof(V);
   SEMNR_LAUNCH((cnr_cells<T, N, Straight>), blocks, kCnrThreads, kShared, stream, job, cells);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 
 namespace semnr {
@@ -12,7 +13,7 @@ namespace semnr {
 void histogram(const double* values, std::int64_t n, const double* edges, std::int64_t bins, int threads,
                std::int64_t* counts) {
   constexpr std::int64_t kStrip = std::int64_t(1) << 17;
-  const std::int64_t strips = (n + kStrip - 1) / kStrip;
+  const std::int64_t strips = pieces(n, kStrip);
   const double low = edges[0], width = edges[bins] - edges[0];
   const double scale = width > 0 ? double(bins) / width : 0.0;
   std::vector<std::int64_t> of_strip(std::size_t(strips * bins), 0);

@@ -2,6 +2,7 @@
 // the words of a bin, a byte each, and a lane has a bank for itself.
 #include <stdexcept>
 
+#include "../counts.hpp"
 #include "cuda/device.hpp"
 #include "histogram_cuda.hpp"
 
@@ -69,7 +70,7 @@ __global__ void __launch_bounds__(kHistogramThreads)
 void histogram_cuda(const double* values, std::int64_t n, const double* edges, int bins, int blocks,
                     std::uint32_t* partial, std::int64_t* counts, Stream stream) {
   if (bins < 1 || bins > kHistogramBins) throw std::invalid_argument("histogram_cuda: 1 to 1024 bins");
-  const std::int64_t parts = (n + kHistogramPart - 1) / kHistogramPart;
+  const std::int64_t parts = pieces(n, kHistogramPart);
   const int grid = int(parts < blocks ? parts : blocks);
   SEMNR_LAUNCH(histogram_parts, grid, kHistogramThreads, std::size_t(bins) * 128, stream, values, n, edges, bins,
                partial);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "../simd.hpp"
 
@@ -148,7 +149,7 @@ inline double weight(double one, std::int64_t before, std::int64_t after, const 
   return total;
 }
 
-std::int64_t whole_vectors(std::int64_t n) { return (n + L - 1) / L * L; }
+std::int64_t whole_vectors(std::int64_t n) { return round_up(n, L); }
 
 // A strip of rows of one image: the rows that a row's sums reach are kept as doubles in a ring.
 class Smoothing {
@@ -293,7 +294,7 @@ void dilate_row(const std::uint8_t* row, std::int64_t width, std::int64_t radius
 void otsu_pixels(const Image& x, Dtype dtype, const Shape& shape, const Mask& valid, int threads, double* pivot,
                  std::int64_t* bad) {
   const Pixels of{x, shape, valid};
-  const std::int64_t strips = (shape.h + kStrip - 1) / kStrip;
+  const std::int64_t strips = pieces(shape.h, kStrip);
   std::vector<Extremes> found(std::size_t(shape.n * strips));
   const MeanRow mean_row = mean_row_of(dtype);
   parallel(threads, shape.n * strips, [&](std::int64_t task) {
@@ -317,7 +318,7 @@ void otsu_smooth(const Image& x, Dtype dtype, const Shape& shape, const Mask& va
   const Pixels of{x, shape, valid};
   // rows around a strip are read twice: no more of them than the strip has
   const std::int64_t rows = std::max(2 * kStrip, 2 * std::int64_t(taps.size()));
-  const std::int64_t strips = (shape.h + rows - 1) / rows;
+  const std::int64_t strips = pieces(shape.h, rows);
   std::vector<Extremes> found(std::size_t(shape.n * strips));
   const MeanRow mean_row = mean_row_of(dtype);
   parallel(threads, shape.n * strips, [&](std::int64_t task) {
@@ -336,7 +337,7 @@ void otsu_smooth(const Image& x, Dtype dtype, const Shape& shape, const Mask& va
 void otsu_split(const double* values, const Mask& valid, const Shape& shape, const double* at, int threads,
                 std::uint8_t* bright, std::uint8_t* dark) {
   const std::int64_t width = shape.w, rows = shape.n * shape.h;
-  parallel(threads, (rows + kStrip - 1) / kStrip, [&](std::int64_t task) {
+  parallel(threads, pieces(rows, kStrip), [&](std::int64_t task) {
     for (std::int64_t r = task * kStrip; r < std::min(rows, (task + 1) * kStrip); ++r) {
       const double* __restrict v = values + r * width;
       std::uint8_t* __restrict above = bright + r * width;
@@ -362,14 +363,14 @@ void guard_band(const std::uint8_t* bright, const std::uint8_t* dark, const Shap
   const std::unique_ptr<std::uint8_t[]> memory(new std::uint8_t[std::size_t(2 * rows * width)]);
   std::uint8_t* const wide[2] = {memory.get(), memory.get() + rows * width};
   const std::uint8_t* const of[2] = {bright, dark};
-  parallel(threads, (rows + kStrip - 1) / kStrip, [&](std::int64_t task) {
+  parallel(threads, pieces(rows, kStrip), [&](std::int64_t task) {
     for (std::int64_t r = task * kStrip; r < std::min(rows, (task + 1) * kStrip); ++r) {
       for (int k = 0; k < 2; ++k) dilate_row(of[k] + r * width, width, along, wide[k] + r * width);
     }
   });
   // Down the columns the rows of a window are counted as it moves: one comes in, one goes.
   constexpr std::int64_t kColumns = 256;
-  const std::int64_t blocks = (width + kColumns - 1) / kColumns, tasks = 2 * shape.n * blocks;
+  const std::int64_t blocks = pieces(width, kColumns), tasks = 2 * shape.n * blocks;
   std::vector<std::int64_t> found(std::size_t(tasks), 0);
   parallel(threads, tasks, [&](std::int64_t task) {
     const std::int64_t k = task / blocks / shape.n, n = task / blocks % shape.n, from = task % blocks * kColumns;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "dists_sums.hpp"
 #include "dists_values.hpp"

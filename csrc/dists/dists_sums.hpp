@@ -2,13 +2,12 @@
 #pragma once
 #include <vector>
 
+#include "../counts.hpp"
 #include "dists_cpu.hpp"
 
 namespace semnr {
 
 constexpr std::int64_t kDistsRows = 16;  // of a task, a multiple of any cell
-
-inline std::int64_t pieces(std::int64_t size, std::int64_t piece) { return (size + piece - 1) / piece; }
 
 template <class T>
 inline const T* at(const Image& v, std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w) {

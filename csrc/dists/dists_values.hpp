@@ -3,10 +3,6 @@
 #include "../image.hpp"
 #include "../simd.hpp"
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 namespace semnr {
 
 template <class T>
@@ -61,22 +57,6 @@ inline void put(BFloat* p, Vec<float> v) {
   std::memcpy(p, &narrow, sizeof narrow);
 }
 
-inline std::uint16_t half_bits(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const std::uint32_t sign = (bits >> 16) & 0x8000u;
-  bits &= 0x7fffffffu;
-  if (bits >= 0x7f800000u) return std::uint16_t(sign | 0x7c00u | (bits > 0x7f800000u ? 0x200u : 0u));
-  if (bits >= 0x477ff000u) return std::uint16_t(sign | 0x7c00u);  // rounds beyond 65504
-  if (bits < 0x38800000u) {                                       // below 2^-14: the addition rounds to a subnormal
-    const float shifted = as_float(bits) + 0.5f;
-    std::uint32_t moved;
-    std::memcpy(&moved, &shifted, sizeof moved);
-    return std::uint16_t(sign | (moved - 0x3f000000u));
-  }
-  return std::uint16_t(sign | ((bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13));
-}
-
 inline void put(Half* p, Vec<float> v) {
 #if defined(__AVX512F__)
   const __m256i narrow = _mm512_maskz_cvtps_ph(__mmask16(0xffff), (__m512)v, _MM_FROUND_TO_NEAREST_INT);
@@ -86,22 +66,6 @@ inline void put(Half* p, Vec<float> v) {
 #else
   for (int i = 0; i < kFloats; ++i) p[i].bits = half_bits(v[i]);
 #endif
-}
-
-inline Vec<float> root(Vec<float> v) {
-#if defined(__AVX512F__)
-  return (Vec<float>)_mm512_maskz_sqrt_ps(__mmask16(0xffff), (__m512)v);
-#elif defined(__AVX2__)
-  return (Vec<float>)_mm256_sqrt_ps((__m256)v);
-#else
-  for (int i = 0; i < kFloats; ++i) v[i] = __builtin_sqrtf(v[i]);
-  return v;
-#endif
-}
-
-inline Vec<double> root(Vec<double> v) {
-  for (int i = 0; i < kLanes<double>; ++i) v[i] = __builtin_sqrt(v[i]);
-  return v;
 }
 
 // The lanes of a vector of R as vectors of A, in order.

@@ -1,6 +1,7 @@
 // Sums of two images, or of maps in any layout.
 #include <algorithm>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "../simd.hpp"
 #include "dists_sums.hpp"

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "../simd.hpp"
 #include "fsim_cpu.hpp"
@@ -138,10 +139,10 @@ struct Sums {
 // f(image, task's first pixel, end) for pieces of every image; the pieces of an image follow each other.
 template <class F>
 void over_pieces(const FsimPair& pair, int threads, F&& f) {
-  const std::int64_t pieces = (pair.pixels + kPixels - 1) / kPixels;
-  parallel(threads, pair.n * pieces, [&](std::int64_t task) {
-    const std::int64_t start = task % pieces * kPixels;
-    f(task, task / pieces, start, std::min(start + kPixels, pair.pixels));
+  const std::int64_t parts = pieces(pair.pixels, kPixels);
+  parallel(threads, pair.n * parts, [&](std::int64_t task) {
+    const std::int64_t start = task % parts * kPixels;
+    f(task, task / parts, start, std::min(start + kPixels, pair.pixels));
   });
 }
 
@@ -149,8 +150,8 @@ template <class R>
 std::vector<Sums> compare(const FsimPair& pair, int threads, void* const (&maps)[5]) {
   using V = Vec<R>;
   constexpr int L = kLanes<R>;
-  const std::int64_t pieces = (pair.pixels + kPixels - 1) / kPixels;
-  std::vector<Sums> partial(std::size_t(pair.n * pieces)), sums(std::size_t(pair.n));
+  const std::int64_t parts = pieces(pair.pixels, kPixels);
+  std::vector<Sums> partial(std::size_t(pair.n * parts)), sums(std::size_t(pair.n));
   over_pieces(pair, threads, [&](std::int64_t task, std::int64_t image, std::int64_t start, std::int64_t stop) {
     const Planes<R> planes(pair, image);
     Vec<double> local = {}, weight = {};
@@ -172,9 +173,9 @@ std::vector<Sums> compare(const FsimPair& pair, int threads, void* const (&maps)
     }
     partial[std::size_t(task)] = {sum<double>(local), sum<double>(weight)};
   });
-  for (std::int64_t k = 0; k < pair.n * pieces; ++k) {
-    sums[std::size_t(k / pieces)].local += partial[std::size_t(k)].local;
-    sums[std::size_t(k / pieces)].weight += partial[std::size_t(k)].weight;
+  for (std::int64_t k = 0; k < pair.n * parts; ++k) {
+    sums[std::size_t(k / parts)].local += partial[std::size_t(k)].local;
+    sums[std::size_t(k / parts)].weight += partial[std::size_t(k)].weight;
   }
   return sums;
 }
@@ -233,7 +234,6 @@ void fsim_compare(const FsimPair& pair, int threads, double* rows, void* const (
   for (std::int64_t n = 0; n < pair.n; ++n) {
     const Sums& found = sums[std::size_t(n)];
     rows[n] = found.local / found.weight;
-    rows[pair.n + n] = found.weight;
   }
 }
 

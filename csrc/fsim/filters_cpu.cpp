@@ -10,8 +10,7 @@ namespace {
 
 // One strip of columns; adds to the sums that the noise thresholds rest on.
 template <class R>
-void make_strip(const FilterTables& f, const double (&divisor)[2], const Layout<R>& at, std::int64_t strip,
-                double* even, double* finest) {
+void make_strip(const FilterTables& f, const Layout<R>& at, std::int64_t strip, double* even, double* finest) {
   constexpr std::int64_t L = kLanes<R>;
   const LogGabor& kind = f.kind;
   R* const table = static_cast<R*>(f.tables);
@@ -23,7 +22,7 @@ void make_strip(const FilterTables& f, const double (&divisor)[2], const Layout<
       const bool inside = v < at.half;
       double whole = 0;
       if (inside) {
-        const double across = LogGabor::frequency(v, f.w, divisor[1]), down = LogGabor::frequency(u, f.h, divisor[0]);
+        const double across = LogGabor::frequency(v, f.w), down = LogGabor::frequency(u, f.h);
         const double radius = std::hypot(down, across);
         for (int s = 0; s < kind.scales; ++s) {
           radial[std::size_t(s)] = radius == 0 ? 0 : kind.radial(radius, s);
@@ -37,8 +36,7 @@ void make_strip(const FilterTables& f, const double (&divisor)[2], const Layout<
         double side[2] = {0, 0};
         for (int back = 0; back < 2 && inside; ++back) {
           const std::int64_t row = back == 0 ? u : (f.h - u) % f.h, column = back == 0 ? v : (f.w - v) % f.w;
-          side[back] = kind.angular(
-              std::atan2(-LogGabor::frequency(column, f.w, divisor[1]), LogGabor::frequency(row, f.h, divisor[0])), o);
+          side[back] = kind.angular(std::atan2(-LogGabor::frequency(column, f.w), LogGabor::frequency(row, f.h)), o);
           table[at.angular(o, back, strip) + u * L + lane] = R(side[back] * norm);
         }
         if (!inside) {
@@ -55,13 +53,13 @@ void make_strip(const FilterTables& f, const double (&divisor)[2], const Layout<
 }
 
 template <class R>
-std::vector<double> make(const FilterTables& f, const double (&divisor)[2], int threads) {
+std::vector<double> make(const FilterTables& f, int threads) {
   const Layout<R> at(f.kind, f.h, f.w);
   const std::int64_t o = f.kind.orientations;
   std::vector<double> sums(std::size_t(2 * o * at.strips), 0.0), ratios;
   parallel(threads, at.strips, [&](std::int64_t strip) {
     double* const sum = sums.data() + 2 * o * strip;
-    make_strip<R>(f, divisor, at, strip, sum, sum + o);
+    make_strip<R>(f, at, strip, sum, sum + o);
   });
   for (std::int64_t k = 0; k < o; ++k) {
     double even = 0, finest = 0;
@@ -80,8 +78,8 @@ std::int64_t filter_bytes(const LogGabor& kind, std::int64_t h, std::int64_t w, 
   return doubled ? Layout<double>(kind, h, w).tables() * 8 : Layout<float>(kind, h, w).tables() * 4;
 }
 
-std::vector<double> make_filters(const FilterTables& f, const double (&divisor)[2], int threads) {
-  return f.doubled ? make<double>(f, divisor, threads) : make<float>(f, divisor, threads);
+std::vector<double> make_filters(const FilterTables& f, int threads) {
+  return f.doubled ? make<double>(f, threads) : make<float>(f, threads);
 }
 
 }  // namespace semnr

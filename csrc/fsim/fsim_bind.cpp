@@ -19,28 +19,20 @@ std::int64_t bytes(const KindArgument& v, const std::array<std::int64_t, 2>& siz
 }
 
 std::vector<double> filters(const KindArgument& v, const std::array<std::int64_t, 2>& size, bool doubled,
-                            std::int64_t memory, const std::array<double, 2>& divisor, int threads) {
+                            std::int64_t memory, int threads) {
   py::gil_scoped_release unlocked;
-  return make_filters(tables(v, size, doubled, memory), {divisor[0], divisor[1]}, threads);
+  return make_filters(tables(v, size, doubled, memory), threads);
 }
 
 void features(const std::vector<ImageArgument>& images, int dtype, const ShapeArgument& shape, double scale,
               std::int64_t factor, bool authors, const KindArgument& v, const std::array<std::int64_t, 2>& size,
-              bool doubled, std::int64_t memory, const std::vector<double>& gains, std::int64_t given, int threads,
+              bool doubled, std::int64_t memory, const std::vector<double>& gains, int threads,
               const std::array<std::int64_t, 4>& out) {
   FsimImages in{{}, Dtype(dtype), sizes(shape), scale, factor, authors};
   for (const ImageArgument& one : images) in.images.push_back(image(one));
   py::gil_scoped_release unlocked;
-  fsim_features(in, tables(v, size, doubled, memory), gains, pointer<double>(given), threads,
+  fsim_features(in, tables(v, size, doubled, memory), gains, threads,
                 {pointer<void>(out[0]), pointer<void>(out[1]), pointer<void>(out[2]), pointer<void>(out[3])});
-}
-
-void histogram(const ImageArgument& one, int dtype, const ShapeArgument& shape, double scale, std::int64_t factor,
-               const KindArgument& v, const std::array<std::int64_t, 2>& size, bool doubled, std::int64_t memory,
-               const std::array<std::int64_t, 4>& window, int threads, std::int64_t counts) {
-  py::gil_scoped_release unlocked;
-  fsim_histogram({{image(one)}, Dtype(dtype), sizes(shape), scale, factor, false}, tables(v, size, doubled, memory),
-                 {window[0], window[1], window[2], window[3]}, threads, pointer<std::int64_t>(counts));
 }
 
 void features_backward(const ImageArgument& images, const ShapeArgument& shape, const KindArgument& v,
@@ -86,9 +78,6 @@ void bind(py::module_& m) {
   m.def("fsim_filter_bytes", &bytes, "Memory that the filter tables of one size take.");
   m.def("fsim_filters", &filters, "Fills the filter tables; an orientation's share of noise energy each.");
   m.def("fsim_features", &features, "Phase congruency, gradient and chroma of images of one size.");
-  m.def("fsim_histogram", &histogram, "Counts the squared amplitudes of a part of an image by their bits.");
-  m.attr("FSIM_BINS") = semnr::kBins;
-  m.attr("FSIM_BIN_SHIFT") = semnr::kBinShift;
   m.def("fsim_features_backward", &features_backward, "Derivatives by the images from those by the features.");
   m.def("fsim_compare", &compare,
         "Similarity of features: a score an image, and its maps (address 0: "

@@ -19,9 +19,8 @@ struct FilterTables {
 
 std::int64_t filter_bytes(const LogGabor& kind, std::int64_t h, std::int64_t w, bool doubled);
 
-// Fills the tables for frequencies bin / divisor (rows, columns). Returns Σ (even Σ_s F_so)² / Σ F_0o² of each
-// orientation, on which its noise threshold rests.
-std::vector<double> make_filters(const FilterTables& f, const double (&divisor)[2], int threads);
+// Fills the tables. Returns Σ (even Σ_s F_so)² / Σ F_0o² of each orientation, on which its noise threshold rests.
+std::vector<double> make_filters(const FilterTables& f, int threads);
 
 // Images of one size and type, (N, C, H, W) each, C = 1 or 3.
 struct FsimImages {
@@ -34,25 +33,16 @@ struct FsimImages {
                         // beyond the border
 };
 
-// Planes of all images' n images, one after the other, h x w each. Without `phase` nothing is transformed.
+// Planes of all images' n images, one after the other, h x w each.
 struct FsimFeatures {
   void *phase, *gradient;
-  void* chroma;     // two planes: I and Q
-  void* amplitude;  // summed over scales and orientations, as the gradient wants
-                    // it
+  void* chroma;     // two planes: I and Q; or nullptr
+  void* amplitude;  // summed over scales and orientations, as the gradient wants it; or nullptr
 };
 
-// gains: threshold for a median amplitude of 1, one an orientation. given: thresholds to be used instead, the same for
-// every image, or nullptr.
-void fsim_features(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains,
-                   const double* given, int threads, const FsimFeatures& out);
-
-// Adds to counts [orientation][kBins] how many squared amplitudes at the finest scale have these leading bits as
-// float32, for the pixels of rows window[0] .. window[1] - 1, columns window[2] .. window[3] - 1 of one image.
-constexpr int kBinShift = 12;
-constexpr std::int64_t kBins = std::int64_t(1) << (31 - kBinShift);
-void fsim_histogram(const FsimImages& in, const FilterTables& filters, const std::int64_t (&window)[4], int threads,
-                    std::int64_t* counts);
+// gains: threshold for a median amplitude of 1, one an orientation.
+void fsim_features(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains, int threads,
+                   const FsimFeatures& out);
 
 // Derivatives by the images of Σ by_phase · phase + by_gradient · gradient; images of one channel, factor 1. Always in
 // float64: the gradient of a phase grows without bound where the response vanishes.
@@ -77,7 +67,7 @@ struct FsimPair {
   std::int64_t n, pixels;
 };
 
-// rows: n scores, then the n sums of their weights. maps: similarity, weight and the factors of phase congruency,
+// rows: n scores. maps: similarity, weight and the factors of phase congruency,
 // gradient and chroma, n x pixels, or nullptr.
 void fsim_compare(const FsimPair& pair, int threads, double* rows, void* const (&maps)[5]);
 

@@ -3,11 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define SEMNR_HD __host__ __device__
-#else
-#define SEMNR_HD
-#endif
+#include "../counts.hpp"
 
 namespace semnr {
 
@@ -20,9 +16,9 @@ struct LogGabor {
   int scales, orientations;
   double min_length, mult, sigma_f, delta_theta;
 
-  // Cycles a pixel at a bin of a transform of n. `divisor` is n, or n - 1 on odd sizes (Kovesi: ±0.5 is reached).
-  static double frequency(std::int64_t bin, std::int64_t n, double divisor) {
-    return double(bin < (n + 1) / 2 ? bin : bin - n) / divisor;
+  // Cycles a pixel at a bin of a transform of n. The divisor is n - 1 on odd sizes (Kovesi: ±0.5 is reached).
+  static double frequency(std::int64_t bin, std::int64_t n) {
+    return double(bin < (n + 1) / 2 ? bin : bin - n) / double(n - n % 2);
   }
 
   double radial(double radius, int scale) const {

@@ -1,4 +1,4 @@
-// Vectors as columns of a block: their transposition, and square roots.
+// Vectors as columns of a block: their transposition, packing, and √v with 1/√v.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -36,33 +36,6 @@ inline void transpose_from(Vec<R>* v) {
 template <class R>
 inline void transpose(Vec<R> (&v)[kLanes<R>]) {
   transpose_from<1, R>(v);
-}
-
-template <class R>
-inline Vec<R> root(Vec<R> v) {
-#if defined(__AVX512F__)  // masked: GCC 12 warns of what the plain ones leave
-                          // undefined
-  if constexpr (sizeof(R) == 4) {
-    return (Vec<R>)_mm512_maskz_sqrt_ps(__mmask16(0xffff), (__m512)v);
-  } else {
-    return (Vec<R>)_mm512_maskz_sqrt_pd(__mmask8(0xff), (__m512d)v);
-  }
-#elif defined(__AVX2__)
-  if constexpr (sizeof(R) == 4) {
-    return (Vec<R>)_mm256_sqrt_ps((__m256)v);
-  } else {
-    return (Vec<R>)_mm256_sqrt_pd((__m256d)v);
-  }
-#elif defined(__x86_64__)
-  if constexpr (sizeof(R) == 4) {
-    return (Vec<R>)_mm_sqrt_ps((__m128)v);
-  } else {
-    return (Vec<R>)_mm_sqrt_pd((__m128d)v);
-  }
-#else
-  for (int i = 0; i < kLanes<R>; ++i) v[i] = std::sqrt(v[i]);
-  return v;
-#endif
 }
 
 // The lanes in which a comparison (all bits or none) holds, as bits.

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 
 namespace semnr {
@@ -19,7 +20,7 @@ class Memory {
  public:
   explicit Memory(std::int64_t values) {
     const std::int64_t wanted = values * std::int64_t(sizeof(R)), page = wanted > kLarge ? 1 << 21 : 1 << 12;
-    const std::int64_t bytes = (wanted + page - 1) / page * page;
+    const std::int64_t bytes = round_up(wanted, page);
     data_.reset(static_cast<R*>(std::aligned_alloc(std::size_t(page), std::size_t(bytes))));
     if (data_ == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
@@ -39,7 +40,7 @@ class Memory {
 // To the next multiple of 64 bytes.
 template <class R>
 std::int64_t rounded(std::int64_t values) {
-  return (values + 15) / 16 * 16;
+  return round_up(values, 16);
 }
 
 // Runs one(k, memory, threads) for images 0 .. count - 1, each in so many values of working memory. Small images go one

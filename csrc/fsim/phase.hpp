@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "fourier.hpp"
 #include "fsim_cpu.hpp"
@@ -31,8 +32,8 @@ struct Layout {
       : h(height),
         w(width),
         half(width / 2 + 1),
-        strips((half + L - 1) / L),
-        groups((height + L - 1) / L),
+        strips(pieces(half, L)),
+        groups(pieces(height, L)),
         scales(kind.scales),
         orientations(kind.orientations) {}
 

@@ -47,9 +47,8 @@ class Features {
  public:
   static constexpr std::int64_t L = kLanes<R>;
 
-  Features(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains, const double* given,
-           const FsimFeatures& out)
-      : reader_(in), phase_(filters), at_(phase_.at), gains_(gains), given_(given), out_(out) {}
+  Features(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains, const FsimFeatures& out)
+      : reader_(in), phase_(filters), at_(phase_.at), gains_(gains), out_(out) {}
 
   std::int64_t memory() const {
     return rounded<R>(Plane<R>::values(at_.h, at_.w)) + rounded<R>(at_.spectrum()) +
@@ -67,8 +66,7 @@ class Features {
     const std::int64_t pixels = at_.h * at_.w;
     R* const chroma = out_.chroma == nullptr ? nullptr : static_cast<R*>(out_.chroma) + 2 * k * pixels;
     const double mean = reader_.read(k, plane, chroma, threads);
-    if (out_.gradient != nullptr) scharr(plane, static_cast<R*>(out_.gradient) + k * pixels, threads);
-    if (out_.phase == nullptr) return;
+    scharr(plane, static_cast<R*>(out_.gradient) + k * pixels, threads);
 
     R *const spectrum = take(at_.spectrum()), *const mixed = take(at_.mixed(at_.scales, 0, 0));
     R *const finest = take(at_.plane()), *const amplitude = take(at_.plane()), *const energy = memory;
@@ -81,12 +79,8 @@ class Features {
           rows<scales>(mixed, group, o == 0, energy + o * rounded<R>(at_.plane()), amplitude, finest);
         });
       });
-      if (given_ != nullptr) {
-        thresholds.push_back(R(given_[o]));
-      } else {
-        const double square = median_square(at_, finest, mixed, threads);
-        thresholds.push_back(R(gains_[std::size_t(o)] * std::sqrt(square)));
-      }
+      const double square = median_square(at_, finest, mixed, threads);
+      thresholds.push_back(R(gains_[std::size_t(o)] * std::sqrt(square)));
     }
     if (out_.amplitude != nullptr) put_amplitude(amplitude, static_cast<R*>(out_.amplitude) + k * pixels, threads);
     congruency(thresholds, energy, amplitude, static_cast<R*>(out_.phase) + k * pixels, threads);
@@ -146,26 +140,25 @@ class Features {
   const Phase<R> phase_;
   const Layout<R>& at_;
   const std::vector<double>& gains_;
-  const double* given_;
   const FsimFeatures& out_;
 };
 
 template <class R>
-void features(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains, const double* given,
-              int threads, const FsimFeatures& out) {
-  const Features<R> all(in, filters, gains, given, out);
+void features(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains, int threads,
+              const FsimFeatures& out) {
+  const Features<R> all(in, filters, gains, out);
   over_images<R>(std::int64_t(in.images.size()) * in.shape.n, all.memory(), threads,
                  [&](std::int64_t k, R* memory, int each) { all.image(k, memory, each); });
 }
 
 }  // namespace
 
-void fsim_features(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains,
-                   const double* given, int threads, const FsimFeatures& out) {
+void fsim_features(const FsimImages& in, const FilterTables& filters, const std::vector<double>& gains, int threads,
+                   const FsimFeatures& out) {
   if (filters.doubled) {
-    features<double>(in, filters, gains, given, threads, out);
+    features<double>(in, filters, gains, threads, out);
   } else {
-    features<float>(in, filters, gains, given, threads, out);
+    features<float>(in, filters, gains, threads, out);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "fsim_cpu.hpp"
 #include "lanes.hpp"
@@ -19,7 +20,7 @@ struct Plane {
   std::int64_t h, w, pitch;
   R* first;  // row 0, column 0
 
-  static std::int64_t pitch_of(std::int64_t w) { return (w + kLanes<R> - 1) / kLanes<R> * kLanes<R> + kLanes<R>; }
+  static std::int64_t pitch_of(std::int64_t w) { return round_up(w, kLanes<R>) + kLanes<R>; }
   static std::int64_t values(std::int64_t h, std::int64_t w) { return (h + 2) * pitch_of(w) + kLanes<R>; }
   Plane(std::int64_t height, std::int64_t width, R* memory)
       : h(height), w(width), pitch(pitch_of(width)), first(memory + pitch + 1) {}
@@ -36,7 +37,7 @@ struct Plane {
 constexpr std::int64_t kPlaneRows = 32;  // of a task
 
 inline std::int64_t pooled_size(std::int64_t size, std::int64_t factor, bool authors) {
-  return authors ? (size + factor - 1) / factor : size / factor;
+  return authors ? pieces(size, factor) : size / factor;
 }
 
 template <class R>
@@ -74,7 +75,7 @@ extern template class PlaneReader<double>;
 // f(first row, end) for pieces of the plane.
 template <class R, class F>
 void over_rows(const Plane<R>& plane, int threads, F&& f) {
-  parallel(threads, (plane.h + kPlaneRows - 1) / kPlaneRows, [&](std::int64_t task) {
+  parallel(threads, pieces(plane.h, kPlaneRows), [&](std::int64_t task) {
     for (std::int64_t u = task * kPlaneRows; u < std::min(plane.h, (task + 1) * kPlaneRows); ++u) f(u);
   });
 }

@@ -1,4 +1,5 @@
 // From images to planes, for float32 and float64.
+#include "../counts.hpp"
 #include "plane.hpp"
 
 namespace semnr {
@@ -41,7 +42,7 @@ double PlaneReader<R>::read_by(Lines<Wide> lines, std::int64_t k, const Plane<R>
     base += double(black[c]) * in_.scale * (channels == 1 ? 1 : kYiq[0][c]);
   }
   plane.ring(R(-base));
-  const std::int64_t tasks = (h + kPlaneRows - 1) / kPlaneRows;
+  const std::int64_t tasks = pieces(h, kPlaneRows);
   std::vector<double> sums(std::size_t(tasks), 0.0);
   parallel(threads, tasks, [&](std::int64_t task) {
     Wide* const line = static_cast<Wide*>(scratch(in_.shape.w * std::int64_t(sizeof(Wide))));

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "lanes.hpp"
 
@@ -68,7 +69,7 @@ R kth_smallest(const R* values, std::int64_t count, std::int64_t k, R* room, int
     };
     const R low = middle < kMargin ? R(0) : ranked(middle - kMargin);
     const R high = middle + kMargin < kSample ? ranked(middle + kMargin) : std::numeric_limits<R>::infinity();
-    const std::int64_t blocks = (count + kBlock - 1) / kBlock;
+    const std::int64_t blocks = pieces(count, kBlock);
     std::vector<Counts> found(static_cast<std::size_t>(blocks));
     parallel(threads, blocks, [&](std::int64_t b) {
       found[std::size_t(b)] =

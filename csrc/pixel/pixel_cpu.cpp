@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "pixel_sums.hpp"
 
@@ -98,7 +99,7 @@ template <class T, bool Absolute>
 void errors(const Image& x, const Image& y, const Mask& valid, const Shape& s, int threads, double* square,
             double* absolute) {
   const Rows rows = layout(x, y, valid, s);
-  const std::int64_t chunks = (rows.rows * rows.length + kChunk - 1) / kChunk;
+  const std::int64_t chunks = pieces(rows.rows * rows.length, kChunk);
   std::vector<Partial> partial(std::size_t(s.n * chunks));
   parallel(threads, s.n * chunks, [&](std::int64_t task) {
     const std::int64_t image = task / chunks;
@@ -124,31 +125,8 @@ void errors(const Image& x, const Image& y, const Mask& valid, const Shape& s, i
   }
 }
 
-inline std::uint16_t rounded_bfloat(float v) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &v, sizeof bits);
-  if (v != v) return std::uint16_t((bits >> 16) | 0x40u);
-  return std::uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-inline std::uint16_t rounded_half(float v) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &v, sizeof bits);
-  const std::uint32_t sign = (bits >> 16) & 0x8000u;
-  bits &= 0x7fffffffu;
-  if (bits >= 0x7f800000u) return std::uint16_t(sign | 0x7c00u | (bits > 0x7f800000u ? 0x200u : 0u));
-  if (bits >= 0x477ff000u) return std::uint16_t(sign | 0x7c00u);
-  if (bits < 0x38800000u) {  // subnormal: the addition rounds at the right place
-    const float shifted = as_float(bits) + 0.5f;
-    std::uint32_t s;
-    std::memcpy(&s, &shifted, sizeof s);
-    return std::uint16_t(sign | (s - 0x3f000000u));
-  }
-  return std::uint16_t(sign | ((bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13));
-}
-
-inline void put(Half* p, double v) { p->bits = rounded_half(float(v)); }
-inline void put(BFloat* p, double v) { p->bits = rounded_bfloat(float(v)); }
+inline void put(Half* p, double v) { p->bits = half_bits(float(v)); }
+inline void put(BFloat* p, double v) { p->bits = bfloat_bits(float(v)); }
 inline void put(float* p, double v) { *p = float(v); }
 inline void put(double* p, double v) { *p = v; }
 
@@ -156,7 +134,7 @@ template <class T>
 void gradient(const Image& x, const Image& y, const Mask& valid, const Shape& s, int threads, const double* g_square,
               const double* g_absolute, T* out_x, T* out_y) {
   const Rows rows = layout(x, y, valid, s);
-  const std::int64_t pixels = s.c * s.h * s.w, chunks = (pixels + kChunk - 1) / kChunk;
+  const std::int64_t pixels = s.c * s.h * s.w, chunks = pieces(pixels, kChunk);
   std::vector<double> count(std::size_t(s.n), double(pixels));
   for (std::int64_t image = 0; valid.data != nullptr && image < s.n; ++image) {
     std::int64_t set = 0;

@@ -89,6 +89,35 @@ struct PixelSums<std::uint16_t> {
   }
 };
 
+// A warp's sums, to its four places in shared memory.
+template <class Sum>
+__device__ __forceinline__ void put_warp(std::uint64_t* of_warp, Sum square, Sum absolute, std::uint64_t count) {
+  if (threadIdx.x % 32 != 0) return;
+  std::uint64_t* const mine = of_warp + threadIdx.x / 32 * 4;
+  mine[0] = as_bits(square);
+  mine[1] = as_bits(absolute);
+  mine[2] = count;
+}
+
+// The sums of all warps, to kPixelPartial numbers.
+template <class Sum>
+__device__ __forceinline__ void fold_warps(const std::uint64_t* of_warp, int warps, std::uint64_t* to) {
+  const int thread = int(threadIdx.x);
+  if (thread >= kPixelPartial) return;
+  Sum sum = 0;
+  std::uint64_t pixels = 0;
+#pragma unroll
+  for (int w = 0; w < warps; ++w) {
+    const std::uint64_t bits = of_warp[w * 4 + thread];
+    if (thread == 2) {
+      pixels += bits;
+    } else {
+      sum += from_bits<Sum>(bits);
+    }
+  }
+  to[thread] = thread == 2 ? pixels : as_bits(sum);
+}
+
 // One part at a time; partial[part] = Σ d², Σ |d|, pixels that count.
 template <class T, int N, bool Straight, bool Masked>
 __global__ void __launch_bounds__(kPixelThreads, 2) pixel_sums(const PixelJob job, std::uint64_t* partial) {
@@ -145,27 +174,9 @@ __global__ void __launch_bounds__(kPixelThreads, 2) pixel_sums(const PixelJob jo
     }
     const Sum square = warp_sum(Sum(sums.square)), absolute = warp_sum(Sum(sums.absolute));
     const std::uint32_t count = warp_sum(sums.count);
-    if (thread % 32 == 0) {
-      std::uint64_t* const mine = of_warp + thread / 32 * 4;
-      mine[0] = as_bits(square);
-      mine[1] = as_bits(absolute);
-      mine[2] = count;
-    }
+    put_warp(of_warp, square, absolute, count);
     __syncthreads();
-    if (thread < kPixelPartial) {
-      Sum sum = 0;
-      std::uint64_t pixels = 0;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-        const std::uint64_t bits = of_warp[w * 4 + thread];
-        if (thread == 2) {
-          pixels += bits;
-        } else {
-          sum += from_bits<Sum>(bits);
-        }
-      }
-      partial[task * kPixelPartial + thread] = thread == 2 ? pixels : as_bits(sum);
-    }
+    fold_warps<Sum>(of_warp, kWarps, partial + task * kPixelPartial);
     __syncthreads();
   }
 }
@@ -193,12 +204,7 @@ __global__ void __launch_bounds__(kPixelThreads)
     square = warp_sum(square);
     absolute = warp_sum(absolute);
     count = warp_sum(count);
-    if (thread % 32 == 0) {
-      std::uint64_t* const mine = of_warp + thread / 32 * 4;
-      mine[0] = as_bits(square);
-      mine[1] = as_bits(absolute);
-      mine[2] = count;
-    }
+    put_warp(of_warp, square, absolute, count);
     __syncthreads();
     if (thread < 2) {
       Total sum = 0;

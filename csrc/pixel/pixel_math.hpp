@@ -2,11 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define SEMNR_HD __host__ __device__
-#else
-#define SEMNR_HD
-#endif
+#include "../counts.hpp"
 
 namespace semnr {
 

@@ -8,8 +8,8 @@
 namespace semnr {
 
 void profile_scores_cuda(const Image& x, const Image& y, const Mask* regions, Dtype dtype, const Shape& shape,
-                         const SsimCudaOptions& options, const SsimPlan& plan, const ProfileCells& cells,
-                         const ProfileScratch& scratch, double* out, Stream stream) {
+                         const SsimCudaOptions& options, const SsimPlan& plan, const ProfileScratch& scratch,
+                         double* out, Stream stream) {
   constexpr int kSize = 11;
   if (options.taps.size() != kSize || options.reflect || shape.c != 1) {
     throw std::invalid_argument("profile_scores_cuda: whole windows of 11, one channel");
@@ -30,17 +30,10 @@ void profile_scores_cuda(const Image& x, const Image& y, const Mask* regions, Dt
                        reinterpret_cast<std::uintptr_t>(region.data) % 8 == 0;
       }
       job.planes = batch.planes;
-      job.segment = int(plan.rows);
-      job.rows = cells.rows;
-      job.columns = cells.columns;
-      for (int axis = 0; axis < 2; ++axis) {
-        job.stride[axis] = int(cells.stride[axis]);
-        job.rest[axis] = int(cells.rest[axis]);
-      }
+      job.segment = batch.rows;
+      job.rows = batch.segments;
+      job.columns = batch.strips;
       job.scratch = scratch;
-      if (cells.stride[0] != 0 && !batch.packed) {
-        throw std::invalid_argument("profile_scores_cuda: cells need packed pixels and regions");
-      }
       const SsimJob<kSize> ssim = job_of<kSize>(batch, options);
       constexpr int kBytes = ProfileLayout<T, kSize>::kBytes;
       const int threads = int(plan.threads);

@@ -5,18 +5,15 @@
 namespace semnr {
 namespace {
 
-using Pair = std::array<std::int64_t, 2>;
-
 void scores(const ImageArgument& x, const ImageArgument& y, const MaskArgument& signal, const MaskArgument& background,
             int dtype, const ShapeArgument& shape, const std::pair<std::vector<double>, double>& window,
-            const std::array<double, 4>& numbers, const std::array<std::int64_t, 4>& plan, const Pair& cells,
-            const Pair& stride, const Pair& rest, const std::array<std::int64_t, 3>& scratch, std::int64_t out,
-            std::int64_t stream) {
+            const std::array<double, 4>& numbers, const std::array<std::int64_t, 4>& plan,
+            const std::array<std::int64_t, 3>& scratch, std::int64_t out, std::int64_t stream) {
   const Mask regions[] = {mask(signal), mask(background)};
   profile_scores_cuda(
       image(x), image(y), regions, Dtype(dtype), sizes(shape),
       {window.first, window.second, false, numbers[0], numbers[1], numbers[2], numbers[3]},
-      {plan[0], plan[1], plan[2], plan[3]}, {cells[0], cells[1], {stride[0], stride[1]}, {rest[0], rest[1]}},
+      {plan[0], plan[1], plan[2], plan[3]},
       {pointer<double>(scratch[0]), pointer<std::uint64_t>(scratch[1]), pointer<std::uint64_t>(scratch[2])},
       pointer<double>(out), as_stream(stream));
 }
@@ -26,5 +23,5 @@ void scores(const ImageArgument& x, const ImageArgument& y, const MaskArgument& 
 
 void bind_profile_cuda(py::module_& m) {
   m.def("profile_scores", &semnr::scores, semnr::WhileLaunching(),
-        "5 x N float64: MSE, MAE, pixels in both regions, SSIM, contrast·structure; and the cells of the regions.");
+        "5 x N float64: MSE, MAE, pixels in both regions, SSIM, contrast·structure; and the moments of each block.");
 }

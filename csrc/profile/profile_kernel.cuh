@@ -18,9 +18,8 @@ struct ProfileRegion {
 
 struct ProfileJob {
   ProfileRegion region[kProfileRegions];
-  int planes, segment;     // rows of windows of a segment
-  int stride[2], rest[2];  // ProfileCells
-  std::int64_t rows, columns;
+  int planes, rows, columns;  // segments and strips of a plane
+  int segment;                // rows of windows of a segment
   ProfileScratch scratch;
 };
 
@@ -171,8 +170,10 @@ class ProfileTally {
     }
     const Share share = shared_out();
     const int next = first + kBatch;
-    if (next >= share.rows || ends_cells(strip_.top + next)) flush(reader, share, first);
-    if (next >= share.rows) leave();
+    if (next >= share.rows) {
+      flush(reader);
+      leave();
+    }
   }
 
  private:
@@ -287,26 +288,9 @@ class ProfileTally {
     }
   }
 
-  __device__ __forceinline__ bool ends_cells(int row) const {
-    if (job_.stride[0] == 0) return false;
-    const int at = row % job_.stride[0];
-    return at == 0 || at == job_.rest[0];
-  }
-
-  // Along one axis: which cell a pixel is in, where that begins and ends.
-  struct Span {
-    int cell, start, stop;
-  };
-  __device__ __forceinline__ Span span(int axis, int at) const {
-    const int stride = job_.stride[axis], rest = job_.rest[axis], k = at / stride;
-    if (rest == 0) return {k, k * stride, (k + 1) * stride};
-    if (at - k * stride < rest) return {2 * k, k * stride, k * stride + rest};
-    return {2 * k + 1, k * stride + rest, (k + 1) * stride};
-  }
-
-  // The cells that end with this batch, to memory. They are put together where the moments of the batch before lay.
+  // The block's moments, to memory. They are put together where the moments of the batch before lay.
   template <class Reader>
-  __device__ __forceinline__ void flush(const Reader& reader, const Share& share, int first) const {
+  __device__ __forceinline__ void flush(const Reader& reader) const {
     std::uint64_t* const found = reinterpret_cast<std::uint64_t*>(shared_ + Layout::kMoments);
     __syncthreads();
 #pragma unroll
@@ -314,28 +298,18 @@ class ProfileTally {
       ProfileMoments<T> m;
       m.get(moments(r));
       put_cell(found + r * 3 * kCnrThreads + int(threadIdx.x), kCnrThreads, m.of.cell());
-      ProfileMoments<T>{}.put(moments(r));
     }
-    const int groups = 1 << strip_.shift, left = strip_.left + 8 * reader.group();
-    int pack = reader.group(), packs = groups, most = groups;
-    int row = strip_.top / job_.segment, column = strip_.left / (8 * groups);
-    if (job_.stride[0] != 0) {
-      const Span across = span(1, left);
-      row = span(0, strip_.top + first).cell;
-      column = across.cell;
-      pack = (left - across.start) / 8;
-      packs = (across.stop - across.start) / 8;
-      most = max(job_.rest[1], job_.stride[1] - job_.rest[1]) / 8;
-    }
+    const int groups = 1 << strip_.shift;
     fold_cells<V, kProfileTallies>(found, kProfileTallies,
-                                   {int(threadIdx.x), reader.row(), kBatch, groups, pack, packs, most});
-    if (reader.row() == 0 && pack == 0 && 8 * reader.group() < share.columns) {
-      const std::int64_t apart = job_.rows * job_.columns;
+                                   {int(threadIdx.x), reader.row(), kBatch, groups, reader.group(), groups, groups});
+    if (threadIdx.x == 0) {
+      const std::int64_t apart = std::int64_t(job_.rows) * job_.columns;
+      const int row = strip_.top / job_.segment, column = strip_.left / (8 * groups);
 #pragma unroll
       for (int r = 0; r < kProfileTallies; ++r) {
         put_cell(job_.scratch.cells + (std::int64_t(r) * job_.planes + strip_.plane) * 3 * apart + row * job_.columns +
                      column,
-                 apart, get_cell<V>(found + r * 3 * kCnrThreads + int(threadIdx.x), kCnrThreads));
+                 apart, get_cell<V>(found + r * 3 * kCnrThreads, kCnrThreads));
       }
     }
   }
@@ -344,32 +318,14 @@ class ProfileTally {
   __device__ __forceinline__ void leave() const {
     using Sum = typename PixelSums<T>::Sum;
     std::uint64_t* const of_warp = reinterpret_cast<std::uint64_t*>(errors());
-    const int thread = int(threadIdx.x);
     ProfileErrors<T> e;
     e.get(errors());
     const Sum square = warp_sum(Sum(e.of.square)), absolute = warp_sum(Sum(e.of.absolute));
     const std::uint32_t both = warp_sum(e.both);
     __syncthreads();
-    if (thread % 32 == 0) {
-      std::uint64_t* const mine = of_warp + thread / 32 * 4;
-      mine[0] = as_bits(square);
-      mine[1] = as_bits(absolute);
-      mine[2] = both;
-    }
+    put_warp(of_warp, square, absolute, both);
     __syncthreads();
-    if (thread < kPixelPartial) {
-      Sum sum = 0;
-      std::uint64_t pixels = 0;
-      for (int w = 0; w < int(blockDim.x) / 32; ++w) {
-        const std::uint64_t bits = of_warp[w * 4 + thread];
-        if (thread == 2) {
-          pixels += bits;
-        } else {
-          sum += from_bits<Sum>(bits);
-        }
-      }
-      job_.scratch.pixels[std::int64_t(blockIdx.x) * kPixelPartial + thread] = thread == 2 ? pixels : as_bits(sum);
-    }
+    fold_warps<Sum>(of_warp, int(blockDim.x) / 32, job_.scratch.pixels + std::int64_t(blockIdx.x) * kPixelPartial);
   }
 
   __device__ __forceinline__ const char* region_at(int r, int row) const {

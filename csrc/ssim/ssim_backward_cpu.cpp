@@ -4,6 +4,7 @@
 //   Σ_q w(p - q) a(q) + 2 s(p) Σ_q w(p - q) P(q),   a = ∂/∂E[s], P = ∂/∂E[s²] at window q,
 // and likewise b, Q for d = x - y: four planes of window derivatives, filtered by the same two passes.
 // A tile of pixels makes the windows that reach into it, a few rows at a time, and filters them at once.
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "ssim_math.hpp"
 #include "ssim_tile.hpp"
@@ -176,7 +177,7 @@ void backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, c
   const Job<double> wide = job_of<double>(x, y, Mask{}, dtype, shape, o);
   const Gradients<double> widened{to.score, to.structure, to.map.widened(), to.x.widened(), to.y.widened()};
   const std::int64_t each = pixel_columns<R>(o.size), part = pixel_columns<double>(o.size);
-  const std::int64_t down = (shape.h + kTileRows - 1) / kTileRows, across = (shape.w + each - 1) / each;
+  const std::int64_t down = pieces(shape.h, kTileRows), across = pieces(shape.w, each);
   parallel(o.threads, shape.n * shape.c * down * across, [&](std::int64_t task) {
     const std::int64_t plane = task / (down * across), at = task % (down * across);
     Tile tile{plane / shape.c, plane % shape.c, at / across * kTileRows, at % across * each, 0, 0};

@@ -93,11 +93,10 @@ __global__ void __launch_bounds__(kSsimBackwardThreads, 3)
   Strip& strip = *reinterpret_cast<Strip*>(shared);
   if (threadIdx.x == 0) {
     Strip s;
-    int number = int(blockIdx.x);
-    const SsimTile tile = tile_of(job.batch, number, s);
-    const int strips = int(tile.strips), segment = number / strips;
-    s.begin = segment * int(tile.rows);
-    s.end = min(s.begin + int(tile.rows), s.height);
+    const int number = find_plane(job.batch, int(blockIdx.x), s);
+    const int strips = job.batch.strips, segment = number / strips;
+    s.begin = segment * job.batch.rows;
+    s.end = min(s.begin + job.batch.rows, s.height);
     s.top = max(0, s.begin - kReach);
     s.left = (number - segment * strips) * Layout::kColumns - Layout::kBefore;
     s.rows = min(s.end, s.height - kReach) - s.top;

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "../counts.hpp"
 #include "../pool.hpp"
 #include "ssim_math.hpp"
 #include "ssim_tile.hpp"
@@ -25,14 +26,6 @@ struct Sums {
     count += o.count;
   }
 };
-
-template <class R>
-Vec<R> root(Vec<R> v) {
-  alignas(kVectorBytes) R lanes[kLanes<R>];
-  store<R>(lanes, v);
-  for (int i = 0; i < kLanes<R>; ++i) lanes[i] = std::sqrt(lanes[i]);
-  return load(lanes);
-}
 
 // Windows of up to kStep rows: moments from the ring, scores out. The plain case.
 template <class R, int K, bool Map>
@@ -220,11 +213,11 @@ Sums walk_wide(const Job<R>& job, const Job<double>& wide, const Tile& tile) {
   return sums;
 }
 
-std::int64_t tiles_down(std::int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+std::int64_t tiles_down(std::int64_t rows) { return pieces(rows, kTileRows); }
 
 template <class R>
 std::int64_t tiles_across(std::int64_t columns) {
-  return (columns + kTileColumns<R> - 1) / kTileColumns<R>;
+  return pieces(columns, kTileColumns<R>);
 }
 
 template <class R>

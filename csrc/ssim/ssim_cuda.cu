@@ -12,9 +12,7 @@ namespace semnr {
 // A warp a plane; the order of the sums is fixed.
 __global__ void __launch_bounds__(32) ssim_fold(const SsimBatch batch, const double* partial, double* out) {
   const int plane = int(blockIdx.x), lane = int(threadIdx.x);
-  const SsimTile tile = batch.tiles == nullptr ? batch.tile : batch.tiles[plane];
-  const int blocks = int(tile.strips * tile.segments),
-            first = batch.tiles == nullptr ? plane * blocks : int(tile.first);
+  const int blocks = batch.strips * batch.segments, first = plane * blocks;
   double index = 0, structure = 0;
   for (int i = first + lane; i < first + blocks; i += 32) {
     index += partial[2 * std::int64_t(i)];
@@ -26,7 +24,7 @@ __global__ void __launch_bounds__(32) ssim_fold(const SsimBatch batch, const dou
     structure += __shfl_xor_sync(0xffffffffu, structure, by);
   }
   if (lane == 0) {
-    const double windows = double(tile.height - batch.less) * double(tile.width - batch.less);
+    const double windows = double(batch.height - batch.less) * double(batch.width - batch.less);
     out[plane] = 1 - index / windows;
     out[batch.planes + plane] = 1 - structure / windows;
   }
@@ -108,24 +106,6 @@ void ssim_forward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape&
   with_fast_size(options, [&](auto size) {
     constexpr int kSize = decltype(size)::value;
     forward<kSize>(job_of<kSize>(batch, options), dtype, int(plan.threads), partial, out, map, stream);
-  });
-}
-
-void ssim_tiles_cuda(const SsimTile* tiles, int count, int blocks, Dtype dtype, bool packed,
-                     const SsimCudaOptions& options, int threads, double* partial, double* out, Stream stream) {
-  const int size = int(options.taps.size());
-  SsimBatch batch{};
-  batch.tiles = tiles;
-  batch.planes = count;
-  batch.channels = 1;
-  batch.blocks = blocks;
-  batch.columns = threads;
-  batch.lead = options.reflect ? size / 2 : 0;
-  batch.less = options.reflect ? 0 : size - 1;
-  batch.packed = packed && !options.reflect;
-  with_fast_size(options, [&](auto window) {
-    constexpr int kSize = decltype(window)::value;
-    forward<kSize>(job_of<kSize>(batch, options), dtype, threads, partial, out, nullptr, stream);
   });
 }
 

@@ -29,20 +29,13 @@ struct SsimPlan {
   std::int64_t threads, strips, segments, rows;  // of a block; blocks across; blocks down; rows that a block walks down
 };
 
-// A plane of both images, in a table for tiles of different sizes. Steps in bytes, below 2³¹.
-struct SsimTile {
-  std::int64_t x, y;  // addresses of the first pixels
-  std::int64_t x_row, x_pixel, y_row, y_pixel;
-  std::int64_t height, width;
-  std::int64_t strips, segments, rows;
-  std::int64_t first;  // blocks of the tiles before
-};
-
-// Planes of one size (`tile` is the first, the steps lead to the others), or a table of tiles in device memory.
+// Planes of one size. Steps in bytes, those inside a plane below 2³¹.
 struct SsimBatch {
-  SsimTile tile;
-  const SsimTile* tiles;
-  std::int64_t x_image, x_channel, y_image, y_channel;  // bytes
+  std::int64_t x, y;  // addresses of the first pixels
+  std::int64_t x_image, x_channel, y_image, y_channel;
+  int x_row, x_pixel, y_row, y_pixel;
+  int height, width;
+  int strips, segments, rows;  // SsimPlan
   int planes, channels, blocks;
   int columns;  // windows of a strip; backward: pixels
   int lead;     // the first window starts this far outside the image
@@ -60,10 +53,6 @@ void ssim_forward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape&
 
 // The last stage: out is 2 x planes, the means of l·c·s and of c·s, from the blocks' sums of what they lack to 1.
 void ssim_fold_cuda(const SsimBatch& batch, const double* partial, double* out, Stream stream);
-
-// Scores of tiles of different sizes. tiles: in device memory; packed: what SsimBatch says holds for each.
-void ssim_tiles_cuda(const SsimTile* tiles, int count, int blocks, Dtype dtype, bool packed,
-                     const SsimCudaOptions& options, int threads, double* partial, double* out, Stream stream);
 
 // index, structure: the loss's derivatives by the scores of `ssim_forward_cuda`, planes float64; map: by the map, or
 // null. Out: contiguous gradients of the pixels' type (16-bit or 32-bit floats), or null.

@@ -22,12 +22,6 @@ void forward(const ImageArgument& x, const ImageArgument& y, int dtype, const Sh
                     pointer<double>(partial), pointer<double>(out), pointer<float>(map), as_stream(stream));
 }
 
-void tiles(std::int64_t table, int count, int blocks, int dtype, bool packed, const Window& window, bool reflect,
-           const Numbers& numbers, int threads, std::int64_t partial, std::int64_t out, std::int64_t stream) {
-  ssim_tiles_cuda(pointer<SsimTile>(table), count, blocks, Dtype(dtype), packed, options(window, reflect, numbers),
-                  threads, pointer<double>(partial), pointer<double>(out), as_stream(stream));
-}
-
 void backward(const ImageArgument& x, const ImageArgument& y, int dtype, const ShapeArgument& shape,
               const Window& window, const Numbers& numbers, const Plan& plan, std::int64_t slopes, std::int64_t map,
               std::int64_t out_x, std::int64_t out_y, std::int64_t stream) {
@@ -62,7 +56,6 @@ void spread(const ImageArgument& x, const ImageArgument& y, int dtype, const Sha
 void bind_ssim_cuda(py::module_& m) {
   m.def("ssim_forward", &semnr::forward, semnr::WhileLaunching(),
         "Score and contrast·structure, 2 x N x C float64, and the map.");
-  m.def("ssim_tiles", &semnr::tiles, semnr::WhileLaunching(), "The same for a table of tiles of different sizes.");
   m.def("ssim_backward", &semnr::backward, semnr::WhileLaunching(),
         "Gradient to x and y (address 0: not wanted) in one launch.");
   m.def("ssim_general", &semnr::general, semnr::WhileLaunching(),

@@ -3,6 +3,7 @@
 // A block walks down a strip of 32 columns, four rows at a time: pixels to shared memory, filtered along the row into a
 // ring of as many rows as four windows need, from which each thread sums down its window's column.
 #pragma once
+#include "../counts.hpp"
 #include "ssim_strip.cuh"
 
 namespace semnr {

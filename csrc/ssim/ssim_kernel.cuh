@@ -83,11 +83,10 @@ __device__ __forceinline__ void down_column(const SsimJob<Size>& job, const Stri
 template <int Size>
 __device__ __forceinline__ Strip strip_of(const SsimBatch& batch, bool map) {
   Strip s;
-  int part = int(blockIdx.x);
-  const SsimTile tile = tile_of(batch, part, s);
-  const int strips = int(tile.strips), segment = part / strips, strip = part - segment * strips;
-  const int row = segment * int(tile.rows), column = strip * batch.columns;
-  s.rows = min(int(tile.rows), s.height - batch.less - row);
+  const int part = find_plane(batch, int(blockIdx.x), s);
+  const int strips = batch.strips, segment = part / strips, strip = part - segment * strips;
+  const int row = segment * batch.rows, column = strip * batch.columns;
+  s.rows = min(batch.rows, s.height - batch.less - row);
   s.columns = min(batch.columns, s.width - batch.less - column);
   s.top = row - batch.lead;
   s.left = column - batch.lead;

@@ -26,18 +26,17 @@ inline SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape
                           const SsimPlan& plan) {
   const int size = int(o.taps.size());
   SsimBatch batch{};
-  SsimTile& tile = batch.tile;
-  tile.x = std::int64_t(reinterpret_cast<std::uintptr_t>(x.data));
-  tile.y = std::int64_t(reinterpret_cast<std::uintptr_t>(y.data));
-  tile.x_row = x.stride[2] * bytes;
-  tile.x_pixel = x.stride[3] * bytes;
-  tile.y_row = y.stride[2] * bytes;
-  tile.y_pixel = y.stride[3] * bytes;
-  tile.height = shape.h;
-  tile.width = shape.w;
-  tile.strips = plan.strips;
-  tile.segments = plan.segments;
-  tile.rows = plan.rows;
+  batch.x = std::int64_t(reinterpret_cast<std::uintptr_t>(x.data));
+  batch.y = std::int64_t(reinterpret_cast<std::uintptr_t>(y.data));
+  batch.x_row = int(x.stride[2] * bytes);
+  batch.x_pixel = int(x.stride[3] * bytes);
+  batch.y_row = int(y.stride[2] * bytes);
+  batch.y_pixel = int(y.stride[3] * bytes);
+  batch.height = int(shape.h);
+  batch.width = int(shape.w);
+  batch.strips = int(plan.strips);
+  batch.segments = int(plan.segments);
+  batch.rows = int(plan.rows);
   batch.x_image = x.stride[0] * bytes;
   batch.x_channel = x.stride[1] * bytes;
   batch.y_image = y.stride[0] * bytes;
@@ -54,8 +53,8 @@ inline SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape
            (shape.c == 1 || channel % unit == 0);
   };
   batch.packed = !o.reflect && shape.w % 8 == 0 && x.stride[3] == 1 && y.stride[3] == 1 &&
-                 aligned(tile.x, tile.x_row, batch.x_image, batch.x_channel) &&
-                 aligned(tile.y, tile.y_row, batch.y_image, batch.y_channel);
+                 aligned(batch.x, batch.x_row, batch.x_image, batch.x_channel) &&
+                 aligned(batch.y, batch.y_row, batch.y_image, batch.y_channel);
   return batch;
 }
 

@@ -8,21 +8,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../counts.hpp"
 #include "../image.hpp"
 #include "../simd.hpp"
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
 
 namespace semnr {
 namespace {
 
 constexpr int kStep = 4;  // rows of windows a vertical pass makes
-
-// i mirrored into 0 .. n-1 about the border pixels; i at most n - 1 outside.
-inline std::int64_t mirrored(std::int64_t i, std::int64_t n) { return i < 0 ? -i : i >= n ? 2 * (n - 1) - i : i; }
-
-inline std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
 
 // Tiles are cut by geometry alone, so results do not depend on the number of threads. The ring of an 11-tap window
 // (14 rows of 4 planes of 1 KiB) stays in the second-level cache, and a row is long enough for the hardware prefetcher.
@@ -35,8 +28,7 @@ constexpr std::int64_t kTileColumns = 1024 / std::int64_t(sizeof(R));
 // cache sets, and a shuffle reads one vector past the last tap.
 template <class R, int K>
 constexpr std::int64_t line_pitch(int size) {
-  const std::int64_t reach = kTileColumns<R> + (K != 0 ? K : size) - 1;
-  return (reach + kLanes<R> - 1) / kLanes<R> * kLanes<R> + kLanes<R>;
+  return round_up(kTileColumns<R> + (K != 0 ? K : size) - 1, kLanes<R>) + kLanes<R>;
 }
 template <class R>
 constexpr std::int64_t kRingPitch = kTileColumns<R> + kLanes<R>;

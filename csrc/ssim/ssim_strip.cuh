@@ -7,6 +7,7 @@
 //   2. a thread filters one row for eight windows side by side (`along_row`): s, d, s², d², back to shared memory;
 //   3. a thread owns a column and walks down it: the sums of the last Size - 1 rows stay in its registers (`Ring`).
 #pragma once
+#include "../counts.hpp"
 #include "../cuda/device.hpp"
 #include "../image.hpp"
 #include "ssim_cuda.hpp"
@@ -50,40 +51,21 @@ __device__ __forceinline__ T* pointer_to(std::int64_t address) {
   return reinterpret_cast<T*>(static_cast<std::uintptr_t>(address));
 }
 
-// The strip's plane; `part` becomes the strip's number in it.
-__device__ __forceinline__ SsimTile tile_of(const SsimBatch& batch, int& part, Strip& s) {
-  SsimTile tile = batch.tile;
-  if (batch.tiles == nullptr) {
-    const int each = int(tile.strips * tile.segments), plane = part / each, n = plane / batch.channels;
-    const int c = plane - n * batch.channels;
-    part -= plane * each;
-    s.plane = plane;
-    tile.x += n * batch.x_image + c * batch.x_channel;
-    tile.y += n * batch.y_image + c * batch.y_channel;
-  } else {
-    int low = 0, high = batch.planes - 1;  // the last tile whose first part is not after this one
-    while (low < high) {
-      const int middle = (low + high + 1) / 2;
-      if (batch.tiles[middle].first <= part) {
-        low = middle;
-      } else {
-        high = middle - 1;
-      }
-    }
-    tile = batch.tiles[low];
-    part -= int(tile.first);
-    s.plane = low;
-  }
-  s.x = tile.x;
-  s.y = tile.y;
-  s.x_row = int(tile.x_row);
-  s.x_pixel = int(tile.x_pixel);
-  s.y_row = int(tile.y_row);
-  s.y_pixel = int(tile.y_pixel);
-  s.height = int(tile.height);
-  s.width = int(tile.width);
+// Tells the strip its plane; returns the strip's number in it.
+__device__ __forceinline__ int find_plane(const SsimBatch& batch, int part, Strip& s) {
+  const int each = batch.strips * batch.segments, plane = part / each, n = plane / batch.channels;
+  const int c = plane - n * batch.channels;
+  s.plane = plane;
+  s.x = batch.x + n * batch.x_image + c * batch.x_channel;
+  s.y = batch.y + n * batch.y_image + c * batch.y_channel;
+  s.x_row = batch.x_row;
+  s.x_pixel = batch.x_pixel;
+  s.y_row = batch.y_row;
+  s.y_pixel = batch.y_pixel;
+  s.height = batch.height;
+  s.width = batch.width;
   s.shift = int(blockDim.x) == kSsimThreads ? 5 : 4;
-  return tile;
+  return part - plane * each;
 }
 
 // --- pixels as numbers ----------------------------------------------------------------------------------------
@@ -121,11 +103,6 @@ __device__ __forceinline__ std::uint32_t one_word(const char* p) {
   } else {
     return load_global<std::uint32_t>(p);
   }
-}
-
-__device__ __forceinline__ int mirrored(int at, int size) {
-  at = at < 0 ? -at : at;
-  return at < size ? at : 2 * (size - 1) - at;
 }
 
 // About the mean of a strip of height x width pixels, from 64 of them: any number is right, a near one is precise.

@@ -3,6 +3,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "../counts.hpp"
 #include "ssim_cpu.hpp"
 #include "ssim_rows.hpp"
 

@@ -9,14 +9,12 @@ import torch
 
 from .. import _checks, _library, _registry, _tensors
 from .._result import Result
-from . import native, reference, tiled
+from . import native, reference
 from .reference import Comparison, Features, Filters, Settings
 
 _registry.register("fsim", "reference", reference.fsim)
 _registry.register("fsim_features", "reference", reference.features)
 _registry.register("fsim_compare", "reference", reference.compare)
-_registry.register("fsim_tiled", "reference", lambda *args, tile, halo, **options: reference.fsim(*args, **options))
-_registry.register_native("fsim_tiled", tiled.fsim, tiled.supports, tiled.UNSUPPORTED)
 _registry.register_native("fsim", native.fsim, native.supports, native.UNSUPPORTED)
 _registry.register_native("fsim_features", native.features, native.supports, native.UNSUPPORTED)
 _registry.register_native("fsim_compare", native.compare, native.supports, native.UNSUPPORTED)
@@ -49,8 +47,6 @@ def fsim(
     nan: str = "error",
     overshoot: str = "keep",
     precision: str = "float32",
-    tile: int | None = None,
-    halo: int | None = None,
     backend: str | None = "auto",
 ) -> Any:
     """Feature similarity of candidate `x` to reference `y`: phase congruency and gradient, in (0, 1].
@@ -87,11 +83,6 @@ def fsim(
     precision
         "float32" (default) or "float64": what a fast backend computes in. The reference computes in float64, and so
         does every backend where a gradient is asked for.
-    tile, halo
-        Compute in tiles of at most `tile` pixels (after downsampling), in memory that does not grow with the image.
-        Each is transformed with `halo` pixels around it, by default 8/3 of the longest wavelength: 128. The result is
-        close to that of the whole image and flagged so; README.md says how close. Without gradient and mask; the
-        reference computes the whole.
     nan, overshoot, backend
         As in `semnr.metrics`.
 
@@ -105,9 +96,8 @@ def fsim(
     filters = _filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)
     settings = _settings(checked.x, chromatic, downsample, filters, precision, "x")
     want_maps = return_map or details
-    cut = _tiles(tile, halo, filters)
     call = _registry.Call.of(
-        "fsim_tiled" if cut else "fsim",
+        "fsim",
         checked.x,
         checked.y,
         masked=checked.valid is not None,
@@ -115,7 +105,7 @@ def fsim(
         want_maps=want_maps,
     )
     found = _registry.choose(call, backend).run(
-        checked.x, checked.y, checked.data_range, checked.valid, settings, want_maps=want_maps, **cut
+        checked.x, checked.y, checked.data_range, checked.valid, settings, want_maps=want_maps
     )
     if nan == "error" and not _tensors.finite(found.rows):
         _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
@@ -138,16 +128,12 @@ def fsim(
         components={name: as_passed(part) for name, part in parts.items()} if details else None,
         coverage=None if valid is None else valid.double().mean(dim=(1, 2, 3)),
         clipped_fraction=checked.clipped_fraction,
-        flags=(
-            *(() if valid is None else ("approximate: masked pixels take the reference's local mean",)),
-            *(("approximate: overlapping tiles",) if cut else ()),
-        ),
+        flags=() if valid is None else ("approximate: masked pixels take the reference's local mean",),
         settings={
             "chromatic": settings.chromatic,
             "downsample": downsample,
             "factor": settings.factor,
             "precision": precision,
-            **cut,
             **filters.__dict__,
             "reduction": reduction,
             "nan": nan,
@@ -260,19 +246,6 @@ def _settings(
         )
     _checks.choice("precision", precision, ("float32", "float64"))
     return Settings(factor, authors and factor > 1, channels == 3 and chromatic is not False, filters, precision)
-
-
-def _tiles(tile: int | None, halo: int | None, filters: Filters) -> dict[str, int]:
-    if tile is None:
-        if halo is not None:
-            raise ValueError(f"halo is {halo} without tile; accepted: a tile size with it, or neither")
-        return {}
-    if _checks.positive_int("tile", tile) < filters.longest:
-        raise ValueError(f"tile is {tile}; accepted: at least {math.ceil(filters.longest)}, the longest wavelength")
-    return {
-        "tile": tile,
-        "halo": math.ceil(8 / 3 * filters.longest) if halo is None else _checks.positive_int("halo", halo),
-    }
 
 
 def _filters(

@@ -82,16 +82,7 @@ def compare(fx: Features, fy: Features, *, want_maps: bool = True, isa: str | No
         wide = [None if v is None else v.expand(count, *v.shape[1:]).contiguous() for side in sides for v in side]
         return Comparison(_Rows.apply(*wide, share, isa))
     rows, maps = _compare(sides[0], sides[1], share, want_maps, isa)
-    return Comparison(rows[0], *maps)
-
-
-def compare_sums(
-    fx: Features, fy: Features, want_maps: bool, isa: str | None
-) -> tuple[float, float, list[torch.Tensor]]:
-    """Score, sum of weights and maps of one image, for a whole that is put together of parts."""
-    dtype = _DTYPES[fx.settings.precision]
-    rows, maps = _compare(_planes(fx, dtype), _planes(fy, dtype), None, want_maps, isa)
-    return float(rows[0, 0]), float(rows[1, 0]), maps
+    return Comparison(rows, *maps)
 
 
 # --- features -------------------------------------------------------------------------------------------------
@@ -112,20 +103,17 @@ _tables: OrderedDict[tuple[Any, ...], Tables] = OrderedDict()
 _tables_lock = threading.Lock()
 
 
-def tables(
-    h: int, w: int, p: Filters, double: bool, isa: str | None, divisor: tuple[float, float] | None = None
-) -> Tables:
-    """Built once a size and kept while they fit the cache. divisor: of the frequencies, where not the size's own."""
+def tables(h: int, w: int, p: Filters, double: bool, isa: str | None) -> Tables:
+    """Built once a size and kept while they fit the cache."""
     module = _native.module(isa)
-    divisor = divisor or (float(h - h % 2), float(w - w % 2))
-    key = (h, w, p, double, module.ISA, divisor)
+    key = (h, w, p, double, module.ISA)
     with _tables_lock:
         if key in _tables:
             _tables.move_to_end(key)
             return _tables[key]
     kind = (p.scales, p.orientations, float(p.min_length), float(p.mult), float(p.sigma_f), float(p.delta_theta))
     memory = _native.empty(module.fsim_filter_bytes(kind, (h, w), double), torch.uint8)
-    ratios = module.fsim_filters(kind, (h, w), double, _native.address(memory), divisor, torch.get_num_threads())
+    ratios = module.fsim_filters(kind, (h, w), double, _native.address(memory), torch.get_num_threads())
     found = Tables(kind, (h, w), double, memory, [reference.threshold_gain(ratio, p.k) for ratio in ratios])
     with _tables_lock:
         _tables[key] = found
@@ -168,9 +156,9 @@ def run(
     t: Tables,
     isa: str | None,
     out: tuple[torch.Tensor | None, ...],
-    thresholds: torch.Tensor | None = None,
 ) -> None:
-    """Features of each image into `out`: phase congruency, gradient, chroma, amplitude; None: not wanted."""
+    """Features of each image into `out`: phase congruency, gradient, chroma, amplitude; None for the last two: not
+    wanted."""
     _native.module(isa).fsim_features(
         [_native.image(v) for v in images],
         _native.DTYPE_CODES[images[0].dtype],
@@ -183,7 +171,6 @@ def run(
         t.double,
         _native.address(t.memory),
         t.gains,
-        _address(thresholds),
         torch.get_num_threads(),
         [_address(v) for v in out],
     )
@@ -255,7 +242,7 @@ def _compare(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     arguments = _arguments(x, y, share)
     n, (h, w) = arguments[4], x[0].shape[-2:]
-    rows = _native.empty((2, n), torch.float64)  # and the sums of the weights
+    rows = _native.empty(n, torch.float64)
     wanted = 0 if not want_maps else 5 if x[2] is not None else 4
     maps = [_native.empty((n, 1, h, w), x[0].dtype) for _ in range(wanted)]
     places = [_native.address(v) for v in maps] + [0] * (5 - wanted)
@@ -271,7 +258,7 @@ class _Rows(torch.autograd.Function):
         *sides, share, isa = planes
         ctx.save_for_backward(*sides, share)
         ctx.isa = isa
-        return _compare(tuple(sides[:3]), tuple(sides[3:]), share, False, isa)[0][0]  # type: ignore[arg-type]
+        return _compare(tuple(sides[:3]), tuple(sides[3:]), share, False, isa)[0]  # type: ignore[arg-type]
 
     @staticmethod
     def backward(ctx: Any, by: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]

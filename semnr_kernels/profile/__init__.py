@@ -35,7 +35,6 @@ class Together(NamedTuple):
     background: Moments
     reference_mean: torch.Tensor
     reference_variance: torch.Tensor
-    windows: tuple[Moments, Moments] | None = None  # (N, rows, columns), of the signal and of the background
 
 
 def together(
@@ -46,14 +45,11 @@ def together(
     *,
     data_range: float,
     backend: str | None = "auto",
-    window: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
 ) -> Together | None:
     """The rows of `pixel`, `ssim` and `cnr`'s moments of one call, or None where they must be asked one by one.
 
     x, y: as `_checks.pair` gives them, unmasked; signal, background: (N, 1, H, W) bool. One channel alone. None too
     where a row is not finite, a region empty or the two not disjoint: the op asked next says what is wrong.
-    window, stride: of a map of the moments beside, rows and columns; on CUDA alone.
     """
     n, c, h, w = x.shape
     settings = CONVENTIONS["wang2004"]
@@ -66,11 +62,10 @@ def together(
     if (
         not x.is_cpu
         or x.dtype not in _DTYPES
-        or window is not None
         or any(v.stride(-1) != 1 for v in (x, y, signal, background))
         or not all(_registry.native_by_default(op, backend) for op in _OPS)
     ):
-        return _on_cuda(x, y, signal, background, taps, terms, backend, window, stride)
+        return _on_cuda(x, y, signal, background, taps, terms, backend)
     module = _native.module()
     rows = _native.empty((n, module.PROFILE_ROW), torch.float64)
     module.profile_scores(
@@ -100,14 +95,12 @@ def _on_cuda(
     taps: tuple[float, ...],
     terms: tuple[float, float, float, float],
     backend: str | None,
-    window: tuple[int, int] | None,
-    stride: tuple[int, int] | None,
 ) -> Together | None:
     """`together` where each of the three metrics would run on the CUDA kernels, else None."""
     named, _ = _registry._requested(backend)
     if named != "cuda-emulated" and (x.is_cpu or named not in ("auto", "cuda")):
         return None
-    if cuda.why_not(x, y, (signal, background), window, stride) is not None:
+    if cuda.why_not(x, y) is not None:
         return None
     try:
         calls = [_registry.Call.of(op, x, y, masked=op == "cnr", taps=taps) for op in _OPS]
@@ -117,11 +110,9 @@ def _on_cuda(
     if chosen not in ({"cuda"}, {"cuda-emulated"}) or too_wide(x, y, terms[2], CONVENTIONS["wang2004"].k2):
         return None
     emulated = chosen == {"cuda-emulated"}
-    found = cuda.scores(
-        x, y, signal, background, taps=taps, numbers=terms, window=window, stride=stride, emulated=emulated
-    )
+    found = cuda.scores(x, y, signal, background, taps=taps, numbers=terms, emulated=emulated)
     rows = torch.stack([found.mse, found.mae, found.ssim, *found.signal, *found.background, *found.reference])
     if not bool((torch.isfinite(rows).all(dim=0) & (found.shared == 0)).all()):
         return None
     _, mean, variance = found.reference
-    return Together(found.mse, found.mae, found.ssim, found.signal, found.background, mean, variance, found.windows)
+    return Together(found.mse, found.mae, found.ssim, found.signal, found.background, mean, variance)

@@ -77,73 +77,9 @@ def ssim(x: torch.Tensor, y: torch.Tensor, *, emulated: bool = False, **options:
     return _autograd.run(kernels, x, y, **options)
 
 
-def tiles(
-    pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    *,
-    data_range: float,
-    taps: tuple[float, ...],
-    k1: float = 0.01,
-    k2: float = 0.03,
-    border: str = "valid",
-    sample_covariance: bool = False,
-    emulated: bool = False,
-) -> torch.Tensor:
-    """Scores and contrast·structure, (2, tiles) float64, of (H, W) pairs of one dtype and any sizes, in two launches.
-
-    Fast windows only. The table of tiles is copied to the device, which a CUDA graph cannot hold.
-    """
-    x, size = pairs[0][0], len(taps)
-    setup = Setup(
-        taps,
-        border == "reflect",
-        False,
-        _autograd.numbers(data_range, k1, k2, size**2, sample_covariance),
-        False,
-        False,
-    )
-    if x.dtype == torch.float64 or not _is_fast(setup):
-        raise ValueError(f"taps are {size} and tiles {x.dtype}; accepted: windows of {_FAST}, no float64")
-    for a, b in pairs:
-        if a.shape != b.shape or min(a.shape) < size or not x.dtype == a.dtype == b.dtype:
-            raise ValueError(
-                f"a pair is {tuple(a.shape)} {a.dtype} and {tuple(b.shape)} {b.dtype}; accepted: one shape, of at "
-                f"least {size}x{size} pixels, and {x.dtype} as the first"
-            )
-    kept = [(_addressable(a), _addressable(b)) for a, b in pairs]
-    # the widest tile decides: one launch has blocks of one size
-    threads = max(forward_plan(*setup.windows(a[None, None]), size).threads for a, _ in kept)
-    table, first, one = [], 0, x.element_size()
-    for a, b in kept:
-        plan = forward_plan(*setup.windows(a[None, None]), size, (threads,))
-        steps = (s * one for s in (*a.stride(), *b.stride()))
-        table.append((a.data_ptr(), b.data_ptr(), *steps, *a.shape, *plan[1:], first))
-        first += plan.blocks
-    packed = all(_is_packed(v) for pair in kept for v in pair)
-    listed = torch.tensor(table, dtype=torch.int64, device=x.device)
-    partial = torch.empty((first, 2), dtype=torch.float64, device=x.device)
-    rows = torch.empty((2, len(kept)), dtype=torch.float64, device=x.device)
-    reads = (*(v for pair in kept for v in pair), listed)
-    with _cuda.launching(emulated, x.device, reads, (partial, rows)) as (module, stream):
-        module.ssim_tiles(
-            listed.data_ptr(),
-            len(kept),
-            first,
-            _native.DTYPE_CODES[x.dtype],
-            packed,
-            _taps.over_first(taps),
-            setup.reflect,
-            setup.numbers,
-            threads,
-            partial.data_ptr(),
-            rows.data_ptr(),
-            stream,
-        )
-    return rows
-
-
-def forward_plan(down: int, across: int, size: int, threads: Sequence[int] = _THREADS) -> Plan:
+def forward_plan(down: int, across: int, size: int) -> Plan:
     """Of `down` x `across` windows."""
-    width = min(threads, key=lambda t: -(-across // t) * (t + 2 * size))
+    width = min(_THREADS, key=lambda t: -(-across // t) * (t + 2 * size))
     return Plan(width, -(-across // width), *_segments(down, size - 1, down // 8, _ROWS))
 
 
@@ -168,13 +104,6 @@ def _segments(rows: int, more: int, wish: int, limits: tuple[int, int]) -> tuple
 
 def _is_fast(s: Setup) -> bool:
     return not s.double and len(s.taps) in _FAST and s.taps[0] >= _FIRST_WEIGHT
-
-
-def _is_packed(v: torch.Tensor) -> bool:
-    """As csrc/ssim/ssim_cuda.hpp: SsimBatch says."""
-    unit = 8 if v.element_size() == 1 else 16
-    row = v.stride(0) * v.element_size()
-    return v.shape[1] % 8 == 0 and v.stride(1) == 1 and v.data_ptr() % unit == 0 and row % unit == 0
 
 
 def _addressable(v: torch.Tensor) -> torch.Tensor:

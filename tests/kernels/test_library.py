@@ -98,12 +98,8 @@ CALLS: dict[str, tuple[str, int, dict[str, Any]]] = {
     ),
     "cnr_map": ("cnr_map", 24, {"window": 16, "stride": (4, 8), **regions()}),
     "cnr_map-background": ("cnr_map", 24, {"window": (16, 20), "stride": 2, "kind": "background", **regions()}),
-    "gradient": ("gradient_similarity", 16, {}),
-    "gradient-total": ("gradient_similarity", 16, {"weight": torch.rand(2, 1, 16, 16), "want_map": False}),
-    "gradient-both": ("gradient_similarity", 16, {"weight": torch.rand(2, 1, 16, 16), "t2": 100}),
 }  # fmt: skip
 OF = {"mse": "pixel", "mae": "pixel", "psnr": "pixel", "ms_ssim": "ssim", "cnr_map": "cnr"}
-OF |= {"gradient_similarity": "gradient"}
 
 
 def contract(name: str) -> Callable[..., Any]:
@@ -111,15 +107,14 @@ def contract(name: str) -> Callable[..., Any]:
 
 
 def public(name: str) -> Callable[..., Any]:
-    return contract(name) if name == "gradient_similarity" else getattr(semnr, name)  # type: ignore[no-any-return]
+    return getattr(semnr, name)  # type: ignore[no-any-return]
 
 
 def flat(result: Any) -> dict[str, torch.Tensor]:
     """Every tensor that a call returns, by name."""
     if isinstance(result, torch.Tensor):
         return {"value": result}
-    names = ("map", "total") if hasattr(result, "_fields") else ("value", "map", "coverage")
-    found = {name: getattr(result, name) for name in names}
+    found = {name: getattr(result, name) for name in ("value", "map", "coverage")}
     found |= getattr(result, "components", None) or {}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -187,7 +182,7 @@ def test_an_op_takes_every_dtype(name: str, dtype: torch.dtype) -> None:
     torch.testing.assert_close(flat(found), flat(wanted), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("call", ["mse", "ssim-map", "fsim", "gradient-both"])
+@pytest.mark.parametrize("call", ["mse", "ssim-map", "fsim"])
 def test_the_gradient_of_an_op_is_an_op(call: str) -> None:
     name, side, options = CALLS[call]
     x, y = pair(side)
@@ -210,7 +205,7 @@ def test_an_op_answers_for_the_device_of_its_images() -> None:
 def test_every_metric_is_an_op() -> None:
     _registry.ops()
     assert set(_library.nodes) == {
-        "mse", "mae", "psnr", "ssim", "ms_ssim", "fsim", "dists", "cnr", "cnr_map", "gradient_similarity"
+        "mse", "mae", "psnr", "ssim", "ms_ssim", "fsim", "dists", "cnr", "cnr_map"
     }  # fmt: skip
     for node in _library.nodes.values():
         for name in (node.name, f"{node.name}_backward"):
@@ -528,15 +523,14 @@ class NothingIsReadBack(TorchDispatchMode):
 
 
 FREE = ["mse", "mae-clip", "psnr", "psnr-mean-mse", "ssim", "ssim-map", "ssim-map-reflect", "ssim-components",
-        "ssim-downsampled", "ms_ssim", "fsim", "dists", "gradient-both"]  # fmt: skip
+        "ssim-downsampled", "ms_ssim", "fsim", "dists"]  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("call", FREE)
 def test_propagating_nan_reads_nothing_back(call: str, backend: str) -> None:
     name, side, options = CALLS[call]
-    if name != "gradient_similarity":
-        options = {**options, "nan": "propagate", "overshoot": "keep"}
+    options = {**options, "nan": "propagate", "overshoot": "keep"}
     x, y = pair(side)
     x.requires_grad_()
     public(name)(x, y, **options, backend=backend)  # filters, windows and weights are made at the first call

@@ -466,9 +466,6 @@ def test_stand_ins_are_the_mean_of_the_smallest_window_with_a_valid_pixel():
         ({"data_range": None}, "data_range is missing"),
         ({"reduction": "median"}, "reduction is 'median'"),
         ({"precision": "half"}, "precision is 'half'"),
-        ({"halo": 64}, "halo is 64 without tile"),
-        ({"tile": 47}, "tile is 47; accepted: at least 48"),
-        ({"tile": 64, "halo": 0}, "halo is 0"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
@@ -498,7 +495,7 @@ def test_a_batch_is_its_images_and_strides_do_not_matter(backend, precision):
 
 
 def test_the_registry_knows_fsim():
-    for op in ("fsim", "fsim_features", "fsim_compare", "fsim_tiled"):
+    for op in ("fsim", "fsim_features", "fsim_compare"):
         assert {"reference", "native"} <= set(_registry.implementations(op))
     with pytest.raises(kernels.BackendUnavailable, match="no_such"):
         fsim(*pair(64, 64), data_range=1.0, backend="no_such")

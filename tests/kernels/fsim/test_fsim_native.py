@@ -1,4 +1,4 @@
-"""What only the compiled FSIM has: transforms of any length, threads, layouts, tiles, memory. Judge: the reference."""
+"""What only the compiled FSIM has: transforms of any length, threads, layouts, memory. Judge: the reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 import backends
 import cases
 from semnr_kernels import BackendUnavailable, _native, _registry
-from semnr_kernels.fsim import features, fsim, native, reference, similarity, tiled
+from semnr_kernels.fsim import features, fsim, native, reference, similarity
 
 pytestmark = pytest.mark.skipif(_native.probe() is not None, reason=f"no native module: {_native.probe()}")
 
@@ -155,8 +155,7 @@ def test_results_do_not_depend_on_the_number_of_threads(images: int, forced: str
         leaf = x.clone().requires_grad_(True)
         value, plane = fsim(x, y, data_range=1.0, reduction="none", return_map=True, backend=forced)
         (gradient,) = torch.autograd.grad(fsim(leaf, y, data_range=1.0, backend=forced), leaf)
-        cut = fsim(x, y, data_range=1.0, tile=48, halo=8, reduction="none", backend=forced)
-        found.append((value, plane, gradient, cut))
+        found.append((value, plane, gradient))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
@@ -264,85 +263,8 @@ def test_thresholds_rest_on_the_same_noise_gain_as_the_definition() -> None:
 
 def test_auto_takes_native_and_says_which(threads) -> None:
     x, y = pair(64, 64)
-    for op in ("fsim", "fsim_features", "fsim_compare", "fsim_tiled"):
+    for op in ("fsim", "fsim_features", "fsim_compare"):
         assert _registry.explain(_registry.Call.of(op, x, y)).chosen == "native"
-
-
-# --- tiles of a larger image ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [(300, 324), (301, 433)], ids=str)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_tiles_come_near_the_whole_as_the_halo_grows(size, channels, forced: str) -> None:
-    x, y = pair(*size, channels=channels)
-    options = {"data_range": 1.0, "downsample": 1, "backend": forced, "precision": "float64", "return_map": True}
-    value, plane = fsim(x, y, **options)
-    errors = []
-    for halo in (16, 48, 96):
-        cut = fsim(x, y, tile=100, halo=halo, **options)
-        errors.append((abs(cut.value - value).item(), (cut.map - plane).abs().max().item()))
-    assert errors[2][0] < 5e-6  # measured 2e-6
-    assert errors[2][1] < 2e-3
-    assert errors[2][1] < errors[1][1] < errors[0][1]
-    assert "approximate: overlapping tiles" in cut.flags
-
-
-def test_the_default_halo_keeps_the_error_below_a_hundred_thousandth() -> None:
-    """Structure at every scale down to the coarsest filter's, and noise, as in an image of a wafer."""
-    from scipy.ndimage import gaussian_filter
-
-    rng = np.random.default_rng(0)
-    slow = gaussian_filter(rng.standard_normal((700, 640)), 12)
-    y = 0.5 + 0.15 * slow / slow.std() + 0.2 * cases.lines(700, 640) + 0.02 * rng.standard_normal(slow.shape)
-    x = y + 0.05 * rng.standard_normal(y.shape)
-    x, y = torch.from_numpy(x), torch.from_numpy(y)
-    whole = fsim(x, y, data_range=1.0, downsample=1)
-    cut = fsim(x, y, data_range=1.0, downsample=1, tile=300, details=True)
-    assert cut.settings["halo"] == 128
-    assert abs(cut.value - whole).item() < 1e-5
-
-
-def test_an_image_within_one_tile_is_computed_whole() -> None:
-    x, y = pair(96, 131)
-    whole = fsim(x, y, data_range=1.0, return_map=True)
-    cut = fsim(x, y, data_range=1.0, return_map=True, tile=200)
-    # the thresholds come from counts: a bin is 5e-4 wide, and split evenly
-    assert cut.value.item() == pytest.approx(whole.value.item(), abs=2e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.bfloat16])
-def test_tiles_of_any_dtype_after_averaging(dtype: torch.dtype) -> None:
-    x, y = pair(401, 390)
-    top = torch.iinfo(dtype).max if dtype != torch.bfloat16 else 1.0
-    x, y = ((v * top).round().to(torch.int32) if top != 1.0 else v for v in (x, y))
-    options = {"data_range": top, "downsample": 2}
-    x, y = x.to(dtype), y.to(dtype)
-    cut = fsim(x, y, tile=64, halo=48, **options)
-    assert cut.item() == pytest.approx(fsim(x, y, **options).item(), abs=5e-4)
-    assert cut.item() == pytest.approx(fsim(x.double(), y.double(), tile=64, halo=48, **options).item(), abs=FLOAT32)
-
-
-def test_blocks_have_one_size_and_cover_the_side_once() -> None:
-    for length, tile, halo in ((1000, 300, 64), (4097, 1024, 128), (700, 699, 20), (333, 100, 32)):
-        axis = tiled.Axis.of(length, tile, halo)
-        cuts = list(axis.cuts())
-        assert [a for a, _ in cuts] == [0, *(b for _, b in cuts[:-1])]
-        assert cuts[-1][1] == length
-        assert axis.size % 2 == 0 or axis.size == length
-        for start, stop in cuts:
-            block = axis.block(start, 1)
-            assert block[axis.halo : axis.halo + stop - start].tolist() == list(range(start, stop))
-
-
-def test_what_tiles_cannot_do_is_refused_before_it_starts() -> None:
-    x, y = pair(128, 128)
-    options = {"data_range": 1.0, "tile": 64, "backend": "native"}
-    with pytest.raises(BackendUnavailable, match="no gradient of tiles"):
-        fsim(x.requires_grad_(True), y, **options)
-    with pytest.raises(BackendUnavailable, match="no mask with tiles"):
-        fsim(x.detach(), y, mask=torch.ones(128, 128, dtype=torch.bool), **options)
-    with pytest.raises(BackendUnavailable, match="authors"):
-        fsim(*pair(700, 700), downsample="authors", **options)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------

@@ -98,7 +98,6 @@ def test_what_cannot_be_scored_together_is_left_to_the_ops() -> None:
     assert together(x, y, signal, background, data_range=1.0, backend="reference") is None
     assert together(x.half(), y.half(), signal, background, data_range=1.0) is None
     assert together(x.mT, y.mT, signal, background, data_range=1.0) is None
-    assert together(x, y, signal, background, data_range=1.0, window=(32, 32), stride=(16, 16)) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)

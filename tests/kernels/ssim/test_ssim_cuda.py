@@ -161,31 +161,6 @@ def test_a_window_with_a_tiny_first_weight_takes_the_general_kernel() -> None:
     assert abs(got.score - exact.score).item() <= tolerances.SSIM_MEAN
 
 
-# --- tiles of different sizes ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("border", ["valid", "reflect"])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
-def test_tiles_of_different_sizes_score_in_one_launch_as_each_alone(dtype: torch.dtype, border: str) -> None:
-    sizes = [(64, 64), (11, 11), (70, 123), (90, 272), (12, 200)]
-    pairs = [pair(size, dtype, seed) for seed, size in enumerate(sizes)]
-    options = {"data_range": scale(dtype), "taps": GAUSSIAN, "border": border, "emulated": True}
-    rows = cuda.tiles(pairs, **options)
-    assert _cuda.counters()["ssim_forward"]["launches"] == 1
-    exact = [both(x[None, None], y[None, None], border=border)[1] for x, y in pairs]
-    expected = torch.stack([torch.stack((r.score, r.contrast_structure)).flatten() for r in exact], dim=1)
-    torch.testing.assert_close(rows, expected, rtol=0, atol=tolerances.SSIM_MEAN)
-    each = torch.cat([cuda.tiles([p], **options) for p in pairs], dim=1)
-    torch.testing.assert_close(rows, each, rtol=0, atol=1e-8)
-
-
-def test_tiles_are_refused_where_only_the_general_kernel_would_do() -> None:
-    with pytest.raises(ValueError, match=r"taps are 9 .* accepted: windows of \(7, 11\), no float64"):
-        cuda.tiles([pair((20, 20))], data_range=1.0, taps=window_taps("uniform", 9, 1.5), emulated=True)
-    with pytest.raises(ValueError, match=r"\(10, 30\) .*; accepted: one shape, of at least 11x11 pixels"):
-        cuda.tiles([pair((20, 20)), pair((10, 30))], data_range=1.0, taps=GAUSSIAN, emulated=True)
-
-
 # --- gradients ------------------------------------------------------------------------------------------------
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._errors import BackendUnavailable, SemnrError, TileError, WeightsUnavailable
-from ._result import Result
+from .errors import BackendUnavailable, SemnrError, TileError, WeightsUnavailable
+from .result import Result
 
 if TYPE_CHECKING:
     from . import cnr, dists, fsim, pixel, ssim
-    from ._registry import Call, Explanation, backends, explain, use_backend
+    from .registry import Call, Explanation, backends, explain, use_backend
 
 OPS = ("cnr", "dists", "fsim", "pixel", "ssim")
 _REGISTRY = ("Call", "Explanation", "backends", "explain", "use_backend")
@@ -42,5 +42,5 @@ def __getattr__(name: str) -> Any:
     if name in OPS:
         return importlib.import_module(f"semnr_kernels.{name}")
     if name in _REGISTRY:
-        return getattr(importlib.import_module("semnr_kernels._registry"), name)
+        return getattr(importlib.import_module("semnr_kernels.registry"), name)
     raise AttributeError(f"module 'semnr_kernels' has no attribute {name!r}")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._errors import WeightsUnavailable
+from .errors import WeightsUnavailable
 
 State = Mapping[str, torch.Tensor]
 WeightsArgument = str | os.PathLike[str] | State | None

@@ -21,7 +21,7 @@ import aot_table
 import counted_table
 from peers import peer
 
-from semnr_kernels import _registry, pixel
+from semnr_kernels import pixel, registry
 from semnr_kernels.ssim import ssim
 
 SHAPES = ((4, 1, 4096, 4096), (16, 1, 512, 512))
@@ -42,7 +42,7 @@ def rows() -> list[dict]:
                 x, y = ((v * 255).round().to(dtype) for v in (x, y))
             scale = 255.0 if dtype == torch.uint8 else 1.0
             for (name, call), backend in itertools.product((("pixel", pixel.mse), ("ssim", ssim)), BACKENDS):
-                if (state := _registry.backends()[backend]) != "available":
+                if (state := registry.backends()[backend]) != "available":
                     found.append({"work": f"semnr {name} on {backend}", "skipped": state})
                     continue
 

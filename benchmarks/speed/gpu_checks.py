@@ -24,7 +24,7 @@ import torch
 
 import semnr
 from semnr.tiles import TileKey, create_tiles
-from semnr_kernels import _registry, cnr, dists, fsim, pixel, ssim
+from semnr_kernels import cnr, dists, fsim, pixel, registry, ssim
 from semnr_kernels.cnr import cuda as cnr_cuda
 from semnr_kernels.profile import together
 
@@ -142,7 +142,7 @@ def tiny() -> None:
         x, y = (LAYOUTS[layout](v) for v in pair((2, 1, 40, 48), dtype))
         o: dict[str, Any] = {"data_range": scale(dtype), "backend": backend}
         for call in _every_kernel(x, y, roi, o):
-            with contextlib.suppress(_registry.BackendUnavailable):
+            with contextlib.suppress(registry.BackendUnavailable):
                 call()
         for size in (7, 11, 13) if dtype.is_floating_point else ():
             leaf = x.detach().clone().requires_grad_()
@@ -276,7 +276,7 @@ def fuzz(seconds: float) -> None:
     begun = time.monotonic()
     while time.monotonic() - begun < seconds and len(FAILED) <= 20:
         for backend in BACKENDS:
-            with attempt(f"fuzz on {backend}"), contextlib.suppress(_registry.BackendUnavailable):
+            with attempt(f"fuzz on {backend}"), contextlib.suppress(registry.BackendUnavailable):
                 _one_case(rng, backend, worst)
             cases += 1
     largest = {k: float(f"{v:.2g}") for k, v in worst.items()}
@@ -322,8 +322,8 @@ def _one_case(rng: random.Random, backend: str, worst: dict[str, float]) -> None
     elif what.startswith("cnr"):
         roi = (torch.arange(shape[-1]) % 2 == 0).expand(1, 1, *shape[2:])
         grid: dict[str, Any] = {} if what == "cnr" else {"window": (16, 16), "stride": (rng.choice((4, 8, 16)), 8)}
-        kernels = _registry._implementations["cnr_map" if grid else "cnr"]
-        if kernels[backend].supports(_registry.Call.of("cnr_map" if grid else "cnr", a, **grid)) is None:
+        kernels = registry._implementations["cnr_map" if grid else "cnr"]
+        if kernels[backend].supports(registry.Call.of("cnr_map" if grid else "cnr", a, **grid)) is None:
             there, here = roi.to("cuda"), roi
             got = kernels[backend].run(a, there, ~there, **grid)
             for g, w in zip(got, kernels["reference"].run(x, here, ~here, **grid), strict=True):
@@ -384,7 +384,7 @@ def once() -> None:
 
 
 def main(name: str, seconds: float) -> int:
-    print(f"== {name}: torch {torch.__version__}, {_registry.backends()}"[:400], flush=True)
+    print(f"== {name}: torch {torch.__version__}, {registry.backends()}"[:400], flush=True)
     for one in name.split(","):
         globals()[one](*((seconds,) if one == "fuzz" else ()))
     print(f"== {name}: {f'FAILED {len(FAILED)}' if FAILED else 'ok'}")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peers import PACKAGES, alternate, median, version
 
-from semnr_kernels import _native
+from semnr_kernels import native_support
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "threads": torch.get_num_threads(),
-        "instruction_set": _native.describe(),
+        "instruction_set": native_support.describe(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{package: version(module) for module, package in PACKAGES.items()},

@@ -35,14 +35,14 @@ STORE = Path(__file__).parents[2] / "build" / "aot"
 
 def build(ops: tuple[str, ...] = OPS, targets: tuple[str, ...] | None = None) -> dict:
     """Every launch that the ops name, for every target, and the CUDA kernels of the compiled module."""
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
 
     cases = [case for op in ops for case in importlib.import_module(f"semnr_kernels.{op}.triton_kernel").launches()]
-    jobs = [(name, made, target) for name, made in cases for target in targets or _triton.TARGETS]
+    jobs = [(name, made, target) for name, made in cases for target in targets or triton_support.TARGETS]
     with ThreadPoolExecutor(WORKERS) as pool:  # the compiler holds the interpreter, the tools do not
         kernels = list(pool.map(lambda job: _triton_row(*job), jobs))
     version, cuda = _cuda_rows()
-    return {"versions": {**_triton.versions(), "nvcc": version}, "kernels": kernels + cuda}
+    return {"versions": {**triton_support.versions(), "nvcc": version}, "kernels": kernels + cuda}
 
 
 # --- Triton ---------------------------------------------------------------------------------------------------
@@ -63,19 +63,19 @@ def _triton_row(name: str, made: Any, target: str) -> dict:
 
 def _made_of(name: str, made: Any, target: str) -> str:
     """Digest of a kernel's source with all that it calls, its types and constants, the chip, compilers and tools."""
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
 
-    source = _triton.source_of(made)
-    tools = [Path(str(m.__file__)).read_text() for m in (sys.modules[__name__], chips, disassembly, _triton)]
-    parts = [name, source.hash(), target, str(made.threads), repr(sorted(_triton.versions().items())), *tools]
+    source = triton_support.source_of(made)
+    tools = [Path(str(m.__file__)).read_text() for m in (sys.modules[__name__], chips, disassembly, triton_support)]
+    parts = [name, source.hash(), target, str(made.threads), repr(sorted(triton_support.versions().items())), *tools]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _compiled_row(name: str, made: Any, target: str) -> dict:
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
 
-    built, threads = _triton.build_for(made, target)
-    row = asdict(_triton.describe(name, target, built, threads))
+    built, threads = triton_support.build_for(made, target)
+    row = asdict(triton_support.describe(name, target, built, threads))
     if "amdgcn" in built.asm:
         code = disassembly.amdgcn(built.asm["amdgcn"])
     else:
@@ -88,12 +88,12 @@ def _compiled_row(name: str, made: Any, target: str) -> dict:
 
 
 def _disassemble(cubin: bytes) -> str:
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [_triton.tool("nvdisasm"), "-c", file.name]
+        command = [triton_support.tool("nvdisasm"), "-c", file.name]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -117,9 +117,9 @@ def _cost(
 
 def _cuda_rows() -> tuple[str | None, list[dict]]:
     """The version of nvcc, and a row for each kernel of the module and each chip; none without the module."""
-    from semnr_kernels import _cuda, _triton
+    from semnr_kernels import cuda_support, triton_support
 
-    found = _cuda.compiled()
+    found = cuda_support.compiled()
     if isinstance(found, str):
         return None, []
     import cuda_cases
@@ -127,7 +127,9 @@ def _cuda_rows() -> tuple[str | None, list[dict]]:
     launched = cuda_cases.launched()
     with tempfile.TemporaryDirectory() as folder:
         module = Path(str(found.__file__)).resolve()
-        subprocess.run([_triton.tool("cuobjdump"), "-xelf", "all", module], check=True, cwd=folder, capture_output=True)
+        subprocess.run(
+            [triton_support.tool("cuobjdump"), "-xelf", "all", module], check=True, cwd=folder, capture_output=True
+        )
         cubins = sorted(Path(folder).glob("*.cubin"))
         with ThreadPoolExecutor(WORKERS) as pool:
             rows = [row for part in pool.map(lambda cubin: _cubin_rows(cubin, launched), cubins) for row in part]
@@ -137,11 +139,11 @@ def _cuda_rows() -> tuple[str | None, list[dict]]:
 def _cubin_rows(cubin: Path, launched: dict[str, dict]) -> list[dict]:
     import cuda_cases
 
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
 
     target = cubin.name.split(".")[-2]
     usage = subprocess.run(
-        [_triton.tool("cuobjdump"), "-res-usage", cubin], check=True, capture_output=True, text=True
+        [triton_support.tool("cuobjdump"), "-res-usage", cubin], check=True, capture_output=True, text=True
     ).stdout
     codes = disassembly.sass(_disassemble(cubin.read_bytes()))
     rows = []
@@ -229,9 +231,9 @@ def main(arguments: list[str]) -> int:
     table = build()
     print(show(table))
     if table["versions"]["nvcc"] is None:
-        from semnr_kernels import _cuda
+        from semnr_kernels import cuda_support
 
-        print(f"no CUDA kernels in this table: {_cuda.probe()}")
+        print(f"no CUDA kernels in this table: {cuda_support.probe()}")
     recorded = json.loads(RESULTS.read_text()) if "--check" in arguments else {"versions": None, "kernels": []}
     found = problems(table, recorded)
     print("\n".join(found))

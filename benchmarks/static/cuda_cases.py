@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"
 import disassembly
 import emulated
 
-from semnr_kernels import _cuda, _native
-from semnr_kernels._errors import BackendUnavailable
+from semnr_kernels import cuda_support, native_support
+from semnr_kernels.errors import BackendUnavailable
 
 LARGE, SMALL = (4, 1, 4096, 4096), (16, 1, 512, 512)
 BACKEND = "cuda-emulated"
@@ -58,7 +58,7 @@ def _ssim(x: torch.Tensor, y: torch.Tensor, **options: object) -> object:
 
 def _ssim_backward(x: torch.Tensor, y: torch.Tensor, **options: object) -> object:
     leaf = x.detach().requires_grad_()
-    with _cuda.recording():  # aside: the forward pass is a job of its own
+    with cuda_support.recording():  # aside: the forward pass is a job of its own
         score: Any = _ssim(leaf, y, **options)
     score.backward()
     return leaf.grad
@@ -135,15 +135,15 @@ def provide() -> None:
     path = emulated.build()
     if path is None:
         raise emulated.CannotBuild("no emulated module")
-    _cuda.use_emulated(path)
+    cuda_support.use_emulated(path)
 
 
-def count(job: Job, shape: tuple[int, ...], dtype: torch.dtype) -> list[_cuda.Emulated]:
+def count(job: Job, shape: tuple[int, ...], dtype: torch.dtype) -> list[cuda_support.Emulated]:
     """Run the job's whole grid for its counters; races and contents are the test suites' business."""
-    module = _cuda.module(True)
+    module = cuda_support.module(True)
     module.checking(False)
     try:
-        with _cuda.recording() as found:
+        with cuda_support.recording() as found:
             job.run(*inputs(shape, dtype))
     finally:
         module.checking(True)
@@ -168,7 +168,7 @@ def short(name: str) -> str:
 def launched() -> dict[str, dict]:
     """Kernel -> threads and dynamic shared memory of its blocks, from small runs of every job in every dtype."""
     provide()
-    module = _cuda.module(True)
+    module = cuda_support.module(True)
     listed = subprocess.run(
         ["nm", "--demangle", "--defined-only", str(module.__file__)], check=True, capture_output=True, text=True
     ).stdout
@@ -177,7 +177,9 @@ def launched() -> dict[str, dict]:
     calls = [(job.op, job.run) for job in JOBS] + list(_other_calls())
     for op, run in calls:
         if op in emulated.ops():
-            for dtype, cut in itertools.product(_native.DTYPE_CODES, (slice(0, 128), slice(0, 125), slice(0, 128, 2))):
+            for dtype, cut in itertools.product(
+                native_support.DTYPE_CODES, (slice(0, 128), slice(0, 125), slice(0, 128, 2))
+            ):
                 for launch in _small(run, dtype, cut):
                     x, y, z = launch["block"]
                     name = short(symbols[launch["function"]])
@@ -188,7 +190,7 @@ def launched() -> dict[str, dict]:
 def _small(run: Run, dtype: torch.dtype, columns: slice) -> list[dict]:
     """Launches of a call on a small image; none where the op refuses it."""
     x, y = (image[..., columns] for image in inputs((1, 1, 128, 128), dtype))
-    with _cuda.recording() as found:
+    with cuda_support.recording() as found:
         try:
             run(x, y)
         except (BackendUnavailable, ValueError, TypeError, RuntimeError):

@@ -189,7 +189,7 @@ struct Task {
           const Vec<R> total = load(lines[i] + line) + mine;
           before_it[i] = after[i];
           if (writes) {
-            put(out[i], root(total + eps));
+            put(out[i], root<R>(total + eps));
             out[i] += pooled[i]->stride[3];
           }
           store(lines[i] + line, centre ? total : mine);

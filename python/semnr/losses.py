@@ -33,7 +33,7 @@ import torch
 from torch import nn
 
 import semnr_kernels as kernels
-from semnr_kernels import _checks, _library
+from semnr_kernels import checks, library
 
 __all__ = ["CharbonnierLoss", "DISTSLoss", "FSIMLoss", "MSSSIMLoss", "ProfileLoss", "SSIMLoss"]
 
@@ -52,14 +52,14 @@ class _MetricLoss(_Loss):
         self, metric: Callable[..., Any], best: float | None, data_range: float, reduction: str, options: dict[str, Any]
     ) -> None:
         super().__init__()
-        _checks.choice("reduction", reduction, ("mean", "sum", "none"))
+        checks.choice("reduction", reduction, ("mean", "sum", "none"))
         accepted = sorted(set(inspect.signature(metric).parameters) - _NOT_OPTIONS)
         for name in options:
             if name not in accepted:
                 raise TypeError(f"{type(self).__name__} got {name!r}; accepted: {', '.join(accepted)}")
         self.metric = metric
         self.best = best
-        self.data_range = _checks.as_data_range(torch.float32, data_range)
+        self.data_range = checks.as_data_range(torch.float32, data_range)
         self.reduction = reduction
         self.options = options
 
@@ -88,7 +88,7 @@ class _MetricLoss(_Loss):
         >>> loss(x, y).round(decimals=2)
         tensor([0.5400, 0.1000], dtype=torch.float64)
         """
-        x, y = _checks.promoted(x, y)
+        x, y = checks.promoted(x, y)
         value = self.metric(x, y, data_range=self.data_range, mask=mask, reduction="none", **self.options)
         loss = value if self.best is None else self.best - value
         return _as_passed(_reduced(loss, self.reduction), x)
@@ -265,10 +265,10 @@ class CharbonnierLoss(_Loss):
         self, data_range: float, *, epsilon: float = 1e-3, reduction: str = "mean", nan: str = "error"
     ) -> None:
         super().__init__()
-        _checks.choice("nan", nan, ("error", "propagate", "omit"))
-        _checks.choice("reduction", reduction, ("mean", "sum", "none"))
-        self.data_range = _checks.as_data_range(torch.float32, data_range)
-        self.epsilon = _checks.number("epsilon", epsilon, least=0)
+        checks.choice("nan", nan, ("error", "propagate", "omit"))
+        checks.choice("reduction", reduction, ("mean", "sum", "none"))
+        self.data_range = checks.as_data_range(torch.float32, data_range)
+        self.epsilon = checks.number("epsilon", epsilon, least=0)
         if self.epsilon < torch.finfo(torch.float32).tiny:
             raise ValueError(
                 f"epsilon is {self.epsilon:g}; accepted: a finite number above 0, of at least "
@@ -299,8 +299,8 @@ class CharbonnierLoss(_Loss):
         >>> semnr.losses.CharbonnierLoss(data_range=1.0)(torch.ones(8, 8), torch.zeros(8, 8)).shape
         torch.Size([])
         """
-        x, y = _checks.promoted(x, y)
-        checked = _checks.pair(x, y, data_range=self.data_range, mask=mask, nan=self.nan)
+        x, y = checks.promoted(x, y)
+        checked = checks.pair(x, y, data_range=self.data_range, mask=mask, nan=self.nan)
         work = torch.promote_types(torch.float32, x.dtype) if x.is_floating_point() else torch.float64
         d = (checked.x.to(work) - checked.y.to(work)) / self.data_range
         penalty = torch.hypot(d, torch.full_like(d[:1, :1, :1, :1], self.epsilon))  # ε² may be below float32
@@ -310,8 +310,8 @@ class CharbonnierLoss(_Loss):
             count = checked.valid.sum(dim=(1, 2, 3)) * penalty.shape[1]
             rows = torch.where(checked.valid, penalty, 0).sum(dim=(1, 2, 3)) / count
         if self.nan == "error":
-            rows = _library.require_finite(rows, checked.x, checked.y)
-        return _as_passed(_checks.reduce(rows, self.reduction, checked), x)
+            rows = library.require_finite(rows, checked.x, checked.y)
+        return _as_passed(checks.reduce(rows, self.reduction, checked), x)
 
     def extra_repr(self) -> str:
         """The settings, for `repr`.
@@ -381,8 +381,8 @@ class ProfileLoss(_Loss):
             raise TypeError(f"weights is {type(weights).__name__}; accepted: a mapping of term to weight")
         options = {} if options is None else options
         for name in (*weights, *options):
-            _checks.choice("a term of ProfileLoss", name, tuple(TERMS))
-        self.weights = {name: _checks.number(f"weights[{name!r}]", weight, least=0) for name, weight in weights.items()}
+            checks.choice("a term of ProfileLoss", name, tuple(TERMS))
+        self.weights = {name: checks.number(f"weights[{name!r}]", weight, least=0) for name, weight in weights.items()}
         if not any(self.weights.values()):
             raise ValueError(f"weights is {dict(weights)!r}; accepted: at least one weight above 0")
         idle = sorted(set(options) - {name for name, weight in self.weights.items() if weight})

@@ -39,7 +39,7 @@ import numpy as np
 import torch
 
 import semnr_kernels as kernels
-from semnr_kernels import Result, _registry, backends, use_backend
+from semnr_kernels import Result, backends, registry, use_backend
 from semnr_kernels.cnr import Sigma
 
 __all__ = [
@@ -758,11 +758,11 @@ def explain(op: str, x: Array, y: Array | None = None, *, backend: str | None = 
      -> reference  torch, float64: the definition...
     """
     names = {"mse": "pixel", "mae": "pixel", "psnr": "pixel", "ms_ssim": "ssim", "cnr_map": "cnr"}
-    known = _registry.ops()
+    known = registry.ops()
     name = names.get(op, op)
     if name not in known:
         raise ValueError(f"op is {op!r}; accepted: {', '.join(sorted({*known, *names} - {'pixel'}))}")
-    image = kernels._checks.as_image("x", to_tensor("x", x))
+    image = kernels.checks.as_image("x", to_tensor("x", x))
     others = [] if y is None else [to_tensor("y", y)]
     options = {"masked": options.get("mask") is not None, "valid": options.get("mask") is not None, **options}
-    return _registry.explain(_registry.Call.of(name, image, *others, **options), backend)
+    return registry.explain(registry.Call.of(name, image, *others, **options), backend)

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 import semnr_kernels as kernels
-from semnr_kernels import _checks
+from semnr_kernels import checks
 
 try:
     from torchmetrics import Metric  # absolute: the installed package, not this module
@@ -77,7 +77,7 @@ class _Mean(Metric):
             if name not in accepted:
                 raise TypeError(f"{type(self).__name__} got {name!r}; accepted: {', '.join(accepted)}")
         unstated = data_range is None and not self._needs_range
-        self.data_range = None if unstated else _checks.as_data_range(torch.float32, data_range)
+        self.data_range = None if unstated else checks.as_data_range(torch.float32, data_range)
         self.options = options
         for name in ("finite", "infinite", "undefined"):
             self.add_state(name, torch.zeros((), dtype=torch.int64, device="cpu"), dist_reduce_fx="sum")
@@ -95,7 +95,7 @@ class _Mean(Metric):
 
     def _rows(self, x: torch.Tensor, y: torch.Tensor | None, **extra: Any) -> torch.Tensor:
         options = {**self.options, **{name: value for name, value in extra.items() if value is not None}}
-        x, y = (x, y) if y is None else _checks.promoted(x, y)
+        x, y = (x, y) if y is None else checks.promoted(x, y)
         rows = type(self)._kernel(x, y, data_range=self.data_range, reduction="none", **options)
         return rows.reshape(-1)
 
@@ -402,7 +402,7 @@ class PSNR(_Mean):
     total_mse: torch.Tensor
 
     def __init__(self, data_range: float, *, aggregate: str = "mean_mse", **options: Any) -> None:
-        _checks.choice("aggregate", aggregate, ("mean_mse", "mean_db"))
+        checks.choice("aggregate", aggregate, ("mean_mse", "mean_db"))
         super().__init__(data_range, **options)
         self.aggregate = aggregate
         self.add_state("total_mse", torch.zeros((), dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")

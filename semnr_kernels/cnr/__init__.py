@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import torch
 
-from .. import _checks, _library, _registry, _tensors
-from .._result import Result
+from .. import checks, library, registry, tensor_kinds
+from ..result import Result
 from . import cuda, native, populations, reference
 from .masks import MIN_SEPARATION, ONE_POPULATION, STATES, Masks, Regions, otsu_masks
 from .masks import build as build_masks
@@ -23,25 +23,25 @@ __all__ = ["KINDS", "Masks", "Sigma", "Window", "cnr", "cnr_map", "otsu_masks", 
 KINDS = reference.KINDS
 ALL_KINDS = (*KINDS, *populations.KINDS)
 for _op in populations.KINDS:
-    _registry.register(_op, "reference", populations.measured)
+    registry.register(_op, "reference", populations.measured)
 
 # The kernels are the moments of a region; the ratios over them are few and the same everywhere.
 for _op in ("cnr", "cnr_map"):
-    _registry.register(_op, "reference", reference.of_regions)
-    _registry.register_native(_op, native.of_regions, native.supports, native.UNSUPPORTED)
-    _registry.register_cuda(_op, cuda.of_regions, cuda.supports, cuda.UNSUPPORTED)
-    _registry.register_triton(_op, "of_regions", folder="cnr")
-_registry.register("histogram", "reference", reference.histogram)
-_registry.register_native("histogram", native.histogram, native.supports_histogram, native.UNSUPPORTED_HISTOGRAM)
-_registry.register_triton("histogram", "histogram", "supports_histogram", "cnr", "UNSUPPORTED_HISTOGRAM")
-_registry.register("otsu_smooth", "reference", reference.smoothed)
-_registry.register_native("otsu_smooth", native.smoothed, native.supports_image, native.UNSUPPORTED_IMAGE)
-_registry.register_triton("otsu_smooth", "smoothed", "supports_smoothed", "cnr", "UNSUPPORTED_SMOOTHED")
-_registry.register("otsu_split", "reference", reference.split)
-_registry.register_native("otsu_split", native.split)
-_registry.register("guard_band", "reference", reference.guard_band)
-_registry.register_native("guard_band", native.guard_band)
-_registry.register_cuda("histogram", cuda.histogram, cuda.supports_histogram, cuda.UNSUPPORTED_HISTOGRAM)
+    registry.register(_op, "reference", reference.of_regions)
+    registry.register_native(_op, native.of_regions, native.supports, native.UNSUPPORTED)
+    registry.register_cuda(_op, cuda.of_regions, cuda.supports, cuda.UNSUPPORTED)
+    registry.register_triton(_op, "of_regions", folder="cnr")
+registry.register("histogram", "reference", reference.histogram)
+registry.register_native("histogram", native.histogram, native.supports_histogram, native.UNSUPPORTED_HISTOGRAM)
+registry.register_triton("histogram", "histogram", "supports_histogram", "cnr", "UNSUPPORTED_HISTOGRAM")
+registry.register("otsu_smooth", "reference", reference.smoothed)
+registry.register_native("otsu_smooth", native.smoothed, native.supports_image, native.UNSUPPORTED_IMAGE)
+registry.register_triton("otsu_smooth", "smoothed", "supports_smoothed", "cnr", "UNSUPPORTED_SMOOTHED")
+registry.register("otsu_split", "reference", reference.split)
+registry.register_native("otsu_split", native.split)
+registry.register("guard_band", "reference", reference.guard_band)
+registry.register_native("guard_band", native.guard_band)
+registry.register_cuda("histogram", cuda.histogram, cuda.supports_histogram, cuda.UNSUPPORTED_HISTOGRAM)
 
 NO_NOISE = "undefined: kind='fixed_noise' without noise="
 ZERO_NOISE = "infinite: no noise"
@@ -53,7 +53,7 @@ NO_REFERENCE_CONTRAST = "contrast_retention undefined: the reference has no cont
 class _Job:
     """A checked call: the images, their regions and the noise."""
 
-    checked: _checks.Pair
+    checked: checks.Pair
     y: torch.Tensor | None
     signal: torch.Tensor  # (N, 1, H, W) bool
     background: torch.Tensor
@@ -68,7 +68,7 @@ class _Job:
         return tuple(v for v in (self.y, self.noise.value) if v is not None)
 
 
-@_library.node
+@library.node
 def cnr(
     x: torch.Tensor,
     y: torch.Tensor | None = None,
@@ -141,8 +141,8 @@ def cnr(
     README.md beside this file: who uses which kind, and why a ratio over the output's own σ rises under
     over-smoothing. "background" is SNR9 of NIST's detection-limits.
     """
-    _checks.choice("reduction", reduction, ("mean", "sum", "none"))
-    _checks.choice("kind", kind, ALL_KINDS)
+    checks.choice("reduction", reduction, ("mean", "sum", "none"))
+    checks.choice("kind", kind, ALL_KINDS)
     if value_range is not None and kind != "gcnr":
         raise ValueError(f"value_range is given, but kind={kind!r} does not read it; accepted: kind='gcnr', or None")
     if kind in populations.KINDS:
@@ -153,12 +153,12 @@ def cnr(
             data_range=data_range, reduction=reduction, details=details, nan=nan, backend=backend,
         )  # fmt: skip
     job = _prepare(x, y, signal, background, kind, noise, mask, data_range, nan)
-    call = _registry.Call.of("cnr", job.checked.x, *job.others, masked=True)
-    parts = _measure(job, _registry.choose(call, backend).run)
+    call = registry.Call.of("cnr", job.checked.x, *job.others, masked=True)
+    parts = _measure(job, registry.choose(call, backend).run)
     value = parts["value"].mean(dim=1)
     _refuse_nonfinite(job, [value, *(parts[k] for k in ("contrast_retention",) if k in parts)])
     if not details:
-        return _checks.reduce(value, reduction, job.checked)
+        return checks.reduce(value, reduction, job.checked)
     rows = {name: part.mean(dim=1) for name, part in parts.items() if name != "value"}
     covered = (job.signal | job.background).sum(dim=(1, 2, 3), dtype=torch.float64)
     total = math.prod(job.signal.shape[1:]) if job.checked.valid is None else job.checked.valid.sum(dim=(1, 2, 3))
@@ -166,7 +166,7 @@ def cnr(
     if job.masks is not None:
         components |= {"threshold": job.masks.threshold, "separation": job.masks.separation}
     return Result(
-        _checks.reduce(value, reduction, job.checked),
+        checks.reduce(value, reduction, job.checked),
         job.checked.data_range,
         components=components,
         coverage=covered / total,
@@ -192,15 +192,15 @@ def rows(
     disjoint: the regions are known to share no pixel.
     """
     job = _prepare(x, y, signal, background, "two_roi", None, mask, data_range, nan, disjoint)
-    call = _registry.Call.of("cnr", job.checked.x, *job.others, masked=True)
-    parts = _measure(job, _registry.choose(call, backend).run)
+    call = registry.Call.of("cnr", job.checked.x, *job.others, masked=True)
+    parts = _measure(job, registry.choose(call, backend).run)
     value = parts["value"].mean(dim=1)
     _refuse_nonfinite(job, [value, parts["contrast_retention"]])
     of_images = {name: part.mean(dim=1) for name, part in parts.items() if name != "value"}
     return value, _reasons(job, value, of_images)
 
 
-@_library.node
+@library.node
 def cnr_map(
     x: torch.Tensor,
     y: torch.Tensor | None = None,
@@ -250,17 +250,17 @@ def cnr_map(
     TypeError, ValueError
         As `cnr`; or a window larger than the image.
     """
-    windows, strides = _checks.sides("window", window), _checks.sides("stride", stride)
-    _checks.choice("kind", kind, KINDS)
-    min_pixels, worst = _checks.positive_int("min_pixels", min_pixels), _checks.positive_int("worst", worst)
+    windows, strides = checks.sides("window", window), checks.sides("stride", stride)
+    checks.choice("kind", kind, KINDS)
+    min_pixels, worst = checks.positive_int("min_pixels", min_pixels), checks.positive_int("worst", worst)
     job = _prepare(x, y, signal, background, kind, noise, mask, data_range, nan)
     size = tuple(job.checked.x.shape[-2:])
     if windows[0] > size[0] or windows[1] > size[1]:
         raise ValueError(
             f"window is {windows[0]}×{windows[1]} and the image {size[0]}×{size[1]}; accepted: a smaller one"
         )
-    call = _registry.Call.of("cnr_map", job.checked.x, *job.others, masked=True, window=windows, stride=strides)
-    run = _registry.choose(call, backend).run
+    call = registry.Call.of("cnr_map", job.checked.x, *job.others, masked=True, window=windows, stride=strides)
+    run = registry.choose(call, backend).run
 
     def of(image: torch.Tensor, *regions: torch.Tensor) -> tuple[reference.Moments, ...]:
         return run(image, *regions, window=windows, stride=strides)
@@ -302,8 +302,8 @@ def _prepare(
     nan: str,
     disjoint: bool = False,
 ) -> _Job:
-    unstated = data_range is None and isinstance(x, torch.Tensor) and x.dtype in _checks.FLOAT_DTYPES
-    checked = _checks.pair(x, x if y is None else y, data_range=1.0 if unstated else data_range, mask=mask, nan=nan)
+    unstated = data_range is None and isinstance(x, torch.Tensor) and x.dtype in checks.FLOAT_DTYPES
+    checked = checks.pair(x, x if y is None else y, data_range=1.0 if unstated else data_range, mask=mask, nan=nan)
     if unstated:
         checked = replace(checked, data_range=math.nan)
     resolved = _resolve_noise(noise, kind, checked.x, tuple(x.shape), nan)
@@ -317,18 +317,18 @@ def _prepare(
     if signal is None:
         # On the image as it was passed: pixels that the candidate lost must not move the reference's threshold.
         name, source = ("x", x) if y is None else ("y", y)
-        image = _checks.as_image(name, source)
-        built = build_masks(image, _checks.as_mask(mask, image), nan=nan, name=name)
+        image = checks.as_image(name, source)
+        built = build_masks(image, checks.as_mask(mask, image), nan=nan, name=name)
         s, b = built.signal, built.background
         settings |= {"masks": f"otsu({name})", "smoothing": 1.0, "guard": 2, "bins": 256}
         settings |= {"min_separation": MIN_SEPARATION}
     else:
-        s = cast(torch.Tensor, _checks.as_mask(signal, checked.x, "signal"))
-        b = cast(torch.Tensor, _checks.as_mask(background, checked.x, "background"))
+        s = cast(torch.Tensor, checks.as_mask(signal, checked.x, "signal"))
+        b = cast(torch.Tensor, checks.as_mask(background, checked.x, "background"))
         settings["masks"] = "given"
         both = s & b
         # as bytes: torch finds one 30 times sooner than it counts bools
-        if not disjoint and bool(_tensors.bare(both).view(torch.uint8).any()):
+        if not disjoint and bool(tensor_kinds.bare(both).view(torch.uint8).any()):
             raise ValueError(f"signal and background share {int(both.sum())} pixels; accepted: disjoint regions")
     if checked.valid is not None:
         s, b = s & checked.valid, b & checked.valid
@@ -367,11 +367,11 @@ def _measure(
 
 
 def _refuse_nonfinite(job: _Job, results: list[torch.Tensor]) -> None:
-    if job.checked.nan == "error" and not all(_tensors.finite(r) for r in results):
+    if job.checked.nan == "error" and not all(tensor_kinds.finite(r) for r in results):
         images = {"x": job.checked.x} if job.y is None else {"x": job.checked.x, "y": job.y}
         if job.noise.how == "image" and job.noise.value is not None:
             images["noise"] = job.noise.value
-        _checks.raise_if_nonfinite(**images)
+        checks.raise_if_nonfinite(**images)
 
 
 def _flags(job: _Job, value: torch.Tensor, parts: dict[str, torch.Tensor], *, pixels: bool = True) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 
-from .. import _cuda, _native
-from .._checks import FLOAT_DTYPES
-from .._device import shared_memory
-from .._registry import Call, float64_values, no_gradient, no_loop, refusal
+from .. import cuda_support, native_support
+from ..checks import FLOAT_DTYPES
+from ..device import shared_memory
+from ..registry import Call, float64_values, no_gradient, no_loop, refusal
 from .reference import Moments
 
 _REGIONS = 2  # a launch reads at most two
@@ -171,7 +171,7 @@ def histogram(
     bins = edges.numel() - 1
     partial = torch.empty((-(-values.numel() // _PART), bins), dtype=torch.int32, device=values.device)
     counts = torch.empty(bins, dtype=torch.int64, device=values.device)
-    with _cuda.launching(emulated, values.device, (values, edges), (partial, counts)) as (module, stream):
+    with cuda_support.launching(emulated, values.device, (values, edges), (partial, counts)) as (module, stream):
         module.histogram(
             values.data_ptr(),
             values.numel(),
@@ -214,13 +214,13 @@ def of_regions(
     out = empty(len(masks), 3, n, c, down.windows, across.windows)
     cells = empty(lines * across.cells(across.windows), dtype=torch.int64)
     reduced = None if walk.direct else empty(lines * across.windows, dtype=torch.int64)
-    with _cuda.launching(emulated, x.device, (x, *masks), (out,), (cells, reduced)) as (module, stream):
+    with cuda_support.launching(emulated, x.device, (x, *masks), (out,), (cells, reduced)) as (module, stream):
         for band in todo:
             module.cnr_moments(
-                _native.image(x),
-                _native.DTYPE_CODES[x.dtype],
+                native_support.image(x),
+                native_support.DTYPE_CODES[x.dtype],
                 x.shape,
-                [_native.image(mask) for mask in masks],
+                [native_support.image(mask) for mask in masks],
                 down,
                 across,
                 band,

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from .. import _checks, _registry
-from .._constants import constant
+from .. import checks, registry
+from ..constants import constant
 from .reference import Cores, Smoothed
 
 # √2 Δμ / √(σ1² + σ2²) of the two classes. Splitting a Gaussian gives 2.65 and a uniform density, which is what a plain
@@ -85,12 +85,12 @@ def otsu_masks(
     Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979), eq. 12-19. No second
     population: a flat image, classes that separate too little, or a region that the guard band leaves empty.
     """
-    image = _checks.as_image("reference", reference)
-    _checks.choice("nan", nan, ("error", "propagate", "omit"))
-    smoothing = _checks.number("smoothing", smoothing, least=0)
-    min_separation = _checks.number("min_separation", min_separation, least=0)
-    guard, bins = _checks.integer("guard", guard, 0), _checks.integer("bins", bins, 2)
-    found = build(image, _checks.as_mask(mask, image), smoothing, guard, bins, min_separation, nan)
+    image = checks.as_image("reference", reference)
+    checks.choice("nan", nan, ("error", "propagate", "omit"))
+    smoothing = checks.number("smoothing", smoothing, least=0)
+    min_separation = checks.number("min_separation", min_separation, least=0)
+    guard, bins = checks.integer("guard", guard, 0), checks.integer("bins", bins, 2)
+    found = build(image, checks.as_mask(mask, image), smoothing, guard, bins, min_separation, nan)
     if reference.ndim == 4:
         return Masks(found.signal, found.background, found.threshold, found.separation, found.flags())
     return Masks(found.signal[0, 0], found.background[0, 0], found.threshold[0], found.separation[0], found.flags())
@@ -131,7 +131,7 @@ def build(
     v, inside, broken = found.values, found.valid, found.bad > 0
     if nan == "error" and image.is_floating_point() and bool(broken.any()):
         mean = image.double().mean(dim=1, keepdim=True)
-        _checks.raise_if_nonfinite(**{name: mean if valid is None else torch.where(valid, mean, 0.0)})
+        checks.raise_if_nonfinite(**{name: mean if valid is None else torch.where(valid, mean, 0.0)})
     broken = broken & (nan == "propagate")
     varied = (found.high > found.low) & ~broken
     low, high = torch.where(varied, found.low, 0.0), torch.where(varied, found.high, 1.0)
@@ -193,7 +193,7 @@ def _step(op: str, x: torch.Tensor, **options: Any) -> Callable[..., Any]:
 
     A step is no op that a caller knows: no backend need have all of them.
     """
-    call, (named, _) = _registry.Call.of(op, x, **options), _registry._requested(None)
-    usable = named != "auto" and _registry._why_not(call, named) is None
-    with _registry.use_backend(named if usable else "auto"):
-        return _registry.choose(call).run
+    call, (named, _) = registry.Call.of(op, x, **options), registry._requested(None)
+    usable = named != "auto" and registry._why_not(call, named) is None
+    with registry.use_backend(named if usable else "auto"):
+        return registry.choose(call).run

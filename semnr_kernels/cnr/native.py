@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import torch
 
-from .. import _native
-from .._registry import Call, float64_values, no_gradient, no_loop, refusal
+from .. import native_support
+from ..registry import Call, float64_values, no_gradient, no_loop, refusal
 from .reference import Cores, Moments, Smoothed
 
 
 def histogram(values: torch.Tensor, edges: torch.Tensor, *, isa: str | None = None) -> torch.Tensor:
     """As `reference.histogram`, for CPU tensors."""
     values, edges = values.contiguous(), edges.contiguous()
-    counts = _native.empty(edges.numel() - 1, torch.int64)
-    _native.module(isa).histogram(
-        _native.address(values),
+    counts = native_support.empty(edges.numel() - 1, torch.int64)
+    native_support.module(isa).histogram(
+        native_support.address(values),
         values.numel(),
-        _native.address(edges),
+        native_support.address(edges),
         counts.numel(),
         torch.get_num_threads(),
-        _native.address(counts),
+        native_support.address(counts),
     )
     return counts
 
@@ -40,22 +40,24 @@ def smoothed(
 ) -> Smoothed:
     """As `reference.smoothed`, for CPU tensors, to the last bit."""
     n, _, h, w = image.shape
-    pivot, low, high = _native.empty((3, n), torch.float64)
-    bad = _native.empty(n, torch.int64)
-    values = _native.empty((n, 1, h, w), torch.float64)
-    module, threads = _native.module(isa), torch.get_num_threads()
-    x = (_native.image(image), _native.DTYPE_CODES[image.dtype], image.shape)
-    module.otsu_pixels(*x, _native.mask(valid), threads, _native.address(pivot), _native.address(bad))
+    pivot, low, high = native_support.empty((3, n), torch.float64)
+    bad = native_support.empty(n, torch.int64)
+    values = native_support.empty((n, 1, h, w), torch.float64)
+    module, threads = native_support.module(isa), torch.get_num_threads()
+    x = (native_support.image(image), native_support.DTYPE_CODES[image.dtype], image.shape)
+    module.otsu_pixels(
+        *x, native_support.mask(valid), threads, native_support.address(pivot), native_support.address(bad)
+    )
     if bool(bad.any()):
         finite = torch.isfinite(image).all(dim=1, keepdim=True)
         valid = finite if valid is None else valid & finite
     module.otsu_smooth(
         *x,
-        _native.mask(valid),
-        _native.address(pivot),
+        native_support.mask(valid),
+        native_support.address(pivot),
         taps,
         threads,
-        *(_native.address(v) for v in (values, low, high)),
+        *(native_support.address(v) for v in (values, low, high)),
     )
     return Smoothed(values, valid, pivot, low, high, bad)
 
@@ -72,15 +74,15 @@ def split(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `reference.split`, for CPU tensors."""
     v, at = v.contiguous(), at.contiguous()
-    bright, dark = _native.empty((2, *v.shape), torch.bool)
-    _native.module(isa).otsu_split(
-        _native.address(v),
-        _native.mask(valid),
+    bright, dark = native_support.empty((2, *v.shape), torch.bool)
+    native_support.module(isa).otsu_split(
+        native_support.address(v),
+        native_support.mask(valid),
         v.shape,
-        _native.address(at),
+        native_support.address(at),
         torch.get_num_threads(),
-        _native.address(bright),
-        _native.address(dark),
+        native_support.address(bright),
+        native_support.address(dark),
     )
     return bright, dark
 
@@ -88,16 +90,16 @@ def split(
 def guard_band(bright: torch.Tensor, dark: torch.Tensor, radius: int, *, isa: str | None = None) -> Cores:
     """As `reference.guard_band`, for CPU tensors; the cost does not follow the radius."""
     bright, dark = bright.contiguous(), dark.contiguous()
-    regions = _native.empty((2, *bright.shape), torch.bool)
-    pixels = _native.empty((2, bright.shape[0]), torch.int64)
-    _native.module(isa).guard_band(
-        _native.address(bright),
-        _native.address(dark),
+    regions = native_support.empty((2, *bright.shape), torch.bool)
+    pixels = native_support.empty((2, bright.shape[0]), torch.int64)
+    native_support.module(isa).guard_band(
+        native_support.address(bright),
+        native_support.address(dark),
         bright.shape,
         radius,
         torch.get_num_threads(),
-        _native.address(regions),
-        _native.address(pixels),
+        native_support.address(regions),
+        native_support.address(pixels),
     )
     return Cores(*regions, *pixels)
 
@@ -122,15 +124,15 @@ def of_regions(
     whole = window is None or stride is None
     size, step = ((h, w), (h, w)) if whole else (window, stride)
     rows, columns = (h - size[0]) // step[0] + 1, (w - size[1]) // step[1] + 1  # type: ignore[index]
-    out = _native.empty((len(regions), 3, n, c, rows, columns), torch.float64)
-    _native.module(isa).cnr_moments(
-        _native.image(x),
-        _native.DTYPE_CODES[x.dtype],
+    out = native_support.empty((len(regions), 3, n, c, rows, columns), torch.float64)
+    native_support.module(isa).cnr_moments(
+        native_support.image(x),
+        native_support.DTYPE_CODES[x.dtype],
         x.shape,
-        [_native.image(roi.expand(x.shape)) for roi in regions],
+        [native_support.image(roi.expand(x.shape)) for roi in regions],
         size,
         step,
         torch.get_num_threads(),
-        _native.address(out),
+        native_support.address(out),
     )
     return tuple(Moments(*(of[..., 0, 0] if whole else of)) for of in out)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .. import _checks
+from .. import checks
 from . import reference
 
 MomentsOf = Callable[..., tuple[reference.Moments, ...]]  # of an image and its regions
@@ -92,13 +92,13 @@ def _from_tensor(noise: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], n
         raise ValueError(f"noise has shape {tuple(noise.shape)} and x {shape}; accepted: {_ACCEPTED}")
     if noise.dtype != x.dtype:
         raise TypeError(
-            f"noise has dtype {_checks.dtype_name(noise.dtype)} and x {_checks.dtype_name(x.dtype)}; "
+            f"noise has dtype {checks.dtype_name(noise.dtype)} and x {checks.dtype_name(x.dtype)}; "
             f"accepted: {_ACCEPTED}"
         )
     if noise.device != x.device:
         raise ValueError(f"noise is on {noise.device} and x on {x.device}; accepted: the same device")
     image = noise.reshape(x.shape)
-    omit = nan == "omit" and noise.dtype in _checks.FLOAT_DTYPES
+    omit = nan == "omit" and noise.dtype in checks.FLOAT_DTYPES
     return Noise("image", image, torch.isfinite(image) if omit else None)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from .. import _checks, _registry
-from .._result import Result
+from .. import checks, registry
+from ..result import Result
 
 KINDS = ("gcnr", "rose")
 BINS = 256
@@ -68,14 +68,14 @@ def populations(
     """
     from . import cnr
 
-    _checks.choice("kind", kind, KINDS)
-    _checks.choice("reduction", reduction, ("mean", "sum", "none"))
+    checks.choice("kind", kind, KINDS)
+    checks.choice("reduction", reduction, ("mean", "sum", "none"))
     ends = None if value_range is None else _ends(value_range)
-    run = _registry.choose(_registry.Call.of(kind, _checks.as_image("x", x).detach()), backend).run
+    run = registry.choose(registry.Call.of(kind, checks.as_image("x", x).detach()), backend).run
     base: Any = cnr(
         x, y, signal=signal, background=background, mask=mask, data_range=data_range, nan=nan, details=True
     )  # fmt: skip
-    image = _checks.as_image("x", x).detach().double().mean(1)
+    image = checks.as_image("x", x).detach().double().mean(1)
     inside, outside = (base.components[name][:, 0] for name in ("signal", "background"))
     rows = []
     for v, s, b in zip(image, inside, outside, strict=True):
@@ -85,8 +85,8 @@ def populations(
     columns = {
         k: torch.tensor([row[k] for row in rows], dtype=torch.float64, device=x.device) for k in _COMPONENTS[kind]
     }
-    checked = _checks.pair(x, x, data_range=1.0, nan="propagate")
-    value = _checks.reduce(columns.pop("value"), reduction, checked)
+    checked = checks.pair(x, x, data_range=1.0, nan="propagate")
+    value = checks.reduce(columns.pop("value"), reduction, checked)
     if not details:
         return value
     shared = {k: base.components[k] for k in ("contrast", "signal_pixels", "background_pixels", "signal", "background")}
@@ -99,7 +99,7 @@ def populations(
 
 
 def _ends(value_range: Any) -> tuple[float, float]:
-    ends = _checks.option("value_range", "tuple[float, ...]", value_range)
+    ends = checks.option("value_range", "tuple[float, ...]", value_range)
     if len(ends) != 2 or not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1]):
         raise ValueError(f"value_range is {value_range!r}; accepted: (low, high), finite, with low < high, or None")
     return ends[0], ends[1]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
-from .. import _native, _triton
-from .._registry import Call, no_gradient, no_loop, refusal
+from .. import native_support, triton_support
+from ..registry import Call, no_gradient, no_loop, refusal
 from . import triton_otsu
 from .reference import Moments
 from .triton_moments import _cells, _runs
@@ -114,14 +114,14 @@ def _moments(views: list[torch.Tensor], down: _Axis, across: _Axis) -> torch.Ten
         parts = [[v[i : i + together] for v in views] for i in range(0, len(x), together)]
         return torch.cat([_moments(part, down, across) for part in parts], dim=2)
     kind = _KINDS.get(x.dtype, "float")
-    lanes = _triton.block({"float": 512, "wide": 1024, "narrow": 2048}[kind], 2**16)
-    width = min(lanes, _triton.power_of_2(across.longest))
-    block = min(lanes // width, _triton.power_of_2(planes * cells))
+    lanes = triton_support.block({"float": 512, "wide": 1024, "narrow": 2048}[kind], 2**16)
+    width = min(lanes, triton_support.power_of_2(across.longest))
+    block = min(lanes // width, triton_support.power_of_2(planes * cells))
     table = torch.empty((3, regions, planes * cells), dtype=torch.float64, device=x.device)
     line = across.spans[3] == x.shape[2] * x.shape[3]  # and where its rows follow each other in memory, one row
     wrapped = line and not all(v.stride(2) == v.shape[3] * v.stride(3) for v in views)
     strides = [(0, 0, 0, 0) if v is None else v.stride() for v in (x, r, q)]
-    _triton.launch(
+    triton_support.launch(
         _cells, (triton.cdiv(planes * cells, block),), x, r, q, table, planes * cells, regions * planes * cells, cells,
         x.shape[1], across.cells, triton.cdiv(across.longest, width), x.shape[3], *down.spans, *across.spans,
         *strides[0], *strides[1], *strides[2], KIND=kind, WRAPPED=wrapped, ROWS=block, COLUMNS=width,
@@ -146,10 +146,10 @@ def _merged(
     ) -> torch.Tensor:  # fmt: skip
         outputs = lines * of * inner
         out = torch.empty(3 * outputs, dtype=torch.float64, device=x.device)
-        lanes = min(1024, _triton.power_of_2(count)) if count > _TOGETHER else 1
-        block = min(max(1, _triton.block(256, 2**17) // lanes), _triton.power_of_2(outputs))
+        lanes = min(1024, triton_support.power_of_2(count)) if count > _TOGETHER else 1
+        block = min(max(1, triton_support.block(256, 2**17) // lanes), triton_support.power_of_2(outputs))
         each = outputs // max(1, last)
-        _triton.launch(
+        triton_support.launch(
             _runs, (triton.cdiv(outputs, block),), source, begun, out, x, outputs, size, of, inner,
             source.numel() // 3, each, every, count, gap, offset, each // (x.shape[0] * x.shape[1]) if last else 1,
             x.shape[1], *x.stride()[:2], FINAL=last > 0, OUT=block, LANES=lanes,
@@ -167,16 +167,16 @@ def _merged(
     return run(source, begun, left, unit, done, windows, step, regions)
 
 
-def launches() -> Iterator[tuple[str, _triton.Launch]]:
+def launches() -> Iterator[tuple[str, triton_support.Launch]]:
     """What ahead-of-time compilation builds: every dtype, whole and by windows, layouts with gaps, the merges."""
 
-    def made(x: torch.Tensor, regions: int = 2, **grid: Any) -> list[_triton.Launch]:
+    def made(x: torch.Tensor, regions: int = 2, **grid: Any) -> list[triton_support.Launch]:
         roi = torch.ones(x.shape, dtype=torch.bool)
-        with _triton.recording() as launches:
+        with triton_support.recording() as launches:
             of_regions(x, *(roi,) * regions, **grid)
         return launches
 
-    for dtype in _native.DTYPE_CODES:
+    for dtype in native_support.DTYPE_CODES:
         x, name = torch.zeros((1, 1, 256, 256), dtype=dtype), str(dtype).removeprefix("torch.")
         yield f"cnr cells {name}", made(x)[0]
         if dtype in (torch.uint8, torch.float32):

@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import _triton
-from .._registry import Call, float64_values, no_loop, refusal
+from .. import triton_support
+from ..registry import Call, float64_values, no_loop, refusal
 from .reference import Smoothed
 
 _BINS = 2048  # the largest histogram that a program keeps
@@ -65,10 +65,13 @@ def histogram(values: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
     """As `reference.histogram`."""
     values, edges = values.contiguous(), edges.contiguous()
     size, bins = values.numel(), edges.numel() - 1
-    block, held = min(_triton.block(1024, 2**17), _triton.power_of_2(size)), _triton.power_of_2(bins)
+    block, held = (
+        min(triton_support.block(1024, 2**17), triton_support.power_of_2(size)),
+        triton_support.power_of_2(bins),
+    )
     programs = max(1, min(_PROGRAMS, triton.cdiv(size, 4 * block)))
     partial = torch.empty((programs, held), dtype=torch.int32, device=values.device)
-    _triton.launch(
+    triton_support.launch(
         _counts, (programs,), values, edges, partial, size, bins,
         STEPS=(bins - 1).bit_length(), BINS=held, BLOCK=block,
     )  # fmt: skip
@@ -204,7 +207,7 @@ def smoothed(image: torch.Tensor, valid: torch.Tensor | None, taps: tuple[float,
     """As `reference.smoothed`; on a device whose compiler fuses products and sums, to rounding."""
     n, channels, height, width = image.shape
     pixels, device = height * width, image.device
-    block = min(_triton.block(512, 2**17), _triton.power_of_2(pixels))
+    block = min(triton_support.block(512, 2**17), triton_support.power_of_2(pixels))
     grid = (triton.cdiv(pixels, block), n)
 
     def plane() -> torch.Tensor:
@@ -217,7 +220,7 @@ def smoothed(image: torch.Tensor, valid: torch.Tensor | None, taps: tuple[float,
         return (0, 0, 0) if of is None else (of.stride(0), of.stride(2), of.stride(3))
 
     mean, lowest, bad = plane(), of_programs(), torch.zeros((n, grid[0]), dtype=torch.int32, device=device)
-    _triton.launch(
+    triton_support.launch(
         _mean, grid, image, valid, mean, lowest, bad, pixels, width, channels, *image.stride(), *by_mask(valid),
         MASKED=valid is not None, BLOCK=block,
     )  # fmt: skip
@@ -228,35 +231,35 @@ def smoothed(image: torch.Tensor, valid: torch.Tensor | None, taps: tuple[float,
         finite = torch.isfinite(mean)
         valid = finite if valid is None else valid & finite
     columns, weights = plane(), None if valid is None else plane()
-    weighing = _triton.numbers(device, *taps)
+    weighing = triton_support.numbers(device, *taps)
     radius, masked = len(taps) - 1, valid is not None
-    _triton.launch(
+    triton_support.launch(
         _columns, grid, mean, valid, pivot, weighing, columns, weights, pixels, height, width, radius, *by_mask(valid),
         MASKED=masked, BLOCK=block,
     )  # fmt: skip
     values, low, high = mean, of_programs(), of_programs()
-    _triton.launch(
+    triton_support.launch(
         _rows, grid, columns, weights, valid, weighing, values, low, high, pixels, height, width, radius,
         *by_mask(valid), MASKED=masked, BLOCK=block,
     )  # fmt: skip
     return Smoothed(values, valid, pivot, low.amin(dim=1), high.amax(dim=1), bad)
 
 
-def launches() -> Iterator[tuple[str, _triton.Launch]]:
+def launches() -> Iterator[tuple[str, triton_support.Launch]]:
     """What ahead-of-time compilation builds."""
-    with _triton.recording() as made:
+    with triton_support.recording() as made:
         histogram(torch.zeros(4096, dtype=torch.float64), torch.zeros(257, dtype=torch.float64))
         histogram(torch.zeros(4096, dtype=torch.float64), torch.zeros(_BINS + 1, dtype=torch.float64))
     yield "cnr histogram, 256 bins", made[0]
     yield f"cnr histogram, {_BINS} bins", made[1]
     for dtype in (torch.uint8, torch.bfloat16, torch.float32):
-        with _triton.recording() as made:
+        with triton_support.recording() as made:
             smoothed(torch.zeros((1, 1, 64, 64), dtype=dtype), None, (0.5, 0.25))
         yield f"cnr otsu mean {str(dtype).removeprefix('torch.')}", made[0]
     yield "cnr otsu columns", made[1]
     yield "cnr otsu rows", made[2]
     x = torch.zeros((1, 3, 64, 64), dtype=torch.uint16)[..., ::2]
-    with _triton.recording() as made:
+    with triton_support.recording() as made:
         smoothed(x, torch.ones((1, 1, 64, 32), dtype=torch.bool), (0.5, 0.25))
     for name, launch in zip(("mean", "columns", "rows"), made, strict=True):
         yield f"cnr otsu {name}, strided, masked", launch

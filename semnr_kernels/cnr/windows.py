@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import _checks
+from .. import checks
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ def worst_windows(
     if not isinstance(values, torch.Tensor) or values.ndim not in (2, 3):
         shape = getattr(values, "shape", type(values).__name__)
         raise TypeError(f"values is {shape}; accepted: a map, (N, rows, columns) or (rows, columns)")
-    height, width = _checks.sides("window", window)
-    down, right = _checks.sides("stride", stride)
-    count = _checks.integer("count", count, 0)
+    height, width = checks.sides("window", window)
+    down, right = checks.sides("stride", stride)
+    count = checks.integer("count", count, 0)
     flat = values.detach().flatten()
     order = torch.argsort(torch.where(torch.isfinite(flat), flat, torch.inf), stable=True)
     keep = order[: min(count, int(torch.isfinite(flat).sum()))].tolist()

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from .. import _checks, _library, _registry, _tensors
-from .._result import Result
+from .. import checks, library, registry, tensor_kinds
+from ..result import Result
 from . import native, reference
 from .network import Network, network_for
 from .score import Distance, Features
@@ -17,9 +17,9 @@ from .weights import Weights, WeightsArgument, load
 
 for _op in ("dists", "dists_features", "dists_compare"):
     _run = _op.removeprefix("dists_")
-    _registry.register(_op, "reference", getattr(reference, _run))
-    _registry.register_native(_op, getattr(native, _run), native.supports, native.UNSUPPORTED)
-    _registry.register_triton(_op, _run, folder="dists")
+    registry.register(_op, "reference", getattr(reference, _run))
+    registry.register_native(_op, getattr(native, _run), native.supports, native.UNSUPPORTED)
+    registry.register_triton(_op, _run, folder="dists")
 
 __all__ = ["Distance", "Features", "against", "distance", "dists", "features", "similarity"]
 
@@ -29,8 +29,8 @@ MAP_WINDOW = 80  # pixels a side: five positions of the last stage
 RESIZES = (None, "authors", "piq")
 
 
-@_library.node
-@_library.full_precision
+@library.node
+@library.full_precision
 def dists(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -103,22 +103,22 @@ def dists(
     WeightsUnavailable
         No weights, or a file that is truncated, altered, of the wrong shape, or holds code.
     """
-    checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
+    checked = checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
     _check_image("x", checked.x)
-    _checks.choice("resize", resize, RESIZES)
+    checks.choice("resize", resize, RESIZES)
     budget, window = _budget(memory_budget, x.device), _window(map_window) if return_map else None
     net = network_for(load(weights), _network_dtype(x.dtype, dtype), x.device)
-    call = _registry.Call.of(
+    call = registry.Call.of(
         "dists", checked.x, checked.y, masked=checked.valid is not None, resize=resize, dtype=net.dtype, map=return_map
     )
-    run = _registry.choose(call, backend).run
+    run = registry.choose(call, backend).run
     found = run(checked.x, checked.y, checked.data_range, checked.valid, net, resize, budget, window)
     if nan == "error":
         _require_finite(found, checked.valid, net, x=checked.x, y=checked.y)
     return _result(found, checked, net, resize, reduction, return_map, map_window, details, overshoot)
 
 
-@_library.full_precision
+@library.full_precision
 def against(
     x: torch.Tensor,
     kept: Features,
@@ -142,10 +142,10 @@ def against(
     TypeError, ValueError
         Also a size, number of images or device other than that of `kept`.
     """
-    _checks.choice("nan", nan, ("error", "propagate"))
+    checks.choice("nan", nan, ("error", "propagate"))
     if not isinstance(kept, Features):
         raise TypeError(f"kept is {type(kept).__name__}; accepted: what semnr_kernels.dists.features returns")
-    checked = _checks.pair(x, x, data_range=kept.data_range, nan=nan, overshoot=overshoot)
+    checked = checks.pair(x, x, data_range=kept.data_range, nan=nan, overshoot=overshoot)
     _check_image("x", checked.x)
     count = kept.maps[0].shape[0]
     if tuple(checked.x.shape[-2:]) != kept.size or count not in (1, checked.x.shape[0]):
@@ -155,10 +155,10 @@ def against(
         )
     budget, window = _budget(memory_budget, x.device), _window(map_window) if return_map else None
     net, masked = kept.network, kept.shares is not None
-    call = _registry.Call.of(
+    call = registry.Call.of(
         "dists", checked.x, *kept.maps, masked=masked, resize=kept.resize, dtype=net.dtype, map=return_map, kept=True
     )
-    run = _registry.choose(call, backend).run
+    run = registry.choose(call, backend).run
     found = run(checked.x, kept, checked.data_range, None, net, kept.resize, budget, window)
     if kept.filled is not None:
         checked = replace(checked, valid=kept.filled[1].expand(checked.x.shape[0], -1, -1, -1))
@@ -167,7 +167,7 @@ def against(
     return _result(found, checked, net, kept.resize, reduction, return_map, map_window, details, overshoot)
 
 
-@_library.full_precision
+@library.full_precision
 def features(
     image: torch.Tensor,
     *,
@@ -194,30 +194,30 @@ def features(
     TypeError, ValueError, WeightsUnavailable
         As `dists`.
     """
-    _checks.choice("nan", nan, ("error", "propagate"))
-    _checks.choice("resize", resize, RESIZES)
-    image4 = _checks.as_image("image", image)
+    checks.choice("nan", nan, ("error", "propagate"))
+    checks.choice("resize", resize, RESIZES)
+    image4 = checks.as_image("image", image)
     _check_image("image", image4)
-    scale, valid = _checks.as_data_range(image.dtype, data_range), _checks.as_mask(mask, image4)
-    other = None if reference_image is None else _checks.as_image("reference_image", reference_image)
+    scale, valid = checks.as_data_range(image.dtype, data_range), checks.as_mask(mask, image4)
+    other = None if reference_image is None else checks.as_image("reference_image", reference_image)
     if other is not None and other.shape != image4.shape:
         raise ValueError(f"reference_image has shape {tuple(other.shape)}; accepted: {tuple(image4.shape)}, as image")
-    if valid is not None and image.dtype in _checks.FLOAT_DTYPES:
+    if valid is not None and image.dtype in checks.FLOAT_DTYPES:
         image4 = torch.where(valid, image4, torch.zeros((), dtype=image4.dtype, device=image4.device))
     if nan == "error":
-        _checks.raise_if_nonfinite(image=image4)
-    if store not in (None, *_checks.FLOAT_DTYPES):
+        checks.raise_if_nonfinite(image=image4)
+    if store not in (None, *checks.FLOAT_DTYPES):
         raise ValueError(f"store is {store!r}; accepted: torch.float32, float64, bfloat16, float16 or None")
     budget = _budget(memory_budget, image.device)
     net = network_for(load(weights), _network_dtype(image.dtype, dtype), image.device)
     if (net.dtype == torch.float64) != ((store or net.dtype) == torch.float64):
         raise ValueError(f"store is {store} after a network in {net.dtype}; accepted: float64 after float64 only")
     others = () if other is None else (other,)
-    call = _registry.Call.of("dists_features", image4, *others, masked=valid is not None, dtype=net.dtype)
-    return _registry.choose(call, backend).run(image4, scale, valid, other, net, resize, budget, store)
+    call = registry.Call.of("dists_features", image4, *others, masked=valid is not None, dtype=net.dtype)
+    return registry.choose(call, backend).run(image4, scale, valid, other, net, resize, budget, store)
 
 
-@_library.full_precision
+@library.full_precision
 def similarity(fx: Features, fy: Features, *, map_window: int | None = None, backend: str | None = "auto") -> Distance:
     """Compare the maps of a candidate with those of a reference: `rows` holds a distance an image.
 
@@ -230,7 +230,7 @@ def similarity(fx: Features, fy: Features, *, map_window: int | None = None, bac
         The two were made with different weights, dtype or resize, or at different sizes.
     """
     if fx.resize != fy.resize or fx.network.dtype != fy.network.dtype:
-        made = [f"resize={f.resize!r}, dtype={_checks.dtype_name(f.network.dtype)}" for f in (fx, fy)]
+        made = [f"resize={f.resize!r}, dtype={checks.dtype_name(f.network.dtype)}" for f in (fx, fy)]
         raise ValueError(f"fx was made with {made[0]} and fy with {made[1]}; accepted: the same settings")
     if fx.network is not fy.network and fx.network.weights.sha256 != fy.network.weights.sha256:
         raise ValueError("fx and fy were made with different weights; accepted: the same weights")
@@ -238,8 +238,8 @@ def similarity(fx: Features, fy: Features, *, map_window: int | None = None, bac
     if sx[1:] != sy[1:] or (sx[0] != sy[0] and 1 not in (sx[0], sy[0])):
         raise ValueError(f"fx has shape {sx} and fy {sy}; accepted: the same size, and one image or as many")
     window = None if map_window is None else _window(map_window)
-    call = _registry.Call.of("dists_compare", *fx.maps, *fy.maps, dtype=fx.network.dtype, map=window is not None)
-    return _registry.choose(call, backend).run(fx, fy, window)
+    call = registry.Call.of("dists_compare", *fx.maps, *fy.maps, dtype=fx.network.dtype, map=window is not None)
+    return registry.choose(call, backend).run(fx, fy, window)
 
 
 distance = similarity  # its former name
@@ -255,7 +255,7 @@ def _check_image(name: str, image: torch.Tensor) -> None:
 
 def _result(
     found: Distance,
-    checked: _checks.Pair,
+    checked: checks.Pair,
     net: Network,
     resize: str | None,
     reduction: str,
@@ -264,7 +264,7 @@ def _result(
     details: bool,
     overshoot: str,
 ) -> Any:
-    value = _checks.reduce(found.rows, reduction, checked)
+    value = checks.reduce(found.rows, reduction, checked)
     if not (return_map or details):
         return value
     valid, shown = checked.valid, found.map
@@ -284,7 +284,7 @@ def _result(
             "weights_sha256": net.weights.sha256,
             "calibrated": net.weights.calibrated,
             "resize": resize,
-            "dtype": _checks.dtype_name(net.dtype),
+            "dtype": checks.dtype_name(net.dtype),
             **({"map_window": map_window} if return_map else {}),
             "reduction": reduction,
             "nan": checked.nan,
@@ -294,10 +294,10 @@ def _result(
 
 
 def _require_finite(found: Distance, valid: torch.Tensor | None, net: Network, **images: torch.Tensor) -> None:
-    bad = ~torch.isfinite(_tensors.bare(found.rows))
+    bad = ~torch.isfinite(tensor_kinds.bare(found.rows))
     if not bool(bad.any()):
         return
-    _checks.raise_if_nonfinite(**images)
+    checks.raise_if_nonfinite(**images)
     if valid is not None:  # without a valid pixel there is no distance
         bad = bad & valid.any(dim=3).any(dim=2).any(dim=1)
     if bool(bad.any()):
@@ -337,7 +337,7 @@ def _window(value: int) -> int:
 def _network_dtype(image: torch.dtype, dtype: torch.dtype | None) -> torch.dtype:
     if dtype is None:
         return torch.float64 if image == torch.float64 else torch.float32
-    if dtype not in _checks.FLOAT_DTYPES:
+    if dtype not in checks.FLOAT_DTYPES:
         raise ValueError(f"dtype is {dtype!r}; accepted: torch.float32, float64, bfloat16, float16 or None")
     return dtype
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .._convolution import conv2d
+from ..convolution import conv2d
 from . import sums
 from .network import POOL_EPS, Network, hann_mean
 from .stream import Rectangle

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .. import _native
-from .._registry import Call, no_gradient, refusal
+from .. import native_support
+from ..registry import Call, no_gradient, refusal
 from . import score
 from .network import POOL_EPS, Network
 from .score import Distance, Features
@@ -36,7 +36,7 @@ class Native:
     memory_format = torch.channels_last
 
     def __init__(self, isa: str | None = None) -> None:
-        self.module = _native.module(isa)
+        self.module = native_support.module(isa)
 
     def layer(
         self, network: Network, stage: int, layer: int, h: torch.Tensor, padding: tuple[int, int]
@@ -65,9 +65,9 @@ class Native:
         x = _side_by_side(x)
         y = None if y is None else _side_by_side(y)
         self.module.dists_stage(
-            _native.image(x),
+            native_support.image(x),
             _image(y),
-            tuple(_native.DTYPE_CODES[(x if v is None else v).dtype] for v in (x, y, kept)),
+            tuple(native_support.DTYPE_CODES[(x if v is None else v).dtype] for v in (x, y, kept)),
             x.shape,
             (at.row, at.column, at.rows, at.columns, at.start, at.stop, 0 if into is None else into.cell),
             _image(share),
@@ -95,9 +95,9 @@ class Native:
         if one and not into.fresh:
             near.copy_(into.near[..., :1])
         self.module.dists_planes(
-            _native.image(x),
-            _native.image(y.expand(n, c, h, w)),
-            tuple(_native.DTYPE_CODES[v.dtype] for v in (x, y)),
+            native_support.image(x),
+            native_support.image(y.expand(n, c, h, w)),
+            tuple(native_support.DTYPE_CODES[v.dtype] for v in (x, y)),
             x.shape,
             _image(share),
             scale,
@@ -113,7 +113,7 @@ class Native:
 
 
 def _image(value: torch.Tensor | None) -> tuple[int, ...]:
-    return _NONE if value is None else _native.image(value)
+    return _NONE if value is None else native_support.image(value)
 
 
 def _side_by_side(h: torch.Tensor) -> torch.Tensor:
@@ -123,8 +123,8 @@ def _side_by_side(h: torch.Tensor) -> torch.Tensor:
 def _totals(into: Into | None) -> tuple[int, ...]:
     if into is None:
         return (0, 0, 0, 0, 0, 0)
-    cells = (0, 0, 0) if into.cells is None else (_native.address(into.cells), *into.cells.stride()[:2])
-    return (int(into.fresh), _native.address(into.near), _native.address(into.totals), *cells)
+    cells = (0, 0, 0) if into.cells is None else (native_support.address(into.cells), *into.cells.stride()[:2])
+    return (int(into.fresh), native_support.address(into.near), native_support.address(into.totals), *cells)
 
 
 _Layers = tuple[tuple[tuple[torch.Tensor, torch.Tensor, bool], ...], ...]

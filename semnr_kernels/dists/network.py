@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .._constants import constant, kept
-from .._convolution import conv2d
+from ..constants import constant, kept
+from ..convolution import conv2d
 from .weights import STAGES, Weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from .._fill import fill_masked
+from ..fill import fill_masked
 from .local import LocalMap, cell_of, upsampled
 from .network import Network, hann_mean
 from .stream import Engine, Job, plan, run

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from .. import _triton
-from .._convolution import conv2d
-from .._registry import Call, refusal
+from .. import triton_support
+from ..convolution import conv2d
+from ..registry import Call, refusal
 from . import reference, score
 from .engine import Torch
 from .network import POOL_EPS, Network, normalised
@@ -114,16 +114,16 @@ def _moments_gradient(
         w = tl.load(share + image[:, None] + at[None, :], mask=live, other=0).to(tl.float64)
         da, db = da * w, db * w
     if gx is not None:
-        tl.store(gx + place, _triton.narrow(da, gx.dtype.element_ty), mask=live)
+        tl.store(gx + place, triton_support.narrow(da, gx.dtype.element_ty), mask=live)
     if gy is not None:
-        tl.store(gy + place, _triton.narrow(db, gy.dtype.element_ty), mask=live)
+        tl.store(gy + place, triton_support.narrow(db, gy.dtype.element_ty), mask=live)
 
 
 def _block(count: int, positions: int, on_device: int) -> tuple[int, int]:
     """Channels × positions of a program: small maps put several channels into one."""
-    lanes = _triton.block(on_device, 2**15)
-    columns = min(_triton.power_of_2(positions), lanes)
-    return min(lanes // columns, _triton.power_of_2(count)), columns
+    lanes = triton_support.block(on_device, 2**15)
+    columns = min(triton_support.power_of_2(positions), lanes)
+    return min(lanes // columns, triton_support.power_of_2(count)), columns
 
 
 def statistics(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None = None) -> torch.Tensor:
@@ -142,11 +142,11 @@ def _statistics(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) ->
     # eight blocks a program, by the map's size alone
     programs = triton.cdiv(h * w, columns * 8)
     partial = torch.empty((n * c, programs, 5 + (share is not None)), dtype=torch.float64, device=x.device)
-    _triton.launch(
+    triton_support.launch(
         _moments, (programs * triton.cdiv(n * c, rows),), x, y, share, partial, h * w, n * c, c,
         triton.cdiv(h * w, columns * programs), programs, SHARED=share is not None, ROWS=rows, COLUMNS=columns,
     )  # fmt: skip
-    sa, sb, saa, sbb, sab, *rest = _triton.fold(partial).reshape(-1, n, c)
+    sa, sb, saa, sbb, sab, *rest = triton_support.fold(partial).reshape(-1, n, c)
     weight = rest[0] if rest else torch.full_like(sa, h * w)
     ma, mb = sa / weight, sb / weight
     found = torch.stack(
@@ -177,7 +177,7 @@ class _Statistics(torch.autograd.Function):
         slopes = torch.stack((mean_x, 2 * var_x, both, mean_y, 2 * var_y, found[0], found[1]), dim=-1).contiguous()
         out = [torch.empty_like(v) if w else None for v, w in zip((x, y), ctx.needs_input_grad[:2], strict=True)]
         rows, columns = _block(n * c, h * w, 1024)
-        _triton.launch(
+        triton_support.launch(
             _moments_gradient, (triton.cdiv(h * w, columns) * triton.cdiv(n * c, rows),),
             x, y, share, slopes, *out, h * w, n * c, c, SHARED=share is not None, ROWS=rows, COLUMNS=columns,
         )  # fmt: skip
@@ -211,7 +211,7 @@ def _pool_forward(
             v = tl.load(h + plane * height * width + (r * width + c)[None, :], mask=inside, other=0).to(WORK)
             total += v * v * ((2 - i * i) * (2 - j * j) / 16)  # (½, 1, ½)² / 4
     root = tl.sqrt(total + tl.load(eps).to(WORK))
-    tl.store(out + plane * down * across + at[None, :], _triton.narrow(root, out.dtype.element_ty), mask=live)
+    tl.store(out + plane * down * across + at[None, :], triton_support.narrow(root, out.dtype.element_ty), mask=live)
 
 
 @triton.jit
@@ -235,7 +235,7 @@ def _pool_backward(
             total += tl.where(inside, g / p * weight, tl.zeros_like(total))
     place = plane * height * width + at[None, :]
     v = tl.load(h + place, mask=live, other=0).to(WORK)
-    tl.store(out + place, _triton.narrow(v * total, out.dtype.element_ty), mask=live)
+    tl.store(out + place, triton_support.narrow(v * total, out.dtype.element_ty), mask=live)
 
 
 def l2_pool(h: torch.Tensor, work: torch.dtype) -> torch.Tensor:
@@ -251,9 +251,9 @@ def _pooled(h: torch.Tensor, work: torch.dtype, dtype: torch.dtype) -> torch.Ten
     down, across = (height + 1) // 2, (width + 1) // 2
     pooled = torch.empty((n, c, down, across), dtype=dtype, device=h.device)
     rows, columns = _block(n * c, down * across, 512)
-    _triton.launch(
+    triton_support.launch(
         _pool_forward, (triton.cdiv(n * c, rows) * triton.cdiv(down * across, columns),), h, pooled,
-        _triton.numbers(h.device, POOL_EPS), height, width, down, across, n * c,
+        triton_support.numbers(h.device, POOL_EPS), height, width, down, across, n * c,
         WORK=_work(work), ROWS=rows, COLUMNS=columns,
     )  # fmt: skip
     return pooled
@@ -272,7 +272,7 @@ class _L2Pool(torch.autograd.Function):
         h, pooled = ctx.saved_tensors
         (n, c, height, width), out = h.shape, torch.empty_like(h)
         rows, columns = _block(n * c, height * width, 512)
-        _triton.launch(
+        triton_support.launch(
             _pool_backward, (triton.cdiv(n * c, rows) * triton.cdiv(height * width, columns),), h, pooled,
             by.contiguous(), out, height, width, *pooled.shape[2:], n * c,
             WORK=_work(pooled.dtype), ROWS=rows, COLUMNS=columns,
@@ -388,20 +388,20 @@ def _pool(
     return Distance(s.sum(1) + t.sum(1), s, t)
 
 
-def launches() -> Iterator[tuple[str, _triton.Launch]]:
+def launches() -> Iterator[tuple[str, triton_support.Launch]]:
     """What ahead-of-time compilation builds: statistics and pooling in each dtype of maps, a small map, a mask."""
     for dtype in _DTYPES:
         name = str(dtype).removeprefix("torch.")
         leaf = torch.zeros((1, 64, 96, 96), dtype=dtype, requires_grad=True)
-        with _triton.recording() as made:
+        with triton_support.recording() as made:
             statistics(leaf, leaf.detach()).sum().backward()
         yield f"dists moments {name}", made[0]
         yield f"dists moments gradient {name}", made[-1]
-        with _triton.recording() as made:
+        with triton_support.recording() as made:
             l2_pool(leaf, torch.float64 if dtype == torch.float64 else torch.float32).sum().backward()
         yield f"dists pool {name}", made[0]
         yield f"dists pool gradient {name}", made[-1]
     small = torch.zeros((2, 512, 14, 14))
-    with _triton.recording() as made:
+    with triton_support.recording() as made:
         statistics(small, small, torch.ones((2, 1, 14, 14)))
     yield "dists moments float32, small maps, mask", made[0]

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from .. import pretrained
-from .._constants import kept
-from .._errors import WeightsUnavailable
+from ..constants import kept
+from ..errors import WeightsUnavailable
 from ..pretrained import VGG16, VGG16_LAYERS, Weights, WeightsArgument
 
 # α and β: DISTS_pytorch/weights.pt (SHA-256 f5e65c96...) of the PyPI package dists-pytorch 0.1, MIT licence,

@@ -7,25 +7,25 @@ from typing import Any
 
 import torch
 
-from .. import _checks, _library, _registry, _tensors
-from .._result import Result
+from .. import checks, library, registry, tensor_kinds
+from ..result import Result
 from . import native, reference
 from .reference import Comparison, Features, Filters, Settings
 
-_registry.register("fsim", "reference", reference.fsim)
-_registry.register("fsim_features", "reference", reference.features)
-_registry.register("fsim_compare", "reference", reference.compare)
-_registry.register_native("fsim", native.fsim, native.supports, native.UNSUPPORTED)
-_registry.register_native("fsim_features", native.features, native.supports, native.UNSUPPORTED)
-_registry.register_native("fsim_compare", native.compare, native.supports, native.UNSUPPORTED)
-_registry.register_triton("fsim", "fsim")
-_registry.register_triton("fsim_features", "features", folder="fsim")
-_registry.register_triton("fsim_compare", "compare", folder="fsim")
+registry.register("fsim", "reference", reference.fsim)
+registry.register("fsim_features", "reference", reference.features)
+registry.register("fsim_compare", "reference", reference.compare)
+registry.register_native("fsim", native.fsim, native.supports, native.UNSUPPORTED)
+registry.register_native("fsim_features", native.features, native.supports, native.UNSUPPORTED)
+registry.register_native("fsim_compare", native.compare, native.supports, native.UNSUPPORTED)
+registry.register_triton("fsim", "fsim")
+registry.register_triton("fsim_features", "features", folder="fsim")
+registry.register_triton("fsim_compare", "compare", folder="fsim")
 
 __all__ = ["Comparison", "Features", "Filters", "Settings", "downsampling_factor", "features", "fsim", "similarity"]
 
 
-@_library.node
+@library.node
 def fsim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -92,11 +92,11 @@ def fsim(
         The argument, what it was, what is accepted; also an image smaller than the longest wavelength
         (48 pixels by default, after downsampling), or a channel count other than 1 and 3.
     """
-    checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
+    checked = checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
     filters = _filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)
     settings = _settings(checked.x, chromatic, downsample, filters, precision, "x")
     want_maps = return_map or details
-    call = _registry.Call.of(
+    call = registry.Call.of(
         "fsim",
         checked.x,
         checked.y,
@@ -104,12 +104,12 @@ def fsim(
         settings=settings,
         want_maps=want_maps,
     )
-    found = _registry.choose(call, backend).run(
+    found = registry.choose(call, backend).run(
         checked.x, checked.y, checked.data_range, checked.valid, settings, want_maps=want_maps
     )
-    if nan == "error" and not _tensors.finite(found.rows):
-        _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
-    value = _checks.reduce(found.rows, reduction, checked)
+    if nan == "error" and not tensor_kinds.finite(found.rows):
+        checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+    value = checks.reduce(found.rows, reduction, checked)
     if not want_maps:
         return value
 
@@ -171,21 +171,21 @@ def features(
     TypeError, ValueError
         As `fsim`.
     """
-    _checks.choice("nan", nan, ("error", "propagate"))
-    image4 = _checks.as_image("image", image)
-    scale, valid = _checks.as_data_range(image.dtype, data_range), _checks.as_mask(mask, image4)
+    checks.choice("nan", nan, ("error", "propagate"))
+    image4 = checks.as_image("image", image)
+    scale, valid = checks.as_data_range(image.dtype, data_range), checks.as_mask(mask, image4)
     filters = _filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)
     settings = _settings(image4, chromatic, downsample, filters, precision, "image")
-    other = None if reference_image is None else _checks.as_image("reference_image", reference_image)
+    other = None if reference_image is None else checks.as_image("reference_image", reference_image)
     if other is not None and other.shape != image4.shape:
         raise ValueError(f"reference_image has shape {tuple(other.shape)}; accepted: {tuple(image4.shape)}, as image")
-    if valid is not None and image.dtype in _checks.FLOAT_DTYPES:
+    if valid is not None and image.dtype in checks.FLOAT_DTYPES:
         image4 = torch.where(valid, image4, torch.zeros((), dtype=image4.dtype, device=image4.device))
     others = () if other is None else (other,)
-    call = _registry.Call.of("fsim_features", image4, *others, masked=valid is not None, settings=settings)
-    found = _registry.choose(call, backend).run(image4, scale, valid, other, settings)
-    if nan == "error" and not _tensors.finite(found.phase_congruency):
-        _checks.raise_if_nonfinite(image=image4)
+    call = registry.Call.of("fsim_features", image4, *others, masked=valid is not None, settings=settings)
+    found = registry.choose(call, backend).run(image4, scale, valid, other, settings)
+    if nan == "error" and not tensor_kinds.finite(found.phase_congruency):
+        checks.raise_if_nonfinite(image=image4)
     return found
 
 
@@ -206,20 +206,20 @@ def similarity(fx: Features, fy: Features, *, maps: bool = False, backend: str |
     if sx[1:] != sy[1:] or (sx[0] != sy[0] and 1 not in (sx[0], sy[0])):
         raise ValueError(f"fx has shape {sx} and fy {sy}; accepted: the same size, and one image or as many")
     planes = (fx.phase_congruency, fx.gradient, fy.phase_congruency, fy.gradient)
-    call = _registry.Call.of(
+    call = registry.Call.of(
         "fsim_compare",
         *planes,
         masked=not (fx.valid is None and fy.valid is None),
         settings=fx.settings,
         want_maps=maps,
     )
-    return _registry.choose(call, backend).run(fx, fy, want_maps=maps)  # type: ignore[no-any-return]
+    return registry.choose(call, backend).run(fx, fy, want_maps=maps)  # type: ignore[no-any-return]
 
 
 def downsampling_factor(height: int, width: int, rule: int | str = "auto") -> int:
     """The factor that `downsample=rule` takes at this size."""
     if not isinstance(rule, str):
-        return _checks.positive_int("downsample", rule)
+        return checks.positive_int("downsample", rule)
     if rule not in ("auto", "authors"):
         raise ValueError(f"downsample is {rule!r}; accepted: 'auto', 'authors', or an integer of at least 1")
     ratio = min(height, width) / 256
@@ -244,16 +244,16 @@ def _settings(
             f"{name} is {height} x {width}{at}; accepted: sides of at least {math.ceil(filters.longest)} pixels, the "
             "longest filter's wavelength (min_length · mult^(scales - 1)), or fewer scales"
         )
-    _checks.choice("precision", precision, ("float32", "float64"))
+    checks.choice("precision", precision, ("float32", "float64"))
     return Settings(factor, authors and factor > 1, channels == 3 and chromatic is not False, filters, precision)
 
 
 def _filters(
     scales: int, orientations: int, min_length: float, mult: float, sigma_f: float, delta_theta: float, k: float
 ) -> Filters:
-    scales, orientations = _checks.integer("scales", scales), _checks.integer("orientations", orientations)
+    scales, orientations = checks.integer("scales", scales), checks.integer("orientations", orientations)
     min_length, mult, sigma_f, delta_theta, k = (
-        _checks.number(name, value)
+        checks.number(name, value)
         for name, value in zip(
             ("min_length", "mult", "sigma_f", "delta_theta", "k"),
             (min_length, mult, sigma_f, delta_theta, k),

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from .. import _native
-from .._fill import fill_masked
-from .._registry import Call, no_loop, refusal
+from .. import native_support
+from ..fill import fill_masked
+from ..registry import Call, no_loop, refusal
 from . import reference
 from .reference import Comparison, Features, Filters, Settings
 
@@ -105,15 +105,15 @@ _tables_lock = threading.Lock()
 
 def tables(h: int, w: int, p: Filters, double: bool, isa: str | None) -> Tables:
     """Built once a size and kept while they fit the cache."""
-    module = _native.module(isa)
+    module = native_support.module(isa)
     key = (h, w, p, double, module.ISA)
     with _tables_lock:
         if key in _tables:
             _tables.move_to_end(key)
             return _tables[key]
     kind = (p.scales, p.orientations, float(p.min_length), float(p.mult), float(p.sigma_f), float(p.delta_theta))
-    memory = _native.empty(module.fsim_filter_bytes(kind, (h, w), double), torch.uint8)
-    ratios = module.fsim_filters(kind, (h, w), double, _native.address(memory), torch.get_num_threads())
+    memory = native_support.empty(module.fsim_filter_bytes(kind, (h, w), double), torch.uint8)
+    ratios = module.fsim_filters(kind, (h, w), double, native_support.address(memory), torch.get_num_threads())
     found = Tables(kind, (h, w), double, memory, [reference.threshold_gain(ratio, p.k) for ratio in ratios])
     with _tables_lock:
         _tables[key] = found
@@ -140,9 +140,9 @@ def _features(
     n, _, height, width = images[0].shape
     h, w = (-(-side // s.factor) if s.authors else side // s.factor for side in (height, width))
     total = len(images) * n
-    phase = _native.empty((total, 1, h, w), dtype)
-    gradient = _native.empty((total, 1, h, w), dtype)
-    chroma = _native.empty((total, 2, h, w), dtype) if s.chromatic else None
+    phase = native_support.empty((total, 1, h, w), dtype)
+    gradient = native_support.empty((total, 1, h, w), dtype)
+    chroma = native_support.empty((total, 2, h, w), dtype) if s.chromatic else None
     t = tables(h, w, s.filters, double, isa)
     run(images, 255.0 / data_range, s, t, isa, (phase, gradient, chroma, None))
     cuts = [slice(i * n, (i + 1) * n) for i in range(len(images))]
@@ -159,9 +159,9 @@ def run(
 ) -> None:
     """Features of each image into `out`: phase congruency, gradient, chroma, amplitude; None for the last two: not
     wanted."""
-    _native.module(isa).fsim_features(
-        [_native.image(v) for v in images],
-        _native.DTYPE_CODES[images[0].dtype],
+    native_support.module(isa).fsim_features(
+        [native_support.image(v) for v in images],
+        native_support.DTYPE_CODES[images[0].dtype],
         images[0].shape,
         scale,
         s.factor,
@@ -169,7 +169,7 @@ def run(
         t.kind,
         t.size,
         t.double,
-        _native.address(t.memory),
+        native_support.address(t.memory),
         t.gains,
         torch.get_num_threads(),
         [_address(v) for v in out],
@@ -181,7 +181,7 @@ class _Planes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, luminance: torch.Tensor, p: Filters, isa: str | None) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
-        phase, gradient, amplitude = (_native.empty(luminance.shape, torch.float64) for _ in range(3))
+        phase, gradient, amplitude = (native_support.empty(luminance.shape, torch.float64) for _ in range(3))
         t = tables(luminance.shape[-2], luminance.shape[-1], p, True, isa)
         run((luminance,), 1.0, Settings(), t, isa, (phase, gradient, None, amplitude))
         ctx.save_for_backward(luminance, phase, amplitude)
@@ -193,18 +193,18 @@ class _Planes(torch.autograd.Function):
         luminance, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph
             again = reference.phase_congruency(luminance, ctx.filters), reference.gradient_magnitude(luminance)
-            return _native.reference_gradient(again, (luminance,), by, (True,))[0], None, None
+            return native_support.reference_gradient(again, (luminance,), by, (True,))[0], None, None
         t = tables(luminance.shape[-2], luminance.shape[-1], ctx.filters, True, ctx.isa)
-        out = _native.empty(luminance.shape, torch.float64)
+        out = native_support.empty(luminance.shape, torch.float64)
         planes = [v.contiguous() for v in (*kept, *by)]
-        _native.module(ctx.isa).fsim_features_backward(
-            _native.image(luminance),
+        native_support.module(ctx.isa).fsim_features_backward(
+            native_support.image(luminance),
             luminance.shape,
             t.kind,
-            _native.address(t.memory),
+            native_support.address(t.memory),
             t.gains,
             torch.get_num_threads(),
-            [_native.address(v) for v in (*planes, out)],
+            [native_support.address(v) for v in (*planes, out)],
         )
         return out, None, None
 
@@ -220,7 +220,7 @@ def _planes(f: Features, dtype: torch.dtype) -> _Side:
 
 
 def _address(value: torch.Tensor | None) -> int:
-    return _native.address(value)
+    return native_support.address(value)
 
 
 def _arguments(x: _Side, y: _Side, share: torch.Tensor | None) -> tuple[Any, ...]:
@@ -242,11 +242,11 @@ def _compare(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     arguments = _arguments(x, y, share)
     n, (h, w) = arguments[4], x[0].shape[-2:]
-    rows = _native.empty(n, torch.float64)
+    rows = native_support.empty(n, torch.float64)
     wanted = 0 if not want_maps else 5 if x[2] is not None else 4
-    maps = [_native.empty((n, 1, h, w), x[0].dtype) for _ in range(wanted)]
-    places = [_native.address(v) for v in maps] + [0] * (5 - wanted)
-    _native.module(isa).fsim_compare(*arguments, _native.address(rows), places)
+    maps = [native_support.empty((n, 1, h, w), x[0].dtype) for _ in range(wanted)]
+    places = [native_support.address(v) for v in maps] + [0] * (5 - wanted)
+    native_support.module(isa).fsim_compare(*arguments, native_support.address(rows), places)
     return rows, maps
 
 
@@ -268,11 +268,11 @@ class _Rows(torch.autograd.Function):
             fx, fy = (Features(sides[i], sides[i + 1], sides[i + 2], share, Settings()) for i in (0, 3))
             some = tuple(v for v in sides if v is not None)
             asked = tuple(w for v, w in zip(sides, wanted, strict=True) if v is not None)
-            found = iter(_native.reference_gradient((reference.compare(fx, fy).rows,), some, (by,), asked))
+            found = iter(native_support.reference_gradient((reference.compare(fx, fy).rows,), some, (by,), asked))
             return *(None if v is None else next(found) for v in sides), None, None
         by = by.contiguous()
         out = [torch.empty_like(v) if w and v is not None else None for v, w in zip(sides, wanted, strict=True)]
         arguments = _arguments(tuple(sides[:3]), tuple(sides[3:]), share)  # type: ignore[arg-type]
         places = [_address(v) for v in out]
-        _native.module(ctx.isa).fsim_compare_backward(*arguments, _native.address(by), places)
+        native_support.module(ctx.isa).fsim_compare_backward(*arguments, native_support.address(by), places)
         return *out, None, None

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from .._constants import constant
-from .._convolution import conv2d
-from .._fill import fill_masked
+from ..constants import constant
+from ..convolution import conv2d
+from ..fill import fill_masked
 
 T1, T2, T3, T4, LAMBDA = 0.85, 160.0, 200.0, 200.0, 0.03  # Zhang 2011, section III.C, on the 0-255 scale
 EPS = torch.finfo(torch.float64).eps

@@ -16,9 +16,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import _native, _triton
-from .._fill import local_mean
-from .._registry import Call, no_gradient, no_loop, refusal
+from .. import native_support, triton_support
+from ..fill import local_mean
+from ..registry import Call, no_gradient, no_loop, refusal
 from . import reference, triton_stages
 from .reference import EPS, LAMBDA, T1, T2, T3, T4, YIQ, Comparison, Features, Filters, Settings
 
@@ -31,8 +31,8 @@ _WORK = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
 def _many_images(call: Call) -> str | None:
-    too_many = call.shape[0] > _triton.SECOND_AXIS
-    return f"takes at most {_triton.SECOND_AXIS} images a call" if too_many else None
+    too_many = call.shape[0] > triton_support.SECOND_AXIS
+    return f"takes at most {triton_support.SECOND_AXIS} images a call" if too_many else None
 
 
 def _large_image(call: Call) -> str | None:
@@ -82,13 +82,13 @@ def _dtype(s: Settings) -> torch.dtype:
 
 def _block(on_device: int, pixels: int) -> int:
     """Pixels of a program; under the interpreter a whole small image."""
-    return min(_triton.block(on_device, 2**17), max(on_device, _triton.power_of_2(pixels)))
+    return min(triton_support.block(on_device, 2**17), max(on_device, triton_support.power_of_2(pixels)))
 
 
 def _tiles(on_device: int, rows: int, columns: int) -> tuple[int, dict[str, int]]:
     """Programs that cover a plane in tiles, and a tile's size; few lanes stick out on the right."""
     lanes = _block(on_device, rows * columns)
-    across = min(_triton.power_of_2(columns), _triton.block(128, 2**11))
+    across = min(triton_support.power_of_2(columns), triton_support.block(128, 2**11))
     tile = {"ROWS": max(1, lanes // across), "COLUMNS": across}
     return triton.cdiv(rows, tile["ROWS"]) * triton.cdiv(columns, across), tile
 
@@ -117,7 +117,7 @@ def _share(valid: torch.Tensor | None, s: Settings) -> torch.Tensor | None:
 def _turns(p: Filters, device: torch.device) -> torch.Tensor:
     """Cosine and sine of each orientation."""
     angles = [o * math.pi / p.orientations for o in range(p.orientations)]
-    return _triton.numbers(device, *(turn(angle) for angle in angles for turn in (math.cos, math.sin)))
+    return triton_support.numbers(device, *(turn(angle) for angle in angles for turn in (math.cos, math.sin)))
 
 
 @functools.cache
@@ -143,11 +143,11 @@ def _gains(s: Settings, h: int, w: int, device: torch.device) -> torch.Tensor:
     p = s.filters
     programs, tile = _tiles(256, h, w // 2 + 1)
     partial = torch.empty((p.orientations, programs, 2), dtype=torch.float64, device=device)
-    _triton.launch(
+    triton_support.launch(
         triton_stages.powers, (programs, p.orientations), partial, _turns(p, device), h, w, SCALES=p.scales, **tile,
         **_filters(p, _dtype(s)),
     )  # fmt: skip
-    even, finest = _triton.fold(partial)
+    even, finest = triton_support.fold(partial)
     rayleigh = math.sqrt(math.pi / 2) + p.k * math.sqrt(2 - math.pi / 2)
     return (even / finest / math.log(2)).sqrt() * (rayleigh / reference.NOISE_RESCALE)
 
@@ -189,10 +189,10 @@ class _Input:
         masks: tuple[int, ...] = (0,) * 5
         if valid is not None and fill is not None:
             masks = (valid.stride(0), *valid.stride()[2:], *fill.stride()[:2])
-        scale = _triton.numbers(self.image.device, 255 / self.data_range / s.factor**2)
+        scale = triton_support.numbers(self.image.device, 255 / self.data_range / s.factor**2)
         before = s.factor - 1 - s.factor // 2 if s.authors else 0
         block = _block(256, h * w)
-        _triton.launch(
+        triton_support.launch(
             triton_stages.sample, (triton.cdiv(h * w, block), n), self.image, valid, fill, scale, luma, base, chroma,
             height, width, h, w, s.factor, before, *self.image.stride(), *masks,
             CHANNELS=channels, YIQ=sum(YIQ, ()), MASKED=valid is not None, BLOCK=block, WORK=_WORK[_dtype(s)],
@@ -206,7 +206,7 @@ def _planes(one: _Input, gains: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     n, h, w = luma.shape
     slope, congruency = (torch.empty((n, 1, h, w), dtype=luma.dtype, device=luma.device) for _ in range(2))
     block = _block(256, h * w)
-    _triton.launch(triton_stages.gradient, (triton.cdiv(h * w, block), n), luma, base, slope, h, w, BLOCK=block)
+    triton_support.launch(triton_stages.gradient, (triton.cdiv(h * w, block), n), luma, base, slope, h, w, BLOCK=block)
     group = max(1, _STEP // (h * w))
     for start in range(0, n, group):
         spectrum = torch.view_as_real(torch.fft.rfft2(luma[start : start + group]).contiguous())
@@ -227,7 +227,7 @@ def _phase_congruency(spectrum: torch.Tensor, out: torch.Tensor, gains: torch.Te
     for orientation in range(p.orientations):
         planes = _responses(spectrum, product, orientation, p)
         _median(planes[0], found[orientation], histogram)
-        _triton.launch(
+        triton_support.launch(
             triton_stages.accumulate, (triton.cdiv(h * w, block), n), found[orientation], gains, out, amplitude, planes,
             h * w, orientation, EPS=EPS, SCALES=p.scales, ORIENTATIONS=p.orientations, BLOCK=block,
         )  # fmt: skip
@@ -241,7 +241,7 @@ def _responses(spectrum: torch.Tensor, product: torch.Tensor, orientation: int, 
     planes: tuple[torch.Tensor, ...] = ()
     for scale in range(0, p.scales, together):
         some = product[: p.scales - scale]
-        _triton.launch(
+        triton_support.launch(
             triton_stages.multiply, (programs, n), spectrum, some, turns, h, w, orientation, scale,
             COUNT=some.shape[0], **tile, **_filters(p, product.dtype),
         )  # fmt: skip
@@ -258,11 +258,11 @@ def _median(response: torch.Tensor, found: torch.Tensor, histogram: torch.Tensor
     while todo:
         width = min(triton_stages.BITS, todo)
         todo -= width
-        _triton.launch(
+        triton_support.launch(
             triton_stages.count, (min(triton.cdiv(tiles, 2), _PROGRAMS), n), response, found, histogram, h * w,
             tiles, todo, width, BLOCK=block,
         )  # fmt: skip
-        _triton.launch(triton_stages.settle, (n,), histogram, found, h * w, width)
+        triton_support.launch(triton_stages.settle, (n,), histogram, found, h * w, width)
 
 
 # --- two images -----------------------------------------------------------------------------------------------
@@ -283,24 +283,26 @@ def compare(fx: Features, fy: Features, *, want_maps: bool = True) -> Comparison
     partial = torch.empty((n, min(triton.cdiv(tiles, 2), _PROGRAMS), 2), dtype=torch.float64, device=device)
     parts = (5 if chroma[0] is not None else 4) if want_maps else 0
     maps = torch.empty((parts, n, 1, h, w), dtype=dtype, device=device) if want_maps else None
-    _triton.launch(
+    triton_support.launch(
         triton_stages.compare, (partial.shape[1], n), *planes, partial, maps, h * w, tiles,
         *(int(f.phase_congruency.shape[0] > 1) for f in (fx, fy)), T=(T1, T2, T3, T4, LAMBDA), WORK=_WORK[dtype],
         BLOCK=block,
     )  # fmt: skip
-    top, bottom = _triton.fold(partial)
+    top, bottom = triton_support.fold(partial)
     return Comparison(top / bottom, *(() if maps is None else maps))
 
 
-def launches() -> Iterator[tuple[str, _triton.Launch]]:
+def launches() -> Iterator[tuple[str, triton_support.Launch]]:
     """What ahead-of-time compilation builds: each stage in both precisions, sampling of every dtype, masks, colour."""
 
-    def stages(dtype: torch.dtype, channels: int = 1, mask: bool = False, **changed: Any) -> list[_triton.Launch]:
+    def stages(
+        dtype: torch.dtype, channels: int = 1, mask: bool = False, **changed: Any
+    ) -> list[triton_support.Launch]:
         image = torch.zeros((1, channels, 64, 64), dtype=dtype)
         valid = torch.ones((1, 1, 64, 64), dtype=torch.bool) if mask else None
-        with _triton.recording() as made:
+        with triton_support.recording() as made:
             fsim(image, image, 1.0, valid, Settings(chromatic=channels == 3, **changed), want_maps=mask)
-        return [one for one in made if one.kernel is not _triton._fold]
+        return [one for one in made if one.kernel is not triton_support._fold]
 
     named = {
         triton_stages.gradient: "gradient", triton_stages.powers: "filters' powers", triton_stages.multiply: "product",
@@ -311,7 +313,7 @@ def launches() -> Iterator[tuple[str, _triton.Launch]]:
         made = {one.kernel: one for one in reversed(stages(torch.float32, precision=precision))}
         for kernel, name in named.items():
             yield f"fsim {name}, {precision}", made[kernel]
-    for dtype in _native.DTYPE_CODES:
+    for dtype in native_support.DTYPE_CODES:
         yield f"fsim sampling of {str(dtype).removeprefix('torch.')}", stages(dtype)[1]
     made = {one.kernel: one for one in stages(torch.uint8, 3, mask=True, factor=2)}
     yield "fsim sampling of uint8, colour, mask, factor 2", made[triton_stages.sample]

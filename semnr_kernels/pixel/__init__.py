@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from .. import _checks, _library, _registry, _tensors
-from .._result import Result
+from .. import checks, library, registry, tensor_kinds
+from ..result import Result
 from . import cuda, native, reference
 
-_registry.register("pixel", "reference", reference.errors)
-_registry.register_native("pixel", native.errors, native.supports, native.UNSUPPORTED)
-_registry.register_triton("pixel", "errors")
-_registry.register_cuda("pixel", cuda.errors, cuda.supports, cuda.UNSUPPORTED)
+registry.register("pixel", "reference", reference.errors)
+registry.register_native("pixel", native.errors, native.supports, native.UNSUPPORTED)
+registry.register_triton("pixel", "errors")
+registry.register_cuda("pixel", cuda.errors, cuda.supports, cuda.UNSUPPORTED)
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -27,12 +27,12 @@ def errors(
     nan: str,
     overshoot: str,
     backend: str | None,
-) -> tuple[_checks.Pair, torch.Tensor, torch.Tensor]:
-    checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
-    call = _registry.Call.of("pixel", checked.x, checked.y, masked=checked.valid is not None)
-    square, absolute = _registry.choose(call, backend).run(checked.x, checked.y, checked.valid)
-    if nan == "error" and not _tensors.finite(square):
-        _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+) -> tuple[checks.Pair, torch.Tensor, torch.Tensor]:
+    checked = checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
+    call = registry.Call.of("pixel", checked.x, checked.y, masked=checked.valid is not None)
+    square, absolute = registry.choose(call, backend).run(checked.x, checked.y, checked.valid)
+    if nan == "error" and not tensor_kinds.finite(square):
+        checks.raise_if_nonfinite(x=checked.x, y=checked.y)
     return checked, square, absolute
 
 
@@ -53,16 +53,16 @@ def _plain_error(
         or reduction != "mean"
         or nan != "error"
         or overshoot != "keep"
-        or not _checks.is_plain(x, y)
+        or not checks.is_plain(x, y)
         or (x.dim() == 4 and x.shape[0] != 1)
-        or not _registry.native_by_default("pixel", backend)
+        or not registry.native_by_default("pixel", backend)
     ):
         return None
     error = native.one_image(x, y, absolute=absolute)
     return error if math.isfinite(error) else None
 
 
-@_library.node
+@library.node
 def mse(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -79,10 +79,10 @@ def mse(
     if scale == 1.0 and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
         return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
     checked, square, _ = errors(x, y, scale, mask, nan, overshoot, backend)
-    return _checks.reduce(square, reduction, checked)
+    return checks.reduce(square, reduction, checked)
 
 
-@_library.node
+@library.node
 def mae(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -100,10 +100,10 @@ def mae(
     if error is not None:
         return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
     checked, _, absolute = errors(x, y, scale, mask, nan, overshoot, backend)
-    return _checks.reduce(absolute, reduction, checked)
+    return checks.reduce(absolute, reduction, checked)
 
 
-@_library.node
+@library.node
 def psnr(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -117,17 +117,15 @@ def psnr(
     backend: str | None = "auto",
 ) -> Any:
     """PSNR in dB; see `semnr.psnr`."""
-    _checks.choice("reduction", reduction, (*REDUCTIONS, "mean_mse"))
+    checks.choice("reduction", reduction, (*REDUCTIONS, "mean_mse"))
     if not details and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
-        scale = _checks.as_data_range(x.dtype, data_range)
+        scale = checks.as_data_range(x.dtype, data_range)
         decibels = 10 * math.log10(scale**2 / error) if error else math.inf
         return torch.scalar_tensor(decibels, dtype=torch.float64, device=x.device)
     checked, square, absolute = errors(x, y, data_range, mask, nan, overshoot, backend)
     rows = to_db(square, checked.data_range)
     value = (
-        to_db(square.mean(), checked.data_range)
-        if reduction == "mean_mse"
-        else _checks.reduce(rows, reduction, checked)
+        to_db(square.mean(), checked.data_range) if reduction == "mean_mse" else checks.reduce(rows, reduction, checked)
     )
     if not details:
         return value

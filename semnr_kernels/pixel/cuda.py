@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from .. import _cuda, _native
-from .._checks import FLOAT_DTYPES
-from .._registry import Call, no_gradient, no_loop, refusal
+from .. import cuda_support, native_support
+from ..checks import FLOAT_DTYPES
+from ..registry import Call, no_gradient, no_loop, refusal
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 _PIXELS = 2**34  # of an image: 32 bits hold what a thread adds up
@@ -93,12 +93,12 @@ def errors(
     walk = plan(x, y, valid, blocks)
     partial = torch.empty((images, walk.parts, 3), dtype=torch.int64, device=x.device)
     out = torch.empty((2, images), dtype=torch.float64, device=x.device)
-    with _cuda.launching(emulated, x.device, (x, y, valid), (partial, out)) as (module, stream):
+    with cuda_support.launching(emulated, x.device, (x, y, valid), (partial, out)) as (module, stream):
         module.pixel_errors(
-            _native.image(x),
-            _native.image(y),
-            _native.mask(valid),
-            _native.DTYPE_CODES[x.dtype],
+            native_support.image(x),
+            native_support.image(y),
+            native_support.mask(valid),
+            native_support.DTYPE_CODES[x.dtype],
             images,
             walk,
             partial.data_ptr(),

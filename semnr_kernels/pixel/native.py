@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from .. import _library, _native
-from .._registry import Call, no_loop, refusal
+from .. import library, native_support
+from ..registry import Call, no_loop, refusal
 from . import reference
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -29,27 +29,27 @@ def errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, *, isa:
 
 
 def one_image(x: torch.Tensor, y: torch.Tensor, *, absolute: bool) -> float:
-    """MSE, or MAE, over all pixels of a plain pair (`_checks.is_plain`)."""
-    return _native.module().pixel_flat(
-        _native.address(x),
-        _native.address(y),
+    """MSE, or MAE, over all pixels of a plain pair (`checks.is_plain`)."""
+    return native_support.module().pixel_flat(
+        native_support.address(x),
+        native_support.address(y),
         x.numel(),
-        _native.DTYPE_CODES[x.dtype],
+        native_support.DTYPE_CODES[x.dtype],
         torch.get_num_threads(),
         absolute,
     )
 
 
 def _errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, isa: str | None) -> Pair:
-    out = _native.empty((2, x.shape[0]), torch.float64)
-    _native.module(isa).pixel_errors(
-        _native.image(x),
-        _native.image(y),
-        _native.mask(valid),
-        _native.DTYPE_CODES[x.dtype],
+    out = native_support.empty((2, x.shape[0]), torch.float64)
+    native_support.module(isa).pixel_errors(
+        native_support.image(x),
+        native_support.image(y),
+        native_support.mask(valid),
+        native_support.DTYPE_CODES[x.dtype],
         x.shape,
         torch.get_num_threads(),
-        _native.address(out),
+        native_support.address(out),
     )
     return out[0], out[1]
 
@@ -61,8 +61,8 @@ class _Errors(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, isa: str | None) -> Pair:  # type: ignore[override]
         ctx.save_for_backward(x, y, valid)
         ctx.isa = isa
-        if _library.gradient_only():
-            square, absolute = _native.empty((2, x.shape[0]), torch.float64).zero_()
+        if library.gradient_only():
+            square, absolute = native_support.empty((2, x.shape[0]), torch.float64).zero_()
             return square, absolute
         return _errors(x, y, valid, isa)
 
@@ -72,20 +72,22 @@ class _Errors(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # create_graph
             return (
-                *_native.reference_gradient(reference.errors(x, y, valid), (x, y), (g_square, g_absolute), wanted),
+                *native_support.reference_gradient(
+                    reference.errors(x, y, valid), (x, y), (g_square, g_absolute), wanted
+                ),
                 None,
                 None,
             )
         weights = torch.stack((g_square, g_absolute)).double().contiguous()
-        out = [_native.empty(x.shape, x.dtype) if w else None for w in wanted]
-        _native.module(ctx.isa).pixel_gradient(
-            _native.image(x),
-            _native.image(y),
-            _native.mask(valid),
-            _native.DTYPE_CODES[x.dtype],
+        out = [native_support.empty(x.shape, x.dtype) if w else None for w in wanted]
+        native_support.module(ctx.isa).pixel_gradient(
+            native_support.image(x),
+            native_support.image(y),
+            native_support.mask(valid),
+            native_support.DTYPE_CODES[x.dtype],
             x.shape,
             torch.get_num_threads(),
-            _native.address(weights),
-            *(_native.address(g) for g in out),
+            native_support.address(weights),
+            *(native_support.address(g) for g in out),
         )
         return *out, None, None

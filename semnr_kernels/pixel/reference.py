@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .._checks import INTEGER_DTYPES
+from ..checks import INTEGER_DTYPES
 
 # Integer sums stay exact while count · 65535² < 2⁶³, that is below 2³¹ pixels an image.
 _EXACT_PIXELS = 2**31

@@ -9,8 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import _native, _triton
-from .._registry import Call, no_loop, refusal
+from .. import native_support, triton_support
+from ..registry import Call, no_loop, refusal
 from . import reference
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -20,8 +20,8 @@ _KINDS = {torch.uint8: "narrow", torch.uint16: "wide"}
 
 
 def _many_images(call: Call) -> str | None:
-    too_many = call.shape[0] > _triton.SECOND_AXIS
-    return f"takes at most {_triton.SECOND_AXIS} images a call" if too_many else None
+    too_many = call.shape[0] > triton_support.SECOND_AXIS
+    return f"takes at most {triton_support.SECOND_AXIS} images a call" if too_many else None
 
 
 def _large_image(call: Call) -> str | None:
@@ -110,9 +110,9 @@ def _gradient(
     column = (tile % across) * COLUMNS + tl.arange(0, COLUMNS)
     place = (image.to(tl.int64) * rows + row)[:, None] * width + column[None, :]
     if gx is not None:
-        tl.store(gx + place, _triton.narrow(g, gx.dtype.element_ty), mask=inside)
+        tl.store(gx + place, triton_support.narrow(g, gx.dtype.element_ty), mask=inside)
     if gy is not None:
-        tl.store(gy + place, _triton.narrow(-g, gy.dtype.element_ty), mask=inside)
+        tl.store(gy + place, triton_support.narrow(-g, gy.dtype.element_ty), mask=inside)
 
 
 class _Plan(NamedTuple):
@@ -136,9 +136,9 @@ def _plan(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, lanes: i
         width, height = width * height, 1
     if channels > 1 and height == 1 and valid is None and all(s[1] == width * s[3] for s in (sx, sy)):
         width, channels = width * channels, 1
-    columns = min(lanes, _triton.power_of_2(width))
+    columns = min(lanes, triton_support.power_of_2(width))
     if channels * height > 1:  # several rows a block, each read in whole lines
-        columns = min(columns, _triton.block(256, lanes))
+        columns = min(columns, triton_support.block(256, lanes))
     block = (lanes // columns if channels * height > 1 else 1, columns)
     across, down = triton.cdiv(width, columns), triton.cdiv(channels * height, block[0])
     return _Plan(across * down, channels * height, height, width, across, (*sx, *sy, *sv), block)
@@ -156,17 +156,17 @@ def errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None) -> Pair
 def _errors(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
     """Mean square, mean absolute error and number of pixels, (N,) float64 each."""
     kind = _KINDS.get(x.dtype, "float")
-    plan = _plan(x, y, valid, _triton.block(2048 if kind == "float" else 4096, 2**16))
+    plan = _plan(x, y, valid, triton_support.block(2048 if kind == "float" else 4096, 2**16))
     # four tiles a program: enough work to pay for its sums, enough programs to fill a device
     programs = min(_PROGRAMS, triton.cdiv(plan.tiles, 4))
     images = x.shape[0]
     wide = torch.float64 if kind == "float" else torch.int64
     partial = torch.empty((images, programs, 3), dtype=wide, device=x.device)
-    _triton.launch(
+    triton_support.launch(
         _sums, (programs, images), x, y, valid, partial, *plan[:5], *plan.strides,
         MASKED=valid is not None, KIND=kind, ROWS=plan.block[0], COLUMNS=plan.block[1], threads=256,
     )  # fmt: skip
-    square, absolute, count = _triton.fold(partial)
+    square, absolute, count = triton_support.fold(partial)
     if valid is None:
         count = torch.full_like(square, x[0].numel())
     return square / count, absolute / count, count
@@ -188,22 +188,22 @@ class _Errors(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # create_graph
             rows = reference.errors(x, y, valid)
-            return *_native.reference_gradient(rows, (x, y), (g_square, g_absolute), wanted), None
+            return *native_support.reference_gradient(rows, (x, y), (g_square, g_absolute), wanted), None
         scale = torch.stack((g_square, g_absolute)).double() / count
         out = [torch.empty(x.shape, dtype=x.dtype, device=x.device) if w else None for w in wanted]
-        plan = _plan(x, y, valid, _triton.block(1024, 2**16))
-        _triton.launch(
+        plan = _plan(x, y, valid, triton_support.block(1024, 2**16))
+        triton_support.launch(
             _gradient, (plan.tiles, x.shape[0]), x, y, valid, scale, *out, *plan[:5], *plan.strides,
             MASKED=valid is not None, ROWS=plan.block[0], COLUMNS=plan.block[1],
         )  # fmt: skip
         return *out, None
 
 
-def launches() -> Iterator[tuple[str, _triton.Launch]]:
+def launches() -> Iterator[tuple[str, triton_support.Launch]]:
     """What ahead-of-time compilation builds: every dtype, a mask, a layout with gaps, the gradient."""
-    for dtype in _native.DTYPE_CODES:
+    for dtype in native_support.DTYPE_CODES:
         x = torch.zeros((1, 1, 96, 96), dtype=dtype)
-        with _triton.recording() as made:
+        with triton_support.recording() as made:
             _errors(x, x, None)
         yield f"pixel sums {str(dtype).removeprefix('torch.')}", made[0]
         if dtype == torch.uint8:
@@ -211,12 +211,12 @@ def launches() -> Iterator[tuple[str, _triton.Launch]]:
         if dtype == torch.float64:
             yield "fold float64", made[1]
     x = torch.zeros((1, 1, 96, 96), dtype=torch.uint16)
-    with _triton.recording() as made:
+    with triton_support.recording() as made:
         _errors(x, x, torch.ones((1, 1, 96, 96), dtype=torch.bool))
         _errors(x[..., ::2], x[..., ::2], None)
     yield "pixel sums uint16 masked", made[0]
     yield "pixel sums uint16 strided", made[2]
     leaf = torch.zeros((1, 1, 96, 96), requires_grad=True)
-    with _triton.recording() as made:
+    with triton_support.recording() as made:
         errors(leaf, leaf.detach(), None)[0].sum().backward()
     yield "pixel gradient float32", made[-1]

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import torch
 
-from .. import _native, _registry, _tensors
-from .._errors import BackendUnavailable
+from .. import native_support, registry, tensor_kinds
 from ..cnr.reference import Moments
+from ..errors import BackendUnavailable
 from ..ssim import CONVENTIONS, too_wide, window_taps
-from ..ssim._taps import normalised
+from ..ssim.float32_window import normalised
 from ..ssim.native import numbers
 from . import cuda
 
@@ -48,12 +48,12 @@ def together(
 ) -> Together | None:
     """The rows of `pixel`, `ssim` and `cnr`'s moments of one call, or None where they must be asked one by one.
 
-    x, y: as `_checks.pair` gives them, unmasked; signal, background: (N, 1, H, W) bool. One channel alone. None too
+    x, y: as `checks.pair` gives them, unmasked; signal, background: (N, 1, H, W) bool. One channel alone. None too
     where a row is not finite, a region empty or the two not disjoint: the op asked next says what is wrong.
     """
     n, c, h, w = x.shape
     settings = CONVENTIONS["wang2004"]
-    if not _tensors.ordinary((x, y, signal, background)):
+    if not tensor_kinds.ordinary((x, y, signal, background)):
         return None
     if c != 1 or (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)) or min(h, w) < settings.window_size:
         return None
@@ -63,23 +63,23 @@ def together(
         not x.is_cpu
         or x.dtype not in _DTYPES
         or any(v.stride(-1) != 1 for v in (x, y, signal, background))
-        or not all(_registry.native_by_default(op, backend) for op in _OPS)
+        or not all(registry.native_by_default(op, backend) for op in _OPS)
     ):
         return _on_cuda(x, y, signal, background, taps, terms, backend)
-    module = _native.module()
-    rows = _native.empty((n, module.PROFILE_ROW), torch.float64)
+    module = native_support.module()
+    rows = native_support.empty((n, module.PROFILE_ROW), torch.float64)
     module.profile_scores(
-        _native.image(x),
-        _native.image(y),
-        _native.mask(signal),
-        _native.mask(background),
-        _native.DTYPE_CODES[x.dtype],
+        native_support.image(x),
+        native_support.image(y),
+        native_support.mask(signal),
+        native_support.mask(background),
+        native_support.DTYPE_CODES[x.dtype],
         x.shape,
         taps if x.dtype == torch.float64 else normalised(taps),
         (False, x.dtype == torch.float64),
         terms,
         torch.get_num_threads(),
-        _native.address(rows),
+        native_support.address(rows),
     )
     if not all(row[3] == 0 and all(map(math.isfinite, row)) for row in rows.tolist()):  # row[3]: pixels in both regions
         return None
@@ -97,14 +97,14 @@ def _on_cuda(
     backend: str | None,
 ) -> Together | None:
     """`together` where each of the three metrics would run on the CUDA kernels, else None."""
-    named, _ = _registry._requested(backend)
+    named, _ = registry._requested(backend)
     if named != "cuda-emulated" and (x.is_cpu or named not in ("auto", "cuda")):
         return None
     if cuda.why_not(x, y) is not None:
         return None
     try:
-        calls = [_registry.Call.of(op, x, y, masked=op == "cnr", taps=taps) for op in _OPS]
-        chosen = {_registry.choose(call, backend).backend for call in calls}
+        calls = [registry.Call.of(op, x, y, masked=op == "cnr", taps=taps) for op in _OPS]
+        chosen = {registry.choose(call, backend).backend for call in calls}
     except BackendUnavailable:
         return None
     if chosen not in ({"cuda"}, {"cuda-emulated"}) or too_wide(x, y, terms[2], CONVENTIONS["wang2004"].k2):

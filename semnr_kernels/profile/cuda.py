@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import torch
 
-from .. import _cuda, _native
-from .._checks import INTEGER_DTYPES
+from .. import cuda_support, native_support
+from ..checks import INTEGER_DTYPES
 from ..cnr import cuda as cnr
 from ..cnr.reference import Moments
-from ..ssim import _taps
 from ..ssim import cuda as ssim
+from ..ssim import float32_window
 
 _DTYPES = (*INTEGER_DTYPES, torch.float16, torch.bfloat16, torch.float32)
 _SIZE = 11  # of SSIM's window
@@ -68,17 +68,17 @@ def scores(
     table = empty(_TALLIES, n, 3, *cells, dtype=torch.int64)
     rows, whole = empty(5, n), empty(_TALLIES, 3, n)
     merging = cnr.merging(*(cnr.Axis(1, 1, 1, 1, count, count, count) for count in cells))
-    code = _native.DTYPE_CODES[x.dtype]
+    code = native_support.DTYPE_CODES[x.dtype]
     writes = (partial, errors, table, rows, whole)
-    with _cuda.launching(emulated, x.device, (x, y, signal, background), writes) as (module, stream):
+    with cuda_support.launching(emulated, x.device, (x, y, signal, background), writes) as (module, stream):
         module.profile_scores(
-            _native.image(x),
-            _native.image(y),
-            _native.mask(signal),
-            _native.mask(background),
+            native_support.image(x),
+            native_support.image(y),
+            native_support.mask(signal),
+            native_support.mask(background),
             code,
             x.shape,
-            _taps.over_first(taps),
+            float32_window.over_first(taps),
             numbers,
             plan,
             [v.data_ptr() for v in (partial, errors, table)],

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .. import _checks, _library, _registry, _tensors
-from .._result import Result
+from .. import checks, library, registry, tensor_kinds
+from ..result import Result
 from . import cuda, native, reference
 from .reference import SSIMRows
 
-_registry.register("ssim", "reference", reference.ssim)
-_registry.register_native("ssim", native.ssim, native.supports, native.UNSUPPORTED)
-_registry.register_triton("ssim", "ssim")
-_registry.register_cuda("ssim", cuda.ssim, cuda.supports, cuda.UNSUPPORTED)
+registry.register("ssim", "reference", reference.ssim)
+registry.register_native("ssim", native.ssim, native.supports, native.UNSUPPORTED)
+registry.register_triton("ssim", "ssim")
+registry.register_cuda("ssim", cuda.ssim, cuda.supports, cuda.UNSUPPORTED)
 
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
 
@@ -48,7 +48,7 @@ CONVENTIONS: Mapping[str, Settings] = {
 MS_CONVENTIONS = ("piq", "pytorch-msssim", "torchmetrics")
 
 
-@_library.node
+@library.node
 def ssim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -73,8 +73,8 @@ def ssim(
     backend: str | None = "auto",
 ) -> Any:
     """Structural similarity of candidate `x` to reference `y`; the arguments are told in `semnr.ssim`."""
-    _checks.choice("precision", precision, ("float32", "float64"))
-    _checks.choice("convention", convention, tuple(CONVENTIONS))
+    checks.choice("precision", precision, ("float32", "float64"))
+    checks.choice("convention", convention, tuple(CONVENTIONS))
     settings = _settings(
         CONVENTIONS[convention],
         window=window,
@@ -90,7 +90,7 @@ def ssim(
         score = _plain_score(x, y, data_range, settings, precision, backend)
         if score is not None:
             return torch.scalar_tensor(score, dtype=torch.float64, device=x.device)
-    checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
+    checked = checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
     factor = _factor(settings.downsample, checked.x.shape)
     if factor > 1:
         pooled = [_average_pool(v, factor, checked.valid, torch.float64) for v in (checked.x, checked.y)]
@@ -100,7 +100,7 @@ def ssim(
     rows = _run(checked, settings, precision, backend, want_map=return_map, want_components=components)
     per_image = rows.score[:, 0] if rows.score.shape[1] == 1 else rows.score.mean(dim=1)
     _refuse_nonfinite(checked, per_image)
-    value = _checks.reduce(per_image, reduction, checked)
+    value = checks.reduce(per_image, reduction, checked)
     if not (return_map or components or details):
         return value
     map_dtype = torch.float64 if precision == "float64" or x.dtype == torch.float64 else torch.float32
@@ -110,7 +110,7 @@ def ssim(
         map=None if rows.map is None else _as_passed(rows.map.to(map_dtype), checked),
         components=None
         if rows.components is None
-        else {k: _checks.reduce(v.mean(dim=1), reduction, checked) for k, v in rows.components.items()},
+        else {k: checks.reduce(v.mean(dim=1), reduction, checked) for k, v in rows.components.items()},
         coverage=rows.coverage,
         clipped_fraction=checked.clipped_fraction,
         flags=_flags(per_image, checked),
@@ -118,7 +118,7 @@ def ssim(
     )
 
 
-@_library.node
+@library.node
 def ms_ssim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -140,14 +140,14 @@ def ms_ssim(
     backend: str | None = "auto",
 ) -> Any:
     """Multi-scale structural similarity (Wang 2003); the arguments are told in `semnr.ms_ssim`."""
-    _checks.choice("precision", precision, ("float32", "float64"))
-    _checks.choice("convention", convention, MS_CONVENTIONS)
+    checks.choice("precision", precision, ("float32", "float64"))
+    checks.choice("convention", convention, MS_CONVENTIONS)
     base = Settings(clamp_variance=convention == "torchmetrics")
     settings = _settings(base, window=window, window_size=window_size, sigma=sigma, k1=k1, k2=k2)
     scale_weights = MS_WEIGHTS if weights is None else weights
     if not scale_weights or any(not math.isfinite(w) or w < 0 for w in scale_weights) or sum(scale_weights) <= 0:
         raise ValueError(f"weights is {weights}; accepted: one number of at least 0 a scale, not all of them 0")
-    checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
+    checked = checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
     smallest = (settings.window_size - 1) * 2 ** (len(scale_weights) - 1) + 1
     if min(checked.x.shape[2:]) < smallest:
         raise ValueError(
@@ -171,7 +171,7 @@ def ms_ssim(
     powers = [_safe_power(term, weight) for term, weight in zip(stacked, scale_weights, strict=True)]
     per_image = torch.stack(powers).prod(dim=0).mean(dim=1)
     _refuse_nonfinite(checked, per_image)
-    value = _checks.reduce(per_image, reduction, checked)
+    value = checks.reduce(per_image, reduction, checked)
     if not details:
         return value
     return Result(
@@ -199,17 +199,17 @@ def _settings(base: Settings, **given: Any) -> Settings:
     if all(v is None for v in given.values()):
         return base
     settings = replace(base, **{k: v for k, v in given.items() if v is not None})
-    _checks.choice("window", settings.window, ("gaussian", "uniform"))
-    _checks.choice("border", settings.border, ("valid", "reflect"))
-    _checks.positive_int("window_size", settings.window_size)
+    checks.choice("window", settings.window, ("gaussian", "uniform"))
+    checks.choice("border", settings.border, ("valid", "reflect"))
+    checks.positive_int("window_size", settings.window_size)
     if settings.window_size % 2 == 0:
         raise ValueError(f"window_size is {settings.window_size}; accepted: an odd integer")
     for name in ("sigma", "k1", "k2"):
-        _checks.number(name, getattr(settings, name), least=0)
+        checks.number(name, getattr(settings, name), least=0)
     if settings.sigma == 0:
         raise ValueError("sigma is 0; accepted: a finite number above 0")
     if settings.downsample != "auto":
-        _checks.positive_int("downsample", settings.downsample)  # type: ignore[arg-type]
+        checks.positive_int("downsample", settings.downsample)  # type: ignore[arg-type]
     return settings
 
 
@@ -239,11 +239,11 @@ def _plain_score(
     backend: str | None,
 ) -> float | None:
     """The usual call, one plain image of one channel to one number; None: the general path answers, or says why not."""
-    if not _checks.is_plain(x, y):
+    if not checks.is_plain(x, y):
         return None
-    scale = _checks.as_data_range(x.dtype, data_range)
+    scale = checks.as_data_range(x.dtype, data_range)
     h, w = x.shape[-2:]
-    if x.numel() != h * w or min(h, w) < settings.window_size or not _registry.native_by_default("ssim", backend):
+    if x.numel() != h * w or min(h, w) < settings.window_size or not registry.native_by_default("ssim", backend):
         return None
     score = native.one_image(
         x,
@@ -260,7 +260,7 @@ def _plain_score(
 
 
 def _run(
-    checked: _checks.Pair,
+    checked: checks.Pair,
     settings: Settings,
     precision: str,
     backend: str | None,
@@ -282,9 +282,9 @@ def _run(
         "precision": precision,
     }
 
-    def chosen() -> _registry.Implementation:
+    def chosen() -> registry.Implementation:
         facts = {**options, "valid": checked.valid is not None}
-        return _registry.choose(_registry.Call.of("ssim", checked.x, checked.y, **facts), backend)
+        return registry.choose(registry.Call.of("ssim", checked.x, checked.y, **facts), backend)
 
     found = chosen()
     narrow = found.backend in _ON_DEVICES and precision == "float32" and checked.valid is None
@@ -305,11 +305,11 @@ def too_wide(x: torch.Tensor, y: torch.Tensor, data_range: float, k2: float) -> 
     where they may lie further apart; that reads the device, so that it is not asked under nan="propagate".
     """
     limit = data_range * k2 / 0.03
-    if x.dtype == torch.float64 or (x.dtype in _checks.INTEGER_DTYPES and torch.iinfo(x.dtype).max <= limit):
+    if x.dtype == torch.float64 or (x.dtype in checks.INTEGER_DTYPES and torch.iinfo(x.dtype).max <= limit):
         return False
 
     def extent(image: torch.Tensor) -> torch.Tensor:
-        wide = _tensors.bare(image.to(torch.int32) if image.dtype == torch.uint16 else image)
+        wide = tensor_kinds.bare(image.to(torch.int32) if image.dtype == torch.uint16 else image)
         low, high = torch.aminmax(wide)
         return high.double() - low.double()
 
@@ -317,12 +317,12 @@ def too_wide(x: torch.Tensor, y: torch.Tensor, data_range: float, k2: float) -> 
     return bool(torch.maximum(extent(x), extent(y)) > 1.01 * limit)
 
 
-def _refuse_nonfinite(checked: _checks.Pair, per_image: torch.Tensor) -> None:
-    if checked.nan == "error" and not _tensors.finite(per_image):
-        _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+def _refuse_nonfinite(checked: checks.Pair, per_image: torch.Tensor) -> None:
+    if checked.nan == "error" and not tensor_kinds.finite(per_image):
+        checks.raise_if_nonfinite(x=checked.x, y=checked.y)
 
 
-def _flags(per_image: torch.Tensor, checked: _checks.Pair) -> tuple[str, ...]:
+def _flags(per_image: torch.Tensor, checked: checks.Pair) -> tuple[str, ...]:
     if checked.valid is None:
         return ()
     if undefined := int(torch.isnan(per_image.detach()).sum()):
@@ -330,7 +330,7 @@ def _flags(per_image: torch.Tensor, checked: _checks.Pair) -> tuple[str, ...]:
     return ()
 
 
-def _as_passed(values: torch.Tensor, checked: _checks.Pair) -> torch.Tensor:
+def _as_passed(values: torch.Tensor, checked: checks.Pair) -> torch.Tensor:
     """(N, C, h, w) with the leading dimensions that the caller passed."""
     return values.reshape(*checked.lead, *values.shape[2:])
 

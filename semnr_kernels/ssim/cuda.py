@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .. import _cuda, _native
-from .._registry import Call, refusal
-from . import _autograd, _taps
-from ._autograd import Setup
+from .. import cuda_support, native_support
+from ..registry import Call, refusal
+from . import autograd, float32_window
+from .autograd import Setup
 from .reference import SSIMRows
 
 # csrc/ssim/ssim_cuda.hpp
@@ -60,7 +60,7 @@ def _large_batch(call: Call) -> str | None:
     return "takes batches below 2**41 pixels" if blocks >= 2**31 else None
 
 
-UNSUPPORTED = (*_autograd.UNSUPPORTED, _large_window, _large_image, _large_batch)
+UNSUPPORTED = (*autograd.UNSUPPORTED, _large_window, _large_image, _large_batch)
 
 
 def supports(call: Call) -> str | None:
@@ -70,11 +70,11 @@ def supports(call: Call) -> str | None:
 
 def ssim(x: torch.Tensor, y: torch.Tensor, *, emulated: bool = False, **options: Any) -> SSIMRows:
     """As `reference.ssim`."""
-    kernels = _autograd.Kernels(
+    kernels = autograd.Kernels(
         lambda a, b, valid, s: _forward(a, b, valid, s, emulated),
         lambda a, b, s, by_rows, by_map, wanted: _backward(a, b, s, by_rows, by_map, wanted, emulated),
     )
-    return _autograd.run(kernels, x, y, **options)
+    return autograd.run(kernels, x, y, **options)
 
 
 def forward_plan(down: int, across: int, size: int) -> Plan:
@@ -123,13 +123,13 @@ def _forward(
     plan = forward_plan(*s.windows(x), len(s.taps))
     partial = torch.empty((n * c * plan.blocks, 2), dtype=torch.float64, device=x.device)
     rows = torch.empty((2, n, c), dtype=torch.float64, device=x.device)
-    with _cuda.launching(emulated, x.device, (x, y), (partial, rows, ssim_map)) as (module, stream):
+    with cuda_support.launching(emulated, x.device, (x, y), (partial, rows, ssim_map)) as (module, stream):
         module.ssim_forward(
-            _native.image(x),
-            _native.image(y),
-            _native.DTYPE_CODES[x.dtype],
+            native_support.image(x),
+            native_support.image(y),
+            native_support.DTYPE_CODES[x.dtype],
             x.shape,
-            _taps.over_first(s.taps),
+            float32_window.over_first(s.taps),
             s.reflect,
             s.numbers,
             plan,
@@ -153,12 +153,12 @@ def _general(
     plan = general_plan(*s.windows(x))
     partial = torch.empty((n * c * plan.blocks, 7), dtype=torch.float64, device=x.device)
     rows = torch.empty((6, n, c), dtype=torch.float64, device=x.device)
-    with _cuda.launching(emulated, x.device, (x, y, valid), (partial, rows, ssim_map)) as (module, stream):
+    with cuda_support.launching(emulated, x.device, (x, y, valid), (partial, rows, ssim_map)) as (module, stream):
         module.ssim_general(
-            _native.image(x),
-            _native.image(y),
-            _native.mask(valid),
-            _native.DTYPE_CODES[x.dtype],
+            native_support.image(x),
+            native_support.image(y),
+            native_support.mask(valid),
+            native_support.DTYPE_CODES[x.dtype],
             x.shape,
             (s.window, 1.0),
             s.reflect,
@@ -169,7 +169,7 @@ def _general(
             (partial.data_ptr(), rows.data_ptr(), _address(ssim_map), 0),
             stream,
         )
-    components = dict(zip(_autograd.COMPONENTS, rows[2:5], strict=True)) if s.want_components else None
+    components = dict(zip(autograd.COMPONENTS, rows[2:5], strict=True)) if s.want_components else None
     return SSIMRows(rows[0], rows[1], components, ssim_map, None if valid is None else rows[5, :, 0])
 
 
@@ -187,13 +187,13 @@ def _backward(
     if not _is_fast(s):
         return _general_backward(x, y, s, by_rows, by_map, out, emulated)
     plan = backward_plan(x.shape[2], x.shape[3], len(s.taps))
-    with _cuda.launching(emulated, x.device, (x, y, by_rows, by_map), out) as (module, stream):
+    with cuda_support.launching(emulated, x.device, (x, y, by_rows, by_map), out) as (module, stream):
         module.ssim_backward(
-            _native.image(x),
-            _native.image(y),
-            _native.DTYPE_CODES[x.dtype],
+            native_support.image(x),
+            native_support.image(y),
+            native_support.DTYPE_CODES[x.dtype],
             x.shape,
-            _taps.over_first(s.taps),
+            float32_window.over_first(s.taps),
             s.numbers,
             plan,
             by_rows.data_ptr(),
@@ -216,12 +216,12 @@ def _general_backward(
     """Two launches in float64: the windows' four fields to device memory, and their sums over each pixel's windows."""
     fields = torch.empty((4, *x.shape[:2], *s.windows(x)), dtype=torch.float64, device=x.device)
     upstream = None if by_map is None else by_map.double()
-    images = (_native.image(x), _native.image(y))
-    code, numbers = _native.DTYPE_CODES[x.dtype], s.numbers
-    with _cuda.launching(emulated, x.device, (x, y, by_rows, upstream), (fields, *out)) as (module, stream):
+    images = (native_support.image(x), native_support.image(y))
+    code, numbers = native_support.DTYPE_CODES[x.dtype], s.numbers
+    with cuda_support.launching(emulated, x.device, (x, y, by_rows, upstream), (fields, *out)) as (module, stream):
         module.ssim_general(
             *images,
-            _native.mask(None),
+            native_support.mask(None),
             code,
             x.shape,
             (s.taps, 1.0),

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from .. import _native
-from .._registry import Call, refusal
-from . import _autograd, _taps
-from ._autograd import Setup, numbers
+from .. import native_support
+from ..registry import Call, refusal
+from . import autograd, float32_window
+from .autograd import Setup, numbers
 from .reference import SSIMRows
 
 _BACKWARD_SIZE = 65  # csrc/ssim/ssim_cpu.hpp: the largest window with a gradient
@@ -24,7 +24,7 @@ def _large_gradient(call: Call) -> str | None:
     return f"has no gradient for windows above {_BACKWARD_SIZE}" if large else None
 
 
-UNSUPPORTED = (*_autograd.UNSUPPORTED, _large_gradient)
+UNSUPPORTED = (*autograd.UNSUPPORTED, _large_gradient)
 
 
 def supports(call: Call) -> str | None:
@@ -44,16 +44,16 @@ def one_image(
     sample_covariance: bool,
     precision: str,
 ) -> float:
-    """The score of a plain pair (`_checks.is_plain`) of one channel."""
+    """The score of a plain pair (`checks.is_plain`) of one channel."""
     h, w = x.shape[-2:]
     double = precision == "float64" or x.dtype == torch.float64
-    return _native.module().ssim_flat(
-        _native.address(x),
-        _native.address(y),
+    return native_support.module().ssim_flat(
+        native_support.address(x),
+        native_support.address(y),
         h,
         w,
-        _native.DTYPE_CODES[x.dtype],
-        taps if double else _taps.normalised(taps),
+        native_support.DTYPE_CODES[x.dtype],
+        taps if double else float32_window.normalised(taps),
         (border == "reflect", double),
         numbers(data_range, k1, k2, len(taps) ** 2, sample_covariance),
         torch.get_num_threads(),
@@ -62,36 +62,36 @@ def one_image(
 
 def ssim(x: torch.Tensor, y: torch.Tensor, *, isa: str | None = None, **options: Any) -> SSIMRows:
     """As `reference.ssim`, for CPU tensors; `isa` forces an instruction set."""
-    kernels = _autograd.Kernels(
+    kernels = autograd.Kernels(
         lambda a, b, valid, s: _forward(a, b, valid, s, isa),
         lambda a, b, s, by_rows, by_map, wanted: _backward(a, b, s, by_rows, by_map, wanted, isa),
     )
-    return _autograd.run(kernels, x, y, **options)
+    return autograd.run(kernels, x, y, **options)
 
 
 def _forward(
     x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Setup, isa: str | None = None
 ) -> SSIMRows:
     n, c = x.shape[:2]
-    rows = _native.empty((5 if s.want_components else 2, n, c), torch.float64)
-    ssim_map = _native.empty((n, c, *s.windows(x)), s.work) if s.want_map else None
-    coverage = None if valid is None else _native.empty(n, torch.float64)
-    _native.module(isa).ssim_forward(
-        _native.image(x),
-        _native.image(y),
-        _native.mask(valid),
-        _native.DTYPE_CODES[x.dtype],
+    rows = native_support.empty((5 if s.want_components else 2, n, c), torch.float64)
+    ssim_map = native_support.empty((n, c, *s.windows(x)), s.work) if s.want_map else None
+    coverage = None if valid is None else native_support.empty(n, torch.float64)
+    native_support.module(isa).ssim_forward(
+        native_support.image(x),
+        native_support.image(y),
+        native_support.mask(valid),
+        native_support.DTYPE_CODES[x.dtype],
         x.shape,
         s.window,
         (s.reflect, s.double),
         s.numbers,
         torch.get_num_threads(),
-        _native.address(rows),
+        native_support.address(rows),
         s.want_components,
-        _native.address(ssim_map),
-        _native.address(coverage),
+        native_support.address(ssim_map),
+        native_support.address(coverage),
     )
-    components = dict(zip(_autograd.COMPONENTS, rows[2:], strict=True)) if s.want_components else None
+    components = dict(zip(autograd.COMPONENTS, rows[2:], strict=True)) if s.want_components else None
     return SSIMRows(rows[0], rows[1], components, ssim_map, coverage)
 
 
@@ -104,18 +104,18 @@ def _backward(
     wanted: Sequence[bool],
     isa: str | None = None,
 ) -> list[torch.Tensor | None]:
-    out = [_native.empty(x.shape, s.work) if w else None for w in wanted]
-    _native.module(isa).ssim_backward(
-        _native.image(x),
-        _native.image(y),
-        _native.DTYPE_CODES[x.dtype],
+    out = [native_support.empty(x.shape, s.work) if w else None for w in wanted]
+    native_support.module(isa).ssim_backward(
+        native_support.image(x),
+        native_support.image(y),
+        native_support.DTYPE_CODES[x.dtype],
         x.shape,
         s.window,
         (False, s.double),
         s.numbers,
         torch.get_num_threads(),
-        _native.address(by_rows),
-        _native.address(by_map),
-        *(_native.address(g) for g in out),
+        native_support.address(by_rows),
+        native_support.address(by_map),
+        *(native_support.address(g) for g in out),
     )
     return [None if g is None else g.to(x.dtype) for g in out]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .._constants import constant
+from ..constants import constant
 
 
 class SSIMRows(NamedTuple):

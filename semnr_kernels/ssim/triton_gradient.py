@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import _triton
+from .. import triton_support
 
 
 @triton.jit
@@ -80,9 +80,9 @@ def _spread(
         kb, kd = ring[SIZE * 4 - 2], ring[SIZE * 4 - 1]
         place = (plane.to(tl.int64) * height + row) * width + column
         if gx is not None:
-            tl.store(gx + place, _triton.narrow(kx + kb * a + kd * (a - b), gx.dtype.element_ty), mask=whole)
+            tl.store(gx + place, triton_support.narrow(kx + kb * a + kd * (a - b), gx.dtype.element_ty), mask=whole)
         if gy is not None:
-            tl.store(gy + place, _triton.narrow(ky + kb * b - kd * (a - b), gy.dtype.element_ty), mask=whole)
+            tl.store(gy + place, triton_support.narrow(ky + kb * b - kd * (a - b), gy.dtype.element_ty), mask=whole)
 
 
 def spread(
@@ -102,8 +102,8 @@ def spread(
     out: list[Any] = [torch.empty(x.shape, dtype=x.dtype, device=x.device) if w else None for w in wanted]
     rows = triton.cdiv(height, triton.cdiv(height, most))
     segments = triton.cdiv(height, rows)
-    block = min(_triton.block(256, 8192), max(32, _triton.power_of_2(segments * width)))
-    _triton.launch(
+    block = min(triton_support.block(256, 8192), max(32, triton_support.power_of_2(segments * width)))
+    triton_support.launch(
         _spread, (triton.cdiv(segments * width, block), planes), x, y, windows, *out, c, height, width, down,
         across, segments, rows, *x.stride(), *y.stride(), TAPS=taps, SIZE=len(taps), BLOCK=block, threads=block,
     )  # fmt: skip

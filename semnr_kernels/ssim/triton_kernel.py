@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
-from .. import _native, _triton
-from .._registry import Call, refusal
-from . import _autograd, triton_gradient, triton_windows
-from ._autograd import Setup
+from .. import native_support, triton_support
+from ..registry import Call, refusal
+from . import autograd, triton_gradient, triton_windows
+from .autograd import Setup
 from .reference import SSIMRows
 
 _ROWS = 122  # windows that a lane walks down, about: the rows above them are read twice
@@ -28,13 +28,13 @@ def _large_image(call: Call) -> str | None:
 
 
 def _many_images(call: Call) -> str | None:
-    too_many = call.shape[0] * call.shape[1] > _triton.SECOND_AXIS
-    return f"takes at most {_triton.SECOND_AXIS} channels of images a call" if too_many else None
+    too_many = call.shape[0] * call.shape[1] > triton_support.SECOND_AXIS
+    return f"takes at most {triton_support.SECOND_AXIS} channels of images a call" if too_many else None
 
 
 def _large_window(call: Call) -> str | None:
     o = call.options
-    double = call.needs_grad or _autograd.in_double(
+    double = call.needs_grad or autograd.in_double(
         call.dtype, o.get("precision", "float32"), bool(o.get("valid")), bool(o.get("want_components"))
     )
     sums = 4 + bool(o.get("want_components")) + bool(o.get("valid"))
@@ -43,7 +43,7 @@ def _large_window(call: Call) -> str | None:
     return None
 
 
-UNSUPPORTED = (*_autograd.UNSUPPORTED, _large_image, _many_images, _large_window)
+UNSUPPORTED = (*autograd.UNSUPPORTED, _large_image, _many_images, _large_window)
 
 
 def supports(call: Call) -> str | None:
@@ -66,15 +66,15 @@ def _plan(height: int, width: int, size: int, reflect: bool) -> _Plan:
     less = 0 if reflect else size - 1
     down, across = height - less, width - less
     # the interpreter pays a row, not a lane: short walks of many lanes
-    rows = triton.cdiv(down, triton.cdiv(down, _triton.block(_ROWS, 3)))
+    rows = triton.cdiv(down, triton.cdiv(down, triton_support.block(_ROWS, 3)))
     segments = triton.cdiv(down, rows)
-    block = min(_triton.block(256, 8192), max(32, _triton.power_of_2(segments * across)))
+    block = min(triton_support.block(256, 8192), max(32, triton_support.power_of_2(segments * across)))
     return _Plan(down, across, segments, rows, triton.cdiv(segments * across, block), block)
 
 
 def ssim(x: torch.Tensor, y: torch.Tensor, **options: Any) -> SSIMRows:
     """As `reference.ssim`."""
-    return _autograd.run(_autograd.Kernels(_forward, _backward), x, y, **options)
+    return autograd.run(autograd.Kernels(_forward, _backward), x, y, **options)
 
 
 def _forward(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Setup) -> SSIMRows:
@@ -86,10 +86,10 @@ def _forward(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Se
     if s.want_map:
         ssim_map = torch.empty((n, c, plan.down, plan.across), dtype=s.work, device=x.device)
     _launch(x, y, valid, s, plan, partial, ssim_map, None, None, None)
-    sums = _triton.fold(partial).reshape(width, n, c)
+    sums = triton_support.fold(partial).reshape(width, n, c)
     count = sums[-1] if masked else torch.full((), plan.down * plan.across, dtype=torch.float64, device=x.device)
     means = 1 - sums / count
-    components = dict(zip(_autograd.COMPONENTS, means[2:5], strict=True)) if s.want_components else None
+    components = dict(zip(autograd.COMPONENTS, means[2:5], strict=True)) if s.want_components else None
     coverage = (sums[-2] / count)[:, 0] if masked else None
     return SSIMRows(means[0], means[1], components, ssim_map, coverage)
 
@@ -99,8 +99,8 @@ def _launch(
 ) -> None:
     n, c, h, w = x.shape
     by_mask = (0, 0, 0) if valid is None else (valid.stride(0), *valid.stride()[2:])
-    numbers = _triton.numbers(x.device, *s.numbers[:2], s.numbers[3])
-    _triton.launch(
+    numbers = triton_support.numbers(x.device, *s.numbers[:2], s.numbers[3])
+    triton_support.launch(
         triton_windows.walk, (plan.programs, n * c), x, y, valid, numbers, *outputs, c, h, w,
         *plan[:4], *x.stride(), *y.stride(), *by_mask,
         TAPS=s.window, SIZE=len(s.taps), REFLECT=s.reflect, MASKED=valid is not None, SPLIT=s.want_components,
@@ -122,30 +122,30 @@ def _backward(
     windows = torch.empty((4, n * c, plan.down, plan.across), dtype=torch.float64, device=x.device)
     upstream = None if by_map is None else by_map.double()
     _launch(x, y, None, s._replace(double=True), plan, None, None, windows, by_rows, upstream)
-    return triton_gradient.spread(x, y, windows, s.taps, (wanted[0], wanted[1]), _triton.block(_ROWS, 3))
+    return triton_gradient.spread(x, y, windows, s.taps, (wanted[0], wanted[1]), triton_support.block(_ROWS, 3))
 
 
-def launches() -> Iterator[tuple[str, _triton.Launch]]:
+def launches() -> Iterator[tuple[str, triton_support.Launch]]:
     """What ahead-of-time compilation builds: the default window in every dtype, and each option once."""
     from . import window_taps
 
-    def made(dtype: torch.dtype, size: int = 11, gradient: bool = False, **changed: Any) -> list[_triton.Launch]:
+    def made(dtype: torch.dtype, size: int = 11, gradient: bool = False, **changed: Any) -> list[triton_support.Launch]:
         x = torch.zeros((1, 1, 160, 160), dtype=dtype, requires_grad=gradient)
         options = {
             "data_range": 1.0, "taps": window_taps("gaussian", size, 1.5), "k1": 0.01, "k2": 0.03, "border": "valid",
             "sample_covariance": False, "clamp_variance": False, "valid": None, "want_map": False,
             "want_components": False, "precision": "float32", **changed,
         }  # fmt: skip
-        with _triton.recording() as found:
+        with triton_support.recording() as found:
             rows = ssim(x, x.detach(), **options)
             if gradient:
                 rows.score.sum().backward()
         return found
 
-    def one(dtype: torch.dtype, size: int = 11, **changed: Any) -> _triton.Launch:
+    def one(dtype: torch.dtype, size: int = 11, **changed: Any) -> triton_support.Launch:
         return made(dtype, size, **changed)[0]
 
-    for dtype in _native.DTYPE_CODES:
+    for dtype in native_support.DTYPE_CODES:
         yield f"ssim {str(dtype).removeprefix('torch.')}", one(dtype)
     yield "ssim float32, map", one(torch.float32, want_map=True)
     yield "ssim float32, reflect", one(torch.float32, border="reflect")

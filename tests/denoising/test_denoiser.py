@@ -31,7 +31,7 @@ from semnr.noise.family import figures, remarks
 from semnr.synth import Detector, tile
 from semnr.tiles import TileKey, create_tiles
 from semnr.training.noise import KERNELS, Family, Tools, correlated, second_lag
-from semnr_kernels._errors import WeightsUnavailable
+from semnr_kernels.errors import WeightsUnavailable
 
 SMALL = Layout((8, 16), (1,), 1)
 WIDE = {"correlation": (-1.0, 1.0), "contrast": (0.0, 1e6)}

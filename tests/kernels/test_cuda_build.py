@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import cases
-from semnr_kernels import _cuda, _native, _registry
+from semnr_kernels import cuda_support, native_support, registry
 
 # Answers the questions that setup.py asks, and compiles nothing.
 BROKEN_NVCC = """#!/bin/sh
@@ -95,14 +95,14 @@ def test_another_value_of_semnr_cuda_is_refused_with_the_accepted_ones(tmp_path:
 
 
 def test_the_built_module_loads_without_a_driver_and_says_so() -> None:
-    found = _cuda.compiled()
+    found = cuda_support.compiled()
     if found == "not built":
         pytest.skip("not built")
     assert not isinstance(found, str), found
     if torch.cuda.is_available():
         pytest.skip("a GPU is present")
-    assert str(_cuda.probe()).startswith("built, no device (")
-    assert _registry.backends()["cuda"] == _cuda.probe()
+    assert str(cuda_support.probe()).startswith("built, no device (")
+    assert registry.backends()["cuda"] == cuda_support.probe()
     assert set(found.ARCHITECTURES) <= {80, 90, 100}
 
 
@@ -125,8 +125,8 @@ def test_the_probe_says_what_the_runtime_answers(
     module = SimpleNamespace(
         ARCHITECTURES=[80, 90, 100], devices=lambda: devices, compute_capability=lambda index: capability
     )
-    monkeypatch.setattr(_cuda, "compiled", lambda: module)
-    assert _cuda.probe() == says
+    monkeypatch.setattr(cuda_support, "compiled", lambda: module)
+    assert cuda_support.probe() == says
 
 
 def test_each_gpu_of_a_mixed_box_is_asked_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,17 +134,17 @@ def test_each_gpu_of_a_mixed_box_is_asked_for_itself(monkeypatch: pytest.MonkeyP
     module = SimpleNamespace(
         ARCHITECTURES=[80, 90], devices=lambda: (2, 0, ""), compute_capability=lambda index: chips[index]
     )
-    monkeypatch.setattr(_cuda, "compiled", lambda: module)
-    _registry._probe.cache_clear()
-    _registry._probe_on.cache_clear()
+    monkeypatch.setattr(cuda_support, "compiled", lambda: module)
+    registry._probe.cache_clear()
+    registry._probe_on.cache_clear()
     try:
-        calls = [_registry.Call("pixel", "cuda", torch.uint8, (1, 1, 8, 8), False, {}, index) for index in (0, 1)]
-        assert str(_registry._why_not(calls[0], "cuda")).startswith("built for sm_80, sm_90, cuda:0 is sm_75")
-        assert _registry._why_not(calls[1], "cuda") is None
-        assert _registry.choose(calls[0]).backend == "reference"
+        calls = [registry.Call("pixel", "cuda", torch.uint8, (1, 1, 8, 8), False, {}, index) for index in (0, 1)]
+        assert str(registry._why_not(calls[0], "cuda")).startswith("built for sm_80, sm_90, cuda:0 is sm_75")
+        assert registry._why_not(calls[1], "cuda") is None
+        assert registry.choose(calls[0]).backend == "reference"
     finally:
-        _registry._probe.cache_clear()
-        _registry._probe_on.cache_clear()
+        registry._probe.cache_clear()
+        registry._probe_on.cache_clear()
 
 
 @pytest.mark.parametrize(("chips", "chip", "runs"), [([90], 80, False), ([80, 100], 90, False), ([80, 100], 89, True)])
@@ -152,35 +152,35 @@ def test_machine_code_serves_its_own_generation_alone(
     monkeypatch: pytest.MonkeyPatch, chips: list[int], chip: int, runs: bool
 ) -> None:
     module = SimpleNamespace(ARCHITECTURES=chips, compute_capability=lambda index: chip)
-    monkeypatch.setattr(_cuda, "compiled", lambda: module)
-    assert (_cuda.why_not_on(0) is None) == runs
+    monkeypatch.setattr(cuda_support, "compiled", lambda: module)
+    assert (cuda_support.why_not_on(0) is None) == runs
 
 
 def test_a_module_built_for_another_python_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native, "__file__", str(tmp_path / "_native.py"))
-    assert _native.other_python("_cuda_kernels") is None
+    monkeypatch.setattr(native_support, "__file__", str(tmp_path / "native_support.py"))
+    assert native_support.other_python("_cuda_kernels") is None
     (tmp_path / "_cuda_kernels.cpython-399-x86_64-linux-gnu.so").touch()
-    told = str(_native.other_python("_cuda_kernels"))
+    told = str(native_support.other_python("_cuda_kernels"))
     assert told.startswith("_cuda_kernels.cpython-399-x86_64-linux-gnu.so was built for another Python than this 3.")
     assert told.endswith(": reinstall")
     (tmp_path / f"_cuda_kernels{sysconfig.get_config_var('EXT_SUFFIX')}").touch()
-    assert _native.other_python("_cuda_kernels") is None
+    assert native_support.other_python("_cuda_kernels") is None
 
 
 def test_the_probe_without_a_module_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda, "compiled", lambda: "not built")
-    assert _cuda.probe() == "not built"
+    monkeypatch.setattr(cuda_support, "compiled", lambda: "not built")
+    assert cuda_support.probe() == "not built"
 
 
 def test_a_launch_on_a_device_goes_to_that_device_and_torchs_current_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     module = SimpleNamespace(set_device=asked.append)
-    monkeypatch.setattr(_cuda, "compiled", lambda: module)
+    monkeypatch.setattr(cuda_support, "compiled", lambda: module)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext(asked.append(device)))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1234))
     device = torch.device("cuda", 1)
-    with _cuda.launching(False, device, [torch.empty(1)]) as (found, stream):
+    with cuda_support.launching(False, device, [torch.empty(1)]) as (found, stream):
         assert found is module
         assert stream == 1234
     assert asked == [device, 1]

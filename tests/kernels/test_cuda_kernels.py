@@ -13,16 +13,16 @@ import torch
 
 import backends
 import tolerances
-from semnr_kernels import _cuda, _native
-from semnr_kernels._registry import Call
+from semnr_kernels import cuda_support, native_support
 from semnr_kernels.cnr import cuda as cnr_cuda
 from semnr_kernels.cnr import reference as cnr_reference
 from semnr_kernels.pixel import cuda as pixel_cuda
 from semnr_kernels.pixel import reference as pixel_reference
 from semnr_kernels.profile import cuda as profile_cuda
+from semnr_kernels.registry import Call
 from semnr_kernels.ssim import ssim, window_taps
 
-DTYPES = tuple(_native.DTYPE_CODES)
+DTYPES = tuple(native_support.DTYPE_CODES)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def region(shape: tuple[int, ...], seed: int = 1, share: float = 0.5) -> torch.T
 
 def totals() -> dict[str, int]:
     """Of all kernels of the last call: bytes of distinct sectors, shared transactions and the fewest there can be."""
-    kernels = _cuda.counters().values()
+    kernels = cuda_support.counters().values()
     return {
         "read": sum(32 * k["sectors_read"] for k in kernels),
         "written": sum(32 * k["sectors_written"] for k in kernels),
@@ -69,7 +69,7 @@ class TestPixelErrors:
         for g, e in zip(got, pixel_reference.errors(x, y, mask), strict=True):
             torch.testing.assert_close(g, e, rtol=tolerances.MSE_FLOAT_RELATIVE, atol=0)
         parts = 2 * pixel_cuda.plan(x, y, mask).parts
-        sums = _cuda.counters()["pixel_sums"]
+        sums = cuda_support.counters()["pixel_sums"]
         assert sums["bytes_read"] == 2 * x.numel() * x.element_size() + (x.numel() if masked else 0)
         assert sums["sectors_read"] * 32 == sums["bytes_read"]
         assert sums["bytes_written"] == 24 * parts
@@ -84,7 +84,7 @@ class TestPixelErrors:
         usual = pixel_cuda.errors(x, y, None, emulated=True)
         few = pixel_cuda.errors(x, y, None, emulated=True, blocks=blocks)
         assert all(torch.equal(a, b) for a, b in zip(usual, few, strict=True))
-        assert _cuda.counters()["pixel_sums"]["blocks"] == blocks
+        assert cuda_support.counters()["pixel_sums"]["blocks"] == blocks
 
     @pytest.mark.parametrize(
         "shape", [(1, 1, 1, 1), (2, 3, 5, 7), (1, 1, 1, 4099), (1, 2, 61, 47), (5, 1, 300, 1)], ids=str
@@ -147,7 +147,7 @@ class TestMoments:
         x, roi = image((2, 1, 256, 512), dtype), region((2, 1, 256, 512))
         cnr_cuda.of_regions(x, roi, ~roi, window=grid[0], stride=grid[1], emulated=True)
         floor = x.numel() * (x.element_size() + 2)
-        assert _cuda.counters()["cnr_cells"]["sectors_read"] * 32 <= 1.002 * floor
+        assert cuda_support.counters()["cnr_cells"]["sectors_read"] * 32 <= 1.002 * floor
         found = totals()
         assert found["read"] + found["written"] <= bound * floor
         assert found["transactions"] == found["ideal"]
@@ -184,7 +184,7 @@ class TestMoments:
         for overlap in (0, 10**6):
             monkeypatch.setattr(cnr_cuda, "_OVERLAP", overlap)
             found.append(cnr_cuda.of_regions(x, roi, window=(20, 24), stride=(4, 3), emulated=True)[0])
-            assert ("cnr_slide" in _cuda.counters()) == (overlap == 0)
+            assert ("cnr_slide" in cuda_support.counters()) == (overlap == 0)
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
     def test_bands_of_rows_and_of_planes_are_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ class TestMoments:
         for table in (60_000, 200_000):
             monkeypatch.setattr(cnr_cuda, "_TABLE", table)
             got = cnr_cuda.of_regions(x, roi, ~roi, **options)[0]
-            assert _cuda.counters()["cnr_cells"]["launches"] > 1
+            assert cuda_support.counters()["cnr_cells"]["launches"] > 1
             for a, b in zip(got, wanted, strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
 
@@ -242,7 +242,7 @@ class TestMoments:
         for window in (33, 65, 97):
             cnr_cuda.of_regions(x, roi, window=(window, window), stride=(2, 2), emulated=True)
             windows = ((160 - window) // 2 + 1) ** 2
-            kernels = _cuda.counters()
+            kernels = cuda_support.counters()
             # what threads ask for, not sectors: merging all cells of a window would grow as its area
             read.append(sum(k["bytes_read"] for k in kernels.values()) / (160 * 160 + 24 * windows))
         assert max(read) < 2 * min(read)
@@ -286,7 +286,7 @@ class TestOneRead:
 
     @pytest.fixture(autouse=True)
     def built(self) -> None:
-        if not hasattr(_cuda.module(True), "profile_scores"):
+        if not hasattr(cuda_support.module(True), "profile_scores"):
             pytest.skip("the emulated module was built without profile")
 
     @staticmethod
@@ -303,7 +303,7 @@ class TestOneRead:
         found = totals()
         assert found["read"] + found["written"] <= 1.17 * floor
         assert found["transactions"] <= 1.1 * found["ideal"]
-        walk = _cuda.counters()["profile_scores"]
+        walk = cuda_support.counters()["profile_scores"]
         assert walk["shared_load_words"] + walk["shared_store_words"] <= words * x.numel()
 
     @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import cases
 import semnr
 import semnr_kernels as kernels
 from semnr import losses
-from semnr_kernels import _library, _registry
+from semnr_kernels import library, registry
 
 RANDOM = {"weights": "random"}
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -128,8 +128,8 @@ def total(result: Any) -> torch.Tensor:
 def operands(name: str, x: torch.Tensor, y: torch.Tensor, options: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Arguments of a contract as those of its op."""
     contract(name)  # whose import defines the op
-    node = _library.nodes[name]
-    return _library.pack(node, {**node.defaults, "x": x, "y": y, **options})
+    node = library.nodes[name]
+    return library.pack(node, {**node.defaults, "x": x, "y": y, **options})
 
 
 class Traced:
@@ -203,11 +203,11 @@ def test_an_op_answers_for_the_device_of_its_images() -> None:
 
 
 def test_every_metric_is_an_op() -> None:
-    _registry.ops()
-    assert set(_library.nodes) == {
+    registry.ops()
+    assert set(library.nodes) == {
         "mse", "mae", "psnr", "ssim", "ms_ssim", "fsim", "dists", "cnr", "cnr_map"
     }  # fmt: skip
-    for node in _library.nodes.values():
+    for node in library.nodes.values():
         for name in (node.name, f"{node.name}_backward"):
             assert hasattr(torch.ops.semnr, name)
 
@@ -301,7 +301,7 @@ def test_the_noisy_image_of_a_cnr_has_a_gradient_through_the_node() -> None:
 def test_the_gradient_of_a_compiled_ssim_costs_no_second_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     from semnr_kernels.ssim import native
 
-    if (reason := _registry.backends()["native"]) != "available":
+    if (reason := registry.backends()["native"]) != "available":
         pytest.skip(reason)
     ran, forward = [], native._forward
     monkeypatch.setattr(native, "_forward", lambda *a: ran.append(1) or forward(*a))
@@ -331,7 +331,7 @@ def test_a_graph_follows_the_backend_in_force_when_it_runs() -> None:
     x, y = pair()
     compiled = torch.compile(lambda a, b: semnr.ssim(a, b, data_range=1.0), backend="aot_eager", fullgraph=True)
     compiled(x, y)
-    with _registry.recording() as used, semnr.use_backend("reference"):
+    with registry.recording() as used, semnr.use_backend("reference"):
         compiled(x, y)
     assert used == {"ssim": "reference"}
     named = torch.compile(lambda a, b: semnr.ssim(a, b, data_range=1.0, backend="triton"), backend="aot_eager")
@@ -360,7 +360,7 @@ def test_details_and_weights_as_tensors_stay_outside_the_graph() -> None:
 
 def test_a_compiled_result_says_that_it_holds_no_flags() -> None:
     found = torch.compile(semnr.ssim, backend="aot_eager", fullgraph=True)(*pair(), data_range=1.0, return_map=True)
-    assert found.flags == (_library.COMPILED,)
+    assert found.flags == (library.COMPILED,)
     assert found.data_range == 1.0
 
 
@@ -563,8 +563,8 @@ def test_around_its_kernel_a_call_on_a_gpu_neither_waits_nor_copies(call: str, m
 
     op = OF.get(name, name)
     contract(name)
-    implementation = dataclasses.replace(_registry._implementations[op]["reference"], run=kernel)
-    monkeypatch.setitem(_registry._implementations[op], "reference", implementation)
+    implementation = dataclasses.replace(registry._implementations[op]["reference"], run=kernel)
+    monkeypatch.setitem(registry._implementations[op], "reference", implementation)
     with FakeTensorMode():
         x, y = (torch.empty((2, 1, side, side), device="cuda") for _ in range(2))
         with NothingIsCopied():

@@ -19,8 +19,8 @@ import semnr
 import tolerances
 from semnr import losses
 from semnr.tiles import TileKey, create_tiles
-from semnr_kernels import _convolution, _registry, dists
-from semnr_kernels._device import lanes_of, resolve
+from semnr_kernels import convolution, dists, registry
+from semnr_kernels.device import lanes_of, resolve
 from semnr_kernels.dists.network import network_for
 from semnr_kernels.ssim import ssim
 
@@ -257,10 +257,10 @@ def test_a_device_that_is_not_there_is_refused_by_score_and_denoise(
 def test_a_histogram_that_needs_more_shared_memory_than_the_device_has_is_left_out_before_launch(gpu: None) -> None:
     """1,024 bins take 128 KiB; sm_86, 89 and 120 have 99."""
     values = torch.arange(100, dtype=torch.float64, device="cuda")
-    usual, large = (_registry.Call.of("histogram", values, bins=bins) for bins in (256, 1024))
-    assert _registry.choose(usual).backend == "cuda"
-    assert _registry.choose(large).backend == "reference"
-    told = str(_registry._why_not(large, "cuda"))
+    usual, large = (registry.Call.of("histogram", values, bins=bins) for bins in (256, 1024))
+    assert registry.choose(usual).backend == "cuda"
+    assert registry.choose(large).backend == "reference"
+    told = str(registry._why_not(large, "cuda"))
     assert told == "asks for 128 KiB of shared memory a block; the device has 99"
     _, y, _ = images(torch.uint8)
     threshold = semnr.otsu_masks(y.to("cuda"), bins=1024).threshold
@@ -329,7 +329,7 @@ def test_the_convolution_that_keeps_its_precision_is_torchs_with_both_gradients(
     found = []
     for call in (
         lambda v: torch.nn.functional.conv2d(v, weight, bias, stride, pads, groups=groups),
-        lambda v: _convolution._Exact.apply(v, weight, bias, None, (stride, pads, groups)),
+        lambda v: convolution._Exact.apply(v, weight, bias, None, (stride, pads, groups)),
     ):
         x = torch.ones((2, 4, *size), dtype=torch.float64).cumsum(3).requires_grad_()
         value = call(x)
@@ -347,13 +347,13 @@ def test_the_convolution_that_keeps_its_precision_is_torchs_with_both_gradients(
 def test_dists_of_1024_pixels_takes_few_launches_and_no_copy_after_the_first_call(backend: str) -> None:
     launched: list[Any] = []
     if backend == "triton":
-        from semnr_kernels import _triton
+        from semnr_kernels import triton_support
 
-        if _triton.interpreted():
+        if triton_support.interpreted():
             pytest.skip("TRITON_INTERPRET=1: launches are not recorded, they run")
     with mock_gpu.present(numbers=False):
         x, y = (torch.empty((1, 1, 1024, 1024), device="cuda") for _ in range(2))
-        run = _registry._implementations["dists"][backend].run
+        run = registry._implementations["dists"][backend].run
         net = network_for(dists.load("random"), torch.float32, x.device)
         budget = dists._budget(None, x.device)
 
@@ -361,7 +361,7 @@ def test_dists_of_1024_pixels_takes_few_launches_and_no_copy_after_the_first_cal
             run(x, y, 1.0, None, net, None, budget)
 
         if backend == "triton":
-            with _triton.recording() as launched:
+            with triton_support.recording() as launched:
                 score()
                 launched.clear()
                 with mock_gpu.counting() as counts:
@@ -377,10 +377,10 @@ def test_dists_of_1024_pixels_takes_few_launches_and_no_copy_after_the_first_cal
 def test_a_constant_that_a_graph_was_captured_with_outlives_the_cache(
     gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from semnr_kernels import _constants
+    from semnr_kernels import constants
 
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    monkeypatch.setattr(_constants, "_captured", {})
-    made = _constants.constant(mock_gpu.CUDA, torch.float64, 1.0, 2.0)
-    _constants._made.cache_clear()
-    assert [made is v for v in _constants._captured.values()] == [True]
+    monkeypatch.setattr(constants, "_captured", {})
+    made = constants.constant(mock_gpu.CUDA, torch.float64, 1.0, 2.0)
+    constants._made.cache_clear()
+    assert [made is v for v in constants._captured.values()] == [True]

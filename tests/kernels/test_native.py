@@ -13,17 +13,19 @@ import torch
 
 import backends
 import tolerances
-from semnr_kernels import _native, _registry
-from semnr_kernels._errors import BackendUnavailable
+from semnr_kernels import native_support, registry
 from semnr_kernels.cnr import native as cnr_native
 from semnr_kernels.cnr import reference as cnr_reference
+from semnr_kernels.errors import BackendUnavailable
 from semnr_kernels.pixel import mae, mse
 from semnr_kernels.ssim import ssim
 
-pytestmark = pytest.mark.skipif(_native.probe() is not None, reason=f"no native module: {_native.probe()}")
+pytestmark = pytest.mark.skipif(
+    native_support.probe() is not None, reason=f"no native module: {native_support.probe()}"
+)
 
 
-@pytest.fixture(params=_registry.FORCED)
+@pytest.fixture(params=registry.FORCED)
 def forced(request: pytest.FixtureRequest) -> str:
     return backends.require("ssim", request.param)
 
@@ -48,34 +50,34 @@ def pair(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tupl
 
 
 def test_each_module_says_which_instruction_set_it_was_built_for() -> None:
-    for isa in _native.INSTRUCTION_SETS:
-        if _native.probe(isa) is None:
-            assert isa == _native.module(isa).ISA
-            assert _native.module(isa).ABI == _native.ABI
+    for isa in native_support.INSTRUCTION_SETS:
+        if native_support.probe(isa) is None:
+            assert isa == native_support.module(isa).ISA
+            assert native_support.module(isa).ABI == native_support.ABI
 
 
 def test_native_is_the_best_module_that_this_cpu_runs() -> None:
-    usable = [isa for isa in _native.INSTRUCTION_SETS if _native.probe(isa) is None]
-    assert usable[-1] == _native.module().ISA
+    usable = [isa for isa in native_support.INSTRUCTION_SETS if native_support.probe(isa) is None]
+    assert usable[-1] == native_support.module().ISA
 
 
 def test_auto_never_names_an_instruction_set_but_explain_does() -> None:
-    call = _registry.Call("ssim", "cpu", torch.float32, (1, 1, 32, 32), False)
-    explained = _registry.explain(call)
+    call = registry.Call("ssim", "cpu", torch.float32, (1, 1, 32, 32), False)
+    explained = registry.explain(call)
     assert explained.chosen == "native"
-    assert _native.module().ISA in str(explained)
-    assert not any(row.backend in _registry.FORCED for row in explained.candidates)
+    assert native_support.module().ISA in str(explained)
+    assert not any(row.backend in registry.FORCED for row in explained.candidates)
 
 
 def test_an_instruction_set_that_the_cpu_lacks_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_registry, "_probe", lambda name: "this CPU does not run avx512")
+    monkeypatch.setattr(registry, "_probe", lambda name: "this CPU does not run avx512")
     with pytest.raises(BackendUnavailable, match="this CPU does not run avx512"):
         mse(*pair(1, 1, 8, 8), backend="native-avx512")
 
 
 def test_the_baseline_answers_for_unknown_instruction_sets() -> None:
-    assert _native.module("baseline").cpu_runs("baseline")
-    assert not _native.module("baseline").cpu_runs("avx1024")
+    assert native_support.module("baseline").cpu_runs("baseline")
+    assert not native_support.module("baseline").cpu_runs("avx1024")
 
 
 # --- threads and forks ----------------------------------------------------------------------------------------
@@ -224,10 +226,10 @@ def test_a_nan_pixel_spoils_only_the_windows_that_hold_it(forced: str) -> None:
 @pytest.mark.parametrize(
     ("window", "stride"), [((7, 9), (3, 2)), ((16, 16), (8, 8)), ((33, 40), (5, 5)), ((4, 4), (9, 9))]
 )
-@pytest.mark.parametrize("isa", _native.INSTRUCTION_SETS)
+@pytest.mark.parametrize("isa", native_support.INSTRUCTION_SETS)
 def test_window_moments_are_the_references(isa: str, window: tuple[int, int], stride: tuple[int, int]) -> None:
-    if _native.probe(isa) is not None:
-        pytest.skip(str(_native.probe(isa)))
+    if native_support.probe(isa) is not None:
+        pytest.skip(str(native_support.probe(isa)))
     generator = torch.Generator().manual_seed(1)
     x = 40000 + 20 * torch.rand((2, 2, 40, 61), generator=generator)
     x[..., 20:, :] = 0.3  # a constant part: a variance of exactly zero
@@ -253,7 +255,7 @@ def cases(draw: st.DrawFn) -> dict[str, object]:
             draw(st.integers(size, 40)),
             draw(st.integers(size, 300)),
         ),
-        "dtype": draw(st.sampled_from(list(_native.DTYPE_CODES))),
+        "dtype": draw(st.sampled_from(list(native_support.DTYPE_CODES))),
         "layout": draw(st.sampled_from(["", *LAYOUTS])),
         "window": draw(st.sampled_from(["gaussian", "uniform"])),
         "size": size,
@@ -274,8 +276,8 @@ def test_any_shape_layout_dtype_window_and_mask_agree_with_the_reference(case: d
     if case["masked"]:
         mask = torch.rand(case["shape"][2:], generator=torch.Generator().manual_seed(case["seed"])) > 0.3
         mask[case["size"] // 2, case["size"] // 2] = True
-    for name in _registry.FORCED:
-        if _registry.backends()[name] != "available":
+    for name in registry.FORCED:
+        if registry.backends()[name] != "available":
             continue
         got, wanted = (
             ssim(

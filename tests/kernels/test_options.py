@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import semnr
-from semnr_kernels import _checks
+from semnr_kernels import checks
 
 RNG = np.random.default_rng(0)
 Y = np.kron(RNG.random((8, 8)), np.ones((8, 8)))
@@ -256,10 +256,10 @@ def test_a_reference_travels_to_other_processes_and_copies() -> None:
 
 
 def test_an_option_is_checked_by_its_kind_alone() -> None:
-    assert _checks.option("n", "int", np.uint8(3)) == 3
-    assert type(_checks.option("n", "float | None", np.float32(3))) is float
-    assert _checks.option("n", "float | None", None) is None
-    assert _checks.option("n", "int | str", "auto") == "auto"
+    assert checks.option("n", "int", np.uint8(3)) == 3
+    assert type(checks.option("n", "float | None", np.float32(3))) is float
+    assert checks.option("n", "float | None", None) is None
+    assert checks.option("n", "int | str", "auto") == "auto"
     for kind, wrong in (("int", "3"), ("float", "3"), ("bool", 2), ("int | str", 2.5)):
         with pytest.raises((TypeError, ValueError), match="n is"):
-            _checks.option("n", kind, wrong)
+            checks.option("n", kind, wrong)

@@ -10,24 +10,24 @@ import pytest
 import torch
 
 import backends
-from semnr_kernels import _native, _registry, pixel, ssim
-from semnr_kernels._errors import BackendUnavailable
+from semnr_kernels import native_support, pixel, registry, ssim
+from semnr_kernels.errors import BackendUnavailable
 
 X = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def call(**options: object) -> _registry.Call:
-    return _registry.Call.of("pixel", X, X, **options)
+def call(**options: object) -> registry.Call:
+    return registry.Call.of("pixel", X, X, **options)
 
 
 def test_every_backend_that_ci_requires_is_available() -> None:
-    state = _registry.backends()
+    state = registry.backends()
     out = {name: state.get(name, "unknown backend") for name in backends.required()}
     assert {name: reason for name, reason in out.items() if reason != "available"} == {}
 
 
 @pytest.mark.parametrize(
-    ("op", "backend"), [(op, b) for op in _registry.ops() for b in _registry.implementations(op)], ids=str
+    ("op", "backend"), [(op, b) for op in registry.ops() for b in registry.implementations(op)], ids=str
 )
 def test_every_backend_runs_here(op: str, backend: str) -> None:
     """A skip here is a backend whose suite did not run, and why."""
@@ -44,25 +44,25 @@ def test_triton_that_compiles_nothing_is_out_with_the_version_needed(
     monkeypatch.setitem(sys.modules, "triton", types.SimpleNamespace(__version__=version))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    told = _registry._probe_triton()
+    told = registry._probe_triton()
     assert told is None if reason is None else reason in str(told)
 
 
 def test_auto_chooses_native_for_mse_on_cpu() -> None:
     backends.require("pixel", "native")
-    assert _registry.choose(call()).backend == "native"
-    assert _registry.explain(call()).chosen == "native"
+    assert registry.choose(call()).backend == "native"
+    assert registry.explain(call()).chosen == "native"
 
 
 def test_the_compiled_module_is_the_installed_packages_own() -> None:
     backends.require("pixel", "native")
-    module = _native.module()
+    module = native_support.module()
     assert module.__name__.startswith("semnr_kernels.")
-    assert module.ABI == _native.ABI
+    assert module.ABI == native_support.ABI
 
 
 def test_a_named_backend_is_taken_even_where_auto_prefers_another() -> None:
-    assert _registry.choose(call(), "reference").backend == "reference"
+    assert registry.choose(call(), "reference").backend == "reference"
 
 
 def test_a_named_backend_that_cannot_run_raises_and_lists_every_candidate_with_a_remedy() -> None:
@@ -84,48 +84,48 @@ def test_an_unknown_backend_is_named_with_the_accepted_ones() -> None:
 
 def test_the_argument_overrides_use_backend_which_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEMNR_BACKEND", "reference")
-    assert _registry.explain(call()).requested_by == "SEMNR_BACKEND"
-    assert _registry.choose(call()).backend == "reference"
-    with _registry.use_backend("native"):
-        assert _registry.explain(call()).requested_by == "use_backend"
-        assert _registry.explain(call(), "reference").requested_by == "argument"
+    assert registry.explain(call()).requested_by == "SEMNR_BACKEND"
+    assert registry.choose(call()).backend == "reference"
+    with registry.use_backend("native"):
+        assert registry.explain(call()).requested_by == "use_backend"
+        assert registry.explain(call(), "reference").requested_by == "argument"
     monkeypatch.delenv("SEMNR_BACKEND")
-    assert _registry.explain(call()).requested_by == "default"
+    assert registry.explain(call()).requested_by == "default"
 
 
 def test_use_backend_ends_with_its_block_even_after_an_error() -> None:
-    with pytest.raises(RuntimeError), _registry.use_backend("reference"):
+    with pytest.raises(RuntimeError), registry.use_backend("reference"):
         raise RuntimeError
-    assert _registry.explain(call()).requested == "auto"
+    assert registry.explain(call()).requested == "auto"
 
 
 def test_a_launch_that_fails_raises_instead_of_falling_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("launch failed")
 
-    implementation = _registry.Implementation("pixel", "native", broken, lambda call: None)
-    monkeypatch.setitem(_registry._implementations["pixel"], "native", implementation)
-    monkeypatch.setattr(_registry, "_probe", lambda name: None)
+    implementation = registry.Implementation("pixel", "native", broken, lambda call: None)
+    monkeypatch.setitem(registry._implementations["pixel"], "native", implementation)
+    monkeypatch.setattr(registry, "_probe", lambda name: None)
     with pytest.raises(RuntimeError, match="launch failed"):
         pixel.mse(X, X)
 
 
 def test_what_a_backend_does_not_support_is_decided_before_launch() -> None:
     backends.require("pixel", "native")
-    implementation = _registry.Implementation("pixel", "native", lambda *a: 1 / 0, lambda call: "does not like it")
-    table = {**_registry._implementations["pixel"], "native": implementation}
-    original = _registry._implementations["pixel"]
-    _registry._implementations["pixel"] = table
+    implementation = registry.Implementation("pixel", "native", lambda *a: 1 / 0, lambda call: "does not like it")
+    table = {**registry._implementations["pixel"], "native": implementation}
+    original = registry._implementations["pixel"]
+    registry._implementations["pixel"] = table
     try:
-        explanation = _registry.explain(call())
+        explanation = registry.explain(call())
         assert explanation.chosen == "reference"
         assert "does not like it" in str(explanation)
     finally:
-        _registry._implementations["pixel"] = original
+        registry._implementations["pixel"] = original
 
 
 def test_the_decision_table_marks_the_chosen_row() -> None:
-    text = str(_registry.explain(call(), "reference"))
+    text = str(registry.explain(call(), "reference"))
     assert "-> reference" in text
     assert "pixel: 2x1x32x32 uint8 on cpu" in text
 
@@ -134,19 +134,19 @@ def test_the_decision_table_marks_the_chosen_row() -> None:
 
 
 def _refuses_everything(monkeypatch: pytest.MonkeyPatch, op: str, backend: str) -> None:
-    table = _registry._implementations[op]
+    table = registry._implementations[op]
     planted = dataclasses.replace(table[backend], supports=lambda call: "does not want to")
     monkeypatch.setitem(table, backend, planted)
 
 
-@pytest.mark.parametrize("op", _registry.ops())
+@pytest.mark.parametrize("op", registry.ops())
 def test_a_refusal_that_no_table_lists_fails_where_the_backend_is_required(
     op: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "native" not in _registry.implementations(op):
+    if "native" not in registry.implementations(op):
         return
     _refuses_everything(monkeypatch, op, "native")
-    usual = _registry.Call(
+    usual = registry.Call(
         op, "cpu", torch.float64 if op in ("histogram", "otsu_split") else torch.float32, (1, 1, 64, 64), False
     )
     monkeypatch.setenv("SEMNR_REQUIRE", "reference,native")
@@ -175,13 +175,13 @@ def test_every_refusal_of_supports_is_in_the_table_beside_it(name: str) -> None:
     if name == "triton":
         pytest.importorskip("triton")
     options = [{}, {"valid": True}, {"masked": True}, {"taps": (1 / 49,) * 49, "bins": 4096}, {"want_components": True}]
-    for op in _registry.ops():
-        found = _registry._implementations[op].get(name)
+    for op in registry.ops():
+        found = registry._implementations[op].get(name)
         if found is None:
             continue
         for dtype in (torch.uint8, torch.float64, torch.int32):
             for shape in ((1, 1, 64, 64), (2, 3, 2**16, 2**16)):
                 for grad in (False, True):
                     for some in options:
-                        call = _registry.Call(op, "cpu", dtype, shape, grad, some)
-                        assert found.supports(call) == _registry.refusal(found.unsupported(), call)
+                        call = registry.Call(op, "cpu", dtype, shape, grad, some)
+                        assert found.supports(call) == registry.refusal(found.unsupported(), call)

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import backends
 import semnr
-from semnr_kernels import _native, _registry, profile
+from semnr_kernels import native_support, profile, registry
 
 SIDE = 64
 
@@ -526,10 +526,10 @@ def test_random_combinations_give_the_references_value_or_a_named_refusal() -> N
 
 def test_a_kernel_is_never_called_with_an_address_of_nothing() -> None:
     with pytest.raises(TypeError, match="no memory that a kernel can read"):
-        _native.address(torch.empty((2, 2), device="meta"))
-    assert _native.address(torch.empty((0, 2), device="cpu")) == 0
+        native_support.address(torch.empty((2, 2), device="meta"))
+    assert native_support.address(torch.empty((0, 2), device="cpu")) == 0
     x, y = pair()
     region = torch.ones((2, 1, SIDE, SIDE), dtype=torch.bool)
     with Seen():  # one by one: each goes as an op
         assert profile.together(x, y, region, ~region, data_range=1.0) is None
-    assert "wrapped" in _registry.Call.__dataclass_fields__
+    assert "wrapped" in registry.Call.__dataclass_fields__

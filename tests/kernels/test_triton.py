@@ -19,7 +19,7 @@ import torch
 import backends
 import cases
 import tolerances
-from semnr_kernels import _registry, pixel
+from semnr_kernels import pixel, registry
 from semnr_kernels.dists import dists
 from semnr_kernels.dists.network import l2_pool
 from semnr_kernels.ssim import ssim
@@ -51,8 +51,8 @@ def random_pair(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> tu
 
 
 def test_importing_the_ops_does_not_import_triton() -> None:
-    code = "import sys, semnr_kernels as k; k.pixel, k.ssim, k.dists; from semnr_kernels import _registry\n"
-    code += "assert 'triton-interpret' in _registry.implementations('ssim')\nassert 'triton' not in sys.modules"
+    code = "import sys, semnr_kernels as k; k.pixel, k.ssim, k.dists; from semnr_kernels import registry\n"
+    code += "assert 'triton-interpret' in registry.implementations('ssim')\nassert 'triton' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=cases.REPOSITORY / "tests")
 
 
@@ -60,7 +60,7 @@ def test_triton_says_why_it_cannot_run_without_a_gpu() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     x, y = random_pair((16, 16), torch.float32)
-    with pytest.raises(_registry.BackendUnavailable, match=r"TRITON_INTERPRET=1|no CUDA or ROCm device"):
+    with pytest.raises(registry.BackendUnavailable, match=r"TRITON_INTERPRET=1|no CUDA or ROCm device"):
         ssim(x, y, data_range=1.0, backend="triton")
 
 
@@ -85,9 +85,9 @@ def test_pixel_gradients_equal_those_of_the_definition(interpreter: str, dtype: 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32], ids=str)
 def test_pixel_sums_of_many_programs_are_exact(interpreter: str, dtype: torch.dtype, monkeypatch) -> None:
     """The plan of a GPU: blocks of 2048 or 4096, several programs an image, masks and gaps in memory."""
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
 
-    monkeypatch.setattr(_triton, "block", lambda on_device, interpreting: on_device)
+    monkeypatch.setattr(triton_support, "block", lambda on_device, interpreting: on_device)
     top = 1 if dtype == torch.float32 else torch.iinfo(dtype).max
     x, y = ((v * top).numpy() for v in random_pair((1, 2, 150, 262), torch.float32))
     kind = str(dtype).removeprefix("torch.")
@@ -105,9 +105,9 @@ def test_pixel_sums_of_many_programs_are_exact(interpreter: str, dtype: torch.dt
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 def test_the_long_walks_of_a_gpu_give_the_same_ssim(interpreter: str, masked: bool, monkeypatch) -> None:
     """Blocks of 256 lanes, two segments of 65 windows: the interpreter's own plan walks three."""
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
 
-    monkeypatch.setattr(_triton, "block", lambda on_device, interpreting: on_device)
+    monkeypatch.setattr(triton_support, "block", lambda on_device, interpreting: on_device)
     x, y = random_pair((1, 1, 140, 40), torch.float32)
     mask = torch.rand((140, 40), generator=torch.Generator().manual_seed(1)) > 0.2 if masked else None
     exact, exact_map = ssim(x, y, data_range=1.0, mask=mask, return_map=True, backend="reference")
@@ -152,9 +152,9 @@ def test_a_gradient_of_the_gradient_goes_through_the_definition(interpreter: str
 
 def test_a_window_that_does_not_fit_the_registers_is_refused(interpreter: str) -> None:
     x, y = random_pair((40, 40), torch.float32)
-    with pytest.raises(_registry.BackendUnavailable, match="keeps no window of 27 with 4 float32 sums"):
+    with pytest.raises(registry.BackendUnavailable, match="keeps no window of 27 with 4 float32 sums"):
         ssim(x, y, data_range=1.0, window_size=27, backend=interpreter)
-    with pytest.raises(_registry.BackendUnavailable, match="keeps no window of 17 with 4 float64 sums"):
+    with pytest.raises(registry.BackendUnavailable, match="keeps no window of 17 with 4 float64 sums"):
         ssim(x, y, data_range=1.0, window_size=17, precision="float64", backend=interpreter)
 
 

@@ -490,11 +490,11 @@ def test_a_backend_that_is_not_there_stops_the_run_before_it_writes(tmp_path, ba
 
 
 def test_a_backend_that_cannot_score_these_tiles_stops_the_run_before_it_writes(tmp_path, monkeypatch) -> None:
-    from semnr_kernels import _registry
+    from semnr_kernels import registry
 
-    native = _registry._implementations["ssim"]["native"]
+    native = registry._implementations["ssim"]["native"]
     refuses = dataclasses.replace(native, supports=lambda call: "tiles of this kind are refused")
-    monkeypatch.setitem(_registry._implementations["ssim"], "native", refuses)
+    monkeypatch.setitem(registry._implementations["ssim"], "native", refuses)
     with pytest.raises(semnr.BackendUnavailable, match="tiles of this kind are refused"):
         score(wafer(tmp_path / "in", 1), out=tmp_path / "out", backend="native", metrics=("ssim",), tests=False)
     assert not (tmp_path / "out").exists()

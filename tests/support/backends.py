@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from semnr_kernels import _registry
+from semnr_kernels import registry
 
 
 def required() -> set[str]:
@@ -23,13 +23,13 @@ def params(op: str) -> list[str]:
     The others are told once, by `test_registry.test_every_backend_runs_here`, not once a case.
     """
     importlib.import_module(f"semnr_kernels.{op}")
-    state = _registry.backends()
-    return [b for b in _registry.implementations(op) if state[b] == "available" or b in required()]
+    state = registry.backends()
+    return [b for b in registry.implementations(op) if state[b] == "available" or b in required()]
 
 
 def require(op: str, backend: str) -> str:
     """`backend`, or a skip (a failure where CI requires it) with the reason."""
-    reason = _registry.backends().get(backend)
+    reason = registry.backends().get(backend)
     if reason != "available":
         message = f"{op} on {backend}: {reason}"
         if backend in required():
@@ -38,13 +38,13 @@ def require(op: str, backend: str) -> str:
     return backend
 
 
-def run_or_skip_unsupported(op: str, backend: str, call: _registry.Call) -> None:
+def run_or_skip_unsupported(op: str, backend: str, call: registry.Call) -> None:
     """Skip a case that the backend says it does not support (it must say so, never compute something else)."""
-    if (reason := _registry._implementations[op][backend].supports(call)) is not None:
+    if (reason := registry._implementations[op][backend].supports(call)) is not None:
         skip_refused(call, backend, reason)
 
 
-def skip_refused(call: _registry.Call, backend: str, reason: str) -> None:
+def skip_refused(call: registry.Call, backend: str, reason: str) -> None:
     """Skip a call that `backend` refused. A failure where CI requires the backend and its table of unsupported calls,
     declared beside its `supports`, does not list this one: a backend that refuses what it should do fails its suite."""
     named = {backend, "native"} if backend.startswith("native-") else {backend}
@@ -53,17 +53,17 @@ def skip_refused(call: _registry.Call, backend: str, reason: str) -> None:
     pytest.skip(f"{backend} {reason}"[:300])
 
 
-def listed(call: _registry.Call, backend: str) -> bool:
+def listed(call: registry.Call, backend: str) -> bool:
     """Whether the backend's table of unsupported calls holds this one."""
-    table = _registry._implementations[call.op][backend].unsupported()
-    return _registry.refusal(table, call) is not None
+    table = registry._implementations[call.op][backend].unsupported()
+    return registry.refusal(table, call) is not None
 
 
 def on(backend: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run on one backend; a case that it refuses beforehand is skipped with its reason. The reference refuses none."""
     try:
         return function(*args, backend=backend, **kwargs)
-    except _registry.BackendUnavailable as error:
+    except registry.BackendUnavailable as error:
         if backend == "reference" or error.call is None:
             raise
         skip_refused(error.call, backend, str(error))

@@ -182,13 +182,13 @@ def wanted() -> bool:
 
 def provide() -> None:
     """Hand the module to semnr_kernels: built where SEMNR_REQUIRE names it, else only if it is there already."""
-    from semnr_kernels import _cuda
+    from semnr_kernels import cuda_support
 
     if not ops():
         return
     path = build(compiling=wanted())
     if path is not None:
-        _cuda.use_emulated(path)
+        cuda_support.use_emulated(path)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from semnr_kernels import _constants, _cuda, _registry, _tensors
+from semnr_kernels import constants, cuda_support, registry, tensor_kinds
 from semnr_kernels.dists import network, weights
 from semnr_kernels.fsim import reference as fsim_reference
 
@@ -220,7 +220,7 @@ class _Stream:
 
 def _forget() -> None:
     """What the project keeps on a device, by device: another mock is another device."""
-    _constants._made.cache_clear()
+    constants._made.cache_clear()
     weights._alpha_beta_on.cache_clear()
     network._networks.clear()
     fsim_reference._banks.clear()
@@ -262,7 +262,7 @@ def present(*, numbers: bool = True) -> Iterator[None]:
 
     numbers: False keeps shapes alone, so that large images cost nothing: to count with.
     """
-    launching, run, current = _cuda.launching, threading.Thread.run, Current()
+    launching, run, current = cuda_support.launching, threading.Thread.run, Current()
 
     @contextlib.contextmanager
     def emulated(mode: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
@@ -276,7 +276,7 @@ def present(*, numbers: bool = True) -> Iterator[None]:
         with _Names(), _Mode():
             run(thread)
 
-    backends = dict(_registry.BACKENDS)
+    backends = dict(registry.BACKENDS)
     backends["cuda"] = dataclasses.replace(backends["cuda"], probe=lambda: None, why_not_on=lambda _: None)
     backends["triton"] = dataclasses.replace(backends["triton"], probe=lambda: "a mock GPU runs no Triton")
     only_host = torch._C._only_lift_cpu_tensors()
@@ -290,17 +290,17 @@ def present(*, numbers: bool = True) -> Iterator[None]:
         ),
         # the tensors of inference mode have no version, which a subclass's views ask for
         mock.patch.object(torch, "inference_mode", lambda on=True: torch.no_grad() if on else contextlib.nullcontext()),
-        mock.patch.object(_cuda, "launching", emulated),
+        mock.patch.object(cuda_support, "launching", emulated),
         # of a GPU torch has no mode, and no subclass
-        mock.patch.multiple(_tensors, quiet=lambda: True, _PLAIN_TYPES=(*_tensors._PLAIN_TYPES, OnDevice)),
-        mock.patch.dict(_registry.BACKENDS, backends),
+        mock.patch.multiple(tensor_kinds, quiet=lambda: True, _PLAIN_TYPES=(*tensor_kinds._PLAIN_TYPES, OnDevice)),
+        mock.patch.dict(registry.BACKENDS, backends),
         mock.patch.object(threading.Thread, "run", run_there),
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
-        _registry._probe.cache_clear()
-        _registry._probe_on.cache_clear()
+        registry._probe.cache_clear()
+        registry._probe_on.cache_clear()
         torch._C._set_only_lift_cpu_tensors(True)
         _home[0] = "cpu" if numbers else "meta"
         _forget()
@@ -311,5 +311,5 @@ def present(*, numbers: bool = True) -> Iterator[None]:
             torch._C._set_only_lift_cpu_tensors(only_host)
             _home[0] = "cpu"
             _forget()
-            _registry._probe.cache_clear()
-            _registry._probe_on.cache_clear()
+            registry._probe.cache_clear()
+            registry._probe_on.cache_clear()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from semnr_kernels import _registry, ssim
+from semnr_kernels import registry, ssim
 from semnr_kernels.dists.network import Network, network_for
 
 MOCK = os.environ.get("SEMNR_HERE") == "mock"
@@ -51,16 +51,16 @@ def run_there(run: Any, *args: Any, **options: Any) -> Any:
     return moved(found, "cpu")
 
 
-def supported_there(supports: Any, call: _registry.Call) -> str | None:
+def supported_there(supports: Any, call: registry.Call) -> str | None:
     return supports(dataclasses.replace(call, device="cuda", index=0))  # type: ignore[no-any-return]
 
 
 def register() -> None:
     """Each op's kernels once more, under the names of `KINDS`."""
-    _registry.ops()
+    registry.ops()
     for name, of in KINDS.items():
-        _registry.BACKENDS[name] = dataclasses.replace(_registry.BACKENDS[of], name=name)
-        for table in _registry._implementations.values():
+        registry.BACKENDS[name] = dataclasses.replace(registry.BACKENDS[of], name=name)
+        for table in registry._implementations.values():
             if (kernel := table.get(of)) is not None:
                 table[name] = dataclasses.replace(
                     kernel,
@@ -69,8 +69,8 @@ def register() -> None:
                     supports=functools.partial(supported_there, kernel.supports),
                 )
     ssim._ON_DEVICES = (*ssim._ON_DEVICES, *KINDS)
-    _registry.TEST_ONLY = (*_registry.TEST_ONLY, *KINDS)
-    _registry._probe.cache_clear()
+    registry.TEST_ONLY = (*registry.TEST_ONLY, *KINDS)
+    registry._probe.cache_clear()
 
 
 def pytest_configure(config: Any) -> None:

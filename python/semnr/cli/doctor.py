@@ -49,15 +49,15 @@ def examine() -> dict[str, Any]:
     """Everything that the command prints, as data."""
     import torch
 
-    from semnr_kernels import _registry
+    from semnr_kernels import registry
 
     from ..runs.run import machine
     from ..weights import list_weights
 
-    states = _registry.backends()
+    states = registry.backends()
     backends = []
     for name, state in states.items():
-        known = _registry.BACKENDS[name]
+        known = registry.BACKENDS[name]
         detail = known.describe() if state == "available" else ""
         backends.append(
             {
@@ -67,11 +67,11 @@ def examine() -> dict[str, Any]:
             }
         )
     auto = {}
-    for op in _registry.ops():
+    for op in registry.ops():
         choice = {}
         for dtype in (torch.uint8, torch.float32):
-            call = _registry.Call(op, "cpu", dtype, (1, 1, 512, 512), False, {})
-            choice[str(dtype).removeprefix("torch.")] = _registry.explain(call).chosen
+            call = registry.Call(op, "cpu", dtype, (1, 1, 512, 512), False, {})
+            choice[str(dtype).removeprefix("torch.")] = registry.explain(call).chosen
         auto[op] = choice
     packages = []
     for name, use in OPTIONAL.items():

@@ -80,7 +80,7 @@ def _status(error: BaseException, stopped: bool) -> int:
 
 def _line(error: BaseException) -> str:
     """The error in one line: those that were foreseen by their message, others by their kind too."""
-    from semnr_kernels._errors import SemnrError
+    from semnr_kernels.errors import SemnrError
 
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):

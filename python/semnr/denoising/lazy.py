@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semnr_kernels._errors import TileError
+from semnr_kernels.errors import TileError
 
 from ..base.timing import stage
 from ..noise.model import NoiseModel

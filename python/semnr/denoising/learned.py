@@ -52,7 +52,7 @@ def _share(name: str, value: Any) -> float:
 
 
 def _device(name: str, value: Any) -> str:
-    from semnr_kernels._device import resolve
+    from semnr_kernels.device import resolve
 
     return str(resolve(value))
 
@@ -139,7 +139,7 @@ def _build(name: str, setting: Setting) -> Built:
 
 def _of_precision(device: torch.device, half: torch.dtype | None) -> tuple[str, ...]:
     """What "float32" is where torch rounds: the denoiser keeps to torch's switch, unlike the metrics."""
-    from semnr_kernels._convolution import rounded
+    from semnr_kernels.convolution import rounded
 
     if device.type != "cuda" or half is not None or not rounded():
         return ()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from semnr_kernels._errors import TileError
+from semnr_kernels.errors import TileError
 
 from ..base.files import keeping, write_json
 from ..base.jsonable import plain

@@ -67,7 +67,7 @@ def load(name: str | Path) -> Loaded:
     WeightsUnavailable
         No such file, not such a file, damaged, or (shipped) not of the published checksum.
     """
-    from semnr_kernels._errors import WeightsUnavailable
+    from semnr_kernels.errors import WeightsUnavailable
 
     known = SHIPPED.get(str(name))
     if known is None and str(name) in NAMES:
@@ -93,7 +93,7 @@ def _load(path: Path, mtime_ns: int, size: int) -> Loaded:
     import torch
     from safetensors import SafetensorError, safe_open
 
-    from semnr_kernels._errors import WeightsUnavailable
+    from semnr_kernels.errors import WeightsUnavailable
 
     from .network import Layout, SemDenoiser
 
@@ -152,7 +152,7 @@ def ship(run: str | Path, name: str, summary: str = "") -> Path:
     """
     import shutil
 
-    from semnr_kernels._errors import WeightsUnavailable
+    from semnr_kernels.errors import WeightsUnavailable
 
     best = Path(run) / "best.safetensors"
     if not best.is_file():

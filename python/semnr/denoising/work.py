@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from semnr_kernels._errors import TileError
+from semnr_kernels.errors import TileError
 
 from ..base.jsonable import plain
 from ..noise.model import MAX_WINDOWS, NoiseModel, array_windows, evenly, sample_windows

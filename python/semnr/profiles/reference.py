@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semnr_kernels import _checks, _registry, cnr, dists, fsim
+from semnr_kernels import checks, cnr, dists, fsim, registry
 
 from .. import metrics as functions
 from ..metrics import to_numpy, to_tensor
@@ -109,21 +109,21 @@ class Reference:
     ) -> None:
         metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
         for name in metrics:
-            _checks.choice("metrics", name, METRICS)
-        _checks.choice("nan", nan, ("error", "propagate", "omit"))
+            checks.choice("metrics", name, METRICS)
+        checks.choice("nan", nan, ("error", "propagate", "omit"))
         if not metrics:
             raise ValueError(f"metrics is empty; accepted: some of {', '.join(map(repr, METRICS))}")
         self.numpy = isinstance(y, np.ndarray)
         self.y = to_tensor("y", y)
         if isinstance(self.y, torch.Tensor):
             self.y = self.y.detach()
-        self.y4 = _checks.as_image("y", self.y)
-        self.data_range = _checks.as_data_range(self.y.dtype, data_range)
+        self.y4 = checks.as_image("y", self.y)
+        self.data_range = checks.as_data_range(self.y.dtype, data_range)
         self.metrics, self.nan, self.details, self.backend = metrics, nan, details, backend
         self.mask = to_tensor("mask", mask)
-        _checks.as_mask(self.mask, self.y4)
+        checks.as_mask(self.mask, self.y4)
         self.fsim_downsample, self.dists_weights, self.dists_resize = fsim_downsample, dists_weights, dists_resize
-        self.memory_budget = _checks.integer("memory_budget", memory_budget)
+        self.memory_budget = checks.integer("memory_budget", memory_budget)
         self._keep = keep
         self._lock = threading.RLock()
         self._kept: dict[Any, Any] = {}
@@ -141,7 +141,7 @@ class Reference:
         return len(self.y4)
 
     def __repr__(self) -> str:
-        shape, dtype = "x".join(map(str, self.y.shape)), _checks.dtype_name(self.y.dtype)
+        shape, dtype = "x".join(map(str, self.y.shape)), checks.dtype_name(self.y.dtype)
         return f"Reference({shape} {dtype}, data_range={self.data_range:g}, {self.nbytes} bytes kept)"
 
     @property
@@ -350,8 +350,8 @@ class Reference:
                 self.regions()
             for op, own in (("fsim", self._fsim_options()), ("dists", self._dists_options())):
                 if op in self.metrics and self._features_serve(options := self._common(own)):
-                    call = _registry.Call.of(op, self.y4, masked=self.mask is not None)
-                    self._features(op, _registry.choose(call, self.backend).backend, options)
+                    call = registry.Call.of(op, self.y4, masked=self.mask is not None)
+                    self._features(op, registry.choose(call, self.backend).backend, options)
         return self
 
     @property
@@ -372,7 +372,7 @@ class Reference:
         return self._once("regions", self._build_regions)  # type: ignore[no-any-return]
 
     def _build_regions(self) -> tuple[torch.Tensor, torch.Tensor]:
-        masks = cnr.build_masks(self.y4, _checks.as_mask(self.mask, self.y4), nan=self.nan)
+        masks = cnr.build_masks(self.y4, checks.as_mask(self.mask, self.y4), nan=self.nan)
         return masks.signal, masks.background
 
     def fingerprint(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -388,7 +388,7 @@ class Reference:
         """From the kernel that CNR takes its moments from: one read of the pixels, no copy of them."""
         n, _, height, width = self.y4.shape
         everywhere = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.y4.device).expand(n, 1, height, width)
-        populations = _registry.choose(_registry.Call.of("cnr", self.y4, masked=True)).run(self.y4, everywhere)[0]
+        populations = registry.choose(registry.Call.of("cnr", self.y4, masked=True)).run(self.y4, everywhere)[0]
         variance = populations.variance.mean(1) + populations.mean.var(1, correction=0)
         return populations.mean.mean(1), variance.sqrt()
 
@@ -431,7 +431,7 @@ class Reference:
         compared = self._compared(function.__name__, x, options)
         if compared is None:
             return self._plain(function, x, options)
-        value = _checks.reduce(compared[0], options.get("reduction", "mean"), compared[1])
+        value = checks.reduce(compared[0], options.get("reduction", "mean"), compared[1])
         return to_numpy(value) if self.numpy else value
 
     def rows(self, op: str, x: Any, options: Mapping[str, Any]) -> torch.Tensor | None:
@@ -460,7 +460,7 @@ class Reference:
         compared = self._compared(op, x, options)
         return None if compared is None else compared[0]
 
-    def _compared(self, op: str, x: Any, options: Mapping[str, Any]) -> tuple[torch.Tensor, _checks.Pair] | None:
+    def _compared(self, op: str, x: Any, options: Mapping[str, Any]) -> tuple[torch.Tensor, checks.Pair] | None:
         options = self._common(options)
         module: Any = {"fsim": fsim, "dists": dists}[op]
         known = inspect.signature(getattr(module, op)).parameters
@@ -468,9 +468,9 @@ class Reference:
         if not usual or not self._features_serve(options):
             return None  # the function itself says what is wrong, or does what features cannot
         x = to_tensor("x", x)
-        checked = _checks.pair(x, self.y, data_range=self.data_range, mask=self.mask, nan=options["nan"])
-        call = _registry.Call.of(op, checked.x, checked.y, masked=checked.valid is not None)
-        backend = _registry.choose(call, options["backend"]).backend
+        checked = checks.pair(x, self.y, data_range=self.data_range, mask=self.mask, nan=options["nan"])
+        call = registry.Call.of(op, checked.x, checked.y, masked=checked.valid is not None)
+        backend = registry.choose(call, options["backend"]).backend
         if (fy := self._features(op, backend, options)) is None:
             return None
         if op == "dists":
@@ -484,7 +484,7 @@ class Reference:
             rows = fsim.similarity(fx, fy, backend=backend).rows
         rows = rows.reshape(-1)
         if options["nan"] == "error" and not bool(torch.isfinite(rows.detach()).all()):
-            _checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+            checks.raise_if_nonfinite(x=checked.x, y=checked.y)
         return rows, checked
 
     def _features_serve(self, options: Mapping[str, Any]) -> bool:

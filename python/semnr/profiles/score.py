@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semnr_kernels import _checks, cnr, dists, fsim, pixel, ssim
+from semnr_kernels import checks, cnr, dists, fsim, pixel, ssim
 from semnr_kernels import profile as kernel
 
 from ..metrics import to_tensor
@@ -123,7 +123,7 @@ def against(
         raise TypeError(f"x is {type(x).__name__} and y {ours}; accepted: both of one kind")
     x, noise = to_tensor("x", x), to_tensor("noise", noise)
     if kind is not None:
-        _checks.choice("kind", kind, KINDS)
+        checks.choice("kind", kind, KINDS)
     with torch.no_grad():
         scored = _Scored(reference, x, noise)
         done = _TOGETHER if scored.together() else ()
@@ -167,7 +167,7 @@ class _Scored:
             "backend": reference.backend,
         }
         # also the check of x against y, whatever metrics follow
-        self.checked = _checks.pair(
+        self.checked = checks.pair(
             x, reference.y, data_range=reference.data_range, mask=reference.mask, nan=reference.nan
         )
 
@@ -192,7 +192,7 @@ class _Scored:
         if not plain or not set(_TOGETHER) <= set(ref.metrics):
             return False
         x, y = self.checked.x, self.checked.y
-        regions = [_checks.as_mask(v, x, n) for v, n in zip(ref.regions(), ("signal", "background"), strict=True)]
+        regions = [checks.as_mask(v, x, n) for v, n in zip(ref.regions(), ("signal", "background"), strict=True)]
         found = kernel.together(x, y, *regions, data_range=ref.data_range, backend=ref.backend)  # type: ignore[arg-type]
         if found is None or 0 in found.mse.tolist():
             return False

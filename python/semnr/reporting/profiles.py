@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semnr_kernels._errors import SemnrError
+from semnr_kernels.errors import SemnrError
 
 from ..columns import BY_NAME, Column
 from ..profiles import Profile

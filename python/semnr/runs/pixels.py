@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semnr_kernels._errors import SemnrError
+from semnr_kernels.errors import SemnrError
 
 from ..base.pictures import flat
 from ..tiles import open_tiles

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from semnr_kernels._registry import recording
+from semnr_kernels.registry import recording
 
 from .. import __version__
 from ..base.files import keeping, write_json

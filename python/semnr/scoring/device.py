@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semnr_kernels._device import resolve
+from semnr_kernels.device import resolve
 
 BUFFERS = 2
 # A GPU wants more at a time than a core does.

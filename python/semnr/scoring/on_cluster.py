@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any
 
 from semnr_kernels import SemnrError
-from semnr_kernels._registry import recording
+from semnr_kernels.registry import recording
 
 from ..base.machine import cores
 from ..tiles.source import TileKey

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from semnr_kernels import WeightsUnavailable
-from semnr_kernels._checks import as_data_range
-from semnr_kernels._registry import check_named
+from semnr_kernels.checks import as_data_range
 from semnr_kernels.dists.weights import load
 from semnr_kernels.pretrained import VGG16
+from semnr_kernels.registry import check_named
 
 from ..columns import METRICS
 from ..tiles import open_tiles

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from semnr_kernels import BackendUnavailable, SemnrError, WeightsUnavailable, _registry
+from semnr_kernels import BackendUnavailable, SemnrError, WeightsUnavailable, registry
 from semnr_kernels.fsim import downsampling_factor
 
 from .. import metrics
@@ -83,7 +83,7 @@ class Scorer:
 
     def rehearse(self, key: TileKey, first: dict[str, np.ndarray]) -> None:
         """Score one tile for nothing where a backend was named: one that cannot is known before anything is written."""
-        if _registry.is_named(self.backend):
+        if registry.is_named(self.backend):
             self.rows([key], {name: pixels[None] for name, pixels in first.items()})
 
     def learnt(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from semnr_kernels._errors import TileError
+from semnr_kernels.errors import TileError
 
 from .journal import Journal, plain
 from .pixels import ACCEPTED, as_pixels, known_dtype

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from semnr_kernels._errors import TileError
+from semnr_kernels.errors import TileError
 
 from ..base.random_streams import stream
 from ..denoising.learned import law

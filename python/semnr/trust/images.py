@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from semnr_kernels import _checks
+from semnr_kernels import checks
 
 from ..metrics import to_tensor
 
@@ -14,7 +14,7 @@ from ..metrics import to_tensor
 def as_tiles(name: str, value: Any, like: torch.Tensor | None = None) -> torch.Tensor:
     """`value` as (N, C, H, W) without a copy, of the shape and device of `like`."""
     tensor = to_tensor(name, value)
-    tensor = _checks.as_image(name, tensor).detach()
+    tensor = checks.as_image(name, tensor).detach()
     if value.ndim == 3 and tensor.shape[1] not in (1, 3):
         raise ValueError(
             f"{name} has shape {tuple(value.shape)}, read as (C, H, W) of one image; accepted: C of 1 or 3, "
@@ -38,7 +38,7 @@ def finite(images: dict[str, torch.Tensor], valid: torch.Tensor | None, nan: str
         return valid
     if not bool(finite.all()):
         if nan == "error" and (valid is None or bool((valid & ~finite).any())):
-            _checks.raise_if_nonfinite(**images)
+            checks.raise_if_nonfinite(**images)
         valid = finite if valid is None else valid & finite
     if valid is not None:
         for name, image in images.items():

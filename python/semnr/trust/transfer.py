@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semnr_kernels import _checks
+from semnr_kernels import checks
 
 from ..base.jsonable import plain
 from ..noise import NoiseModel
@@ -174,16 +174,16 @@ def evidence(
     [['unknown']]
     """
     bands = _as_bands(bands)
-    _checks.choice("nan", nan, ("error", "omit"))
+    checks.choice("nan", nan, ("error", "omit"))
     if reference is not None and second_frame is not None:
         raise ValueError("reference and second_frame are both given; accepted: one of them (or neither)")
     if block is not None:
-        _checks.positive_int("block", block)
+        checks.positive_int("block", block)
     against = "reference" if reference is not None else "second_frame" if second_frame is not None else "none"
     x = as_tiles("noisy", noisy)
     d = as_tiles("denoised", denoised, like=x)
     r = None if against == "none" else as_tiles(against, reference if reference is not None else second_frame, like=x)
-    valid = _checks.as_mask(torch.as_tensor(mask), x) if mask is not None else None
+    valid = checks.as_mask(torch.as_tensor(mask), x) if mask is not None else None
     n, c, h, w = x.shape
     side = block or block_side(h, w, max(high for _, high in bands))
 

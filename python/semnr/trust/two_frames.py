@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semnr_kernels import _checks
+from semnr_kernels.checks import as_data_range, as_mask, choice
 from semnr_kernels.cnr import otsu_masks
 
 from ..base.jsonable import plain
@@ -211,7 +211,7 @@ def without_reference(
     >>> found.usable.tolist(), sorted(found.unknown)
     ([True], ['dists', 'fsim', 'ssim', 'structure'])
     """
-    _checks.choice("nan", nan, ("error", "omit"))
+    choice("nan", nan, ("error", "omit"))
     x = as_tiles("noisy", noisy)
     d = as_tiles("denoised", denoised, like=x)
     if second_frame is None:
@@ -221,8 +221,8 @@ def without_reference(
         )
     a = as_tiles("second_frame", second_frame, like=x)
     b = None if third_frame is None else as_tiles("third_frame", third_frame, like=x)
-    scale = _checks.as_data_range(x.dtype, data_range)
-    valid = _checks.as_mask(torch.as_tensor(mask), x) if mask is not None else None
+    scale = as_data_range(x.dtype, data_range)
+    valid = as_mask(torch.as_tensor(mask), x) if mask is not None else None
     n, c, h, w = x.shape
     step = max(1, _CHUNK_PIXELS // (c * h * w))
     parts = []

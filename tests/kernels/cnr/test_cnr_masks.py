@@ -10,16 +10,18 @@ import pytest
 import torch
 
 import backends
-from semnr_kernels import _native, _registry
+from semnr_kernels import native_support, registry
 from semnr_kernels.cnr import otsu_masks, reference
 from semnr_kernels.cnr.masks import gaussian_taps
 
-pytestmark = pytest.mark.skipif(_native.probe() is not None, reason=f"no native module: {_native.probe()}")
+pytestmark = pytest.mark.skipif(
+    native_support.probe() is not None, reason=f"no native module: {native_support.probe()}"
+)
 
-DTYPES = tuple(_native.DTYPE_CODES)
+DTYPES = tuple(native_support.DTYPE_CODES)
 
 
-NATIVE = [f"native-{isa}" for isa in _native.INSTRUCTION_SETS]
+NATIVE = [f"native-{isa}" for isa in native_support.INSTRUCTION_SETS]
 
 
 @pytest.fixture(params=[*NATIVE, *(b for b in backends.params("cnr") if b == "triton-interpret")])
@@ -29,7 +31,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def smoothed(backend: str) -> Callable[..., reference.Smoothed]:
-    return _registry._implementations["otsu_smooth"][backend].run
+    return registry._implementations["otsu_smooth"][backend].run
 
 
 @pytest.fixture(params=NATIVE)
@@ -70,7 +72,7 @@ def test_a_filter_wider_than_the_image_is_the_definitions(native_backend: str) -
     for shape in ((1, 1, 37, 61), (1, 1, 3, 150), (1, 1, 150, 3)):
         x, valid = image(shape, torch.float32), region(shape, share=0.8)
         for mask in (None, valid):
-            native = _registry._implementations["otsu_smooth"][native_backend].run
+            native = registry._implementations["otsu_smooth"][native_backend].run
             wanted, got = (f(x, mask, gaussian_taps(40.0)).values for f in (reference.smoothed, native))
             assert torch.equal(got, wanted)
 
@@ -103,7 +105,7 @@ def test_pixels_that_are_no_number_are_counted_and_left_out(
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 7, 31, 64, 1000])
 def test_the_guard_band_is_a_square_dilation_at_any_radius(native_backend: str, radius: int) -> None:
-    guard_band = _registry._implementations["guard_band"][native_backend].run
+    guard_band = registry._implementations["guard_band"][native_backend].run
     rng = np.random.default_rng(radius)
     for shape in ((2, 1, 70, 300), (1, 1, 1, 5), (1, 1, 90, 1)):
         drawn = torch.from_numpy(rng.random(shape))
@@ -128,7 +130,7 @@ def test_otsu_masks_are_the_definitions_pixel_for_pixel(backend: str, dtype: tor
     for mask in (None, valid):
         found = []
         for name in ("reference", backend):
-            with _registry.use_backend(name):
+            with registry.use_backend(name):
                 found.append(otsu_masks(x, mask=mask, smoothing=1.5, guard=3))
         assert torch.equal(found[1].signal, found[0].signal)
         assert torch.equal(found[1].background, found[0].background)

@@ -14,14 +14,16 @@ import torch
 
 import backends
 import tolerances
-from semnr_kernels import _native, _registry
-from semnr_kernels._errors import BackendUnavailable
-from semnr_kernels._registry import Call
+from semnr_kernels import native_support, registry
 from semnr_kernels.cnr import cnr, cuda, native, reference
+from semnr_kernels.errors import BackendUnavailable
+from semnr_kernels.registry import Call
 
-pytestmark = pytest.mark.skipif(_native.probe() is not None, reason=f"no native module: {_native.probe()}")
+pytestmark = pytest.mark.skipif(
+    native_support.probe() is not None, reason=f"no native module: {native_support.probe()}"
+)
 
-DTYPES = tuple(_native.DTYPE_CODES)
+DTYPES = tuple(native_support.DTYPE_CODES)
 Kernel = Callable[..., tuple[reference.Moments, ...]]
 GRIDS = [  # shape, window, stride
     ((70, 91), (16, 16), (8, 8)),
@@ -35,9 +37,9 @@ GRIDS = [  # shape, window, stride
 ]
 
 
-@pytest.fixture(params=_native.INSTRUCTION_SETS)
+@pytest.fixture(params=native_support.INSTRUCTION_SETS)
 def isa(request: pytest.FixtureRequest) -> str:
-    if (reason := _native.probe(request.param)) is not None:
+    if (reason := native_support.probe(request.param)) is not None:
         pytest.skip(reason)
     return request.param
 
@@ -45,15 +47,15 @@ def isa(request: pytest.FixtureRequest) -> str:
 INTERPRETED = [b for b in backends.params("cnr") if b == "triton-interpret"]
 
 
-@pytest.fixture(params=[*_native.INSTRUCTION_SETS, "cuda-emulated", *INTERPRETED])
+@pytest.fixture(params=[*native_support.INSTRUCTION_SETS, "cuda-emulated", *INTERPRETED])
 def kernel(request: pytest.FixtureRequest) -> Kernel:
     if request.param == "triton-interpret":
         backends.require("cnr", request.param)
-        return _registry._implementations["cnr_map"][request.param].run
+        return registry._implementations["cnr_map"][request.param].run
     if request.param == "cuda-emulated":
         backends.require("cnr", request.param)
         return functools.partial(cuda.of_regions, emulated=True)
-    if (reason := _native.probe(request.param)) is not None:
+    if (reason := native_support.probe(request.param)) is not None:
         pytest.skip(reason)
     return functools.partial(native.of_regions, isa=request.param)
 
@@ -188,8 +190,15 @@ def test_negative_strides_are_read_backwards(isa: str) -> None:
         n, c, h, w = v.stride()
         return v[..., -1, -1].data_ptr(), n, c, -h, -w
 
-    _native.module(isa).cnr_moments(
-        backwards(x), _native.DTYPE_CODES[x.dtype], x.shape, [backwards(roi)], (20, 20), (31, 44), 1, out.data_ptr()
+    native_support.module(isa).cnr_moments(
+        backwards(x),
+        native_support.DTYPE_CODES[x.dtype],
+        x.shape,
+        [backwards(roi)],
+        (20, 20),
+        (31, 44),
+        1,
+        out.data_ptr(),
     )
     flipped = reference.window_moments(x.flip(2, 3), roi.flip(2, 3), (20, 20), (31, 44))
     torch.testing.assert_close(out[0, :, 0, 0, 0, 0], torch.stack([v.flatten()[0] for v in flipped]))
@@ -265,7 +274,7 @@ def test_an_image_that_wants_a_gradient_is_left_to_the_reference() -> None:
     assert native.supports(Call.of("cnr", x.detach())) is None
 
 
-@pytest.mark.parametrize("backend", [b for b in _registry.implementations("histogram") if b != "reference"])
+@pytest.mark.parametrize("backend", [b for b in registry.implementations("histogram") if b != "reference"])
 @pytest.mark.parametrize("bins", [2, 7, 256])
 def test_the_otsu_histogram_is_the_one_that_a_search_finds(backend: str, bins: int) -> None:
     backends.require("histogram", backend)
@@ -273,7 +282,7 @@ def test_the_otsu_histogram_is_the_one_that_a_search_finds(backend: str, bins: i
     values = torch.from_numpy(np.concatenate([rng.normal(40_000, 20, 300_001), rng.normal(40_090, 7, 1000)]))
     edges = torch.linspace(float(values.min()), float(values.max()), bins + 1, dtype=torch.float64)
     values = torch.cat([values, edges])  # every edge itself, where a rounded guess goes astray
-    table = _registry._implementations["histogram"]
+    table = registry._implementations["histogram"]
     counts = table[backend].run(values, edges)
     assert counts.tolist() == table["reference"].run(values, edges).tolist()
     assert int(counts.sum()) == values.numel()

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import backends
-from semnr_kernels._registry import Call, use_backend
 from semnr_kernels.cnr import otsu_masks, reference
+from semnr_kernels.registry import Call, use_backend
 
 INTERPRET = "triton-interpret"
 
@@ -42,10 +42,10 @@ def test_the_blocks_of_a_device_give_the_moments_too(
     interpreter: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The suites run few large blocks; here several programs share a plane, and lanes take several pixels."""
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
     from semnr_kernels.cnr import triton_kernel
 
-    monkeypatch.setattr(_triton, "block", lambda on_device, interpreting: on_device)
+    monkeypatch.setattr(triton_support, "block", lambda on_device, interpreting: on_device)
     x, roi = case((1, 1, 40, 131), dtype)
     for sizes in ({}, {"window": (16, 90), "stride": (8, 13)}):
         got, wanted = (f(x, roi, ~roi, **sizes) for f in (triton_kernel.of_regions, reference.of_regions))
@@ -57,9 +57,9 @@ def test_the_blocks_of_a_device_give_the_moments_too(
 def test_the_masks_of_a_devices_blocks_are_those_of_the_definition(
     interpreter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
 
-    monkeypatch.setattr(_triton, "block", lambda on_device, interpreting: on_device)
+    monkeypatch.setattr(triton_support, "block", lambda on_device, interpreting: on_device)
     x = case((2, 1, 30, 70))[0]
     x[..., 20:50] += 500
     with use_backend(interpreter):

@@ -17,7 +17,7 @@ import torch
 import backends
 import cases
 import semnr_kernels as kernels
-from semnr_kernels import _registry
+from semnr_kernels import registry
 from semnr_kernels.dists import against, dists, features, reference, score, similarity
 from semnr_kernels.dists import weights as known
 from semnr_kernels.dists.network import l2_pool, network_for
@@ -492,12 +492,12 @@ def test_no_weights_at_hand_names_the_remedies_and_needs_no_torchvision(monkeypa
 
 def test_the_fastest_backend_that_can_is_taken():
     x, y = pair(32, 32)
-    assert {"reference", "native", "triton"} <= set(_registry.implementations("dists"))
+    assert {"reference", "native", "triton"} <= set(registry.implementations("dists"))
     with pytest.raises(kernels.BackendUnavailable, match="triton"):
         dists(x, y, **RANDOM, backend="triton")
-    with _registry.recording() as used:
+    with registry.recording() as used:
         dists(x, y, **RANDOM)
-    assert used["dists"] == ("native" if _registry.backends()["native"] == "available" else "reference")
-    with _registry.recording() as used:
+    assert used["dists"] == ("native" if registry.backends()["native"] == "available" else "reference")
+    with registry.recording() as used:
         dists(x.requires_grad_(True), y, **RANDOM)
     assert used["dists"] == "reference"

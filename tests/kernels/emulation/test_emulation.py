@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import cases
-from semnr_kernels import _cuda
+from semnr_kernels import cuda_support
 
 FOLDER = Path(__file__).parent
 
@@ -48,7 +48,7 @@ def host():
         pytest.skip("the source tree is absent")
     try:
         sources = [FOLDER / "faults_cuda.cu", FOLDER / "faults_cuda_bind.cpp"]
-        return _cuda.load_emulated(emulated.build([], sources, include=[FOLDER]))
+        return cuda_support.load_emulated(emulated.build([], sources, include=[FOLDER]))
     except emulated.CannotBuild as error:
         if emulated.wanted() or "no C++ compiler" not in str(error):
             raise
@@ -67,7 +67,7 @@ CPU = torch.device("cpu")
 
 def blur(host, fault: Fault = Fault.NONE, n: int = 150) -> torch.Tensor:
     x, out = ramp(n), torch.empty(n)
-    with _cuda.launching(host, CPU, [x], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [x], [out]) as (module, stream):
         module.blur(x.data_ptr(), out.data_ptr(), n, fault, stream)
     return out
 
@@ -77,28 +77,28 @@ def block_sums(host, fault: Fault = Fault.NONE, n: int = 400) -> torch.Tensor:
     tight = (
         {"writes": [out, partial[:4]]} if fault == Fault.OUTPUT_NOT_WRITTEN else {"writes": [out], "scratch": [partial]}
     )
-    with _cuda.launching(host, CPU, [x], **tight) as (module, stream):
+    with cuda_support.launching(host, CPU, [x], **tight) as (module, stream):
         module.block_sums(x.data_ptr(), partial.data_ptr(), out.data_ptr(), n, fault, stream)
     return out
 
 
 def warp_transpose(host, fault: Fault = Fault.NONE) -> torch.Tensor:
     x, out = ramp(32, 32), torch.empty(32, 32)
-    with _cuda.launching(host, CPU, [x], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [x], [out]) as (module, stream):
         module.warp_transpose(x.data_ptr(), out.data_ptr(), fault, stream)
     return out
 
 
 def copy(host, fault: Fault = Fault.NONE, n: int = 256) -> torch.Tensor:
     x, out = ramp(n), torch.empty(n)
-    with _cuda.launching(host, CPU, [x], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [x], [out]) as (module, stream):
         module.copy(x.data_ptr(), out.data_ptr(), n, fault, stream)
     return out
 
 
 def count(host, fault: Fault = Fault.NONE) -> torch.Tensor:
     out = torch.zeros(1, dtype=torch.int32)
-    with _cuda.launching(host, CPU, [out], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [out], [out]) as (module, stream):
         module.count(out.data_ptr(), fault, stream)
     return out
 
@@ -156,7 +156,7 @@ def test_kernels_without_a_fault_run_clean_and_right(host) -> None:
 def test_a_seeded_fault_is_found_and_placed(
     host, job: Callable[..., torch.Tensor], fault: Fault, kind: str, says: str
 ) -> None:
-    with pytest.raises(_cuda.EmulationError, match=says) as error:
+    with pytest.raises(cuda_support.EmulationError, match=says) as error:
         job(host, fault)
     assert kind in {f["kind"] for f in error.value.faults}
     assert "faults_cuda.cu:" in str(error.value)
@@ -165,8 +165,10 @@ def test_a_seeded_fault_is_found_and_placed(
 def test_an_output_that_no_thread_writes_is_told_with_its_element(host) -> None:
     x, out = ramp(100), torch.empty(101)
     with (
-        pytest.raises(_cuda.EmulationError, match=r"output never written: 4 bytes of writes\[0\].*element \(100,\)"),
-        _cuda.launching(host, CPU, [x], [out]) as (module, stream),
+        pytest.raises(
+            cuda_support.EmulationError, match=r"output never written: 4 bytes of writes\[0\].*element \(100,\)"
+        ),
+        cuda_support.launching(host, CPU, [x], [out]) as (module, stream),
     ):
         module.blur(x.data_ptr(), out.data_ptr(), 100, Fault.NONE, stream)
 
@@ -174,13 +176,13 @@ def test_an_output_that_no_thread_writes_is_told_with_its_element(host) -> None:
 def test_what_lies_between_the_rows_of_a_view_is_out_of_bounds(host) -> None:
     whole = ramp(4, 40)
     out = torch.empty(128)
-    with _cuda.launching(host, CPU, [whole], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [whole], [out]) as (module, stream):
         module.copy(whole.data_ptr(), out.data_ptr(), 128, Fault.NONE, stream)
     with (
         pytest.raises(
-            _cuda.EmulationError, match=r"out of bounds.*reads\[0\], \(4, 32\) float32, between its elements"
+            cuda_support.EmulationError, match=r"out of bounds.*reads\[0\], \(4, 32\) float32, between its elements"
         ),
-        _cuda.launching(host, CPU, [whole[:, :32]], [out]) as (module, stream),
+        cuda_support.launching(host, CPU, [whole[:, :32]], [out]) as (module, stream),
     ):
         module.copy(whole.data_ptr(), out.data_ptr(), 128, Fault.NONE, stream)
 
@@ -188,46 +190,51 @@ def test_what_lies_between_the_rows_of_a_view_is_out_of_bounds(host) -> None:
 def test_a_block_that_writes_what_another_reads_is_a_race_whichever_runs_first(host) -> None:
     x = ramp(150)  # in place: each block writes what its neighbours read as their border
     with (
-        pytest.raises(_cuda.EmulationError, match=r"writes what another block read.*reads\[0\].*element \(64,\)"),
-        _cuda.launching(host, CPU, [x], [x]) as (module, stream),
+        pytest.raises(
+            cuda_support.EmulationError, match=r"writes what another block read.*reads\[0\].*element \(64,\)"
+        ),
+        cuda_support.launching(host, CPU, [x], [x]) as (module, stream),
     ):
         module.blur(x.data_ptr(), x.data_ptr(), 150, Fault.NONE, stream)
     alone = ramp(64)  # one block has its barrier
-    with _cuda.launching(host, CPU, [alone], [alone]) as (module, stream):
+    with cuda_support.launching(host, CPU, [alone], [alone]) as (module, stream):
         module.blur(alone.data_ptr(), alone.data_ptr(), 64, Fault.NONE, stream)
 
 
 def test_tensors_that_share_memory_keep_each_its_own_elements(host) -> None:
     """Both halves of every row are read here, so what lies between either's rows is the other's."""
     whole, out = ramp(4, 64), torch.empty(256)
-    with _cuda.launching(host, CPU, [whole[:, :32], whole[:, 32:], whole[:1].expand(5, 64)], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [whole[:, :32], whole[:, 32:], whole[:1].expand(5, 64)], [out]) as (
+        module,
+        stream,
+    ):
         module.copy(whole.data_ptr(), out.data_ptr(), 256, Fault.NONE, stream)
     assert torch.equal(out, whole.flatten())
     with (
-        pytest.raises(_cuda.EmulationError, match=r"write to an input"),
-        _cuda.launching(host, CPU, [whole[:, :32]], [whole[:, 32:]]) as (module, stream),
+        pytest.raises(cuda_support.EmulationError, match=r"write to an input"),
+        cuda_support.launching(host, CPU, [whole[:, :32]], [whole[:, 32:]]) as (module, stream),
     ):
         module.copy(whole.data_ptr(), whole.data_ptr(), 128, Fault.NONE, stream)
 
 
 def test_one_launch_may_read_what_an_earlier_one_wrote_and_may_not_read_what_none_wrote(host) -> None:
     x, between, out = ramp(64), torch.empty(64), torch.empty(64)
-    with _cuda.launching(host, CPU, [x], [between, out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [x], [between, out]) as (module, stream):
         module.blur(x.data_ptr(), between.data_ptr(), 64, Fault.NONE, stream)
         module.blur(between.data_ptr(), out.data_ptr(), 64, Fault.NONE, stream)
     with (
-        pytest.raises(_cuda.EmulationError, match=r"uninitialised read.*memory that nothing wrote"),
-        _cuda.launching(host, CPU, [x], [between, out]) as (module, stream),
+        pytest.raises(cuda_support.EmulationError, match=r"uninitialised read.*memory that nothing wrote"),
+        cuda_support.launching(host, CPU, [x], [between, out]) as (module, stream),
     ):
         module.blur(between.data_ptr(), out.data_ptr(), 64, Fault.NONE, stream)
 
 
 def test_threads_that_write_neighbouring_bytes_of_a_word_do_not_race(host) -> None:
     x, out = torch.arange(64, dtype=torch.uint8), torch.empty(64, dtype=torch.uint8)
-    with _cuda.launching(host, CPU, [x], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [x], [out]) as (module, stream):
         module.bytes(x.data_ptr(), out.data_ptr(), stream)
     assert torch.equal(out, x.flip(0))
-    counted = _cuda.counters(host)["bytes"]
+    counted = cuda_support.counters(host)["bytes"]
     # lanes that touch the bytes of one word share its transaction; a byte is one access
     assert counted["shared_load_words"] == counted["shared_store_words"] == 64
     assert counted["shared_load_transactions"] == counted["shared_load_ideal"] == 2
@@ -247,9 +254,9 @@ def test_sectors_are_counted_once_a_block(host) -> None:
     n = 150
     x, out = aligned(n), aligned(n)
     x.copy_(ramp(n))
-    with _cuda.launching(host, CPU, [x], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [x], [out]) as (module, stream):
         module.blur(x.data_ptr(), out.data_ptr(), n, Fault.NONE, stream)
-    counted = _cuda.counters(host)["blur"]
+    counted = cuda_support.counters(host)["blur"]
     # blocks read [0, 65), [63, 129), [127, 150): sectors of 8 floats 0-8, 7-16, 15-18
     assert counted["sectors_read"] == 9 + 10 + 4
     # and write [0, 64), [64, 128), [128, 150)
@@ -267,17 +274,17 @@ def test_sectors_are_counted_once_a_block(host) -> None:
 def test_a_sector_that_two_tensors_straddle_begins_where_memory_does(host) -> None:
     x, out = aligned(64, offset=3), aligned(64)
     x.copy_(ramp(64))
-    with _cuda.launching(host, CPU, [x], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [x], [out]) as (module, stream):
         module.blur(x.data_ptr(), out.data_ptr(), 64, Fault.NONE, stream)
-    assert _cuda.counters(host)["blur"]["sectors_read"] == 9
+    assert cuda_support.counters(host)["blur"]["sectors_read"] == 9
 
 
 @pytest.mark.parametrize(("stride", "ways"), [(1, 1), (2, 2), (3, 1), (4, 4), (32, 32), (33, 1)])
 def test_lanes_a_stride_apart_meet_in_as_many_banks_as_it_shares_with_32(host, stride: int, ways: int) -> None:
     out = torch.empty(32)
-    with _cuda.launching(host, CPU, [], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [], [out]) as (module, stream):
         module.strided(out.data_ptr(), stride, stream)
-    counted = _cuda.counters(host)["strided"]
+    counted = cuda_support.counters(host)["strided"]
     for kind in ("load", "store"):
         assert counted[f"shared_{kind}_instructions"] == 1
         assert counted[f"shared_{kind}_words"] == 32
@@ -289,9 +296,9 @@ def test_lanes_a_stride_apart_meet_in_as_many_banks_as_it_shares_with_32(host, s
 @pytest.mark.parametrize(("stride", "ways"), [(1, 1), (2, 2), (3, 1), (8, 8)])
 def test_a_16_byte_access_is_served_a_quarter_of_a_warp_at_a_time(host, stride: int, ways: int) -> None:
     out = torch.empty(32)
-    with _cuda.launching(host, CPU, [], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [], [out]) as (module, stream):
         module.strided16(out.data_ptr(), stride, stream)
-    counted = _cuda.counters(host)["strided16"]
+    counted = cuda_support.counters(host)["strided16"]
     for kind in ("load", "store"):
         assert counted[f"shared_{kind}_instructions"] == 1
         assert counted[f"shared_{kind}_words"] == 4 * 32
@@ -301,9 +308,9 @@ def test_a_16_byte_access_is_served_a_quarter_of_a_warp_at_a_time(host, stride: 
 
 def test_lanes_that_part_are_counted_with_those_that_make_the_same_passage(host) -> None:
     out = torch.empty(32)
-    with _cuda.launching(host, CPU, [], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [], [out]) as (module, stream):
         module.diverged(out.data_ptr(), stream)
-    counted = _cuda.counters(host)["diverged"]
+    counted = cuda_support.counters(host)["diverged"]
     assert counted["shared_store_instructions"] == 2
     assert counted["shared_store_words"] == 32 + 16
     assert counted["shared_store_transactions"] == 2
@@ -316,7 +323,7 @@ def test_lanes_that_part_are_counted_with_those_that_make_the_same_passage(host)
 def test_16_bit_floats_convert_as_torch_does_for_every_value(host, dtype: torch.dtype) -> None:
     bits = torch.arange(2**16, dtype=torch.int32).to(torch.uint16)
     wide, back = torch.empty(2**16), torch.empty(2**16, dtype=torch.uint16)
-    with _cuda.launching(host, CPU, [bits], [wide, back]) as (module, stream):
+    with cuda_support.launching(host, CPU, [bits], [wide, back]) as (module, stream):
         module.halves(bits.data_ptr(), wide.data_ptr(), back.data_ptr(), 2**16, dtype == torch.bfloat16, stream)
     expected = bits.view(dtype).float()
     assert torch.equal(torch.nan_to_num(wide, 7.0), torch.nan_to_num(expected, 7.0))
@@ -331,7 +338,7 @@ def test_16_bit_floats_convert_as_torch_does_for_every_value(host, dtype: torch.
 def test_integer_intrinsics_do_what_the_programming_guide_says(host) -> None:
     a, b = 0x04F01003, 0x00FF0209
     words, out = torch.tensor([a, b], dtype=torch.int64).to(torch.uint32), torch.empty(8, dtype=torch.uint32)
-    with _cuda.launching(host, CPU, [words], [out]) as (module, stream):
+    with cuda_support.launching(host, CPU, [words], [out]) as (module, stream):
         module.integers(words.data_ptr(), out.data_ptr(), stream)
     x, y = a.to_bytes(4, "little"), b.to_bytes(4, "little")
     both = x + y

@@ -14,7 +14,7 @@ import emulated
 import pytest
 import torch
 
-from semnr_kernels import _cuda, _registry
+from semnr_kernels import cuda_support, registry
 from semnr_kernels.ssim import ssim
 
 FOLDER = emulated.STORE / "mutants"  # not a temporary one: objects are kept while the sources stay the same
@@ -79,12 +79,12 @@ def host() -> Iterator[ModuleType]:
             raise
         pytest.skip(str(error))
     assert path is not None
-    kept = list(_cuda._emulated)
-    _cuda.use_emulated(path)
-    _registry._probe.cache_clear()
-    yield _cuda.module(True)
-    _cuda._emulated[:] = kept
-    _registry._probe.cache_clear()
+    kept = list(cuda_support._emulated)
+    cuda_support.use_emulated(path)
+    registry._probe.cache_clear()
+    yield cuda_support.module(True)
+    cuda_support._emulated[:] = kept
+    registry._probe.cache_clear()
 
 
 def forward() -> None:
@@ -120,7 +120,7 @@ def test_a_barrier_left_out_or_a_bound_moved_by_one_is_found(host: ModuleType, w
     for call in CALLS:
         try:
             call()
-        except _cuda.EmulationError as error:
+        except cuda_support.EmulationError as error:
             found.append(str(error))
     host.mutate(0)
     assert found, f"{PLACES[which]} may be changed and nothing notices"

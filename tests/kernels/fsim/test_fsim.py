@@ -16,7 +16,7 @@ import backends
 import cases
 import semnr_kernels as kernels
 import tolerances
-from semnr_kernels import _fill, _registry
+from semnr_kernels import fill, registry
 from semnr_kernels.fsim import downsampling_factor, features, fsim, native, reference, similarity
 
 BACKENDS = [backends.require("fsim", name) for name in backends.params("fsim") if "triton" not in name]
@@ -439,11 +439,11 @@ def test_stand_ins_are_the_mean_of_the_smallest_window_with_a_valid_pixel():
     y = torch.arange(400.0, dtype=torch.float64).reshape(1, 1, 20, 20)
     valid = torch.zeros(1, 1, 20, 20, dtype=torch.bool)
     valid[..., 0, 0] = valid[..., 0, 4] = True
-    mean = _fill.local_mean(y, valid)
+    mean = fill.local_mean(y, valid)
     assert mean[0, 0, 0, 2] == pytest.approx(2.0)  # both lie within 4 pixels
     assert mean[0, 0, 0, 6] == pytest.approx(4.0)  # only the second
     assert mean[0, 0, 19, 19] == pytest.approx(2.0)  # found at the third doubling
-    assert _fill.local_mean(y, torch.zeros_like(valid)).abs().max() == 0
+    assert fill.local_mean(y, torch.zeros_like(valid)).abs().max() == 0
 
 
 @pytest.mark.parametrize(
@@ -496,6 +496,6 @@ def test_a_batch_is_its_images_and_strides_do_not_matter(backend, precision):
 
 def test_the_registry_knows_fsim():
     for op in ("fsim", "fsim_features", "fsim_compare"):
-        assert {"reference", "native"} <= set(_registry.implementations(op))
+        assert {"reference", "native"} <= set(registry.implementations(op))
     with pytest.raises(kernels.BackendUnavailable, match="no_such"):
         fsim(*pair(64, 64), data_range=1.0, backend="no_such")

@@ -16,15 +16,17 @@ import torch
 
 import backends
 import cases
-from semnr_kernels import BackendUnavailable, _native, _registry
+from semnr_kernels import native_support, registry
 from semnr_kernels.fsim import features, fsim, native, reference, similarity
 
-pytestmark = pytest.mark.skipif(_native.probe() is not None, reason=f"no native module: {_native.probe()}")
+pytestmark = pytest.mark.skipif(
+    native_support.probe() is not None, reason=f"no native module: {native_support.probe()}"
+)
 
 FLOAT64, FLOAT32 = 1e-12, 1e-6  # of a score against the reference; measured 1e-15 and 3e-8
 
 
-@pytest.fixture(params=_registry.FORCED)
+@pytest.fixture(params=registry.FORCED)
 def forced(request: pytest.FixtureRequest) -> str:
     return backends.require("fsim", request.param)
 
@@ -264,7 +266,7 @@ def test_thresholds_rest_on_the_same_noise_gain_as_the_definition() -> None:
 def test_auto_takes_native_and_says_which(threads) -> None:
     x, y = pair(64, 64)
     for op in ("fsim", "fsim_features", "fsim_compare"):
-        assert _registry.explain(_registry.Call.of(op, x, y)).chosen == "native"
+        assert registry.explain(registry.Call.of(op, x, y)).chosen == "native"
 
 
 # --- memory ---------------------------------------------------------------------------------------------------

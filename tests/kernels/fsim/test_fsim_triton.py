@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 import backends
 import cases
-from semnr_kernels import _registry, _tensors
+from semnr_kernels import registry, tensor_kinds
 from semnr_kernels.fsim import Filters, Settings, features, fsim, reference, similarity
 
 INTERPRET = "triton-interpret"
@@ -121,7 +121,7 @@ def test_a_pair_takes_at_most_fourteen_complex_planes(
     channels: int, masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that torch holds: images, samples, spectra, responses, features. What an FFT library takes is not seen."""
-    monkeypatch.setattr(_tensors, "quiet", lambda: True)  # or the mode that watches makes one op of the call
+    monkeypatch.setattr(tensor_kinds, "quiet", lambda: True)  # or the mode that watches makes one op of the call
     x, y = pair(160, 160, channels)
     mask = torch.rand((160, 160), generator=torch.Generator().manual_seed(1)) > 0.2 if masked else None
     reference._banks.clear()
@@ -165,10 +165,10 @@ def test_products_with_filters_made_on_the_fly_equal_those_with_the_bank(size: t
 @pytest.mark.parametrize("count", [2, 4099])
 def test_the_median_is_exact(count: int, dtype, monkeypatch) -> None:
     """Any spread of values, ties, zeros, even and odd counts; several programs an image."""
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
     from semnr_kernels.fsim import triton_kernel
 
-    monkeypatch.setattr(_triton, "block", lambda on_device, interpreting: on_device)
+    monkeypatch.setattr(triton_support, "block", lambda on_device, interpreting: on_device)
     generator = torch.Generator().manual_seed(count)
     normal = torch.randn((6, count), dtype=dtype, generator=generator)
     values = normal.clone()
@@ -210,9 +210,9 @@ def test_groups_of_images_change_nothing(monkeypatch) -> None:
 
 def test_the_plan_of_a_gpu_gives_the_same_score(monkeypatch) -> None:
     """Blocks of 256 to 1024 pixels and many programs, masks, colour, downsampling, gaps in memory."""
-    from semnr_kernels import _triton
+    from semnr_kernels import triton_support
 
-    monkeypatch.setattr(_triton, "block", lambda on_device, interpreting: on_device)
+    monkeypatch.setattr(triton_support, "block", lambda on_device, interpreting: on_device)
     x, y = (v.transpose(2, 3)[..., ::2] for v in pair(196, 98, 3))
     mask = torch.rand(x.shape[-2:], generator=torch.Generator().manual_seed(1)) > 0.2
     options = {"data_range": 1.0, "mask": mask, "downsample": 2, "scales": 2, "orientations": 2, "details": True}
@@ -274,7 +274,7 @@ def test_a_mask_of_one_side_counts_for_both_and_for_every_candidate() -> None:
 def test_a_gradient_is_refused_and_goes_to_the_definition_by_default() -> None:
     x, y = pair(48, 48)
     x.requires_grad_()
-    with pytest.raises(_registry.BackendUnavailable, match="has no gradient"):
+    with pytest.raises(registry.BackendUnavailable, match="has no gradient"):
         fsim(x, y, data_range=1.0, backend=INTERPRET)
     fsim(x, y, data_range=1.0).backward()
     assert x.grad.abs().max() > 0
@@ -284,7 +284,7 @@ def test_calls_that_a_launch_cannot_hold_are_refused() -> None:
     from semnr_kernels.fsim import triton_kernel
 
     def answer(*shape: int) -> str | None:
-        return triton_kernel.supports(_registry.Call("fsim", "cuda", torch.uint8, shape, False))
+        return triton_kernel.supports(registry.Call("fsim", "cuda", torch.uint8, shape, False))
 
     assert answer(65535, 1, 64, 64) is None
     assert "at most 65535 images" in str(answer(65536, 1, 64, 64))

@@ -11,7 +11,7 @@ import torch
 
 import backends
 import tolerances
-from semnr_kernels import _registry, pixel
+from semnr_kernels import pixel, registry
 
 
 @pytest.fixture(params=backends.params("pixel"))
@@ -20,7 +20,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 def supported(backend: str, x: torch.Tensor, **options: object) -> None:
-    backends.run_or_skip_unsupported("pixel", backend, _registry.Call.of("pixel", x, **options))
+    backends.run_or_skip_unsupported("pixel", backend, registry.Call.of("pixel", x, **options))
 
 
 def integers(dtype: torch.dtype, shape: tuple[int, ...] = (3, 1, 61, 47), seed: int = 0) -> torch.Tensor:

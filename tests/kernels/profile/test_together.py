@@ -9,12 +9,14 @@ import torch
 
 import backends
 import semnr
-from semnr_kernels import _cuda, _native, _registry, pixel
+from semnr_kernels import cuda_support, native_support, pixel, registry
 from semnr_kernels.cnr import reference as cnr_reference
 from semnr_kernels.profile import together
 from semnr_kernels.ssim import ssim
 
-pytestmark = pytest.mark.skipif(_native.probe() is not None, reason=f"no native module: {_native.probe()}")
+pytestmark = pytest.mark.skipif(
+    native_support.probe() is not None, reason=f"no native module: {native_support.probe()}"
+)
 
 SCALE = {torch.uint8: 255.0, torch.uint16: 60000.0, torch.float32: 1.0, torch.float64: 1.0}
 
@@ -25,7 +27,7 @@ def backend(request: pytest.FixtureRequest) -> str:
     backends.require("ssim", request.param)
     if request.param == "native":
         return "auto"
-    if not hasattr(_cuda.module(True), "profile_scores"):
+    if not hasattr(cuda_support.module(True), "profile_scores"):
         pytest.skip("the emulated module was built without profile")
     return request.param
 
@@ -104,7 +106,7 @@ def test_what_cannot_be_scored_together_is_left_to_the_ops() -> None:
 def test_a_profile_is_the_same_from_one_read_and_from_the_reference(backend: str, dtype: torch.dtype) -> None:
     x, y, signal, background = case(dtype, 2, 1, 80, 90)
     options = {"data_range": SCALE[dtype], "metrics": ("psnr", "ssim", "cnr"), "masks": (signal, background)}
-    with _registry.recording() as used:
+    with registry.recording() as used:
         fast = semnr.profile(x, y, backend=backend, **options)
     assert {used[op] for op in ("pixel", "ssim", "cnr")} == {"native" if backend == "auto" else backend}
     slow = semnr.profile(x, y, backend="reference", **options)
@@ -149,7 +151,7 @@ def test_the_usual_call_gives_what_the_general_one_gives(dtype: torch.dtype, sha
 
 def test_the_usual_call_heeds_a_backend_named_around_it() -> None:
     x, y, _, _ = case(torch.float32, 1, 1, 32, 32)
-    with semnr.use_backend("reference"), _registry.recording() as used:
+    with semnr.use_backend("reference"), registry.recording() as used:
         semnr.psnr(x, y, data_range=1.0)
         semnr.ssim(x, y, data_range=1.0)
     assert used == {"pixel": "reference", "ssim": "reference"}

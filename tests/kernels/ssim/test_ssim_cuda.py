@@ -10,8 +10,8 @@ import torch
 
 import backends
 import tolerances
-from semnr_kernels import _cuda, _native, _registry
-from semnr_kernels.ssim import _autograd, _taps, cuda, reference, window_taps
+from semnr_kernels import cuda_support, native_support, registry
+from semnr_kernels.ssim import autograd, cuda, float32_window, reference, window_taps
 
 DTYPES = [torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32]
 GAUSSIAN = window_taps("gaussian", 11, 1.5)
@@ -157,7 +157,7 @@ def test_a_window_with_a_tiny_first_weight_takes_the_general_kernel() -> None:
     taps = window_taps("gaussian", 11, 0.5)
     assert taps[0] < 1e-20
     got, exact = both(*pair((1, 1, 40, 48)), taps=taps)
-    assert "ssim_general" in _cuda.counters()
+    assert "ssim_general" in cuda_support.counters()
     assert abs(got.score - exact.score).item() <= tolerances.SSIM_MEAN
 
 
@@ -185,7 +185,7 @@ def test_gradients_of_16_bit_floats_are_rounded_once(dtype: torch.dtype) -> None
 def test_only_the_gradient_that_is_wanted_is_computed() -> None:
     x, y = pair((1, 1, 30, 40))
     assert_gradients_agree(gradients(x.requires_grad_(), y))
-    written = _cuda.counters()["ssim_backward"]["sectors_written"]
+    written = cuda_support.counters()["ssim_backward"]["sectors_written"]
     assert written == 30 * 40 * 4 // 32
     assert_gradients_agree(gradients(y.detach(), x.detach().requires_grad_()))
 
@@ -209,7 +209,7 @@ def test_gradients_of_every_window_and_border_match_the_definition(options: dict
 def test_a_gradient_allocates_nothing_but_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """frame-analytics keeps maps between its passes."""
     x, y = pair((1, 1, 64, 96))
-    setup = _autograd.Setup(GAUSSIAN, False, False, (1e-4, 9e-4, 1.0, 1.0), False, False)
+    setup = autograd.Setup(GAUSSIAN, False, False, (1e-4, 9e-4, 1.0, 1.0), False, False)
     asked, empty = [], torch.empty
 
     def noted(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -233,7 +233,7 @@ def test_the_largest_window_scores_and_differentiates_as_the_definition() -> Non
     options = {"taps": window_taps("gaussian", 47, 7.0), "want_components": True, "want_map": True}
     mask = torch.rand((1, 1, 50, 80), generator=torch.Generator().manual_seed(1)) > 0.2
     got, exact = both(x, y, valid=mask, **options)
-    assert _cuda.counters()["ssim_general"]["shared_bytes"] <= 99 * 1024
+    assert cuda_support.counters()["ssim_general"]["shared_bytes"] <= 99 * 1024
     torch.testing.assert_close(got.score, exact.score, rtol=0, atol=tolerances.SSIM_MEAN_FLOAT64)
     torch.testing.assert_close(got.coverage, exact.coverage, rtol=0, atol=1e-12)
     torch.testing.assert_close(got.map, exact.map, rtol=0, atol=1e-9, equal_nan=True)
@@ -247,10 +247,10 @@ def test_what_the_kernels_leave_out_is_said_beforehand() -> None:
     x, y = pair((1, 1, 60, 60))
 
     def reason(a: torch.Tensor, **options: Any) -> str | None:
-        return cuda.supports(_registry.Call.of("ssim", a, y, taps=GAUSSIAN, **options))
+        return cuda.supports(registry.Call.of("ssim", a, y, taps=GAUSSIAN, **options))
 
     assert reason(x) is None
-    assert cuda.supports(_registry.Call.of("ssim", x, y, taps=window_taps("uniform", 49, 1))) == (
+    assert cuda.supports(registry.Call.of("ssim", x, y, taps=window_taps("uniform", 49, 1))) == (
         "keeps no window of 49 in shared memory, at most 47"
     )
     assert reason(x.to(torch.int64)) == "has no int64 loop"
@@ -275,8 +275,14 @@ def counted(kernel: str, side: int, dtype: torch.dtype) -> dict[str, float]:
     x, y = torch.zeros((2, 1, 1, side, side), dtype=dtype)
     forward = kernel == "ssim_forward"
     plan = cuda.forward_plan(side - 10, side - 10, 11) if forward else cuda.backward_plan(side, side, 11)
-    numbers = _autograd.numbers(scale(dtype), 0.01, 0.03, 121, False)
-    images = (_native.image(x), _native.image(y), _native.DTYPE_CODES[dtype], x.shape, _taps.over_first(GAUSSIAN))
+    numbers = autograd.numbers(scale(dtype), 0.01, 0.03, 121, False)
+    images = (
+        native_support.image(x),
+        native_support.image(y),
+        native_support.DTYPE_CODES[dtype],
+        x.shape,
+        float32_window.over_first(GAUSSIAN),
+    )
     # the fold reads the sums of blocks that do not run, too
     partial, rows = torch.zeros((plan.blocks, 2), dtype=torch.float64), torch.zeros((2, 1, 1), dtype=torch.float64)
     out = [torch.empty_like(x), torch.empty_like(y)]
@@ -284,7 +290,7 @@ def counted(kernel: str, side: int, dtype: torch.dtype) -> dict[str, float]:
     for strip, strips in representatives(plan.strips).items():
         for segment, segments in representatives(plan.segments).items():
             reads, scratch = (x, y, rows, partial), (partial, rows, *out)
-            with _cuda.launching(True, x.device, reads, (), scratch) as (module, stream):
+            with cuda_support.launching(True, x.device, reads, (), scratch) as (module, stream):
                 module.only_blocks([segment * plan.strips + strip])
                 try:
                     if forward:
@@ -295,7 +301,7 @@ def counted(kernel: str, side: int, dtype: torch.dtype) -> dict[str, float]:
                         module.ssim_backward(*images, numbers, plan, *to, stream)
                 finally:
                     module.only_blocks([])
-            for name, value in _cuda.counters()[kernel].items():
+            for name, value in cuda_support.counters()[kernel].items():
                 total[name] = total.get(name, 0) + value * strips * segments
     return total
 

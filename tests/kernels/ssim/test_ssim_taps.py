@@ -11,7 +11,7 @@ import torch
 
 import backends
 import tolerances
-from semnr_kernels.ssim import _taps, cuda, ssim, window_taps
+from semnr_kernels.ssim import cuda, float32_window, ssim, window_taps
 
 SIZES = [1, 3, 5, 7, 9, 11, 13, 25, 47, 65]
 SIGMAS = [0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.3, 7.0, 20.0]
@@ -33,7 +33,7 @@ def assert_are_float32_and_symmetric(taps: Sequence[float]) -> None:
 
 @pytest.mark.parametrize("taps", WINDOWS.values(), ids=WINDOWS)
 def test_a_normalised_window_adds_up_to_one_in_float32(taps: tuple[float, ...]) -> None:
-    chosen = _taps.normalised(taps)
+    chosen = float32_window.normalised(taps)
     assert_are_float32_and_symmetric(chosen)
     assert sum(map(Fraction, chosen)) == 1
     assert max(abs(a - b) for a, b in zip(chosen, taps, strict=True)) <= ULP
@@ -41,7 +41,7 @@ def test_a_normalised_window_adds_up_to_one_in_float32(taps: tuple[float, ...]) 
 
 @pytest.mark.parametrize("taps", FAST.values(), ids=FAST)
 def test_a_window_over_its_first_tap_and_its_weight_make_one_to_1e_8(taps: tuple[float, ...]) -> None:
-    chosen, weight = _taps.over_first(taps)
+    chosen, weight = float32_window.over_first(taps)
     assert_are_float32_and_symmetric(chosen)
     assert chosen[0] == 1
     assert float(np.float32(weight)) == weight

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semnr_kernels import _checks
+from semnr_kernels import checks
 
 from ...base.jsonable import plain
 from ...noise import NoiseModel, fit_noise
@@ -214,7 +214,7 @@ def residual_tests(
     >>> len(found), found.variance[0] > semnr.residual_tests(noisy, denoised).variance[0]
     (1, np.True_)
     """
-    _checks.choice("nan", nan, ("error", "omit"))
+    checks.choice("nan", nan, ("error", "omit"))
     wanted = _as_sizes(sizes)
     if not (isinstance(alpha, int | float) and 0 < alpha < 1):
         raise ValueError(f"alpha is {alpha!r}; accepted: a probability between 0 and 1")
@@ -224,7 +224,7 @@ def residual_tests(
     d = as_tiles("denoised", denoised, like=x)
     if min(x.shape[-2:]) < _MIN_SIDE:
         raise ValueError(f"noisy is {x.shape[-2]} x {x.shape[-1]} px; accepted: sides of at least {_MIN_SIDE}")
-    valid = _checks.as_mask(torch.as_tensor(mask), x) if mask is not None else None
+    valid = checks.as_mask(torch.as_tensor(mask), x) if mask is not None else None
     n = x.shape[0]
     models = _as_models(noise, n)
     if data_range is None and x.dtype in (torch.uint8, torch.uint16):
@@ -282,7 +282,7 @@ def _finite(x: torch.Tensor, d: torch.Tensor, valid: torch.Tensor | None, nan: s
     if bool(ok.all()):
         return valid
     if nan == "error" and bool((~ok if valid is None else valid & ~ok).any()):
-        _checks.raise_if_nonfinite(noisy=x[:, None], denoised=d[:, None])
+        checks.raise_if_nonfinite(noisy=x[:, None], denoised=d[:, None])
     return ok if valid is None else valid & ok
 
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .. import _library, _native
-from .._registry import Call, no_loop
-from . import _taps, reference
+from .. import library, native_support
+from ..registry import Call, no_loop
+from . import float32_window, reference
 from .reference import SSIMRows
 
 COMPONENTS = ("luminance", "contrast", "structure")
@@ -39,7 +39,7 @@ class Setup(NamedTuple):
     @property
     def window(self) -> tuple[float, ...]:
         """The taps in the precision of the moments."""
-        return self.taps if self.double else _taps.normalised(self.taps)
+        return self.taps if self.double else float32_window.normalised(self.taps)
 
     def windows(self, x: torch.Tensor) -> tuple[int, int]:
         """How many windows an image has, down and across."""
@@ -150,7 +150,7 @@ class _SSIM(torch.autograd.Function):
         ctx.save_for_backward(x, y)
         ctx.setup, ctx.kernels, ctx.again = setup, kernels, again
         ctx.set_materialize_grads(False)
-        found = _unset(x, setup) if _library.gradient_only() else kernels.forward(x, y, None, setup)
+        found = _unset(x, setup) if library.gradient_only() else kernels.forward(x, y, None, setup)
         return found.score, found.contrast_structure, found.map
 
     @staticmethod
@@ -164,7 +164,9 @@ class _SSIM(torch.autograd.Function):
                 for out, g in zip((rows.score, rows.contrast_structure, rows.map), by, strict=True)
                 if g is not None
             ]
-            found = _native.reference_gradient(tuple(o for o, _ in pairs), (x, y), tuple(g for _, g in pairs), wanted)
+            found = native_support.reference_gradient(
+                tuple(o for o, _ in pairs), (x, y), tuple(g for _, g in pairs), wanted
+            )
             return *found, None, None, None
         down, across = s.windows(x)
         by_rows = torch.zeros((2, *x.shape[:2]), dtype=torch.float64, device=x.device)

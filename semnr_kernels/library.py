@@ -23,9 +23,9 @@ from typing import Any, TypeVar, cast
 import torch
 from torch.autograd import forward_ad
 
-from . import _checks, _tensors
-from ._outputs import COMPONENTS, labels, output, pick
-from ._result import Result
+from . import checks, tensor_kinds
+from .outputs import COMPONENTS, labels, output, pick
+from .result import Result
 
 F = TypeVar("F", bound=Callable[..., Any])
 Outputs = list[torch.Tensor]
@@ -105,7 +105,7 @@ def node(contract: F) -> F:
         if not torch.compiler.is_compiling():
             if kwargs:
                 kwargs = _options(this, kwargs)
-            if _tensors.ordinary((*args, *kwargs.values())):
+            if tensor_kinds.ordinary((*args, *kwargs.values())):
                 return contract(*args, **kwargs)
             arguments = {**this.defaults, **dict(zip(positional, args, strict=False)), **kwargs}
             return _unusual(this, arguments)
@@ -122,7 +122,7 @@ def _options(this: _Node, given: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of a call, options as Python's values: the one validation of their kinds, for every op."""
     found = {}
     for name, value in given.items():  # as torch.compile traces it
-        found[name] = _checks.option(name, this.kinds[name], value) if name in this.kinds else value
+        found[name] = checks.option(name, this.kinds[name], value) if name in this.kinds else value
     return found
 
 
@@ -137,9 +137,9 @@ def _unusual(this: _Node, arguments: dict[str, Any]) -> Any:
     tensors = {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor)}
     if torch._C._functorch.maybe_current_level() is not None:
         return _transformed(this, arguments, tensors)
-    foreign = any(map(_tensors.stands_in, tensors.values()))
+    foreign = any(map(tensor_kinds.stands_in, tensors.values()))
     modes = torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None
-    if not (foreign or modes) or any(map(_tensors.is_wrapped, tensors.values())):
+    if not (foreign or modes) or any(map(tensor_kinds.is_wrapped, tensors.values())):
         return this.contract(**arguments)  # forward-mode differentiation: the registry picks what can
     dense = all(v.layout is torch.strided and not v.is_nested for v in tensors.values())
     if not dense:
@@ -148,7 +148,7 @@ def _unusual(this: _Node, arguments: dict[str, Any]) -> Any:
     if (reason := _why_not(this, arguments)) is None:
         with torch._C.DisableTorchFunctionSubclass():  # which refuses two subclasses that do not know each other
             return _as_op(this, arguments)
-    if foreign or _tensors.is_recorded():
+    if foreign or tensor_kinds.is_recorded():
         raise TypeError(f"{this.name} runs here as one op on tensors that may hold no pixels, and cannot: {reason}")
     with _no_modes():
         return this.contract(**arguments)
@@ -217,10 +217,10 @@ def require_finite(rows: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torc
     """`rows`, or a ValueError that names the image with non-finite pixels, of x and y, that made a row so."""
     if torch.compiler.is_compiling():
         return cast(torch.Tensor, torch.ops.semnr.require_finite(rows, x, y))
-    if _tensors.stands_in(rows):
+    if tensor_kinds.stands_in(rows):
         return rows
-    if not _tensors.finite(rows):
-        _checks.raise_if_nonfinite(x=x, y=y)
+    if not tensor_kinds.finite(rows):
+        checks.raise_if_nonfinite(x=x, y=y)
     return rows
 
 
@@ -430,7 +430,7 @@ def _as_contract(name: str, found: Outputs, arguments: Mapping[str, Any], option
     components = {k: by_label[k] for k in COMPONENTS} if arguments.get("components") else None
     return Result(
         by_label["value"],
-        _checks.as_data_range(arguments["x"].dtype, arguments["data_range"]),
+        checks.as_data_range(arguments["x"].dtype, arguments["data_range"]),
         map=by_label.get("map"),
         components=components,
         coverage=by_label.get("coverage"),

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from . import OPS, _cuda, _native, _tensors
-from ._errors import BackendUnavailable
+from . import OPS, cuda_support, native_support, tensor_kinds
+from .errors import BackendUnavailable
 
 # "auto" tries these in order; everything else (an instruction set, a test vehicle) must be named.
 AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
@@ -30,7 +30,7 @@ AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
 }
 TEST_ONLY = ("triton-interpret", "cuda-emulated")
 # "native" takes the best instruction set of the CPU; these name one.
-FORCED = tuple(f"native-{isa}" for isa in _native.INSTRUCTION_SETS)
+FORCED = tuple(f"native-{isa}" for isa in native_support.INSTRUCTION_SETS)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Call:
     @classmethod
     def of(cls, op: str, x: torch.Tensor, *others: torch.Tensor, **options: Any) -> Call:
         grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *others))
-        wrapped = not _tensors.quiet() and _tensors.needs_reference((x, *others), grad)
+        wrapped = not tensor_kinds.quiet() and tensor_kinds.needs_reference((x, *others), grad)
         return cls(op, x.device.type, x.dtype, tuple(x.shape), grad, options, x.device.index, wrapped)
 
 
@@ -89,7 +89,7 @@ def refusal(unsupported: tuple[Refusal, ...], call: Call) -> str | None:
 
 def no_loop(call: Call) -> str | None:
     """Refuses what no kernel reads."""
-    return None if call.dtype in _native.DTYPE_CODES else f"has no {str(call.dtype).removeprefix('torch.')} loop"
+    return None if call.dtype in native_support.DTYPE_CODES else f"has no {str(call.dtype).removeprefix('torch.')} loop"
 
 
 def no_gradient(call: Call) -> str | None:
@@ -145,7 +145,7 @@ class Explanation:
 
 
 def _probe_native() -> str | None:
-    return _native.probe()
+    return native_support.probe()
 
 
 TRITON = (3, 4)  # masked histograms, knobs
@@ -172,7 +172,7 @@ def _probe_triton() -> str | None:
 
 
 def _probe_cuda() -> str | None:
-    return _cuda.probe()
+    return cuda_support.probe()
 
 
 def _probe_interpreter() -> str | None:
@@ -182,7 +182,7 @@ def _probe_interpreter() -> str | None:
 
 
 def _probe_emulated() -> str | None:
-    return _cuda.probe_emulated()
+    return cuda_support.probe_emulated()
 
 
 BACKENDS: dict[str, Backend] = {
@@ -193,24 +193,24 @@ BACKENDS: dict[str, Backend] = {
             "native",
             _probe_native,
             "reinstall with a C++ compiler present: pip install --force-reinstall --no-deps .",
-            _native.describe,
+            native_support.describe,
         ),
         *(
             Backend(
                 f"native-{isa}",
-                functools.partial(_native.probe, isa),
+                functools.partial(native_support.probe, isa),
                 "named only: 'native' takes the best instruction set of this CPU",
-                functools.partial(_native.describe, isa),
+                functools.partial(native_support.describe, isa),
             )
-            for isa in _native.INSTRUCTION_SETS
+            for isa in native_support.INSTRUCTION_SETS
         ),
         Backend("triton", _probe_triton, "needs a GPU and triton 3.4 or later: torch 2.8 or later brings it"),
         Backend(
             "cuda",
             _probe_cuda,
             "install with SEMNR_CUDA=1 and nvcc on the PATH, run on an NVIDIA GPU",
-            _cuda.describe,
-            lambda device: _cuda.why_not_on(device),
+            cuda_support.describe,
+            lambda device: cuda_support.why_not_on(device),
         ),
         Backend("triton-interpret", _probe_interpreter, "tests only: TRITON_INTERPRET=1"),
         Backend("cuda-emulated", _probe_emulated, "tests only: python tests/support/emulated.py builds it"),
@@ -251,7 +251,7 @@ def register_native(
 ) -> None:
     """Register `run(..., isa=None)` as "native" and once for each instruction set that can be named."""
     register(op, "native", run, supports, lambda: unsupported)
-    for name, isa in zip(FORCED, _native.INSTRUCTION_SETS, strict=True):
+    for name, isa in zip(FORCED, native_support.INSTRUCTION_SETS, strict=True):
         register(op, name, functools.partial(run, isa=isa), supports, lambda: unsupported)
 
 

@@ -1,6 +1,6 @@
 """What the Triton kernels share: launching, block sizes, the last stage of every sum, ahead-of-time compilation.
 
-Imported only through `_registry.register_triton`, when a Triton backend is chosen: triton itself loads here.
+Imported only through `registry.register_triton`, when a Triton backend is chosen: triton itself loads here.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ._constants import constant
-from ._device import lanes_of
+from .constants import constant
+from .device import lanes_of
 
 # Pointer types of a signature, as the just-in-time compiler names them.
 TYPES = {

@@ -49,7 +49,7 @@ def is_wrapped(value: torch.Tensor) -> bool:
 
 
 def needs_reference(values: Iterable[torch.Tensor], needs_grad: bool) -> bool:
-    """Whether only code made of torch's own ops can take these: see `_registry`."""
+    """Whether only code made of torch's own ops can take these: see `registry`."""
     if any(is_wrapped(v) for v in values):
         return True
     # An autograd.Function of ours has no rules for transforms.

@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from . import _native
-from ._errors import SemnrError
+from . import native_support
+from .errors import SemnrError
 
 ABI = 2  # csrc/cuda/module.cpp exports the same number; a stale build is refused, not called
 
@@ -48,7 +48,7 @@ def compiled() -> ModuleType | str:
         found = importlib.import_module("semnr_kernels._cuda_kernels")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError):
-            return _native.other_python("_cuda_kernels") or "not built"
+            return native_support.other_python("_cuda_kernels") or "not built"
         return f"compiled module semnr_kernels._cuda_kernels does not load ({error})"
     if found.ABI != ABI:
         return f"compiled module semnr_kernels._cuda_kernels has ABI {found.ABI}, this package needs {ABI}: rebuild it"

@@ -10,7 +10,7 @@ import functools
 
 import torch
 
-from . import _tensors
+from . import tensor_kinds
 
 _KEPT = 1024  # of each value in use there is one of 512 bytes on a device
 _captured: dict[int, torch.Tensor] = {}
@@ -18,7 +18,7 @@ _captured: dict[int, torch.Tensor] = {}
 
 def constant(device: torch.device, dtype: torch.dtype, *values: float) -> torch.Tensor:
     """The 1-D tensor of these values. It is shared: nobody writes to it."""
-    if not _tensors.quiet():  # what is made under a mode or a transform may be its own kind of tensor
+    if not tensor_kinds.quiet():  # what is made under a mode or a transform may be its own kind of tensor
         return _made.__wrapped__(device, dtype, values)  # type: ignore[no-any-return]
     return kept(_made(device, dtype, values))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from . import _tensors
+from . import tensor_kinds
 
 INTEGER_DTYPES = (torch.uint8, torch.uint16)
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -60,11 +60,11 @@ def as_image(name: str, value: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"{name} has shape {tuple(value.shape)}; accepted: (H, W), (C, H, W) or (N, C, H, W)")
     if value.numel() == 0:
         raise ValueError(f"{name} is empty, shape {tuple(value.shape)}; accepted: at least one image of one pixel")
-    return _tensors.plain(value).reshape((1,) * (4 - value.ndim) + tuple(value.shape))
+    return tensor_kinds.plain(value).reshape((1,) * (4 - value.ndim) + tuple(value.shape))
 
 
 def _dense(name: str, value: torch.Tensor) -> None:
-    if (kind := _tensors.what(value)) is not None:
+    if (kind := tensor_kinds.what(value)) is not None:
         raise TypeError(f"{name} is {kind}")
 
 
@@ -79,7 +79,7 @@ def is_plain(x: object, y: object) -> bool:
         and not (x.is_nested or y.is_nested)
         and x.layout is torch.strided
         and y.layout is torch.strided
-        and _tensors.quiet()
+        and tensor_kinds.quiet()
         and x.is_cpu
         and y.is_cpu
         and x.dtype is y.dtype
@@ -226,7 +226,7 @@ def as_mask(value: torch.Tensor | None, like: torch.Tensor, name: str = "mask") 
         raise ValueError(f"{name} has shape {shape}; accepted: ({h}, {w}), ({n}, {h}, {w}) or ({n}, 1, {h}, {w})")
     if value.ndim == 3 and shape[0] == n:
         value = value[:, None]
-    return _tensors.plain(value).to(device=like.device, dtype=torch.bool).reshape(-1, 1, h, w).expand(n, 1, h, w)
+    return tensor_kinds.plain(value).to(device=like.device, dtype=torch.bool).reshape(-1, 1, h, w).expand(n, 1, h, w)
 
 
 def promoted(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -275,7 +275,7 @@ def pair(
     valid = as_mask(mask, x4)
     if nan == "omit" and x.dtype in FLOAT_DTYPES:
         finite = (torch.isfinite(x4) & torch.isfinite(y4)).all(dim=1, keepdim=True)
-        if not _tensors.holds(finite):
+        if not tensor_kinds.holds(finite):
             valid = finite if valid is None else valid & finite
     if valid is not None and x.dtype in FLOAT_DTYPES:
         # 0 · NaN is NaN: a masked pixel must not reach the arithmetic at all
@@ -292,7 +292,7 @@ def _clip(
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Values of valid pixels outside [0, data_range]: counted, and clipped or refused."""
     far = [(v.double() < 0) | (v.double() > scale) for v in (x, y)]
-    outside = [int(_tensors.bare(f if valid is None else f & valid).sum()) for f in far]
+    outside = [int(tensor_kinds.bare(f if valid is None else f & valid).sum()) for f in far]
     if overshoot == "error" and any(outside):
         name, count = next((n, c) for n, c in zip("xy", outside, strict=True) if c)
         raise ValueError(
@@ -310,7 +310,7 @@ def raise_if_nonfinite(**images: torch.Tensor) -> None:
     """Name the image that holds non-finite pixels; returns where none does."""
     for name, value in images.items():
         if value.dtype in FLOAT_DTYPES:
-            bad = int((~torch.isfinite(_tensors.bare(value))).sum())
+            bad = int((~torch.isfinite(tensor_kinds.bare(value))).sum())
             if bad:
                 raise ValueError(
                     f"{name} has {bad} non-finite pixels; accepted: finite values, "

@@ -6,6 +6,7 @@ Ops are imported on first use, so that the errors and `import semnr_kernels` cos
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from .errors import BackendUnavailable, SemnrError, TileError, WeightsUnavailable
@@ -15,11 +16,9 @@ if TYPE_CHECKING:
     from . import cnr, dists, fsim, pixel, ssim
     from .registry import Call, Explanation, backends, explain, use_backend
 
-OPS = ("cnr", "dists", "fsim", "pixel", "ssim")
 _REGISTRY = ("Call", "Explanation", "backends", "explain", "use_backend")
 
 __all__ = [
-    "OPS",
     "BackendUnavailable",
     "Call",
     "Explanation",
@@ -38,8 +37,13 @@ __all__ = [
 ]
 
 
+def op_names() -> tuple[str, ...]:
+    """The packages beside this file: an op is a folder, and being there is all it takes to be found."""
+    return tuple(sorted(found.name for found in pkgutil.iter_modules(__path__) if found.ispkg))
+
+
 def __getattr__(name: str) -> Any:
-    if name in OPS:
+    if name in op_names():
         return importlib.import_module(f"semnr_kernels.{name}")
     if name in _REGISTRY:
         return getattr(importlib.import_module("semnr_kernels.registry"), name)

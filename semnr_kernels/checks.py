@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
@@ -17,6 +18,13 @@ from . import tensor_kinds
 
 INTEGER_DTYPES = (torch.uint8, torch.uint16)
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+S = TypeVar("S", bound=_Dataclass)
 _ACCEPTED = "uint8, uint16, float16, bfloat16, float32, float64"
 
 
@@ -287,6 +295,19 @@ def pair(
     return Pair(x4, y4, scale, valid, nan, clipped, tuple(x.shape[: rank - 2]))
 
 
+_OF_A_PAIR = ("x", "y", "data_range", "mask", "nan", "overshoot")
+
+
+def pair_of(arguments: Mapping[str, Any], **instead: Any) -> Pair:
+    """`pair` of a contract's arguments, by name; `instead`: values that take the place of some."""
+    return pair(**{name: arguments[name] for name in _OF_A_PAIR if name in arguments} | instead)
+
+
+def fields_of(settings: type[S], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a contract's arguments that are fields of its settings."""
+    return {name: arguments[name] for name in settings.__dataclass_fields__ if name in arguments}
+
+
 def _clip(
     x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, scale: float, overshoot: str
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -316,6 +337,12 @@ def raise_if_nonfinite(**images: torch.Tensor) -> None:
                     f"{name} has {bad} non-finite pixels; accepted: finite values, "
                     'or nan="omit" (treat as masked) or nan="propagate"'
                 )
+
+
+def refuse_nonfinite(checked: Pair, *results: torch.Tensor) -> None:
+    """Under nan="error": where a result is not finite, the image that made it so is named."""
+    if checked.nan == "error" and not all(map(tensor_kinds.finite, results)):
+        raise_if_nonfinite(x=checked.x, y=checked.y)
 
 
 def reduce(rows: torch.Tensor, reduction: str, checked: Pair) -> torch.Tensor:

@@ -1,11 +1,15 @@
-"""The metrics as torch.library ops: under torch.compile and torch.export a call is one node, `semnr::ssim` and so on.
+"""Metrics as torch.library ops: under torch.compile and torch.export a call is one node, `semnr::ssim` and so on.
 
-Outside of them nothing changes: a contract marked with `node` runs as it stands. While tracing, and for tensors with
+Outside of them nothing changes: a contract marked with `op` runs as it stands. While tracing, and for tensors with
 code, or without memory, of their own (FakeTensor, wrapper subclasses, "meta", dispatch modes), it becomes a call of
 its op, whose schema is read off the contract's signature. The op runs the contract: checks, choice of backend and
 NaN policy happen at run time, on any device. Its gradient is an op too, `semnr::ssim_backward`, which asks the contract
 for the gradient; nothing is kept between the two but the inputs, so that metrics whose gradient needs their value
 compute it again.
+
+No op is known here by name. Each brings what only it can say, with its contract: the shapes of its outputs, the `Call`
+that it makes of its arguments (which `explain` asks for, so that it tells what would run), and how an argument travels
+for which schemas have no type.
 """
 
 from __future__ import annotations
@@ -14,7 +18,6 @@ import contextvars
 import functools
 import inspect
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,12 +26,13 @@ from typing import Any, TypeVar, cast
 import torch
 from torch.autograd import forward_ad
 
-from . import checks, tensor_kinds
-from .outputs import COMPONENTS, labels, output, pick
+from . import checks, registry, tensor_kinds
+from .outputs import PARTS, Outputs, pick
+from .registry import Call, Explanation
 from .result import Result
 
 F = TypeVar("F", bound=Callable[..., Any])
-Outputs = list[torch.Tensor]
+Tensors = list[torch.Tensor]
 
 # How an argument of a contract, by its annotation, travels in a schema.
 _TYPES = {
@@ -47,15 +51,9 @@ _TYPES = {
     "int | tuple[int, int]": "int[]",
     "tuple[float, ...] | None": "float[]?",
     "torch.dtype | None": "ScalarType?",
-    "WeightsArgument": "str?",
 }
-_NOISE = "float | torch.Tensor | Sigma | None"  # travels as the image, the map and the number, two of them None
 _READS_DATA = "details=True: its flags are read off the data"
-_NOT_PLAIN = "weights that are neither None nor a path nor a name have no place in a graph"
 COMPILED = "compiled: flags are not evaluated"
-
-# Gradients that do not depend on the value: a kernel may leave its forward pass out (see `gradient_only`).
-_LINEAR = ("mse", "mae", "ssim")
 
 _gradient_only: contextvars.ContextVar[bool] = contextvars.ContextVar("semnr_gradient_only", default=False)
 _library = torch.library.Library("semnr", "DEF")
@@ -63,21 +61,41 @@ _library = torch.library.Library("semnr", "DEF")
 _TAGS = tuple(getattr(torch.Tag, name) for name in ("cudagraph_unsafe",) if hasattr(torch.Tag, name))
 
 
+Arguments = Mapping[str, Any]  # of a contract, by name
+
+
 @dataclass(frozen=True)
-class _Node:
-    """A contract and its arguments as its op takes them."""
+class Encoding:
+    """How one argument travels in an op where schemas have no type for it: as tensors and options that they know."""
+
+    tensors: tuple[str, ...]  # names; each may be None
+    options: Mapping[str, str]  # name to schema type
+    pack: Callable[[Any], dict[str, Any]]  # the argument as these
+    unpack: Callable[[dict[str, Any]], Any]  # and back
+    why_not: Callable[[Any], str | None] = lambda value: None  # why a value has no place in a graph
+
+
+@dataclass(frozen=True)
+class Op:
+    """A contract, its arguments as its op takes them, and what it says of itself."""
 
     name: str
     contract: Callable[..., Any]
+    outputs: Callable[[Arguments], Outputs]
+    call: Callable[[Arguments], Call]
+    linear: bool
+    no_gradient: Callable[[Arguments], str | None]
+    encodings: Mapping[str, Encoding]
     defaults: Mapping[str, Any]
+    needed: frozenset[str]  # arguments without a default
     tensors: Mapping[str, str]  # name to schema type, positional
     options: Mapping[str, str]  # name to schema type, by keyword
     numbers: frozenset[str]  # strings that may stand for an integer
     kinds: Mapping[str, str]  # option to annotation
 
 
-nodes: dict[str, _Node] = {}  # by name, of the ops that are imported
-callers: dict[str, Callable[..., Any]] = {}  # what `node` made of their contracts
+ops: dict[str, Op] = {}  # by name, of those that are imported
+callers: dict[str, Callable[..., Any]] = {}  # what `op` made of their contracts
 
 
 def gradient_only() -> bool:
@@ -94,11 +112,41 @@ def _only_gradient(only: bool) -> Iterator[None]:
         _gradient_only.reset(token)
 
 
-def node(contract: F) -> F:
-    """Make `contract` one node while torch traces, by its own name; in eager mode it runs as it is."""
-    this = nodes[contract.__name__] = _read(contract)
-    _register(this)
-    positional = tuple(this.defaults)
+def op(
+    *,
+    outputs: Callable[[Arguments], Outputs],
+    call: Callable[[Arguments], Call],
+    linear: bool = False,
+    no_gradient: Callable[[Arguments], str | None] = lambda arguments: None,
+    encodings: Mapping[str, Encoding] | None = None,
+) -> Callable[[F], F]:
+    """Make the contract below one node while torch traces, by its own name; in eager mode it runs as it is.
+
+    Parameters
+    ----------
+    outputs
+        Of the arguments: the name of each output, with what gives its shape and dtype (see `outputs.py`).
+    call
+        Of the arguments: the `Call` on which the contract itself chooses its backend.
+    linear
+        The gradient does not depend on the value: a kernel may leave its forward pass out (see `gradient_only`).
+    no_gradient
+        Of the arguments: why there is no gradient to them, or None.
+    encodings
+        Of arguments whose annotation no schema has.
+    """
+
+    def decorate(contract: F) -> F:
+        this = ops[contract.__name__] = _read(contract, outputs, call, linear, no_gradient, encodings or {})
+        _register(this)
+        callers[this.name] = wrapped = _wrapped(this)
+        return cast(F, wrapped)
+
+    return decorate
+
+
+def _wrapped(this: Op) -> Callable[..., Any]:
+    positional, contract = tuple(this.defaults), this.contract
 
     @functools.wraps(contract)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -114,25 +162,52 @@ def node(contract: F) -> F:
             return torch.compiler.disable(contract, reason=reason)(*args, **kwargs)
         return _as_op(this, arguments)
 
-    callers[this.name] = call
-    return cast(F, call)
+    return call
 
 
-def _options(this: _Node, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of a call, options as Python's values: the one validation of their kinds, for every op."""
-    found = {}
+def explain(name: str, *images: Any, backend: str | None = "auto", **options: Any) -> Explanation:
+    """Which backend the op `name` takes for these arguments, and why the others are out: of the very `Call` that it
+    would make. A second image that is missing is taken as the first, a data_range that is missing as 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that the op does not have or would refuse.
+    """
+    this = ops[name]
+    given = {**dict(zip(this.defaults, images, strict=False)), **_options(this, {**options, "backend": backend})}
+    arguments = {**this.defaults, **given}
+    first = next(iter(this.tensors))
+    for other in this.needed:
+        arguments[other] = given.get(other, arguments[first])
+    if arguments.get("data_range", 1.0) is None and arguments[first].is_floating_point():
+        arguments["data_range"] = 1.0
+    return registry.explain(this.call(arguments), backend)
+
+
+def _options(this: Op, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of a call, options as Python's values: the one validation of names and kinds, for every op."""
+    known = {}
     for name, value in given.items():  # as torch.compile traces it
-        found[name] = checks.option(name, this.kinds[name], value) if name in this.kinds else value
-    return found
+        if name in this.kinds:
+            known[name] = checks.option(name, this.kinds[name], value)
+        elif name in this.defaults:
+            known[name] = value
+        else:
+            raise TypeError(
+                f"{this.name} has no argument {name!r} (an unexpected keyword argument); "
+                f"accepted: {', '.join(this.defaults)}"
+            )
+    return known
 
 
-def _as_op(this: _Node, arguments: dict[str, Any]) -> Any:
+def _as_op(this: Op, arguments: dict[str, Any]) -> Any:
     tensors, options = pack(this, arguments)
     found = getattr(torch.ops.semnr, this.name)(*tensors, **options)
-    return _as_contract(this.name, found, arguments, options)
+    return _as_contract(this, found, arguments, options)
 
 
-def _unusual(this: _Node, arguments: dict[str, Any]) -> Any:
+def _unusual(this: Op, arguments: dict[str, Any]) -> Any:
     """A call in eager mode for which torch is not quiet, or whose tensors have code or no memory of their own."""
     tensors = {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor)}
     if torch._C._functorch.maybe_current_level() is not None:
@@ -160,7 +235,7 @@ def _no_modes() -> Any:
     return _disable_current_modes()
 
 
-def _transformed(this: _Node, arguments: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
+def _transformed(this: Op, arguments: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
     """A call inside transforms of torch.func. vmap: image by image; grad, jvp and their kind: the definition."""
     from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 
@@ -236,34 +311,48 @@ def _no_autocast(*arguments: Any) -> Any:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def _read(contract: Callable[..., Any]) -> _Node:
+def _read(
+    contract: Callable[..., Any],
+    outputs: Callable[[Arguments], Outputs],
+    call: Callable[[Arguments], Call],
+    linear: bool,
+    no_gradient: Callable[[Arguments], str | None],
+    encodings: Mapping[str, Encoding],
+) -> Op:
     defaults: dict[str, Any] = {}
     tensors: dict[str, str] = {}
     options: dict[str, str] = {}
     numbers: set[str] = set()
     kinds: dict[str, str] = {}
+    needed: set[str] = set()
     for name, parameter in inspect.signature(contract).parameters.items():
         defaults[name] = None if parameter.default is parameter.empty else parameter.default
+        if parameter.default is parameter.empty:
+            needed.add(name)
         if name == "details":
             kinds[name] = "bool"
             continue
-        if parameter.annotation == _NOISE:
-            tensors |= {name: "Tensor?", f"{name}_map": "Tensor?"}
-            options[f"{name}_sigma"] = "float?"
+        if (encoding := encodings.get(name)) is not None:
+            tensors |= dict.fromkeys(encoding.tensors, "Tensor?")
+            options |= encoding.options
             continue
         if (kind := _TYPES.get(parameter.annotation)) is None:
             raise TypeError(
-                f"{contract.__name__}: {name} is annotated {parameter.annotation!r}; accepted: {', '.join(_TYPES)}"
+                f"{contract.__name__}: {name} is annotated {parameter.annotation!r}; accepted: an Encoding, or "
+                f"{', '.join(_TYPES)}"
             )
         (tensors if kind.startswith("Tensor") else options)[name] = kind
-        if not kind.startswith("Tensor") and parameter.annotation != "WeightsArgument":
+        if not kind.startswith("Tensor"):
             kinds[name] = parameter.annotation
         if parameter.annotation.startswith("int | str"):
             numbers.add(name)
-    return _Node(contract.__name__, contract, defaults, tensors, options, frozenset(numbers), kinds)
+    return Op(
+        contract.__name__, contract, outputs, call, linear, no_gradient, encodings, defaults, frozenset(needed),
+        tensors, options, frozenset(numbers), kinds,
+    )  # fmt: skip
 
 
-def _register(this: _Node) -> None:
+def _register(this: Op) -> None:
     """Define the op and its gradient, for real and for fake tensors."""
     name, backward = this.name, f"{this.name}_backward"
     images = ", ".join(f"{kind} {argument}" for argument, kind in this.tensors.items())
@@ -271,20 +360,17 @@ def _register(this: _Node) -> None:
     _library.define(f"{name}({images}, *, {options}) -> Tensor[]", tags=_TAGS)
     _library.define(f"{backward}(Tensor?[] by, bool[] wanted, {images}, *, {options}) -> Tensor[]", tags=_TAGS)
 
-    def forward(*tensors: Any, **given: Any) -> Outputs:
+    def forward(*tensors: Any, **given: Any) -> Tensors:
         return _run(this, tensors, given)
 
-    def forward_fake(*tensors: Any, **given: Any) -> Outputs:
-        arguments = _unpack(this, tensors, given)
-        return [
-            tensors[0].new_empty(shape, dtype=dtype)
-            for shape, dtype in (output(name, label, arguments) for label in labels(name, arguments))
-        ]
+    def forward_fake(*tensors: Any, **given: Any) -> Tensors:
+        shapes = [shape() for shape in this.outputs(_unpack(this, tensors, given)).values()]
+        return [tensors[0].new_empty(shape, dtype=dtype) for shape, dtype in shapes]
 
-    def gradient(by: Sequence[torch.Tensor | None], wanted: Sequence[bool], *tensors: Any, **given: Any) -> Outputs:
+    def gradient(by: Sequence[torch.Tensor | None], wanted: Sequence[bool], *tensors: Any, **given: Any) -> Tensors:
         return _run_backward(this, by, wanted, tensors, given)
 
-    def gradient_fake(by: Any, wanted: Sequence[bool], *tensors: Any, **given: Any) -> Outputs:
+    def gradient_fake(by: Any, wanted: Sequence[bool], *tensors: Any, **given: Any) -> Tensors:
         return [t.new_empty(t.shape) for t, w in zip(tensors, wanted, strict=True) if w]
 
     def setup(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Any) -> None:
@@ -309,14 +395,13 @@ def _register(this: _Node) -> None:
     torch.library.register_autograd(f"semnr::{backward}", refuse, lib=_library)
 
 
-def _run(this: _Node, tensors: Sequence[Any], given: Mapping[str, Any]) -> Outputs:
+def _run(this: Op, tensors: Sequence[Any], given: Mapping[str, Any]) -> Tensors:
     arguments = _unpack(this, tensors, given)
     with _no_autocast(tensors[0]), forward_ad._set_fwd_grad_enabled(False):  # below autograd nothing has a tangent
         result = this.contract(**arguments)
     found = []
-    for label in labels(this.name, arguments):
-        shape, dtype = output(this.name, label, arguments)
-        value = pick(result, label)
+    for label, output in this.outputs(arguments).items():
+        (shape, dtype), value = output(), pick(result, label)
         if value is None:  # the coverage under nan="omit" without a pixel to omit
             value = tensors[0].new_ones(shape, dtype=dtype)
         found.append(value.detach().to(dtype).contiguous())
@@ -324,14 +409,14 @@ def _run(this: _Node, tensors: Sequence[Any], given: Mapping[str, Any]) -> Outpu
 
 
 def _run_backward(
-    this: _Node,
+    this: Op,
     by: Sequence[torch.Tensor | None],
     wanted: Sequence[bool],
     tensors: Sequence[torch.Tensor | None],
     given: Mapping[str, Any],
-) -> Outputs:
+) -> Tensors:
     # An op runs below autograd; inference_mode(False) brings autograd back.
-    with torch.inference_mode(False), torch.enable_grad(), _only_gradient(this.name in _LINEAR):
+    with torch.inference_mode(False), torch.enable_grad(), _only_gradient(this.linear):
         leaves = [
             t if t is None else t.detach().requires_grad_(w)  # type: ignore[no-untyped-call]
             for t, w in zip(tensors, wanted, strict=True)
@@ -339,14 +424,11 @@ def _run_backward(
         arguments = _unpack(this, leaves, given)
         with _no_autocast(tensors[0]):
             result = this.contract(**arguments)
-        names = labels(this.name, arguments)
-        if arguments.get("kind") in ("gcnr", "rose"):
-            raise NotImplementedError(
-                f"{this.name}(kind={arguments['kind']!r}) has no gradient; accepted: another kind"
-            )
+        if (reason := this.no_gradient(arguments)) is not None:
+            raise NotImplementedError(f"{this.name} {reason}")
         pairs = [
             (value, g.to(value.dtype))
-            for value, g in ((pick(result, label), g) for label, g in zip(names, by, strict=True))
+            for value, g in ((pick(result, label), g) for label, g in zip(this.outputs(arguments), by, strict=True))
             if g is not None and value is not None and value.requires_grad
         ]
         inputs = [leaf for leaf, w in zip(leaves, wanted, strict=True) if w and leaf is not None]
@@ -356,7 +438,7 @@ def _run_backward(
     return _own([torch.zeros_like(v) if g is None else g for g, v in zip(found, inputs, strict=True)])
 
 
-def _own(gradients: Outputs) -> Outputs:
+def _own(gradients: Tensors) -> Tensors:
     """Contiguous, each in memory of its own, as an op's outputs must be."""
     seen: set[int] = set()
     found = []
@@ -368,28 +450,21 @@ def _own(gradients: Outputs) -> Outputs:
     return found
 
 
-def _why_not(this: _Node, arguments: Mapping[str, Any]) -> str | None:
+def _why_not(this: Op, arguments: Mapping[str, Any]) -> str | None:
     """Why a traced call breaks the graph and runs the contract outside it; None where it becomes a node."""
     if arguments.get("details"):
         return _READS_DATA
-    if "weights" in this.options and this.options["weights"] == "str?":
-        weights = arguments["weights"]
-        return None if weights is None or isinstance(weights, str | os.PathLike) else _NOT_PLAIN
+    for name, encoding in this.encodings.items():
+        if (reason := encoding.why_not(arguments[name])) is not None:
+            return reason
     return None
 
 
-def pack(this: _Node, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def pack(this: Op, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of the contract as those of its op."""
-    unknown = [name for name in arguments if name not in this.defaults]
-    if unknown:
-        raise TypeError(f"{this.name} got an unexpected keyword argument {unknown[0]!r}")
     arguments = _options(this, arguments)
-    if "noise" in this.tensors:
-        noise = arguments["noise"]
-        is_image = isinstance(noise, torch.Tensor)
-        is_number = isinstance(noise, int | float)
-        arguments = {**arguments, "noise": noise if is_image else None, "noise_sigma": noise if is_number else None}
-        arguments["noise_map"] = None if is_image or is_number or noise is None else torch.as_tensor(noise.map)
+    for name, encoding in this.encodings.items():
+        arguments |= encoding.pack(arguments[name])
     options = {name: _encode(kind, arguments[name]) for name, kind in this.options.items()}
     return [arguments[name] for name in this.tensors], options
 
@@ -404,35 +479,31 @@ def _encode(kind: str, value: Any) -> Any:
     return [float(v) for v in value] if kind == "float[]?" else float(value)
 
 
-def _unpack(this: _Node, tensors: Sequence[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _unpack(this: Op, tensors: Sequence[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of the op as those of the contract."""
     arguments = dict(zip(this.tensors, tensors, strict=True))
     for name, value in given.items():
         if name in this.numbers and value is not None and value.lstrip("-").isdigit():
             value = int(value)
         arguments[name] = tuple(value) if isinstance(value, list) else value
-    if "noise_map" in arguments:
-        from .cnr.noise import Sigma
-
-        by_map, number = arguments.pop("noise_map"), arguments.pop("noise_sigma")
-        if by_map is not None:
-            arguments["noise"] = Sigma(by_map)
-        elif number is not None:
-            arguments["noise"] = number
+    for name, encoding in this.encodings.items():
+        arguments[name] = encoding.unpack(
+            {part: arguments.pop(part) for part in (*encoding.tensors, *encoding.options)}
+        )
     return arguments
 
 
-def _as_contract(name: str, found: Outputs, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+def _as_contract(this: Op, found: Tensors, arguments: Arguments, options: Mapping[str, Any]) -> Any:
     """What the contract would have returned, from what its op did."""
-    by_label = dict(zip(labels(name, arguments), found, strict=True))
+    by_label = dict(zip(this.outputs(arguments), found, strict=True))
     if not (arguments.get("return_map") or arguments.get("components")):
         return found[0]
-    components = {k: by_label[k] for k in COMPONENTS} if arguments.get("components") else None
+    components = {label: value for label, value in by_label.items() if label not in PARTS}
     return Result(
         by_label["value"],
         checks.as_data_range(arguments["x"].dtype, arguments["data_range"]),
         map=by_label.get("map"),
-        components=components,
+        components=components or None,
         coverage=by_label.get("coverage"),
         clipped_fraction=0.0 if arguments["overshoot"] == "keep" else math.nan,
         flags=(COMPILED,),

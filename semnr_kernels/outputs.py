@@ -1,59 +1,60 @@
-"""What each metric returns, with shape and dtype, known without the data: for ops that a compiler traces."""
+"""What ops return, known without the data: the parts that several of them share.
+
+An op's own function puts them together (see `library.op`): the name of each output, in order, with a function that
+gives its shape and dtype. Names are asked for while torch.compile traces, shapes only of tensors without data.
+Arguments are those of the op's contract, by name; its images are `x`, (H, W), (C, H, W) or (N, C, H, W).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-COMPONENTS = ("luminance", "contrast", "structure")
-
-
-def labels(name: str, a: Mapping[str, Any]) -> tuple[str, ...]:
-    """What an op returns, in order; known without the data."""
-    maps = ("map",) * bool(a.get("return_map")) + COMPONENTS * bool(a.get("components"))
-    masked = a["mask"] is not None or (a["nan"] == "omit" and a["x"].is_floating_point())
-    return ("value", *maps, *(("coverage",) if maps and masked else ()))
+Shape = tuple[tuple[Any, ...], torch.dtype]  # sizes may be torch's symbols
+Outputs = dict[str, Callable[[], Shape]]
+PARTS = ("value", "map", "coverage")  # of a Result; any other name is one of its components
 
 
 def pick(result: Any, label: str) -> Any:
+    """An output by its name, from what the contract returned."""
     if isinstance(result, torch.Tensor):
         return result
-    return result.components[label] if label in COMPONENTS else getattr(result, label)
+    return getattr(result, label) if label in PARTS else result.components[label]
 
 
-def output(name: str, label: str, a: Mapping[str, Any]) -> tuple[tuple[Any, ...], torch.dtype]:
-    """Shape and dtype of one output."""
-    x = a["x"]
-    images, (h, w) = tuple(x.shape[:-3]) if x.ndim == 4 else (), x.shape[-2:]
-    if label == "coverage":
-        return images or (1,), torch.float64
-    if label == "map":
-        wide = x.dtype == torch.float64 or (name == "ssim" and a["precision"] == "float64")
-        lead = tuple(x.shape[:-2]) if name == "ssim" else (*images, 1)[: x.ndim - 2]
-        return (*lead, *_map_size(name, h, w, a)), torch.float64 if wide else torch.float32
-    if name == "cnr_map":
-        cells = [(side - of) // step + 1 for side, of, step in zip((h, w), a["window"], a["stride"], strict=True)]
-        return (*images, *cells), torch.float64
-    return images if a["reduction"] == "none" else (), torch.float64
+def images(arguments: Mapping[str, Any]) -> tuple[Any, ...]:
+    """(N,) of a batch, else ()."""
+    x = arguments["x"]
+    return tuple(x.shape[:1]) if x.ndim == 4 else ()
 
 
-def _map_size(name: str, h: Any, w: Any, a: Mapping[str, Any]) -> tuple[Any, Any]:
-    if name == "dists":
-        return h, w
-    if name == "fsim":
-        from .fsim import downsampling_factor
+def scores(arguments: Mapping[str, Any], *names: str) -> Outputs:
+    """Float64 numbers, one an image or, after a reduction, one."""
 
-        factor = downsampling_factor(h, w, a["downsample"])
-        up = factor - 1 if a["downsample"] == "authors" else 0
-        return (h + up) // factor, (w + up) // factor
-    from .ssim import CONVENTIONS
+    def shape() -> Shape:
+        return images(arguments) if arguments["reduction"] == "none" else (), torch.float64
 
-    settings = CONVENTIONS[a["convention"]]
-    size, border, downsample = (
-        getattr(settings, k) if a[k] is None else a[k] for k in ("window_size", "border", "downsample")
-    )
-    factor = max(1, round(min(h, w) / 256)) if downsample == "auto" else downsample
-    less = 0 if border == "reflect" else size - 1
-    return h // factor - less, w // factor - less
+    return {name: shape for name in names}
+
+
+def scores_alone(arguments: Mapping[str, Any]) -> Outputs:
+    """Of an op that returns nothing else."""
+    return scores(arguments, "value")
+
+
+def with_parts(arguments: Mapping[str, Any], more: Outputs) -> Outputs:
+    """The score, `more`, and beside these the share of valid pixels of each image, where there is a mask or may be."""
+    found = scores(arguments, "value") | more
+    omits = arguments["nan"] == "omit" and arguments["x"].is_floating_point()
+    if more and (arguments["mask"] is not None or omits):
+        found["coverage"] = lambda: (images(arguments) or (1,), torch.float64)
+    return found
+
+
+def single_plane(arguments: Mapping[str, Any], height: Any, width: Any) -> Shape:
+    """A map of one channel, float64 for float64 images, else float32."""
+    x = arguments["x"]
+    lead = (*images(arguments), 1)[: x.ndim - 2]
+    return (*lead, height, width), torch.float64 if x.dtype == torch.float64 else torch.float32

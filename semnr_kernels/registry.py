@@ -15,12 +15,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from . import OPS, cuda_support, native_support, tensor_kinds
+from . import cuda_support, native_support, op_names, tensor_kinds
 from .errors import BackendUnavailable
 
 # "auto" tries these in order; everything else (an instruction set, a test vehicle) must be named.
@@ -42,15 +42,23 @@ class Call:
     dtype: torch.dtype
     shape: tuple[int, ...]
     needs_grad: bool
-    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Any = None  # the op's own frozen dataclass, as its backends take it; None: the usual ones
+    masked: bool = False
     index: int | None = None  # of the device, where there are several
     wrapped: bool = False  # by torch.func or forward-mode AD: only what is made of torch's own ops can run it
 
     @classmethod
-    def of(cls, op: str, x: torch.Tensor, *others: torch.Tensor, **options: Any) -> Call:
-        grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *others))
-        wrapped = not tensor_kinds.quiet() and tensor_kinds.needs_reference((x, *others), grad)
-        return cls(op, x.device.type, x.dtype, tuple(x.shape), grad, options, x.device.index, wrapped)
+    def of(
+        cls, op: str, x: torch.Tensor, *others: torch.Tensor | None, settings: Any = None, masked: bool = False
+    ) -> Call:
+        some = [v for v in (x, *others) if v is not None]
+        grad = torch.is_grad_enabled() and any(v.requires_grad for v in some)
+        wrapped = not tensor_kinds.quiet() and tensor_kinds.needs_reference(some, grad)
+        return cls(op, x.device.type, x.dtype, tuple(x.shape), grad, settings, masked, x.device.index, wrapped)
+
+    def setting(self, name: str, usual: Any) -> Any:
+        """One of the settings, or `usual` where the call has none."""
+        return usual if self.settings is None else getattr(self.settings, name)
 
 
 @dataclass(frozen=True)
@@ -285,7 +293,7 @@ def register_cuda(op: str, run: Callable[..., Any], supports: Refusal, unsupport
 
 def ops() -> tuple[str, ...]:
     """Names of every op that has an implementation."""
-    for name in OPS:  # an op registers itself when it is imported
+    for name in op_names():  # an op registers itself when it is imported
         importlib.import_module(f"semnr_kernels.{name}")
     return tuple(sorted(_implementations))
 

@@ -145,14 +145,14 @@ def kernel(side: int, window: int, stride: int) -> dict:
     x = images(side)[0]
     region = regions(side)[0][None, None]
     corner = (x[..., :200, :200], region[..., :200, :200])
-    sizes = {"window": (window, window), "stride": (stride, stride)}
-    found, wanted = (f.of_regions(*corner, **sizes)[0] for f in (native, reference))
+    grid = reference.Settings((window, window), (stride, stride))
+    found, wanted = (f.of_regions(*corner, settings=grid)[0] for f in (native, reference))
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, equal_nan=True)
     return {
         "work": f"moments {window}/{stride}, one region, float32, {side}²",
         "pixels": side * side,
-        "semnr": lambda: native.of_regions(x, region, **sizes),
+        "semnr": lambda: native.of_regions(x, region, settings=grid),
     }
 
 

@@ -26,6 +26,7 @@ import semnr
 from semnr.tiles import TileKey, create_tiles
 from semnr_kernels import cnr, dists, fsim, pixel, registry, ssim
 from semnr_kernels.cnr import cuda as cnr_cuda
+from semnr_kernels.cnr.reference import WHOLE, Settings
 from semnr_kernels.profile import together
 
 MOCK = os.environ.get("SEMNR_HERE") == "mock"
@@ -321,12 +322,12 @@ def _one_case(rng: random.Random, backend: str, worst: dict[str, float]) -> None
         worst[what] = max(worst.get(what, 0.0), close(name, got, wanted, 1e-9, half))
     elif what.startswith("cnr"):
         roi = (torch.arange(shape[-1]) % 2 == 0).expand(1, 1, *shape[2:])
-        grid: dict[str, Any] = {} if what == "cnr" else {"window": (16, 16), "stride": (rng.choice((4, 8, 16)), 8)}
-        kernels = registry._implementations["cnr_map" if grid else "cnr"]
-        if kernels[backend].supports(registry.Call.of("cnr_map" if grid else "cnr", a, **grid)) is None:
+        op, grid = ("cnr", WHOLE) if what == "cnr" else ("cnr_map", Settings((16, 16), (rng.choice((4, 8, 16)), 8)))
+        kernels = registry._implementations[op]
+        if kernels[backend].supports(registry.Call.of(op, a, settings=grid)) is None:
             there, here = roi.to("cuda"), roi
-            got = kernels[backend].run(a, there, ~there, **grid)
-            for g, w in zip(got, kernels["reference"].run(x, here, ~here, **grid), strict=True):
+            got = kernels[backend].run(a, there, ~there, settings=grid)
+            for g, w in zip(got, kernels["reference"].run(x, here, ~here, settings=grid), strict=True):
                 close(f"{name} mean", g.mean, w.mean, 1e-9, 1e-11)
                 close(f"{name} variance", g.variance, w.variance, 1e-9, 1e-9)
 

@@ -23,6 +23,7 @@ import disassembly
 import emulated
 
 from semnr_kernels import cuda_support, native_support
+from semnr_kernels.cnr.reference import WHOLE, Settings
 from semnr_kernels.errors import BackendUnavailable
 
 LARGE, SMALL = (4, 1, 4096, 4096), (16, 1, 512, 512)
@@ -64,14 +65,14 @@ def _ssim_backward(x: torch.Tensor, y: torch.Tensor, **options: object) -> objec
     return leaf.grad
 
 
-def _moments(**options: object) -> Run:
+def _moments(settings: Settings = WHOLE) -> Run:
     """CNR's moments of two regions, whose masks are the images' size."""
 
     def run(x: torch.Tensor, y: torch.Tensor) -> object:
         from semnr_kernels.cnr.cuda import of_regions
 
         regions = (torch.zeros(x.shape, dtype=torch.bool) for _ in range(2))
-        return of_regions(x, *regions, emulated=True, **options)
+        return of_regions(x, *regions, settings=settings, emulated=True)
 
     return run
 
@@ -79,11 +80,10 @@ def _moments(**options: object) -> Run:
 def _together(x: torch.Tensor, y: torch.Tensor) -> object:
     """PSNR, SSIM and the moments of two regions from one read of the pixels."""
     from semnr_kernels.profile.cuda import scores
-    from semnr_kernels.ssim import window_taps
+    from semnr_kernels.ssim import Settings as OfSSIM
 
     regions = (torch.zeros(x.shape, dtype=torch.bool) for _ in range(2))
-    numbers = ((0.01 * 255) ** 2, (0.03 * 255) ** 2, 255.0, 1.0)
-    return scores(x, y, *regions, taps=window_taps("gaussian", 11, 1.5), numbers=numbers, emulated=True)
+    return scores(x, y, *regions, OfSSIM(data_range=255.0), emulated=True)
 
 
 def _histogram(x: torch.Tensor, y: torch.Tensor) -> object:
@@ -108,7 +108,7 @@ JOBS = (
     # the gradient of x alone: two images read, one written
     Job("SSIM backward", "ssim", _ssim_backward, _images(3), FLOATS, bytes_bar=1.6, words_bar=70),
     Job("CNR, two regions", "cnr", _moments(), _images_and_masks(1)),
-    Job("CNR map 64, 32", "cnr", _moments(window=(64, 64), stride=(32, 32)), _images_and_masks(1)),
+    Job("CNR map 64, 32", "cnr", _moments(Settings((64, 64), (32, 32))), _images_and_masks(1)),
     Job("PSNR, SSIM, CNR", "profile", _together, _images_and_masks(2)),
     Job("histogram, 256 bins", "cnr", _histogram, _images(1), (torch.float64,)),
 )
@@ -117,7 +117,7 @@ JOBS = (
 def _other_calls() -> Iterator[tuple[str, Run]]:
     """Calls beside the jobs' that launch other kernels, or the same with other templates: op, call."""
     yield "pixel", lambda x, y: _pixel(x, y, mask=torch.ones_like(x, dtype=torch.bool))
-    yield "cnr", _moments(window=(64, 64), stride=(8, 8))
+    yield "cnr", _moments(Settings((64, 64), (8, 8)))
     for run in (_ssim, _ssim_backward):
         for options in ({}, {"window_size": 7}, {"border": "reflect"}, {"window_size": 9}, {"precision": "float64"}):
             yield "ssim", functools.partial(run, **options)

@@ -39,7 +39,7 @@ import numpy as np
 import torch
 
 import semnr_kernels as kernels
-from semnr_kernels import Result, backends, registry, use_backend
+from semnr_kernels import Result, backends, library, registry, use_backend
 from semnr_kernels.cnr import Sigma
 
 __all__ = [
@@ -745,8 +745,13 @@ def explain(op: str, x: Array, y: Array | None = None, *, backend: str | None = 
 
     Raises
     ------
-    ValueError
-        An unknown op.
+    TypeError, ValueError
+        An unknown op, an option that it does not have (the accepted ones are named), or what the call would refuse.
+
+    Notes
+    -----
+    Told is what a call with these arguments would run: they are checked as there. A second image that is missing is
+    taken as the first, a `data_range` that is missing as 1, and weights are not loaded.
 
     Examples
     --------
@@ -757,12 +762,8 @@ def explain(op: str, x: Array, y: Array | None = None, *, backend: str | None = 
     ssim: 1x1x128x128 uint8 on cpu, backend='reference' (argument)
      -> reference  torch, float64: the definition...
     """
-    names = {"mse": "pixel", "mae": "pixel", "psnr": "pixel", "ms_ssim": "ssim", "cnr_map": "cnr"}
-    known = registry.ops()
-    name = names.get(op, op)
-    if name not in known:
-        raise ValueError(f"op is {op!r}; accepted: {', '.join(sorted({*known, *names} - {'pixel'}))}")
-    image = kernels.checks.as_image("x", to_tensor("x", x))
-    others = [] if y is None else [to_tensor("y", y)]
-    options = {"masked": options.get("mask") is not None, "valid": options.get("mask") is not None, **options}
-    return registry.explain(registry.Call.of(name, image, *others, **options), backend)
+    registry.ops()  # which imports them
+    if op not in library.ops:
+        raise ValueError(f"op is {op!r}; accepted: {', '.join(sorted(library.ops))}")
+    images = [to_tensor(name, value) for name, value in (("x", x), ("y", y)) if value is not None]
+    return library.explain(op, *images, backend=backend, **{k: to_tensor(k, v) for k, v in options.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from .. import checks, library, registry, tensor_kinds
+from .. import checks, library, outputs, registry, tensor_kinds
 from ..result import Result
 from . import cuda, native, populations, reference
 from .masks import MIN_SEPARATION, ONE_POPULATION, STATES, Masks, Regions, otsu_masks
@@ -63,12 +64,43 @@ class _Job:
     settings: dict[str, Any]
 
     @property
+    def call(self) -> registry.Call:
+        return registry.Call.of("cnr", self.checked.x, *self.others, masked=True)
+
+    @property
     def others(self) -> tuple[torch.Tensor, ...]:
         """What may want a gradient beside the candidate."""
         return tuple(v for v in (self.y, self.noise.value) if v is not None)
 
 
-@library.node
+def _pack_noise(noise: Any) -> dict[str, Any]:
+    is_image, is_number = isinstance(noise, torch.Tensor), isinstance(noise, int | float)
+    by_map = None if is_image or is_number or noise is None else torch.as_tensor(noise.map)
+    return {"noise": noise if is_image else None, "noise_map": by_map, "noise_sigma": noise if is_number else None}
+
+
+def _unpack_noise(parts: dict[str, Any]) -> Any:
+    by_map, number = parts["noise_map"], parts["noise_sigma"]
+    return Sigma(by_map) if by_map is not None else number if number is not None else parts["noise"]
+
+
+def _no_gradient(a: Mapping[str, Any]) -> str | None:
+    kind = a["kind"]
+    return f"(kind={kind!r}) has no gradient; accepted: another kind" if kind in populations.KINDS else None
+
+
+def _map_outputs(a: Mapping[str, Any]) -> outputs.Outputs:
+    def shape() -> outputs.Shape:
+        sides = zip(a["x"].shape[-2:], a["window"], a["stride"], strict=True)
+        return (*outputs.images(a), *((side - of) // step + 1 for side, of, step in sides)), torch.float64
+
+    return {"value": shape}
+
+
+_ENCODINGS = {"noise": library.Encoding(("noise", "noise_map"), {"noise_sigma": "float?"}, _pack_noise, _unpack_noise)}
+
+
+@library.op(outputs=outputs.scores_alone, call=lambda a: _call(a), no_gradient=_no_gradient, encodings=_ENCODINGS)
 def cnr(
     x: torch.Tensor,
     y: torch.Tensor | None = None,
@@ -141,20 +173,13 @@ def cnr(
     README.md beside this file: who uses which kind, and why a ratio over the output's own σ rises under
     over-smoothing. "background" is SNR9 of NIST's detection-limits.
     """
+    given = locals()
     checks.choice("reduction", reduction, ("mean", "sum", "none"))
-    checks.choice("kind", kind, ALL_KINDS)
-    if value_range is not None and kind != "gcnr":
-        raise ValueError(f"value_range is given, but kind={kind!r} does not read it; accepted: kind='gcnr', or None")
+    _read_by_kind(given)
     if kind in populations.KINDS:
-        if noise is not None:
-            raise ValueError(f"noise is given, but kind={kind!r} does not read it; accepted: kind='fixed_noise'")
-        return populations.populations(
-            x, y, kind=kind, signal=signal, background=background, value_range=value_range, mask=mask,
-            data_range=data_range, reduction=reduction, details=details, nan=nan, backend=backend,
-        )  # fmt: skip
-    job = _prepare(x, y, signal, background, kind, noise, mask, data_range, nan)
-    call = registry.Call.of("cnr", job.checked.x, *job.others, masked=True)
-    parts = _measure(job, registry.choose(call, backend).run)
+        return populations.populations(given)
+    job = _prepare(given)
+    parts = _measure(job, registry.choose(job.call, backend).run)
     value = parts["value"].mean(dim=1)
     _refuse_nonfinite(job, [value, *(parts[k] for k in ("contrast_retention",) if k in parts)])
     if not details:
@@ -191,16 +216,15 @@ def rows(
 
     disjoint: the regions are known to share no pixel.
     """
-    job = _prepare(x, y, signal, background, "two_roi", None, mask, data_range, nan, disjoint)
-    call = registry.Call.of("cnr", job.checked.x, *job.others, masked=True)
-    parts = _measure(job, registry.choose(call, backend).run)
+    job = _prepare({**locals(), "kind": "two_roi", "noise": None})
+    parts = _measure(job, registry.choose(job.call, backend).run)
     value = parts["value"].mean(dim=1)
     _refuse_nonfinite(job, [value, parts["contrast_retention"]])
     of_images = {name: part.mean(dim=1) for name, part in parts.items() if name != "value"}
     return value, _reasons(job, value, of_images)
 
 
-@library.node
+@library.op(outputs=_map_outputs, call=lambda a: _prepare_map(a)[1], encodings=_ENCODINGS)
 def cnr_map(
     x: torch.Tensor,
     y: torch.Tensor | None = None,
@@ -250,21 +274,10 @@ def cnr_map(
     TypeError, ValueError
         As `cnr`; or a window larger than the image.
     """
-    windows, strides = checks.sides("window", window), checks.sides("stride", stride)
-    checks.choice("kind", kind, KINDS)
-    min_pixels, worst = checks.positive_int("min_pixels", min_pixels), checks.positive_int("worst", worst)
-    job = _prepare(x, y, signal, background, kind, noise, mask, data_range, nan)
+    job, call = _prepare_map(locals())
+    windows, strides = call.settings.window, call.settings.stride
     size = tuple(job.checked.x.shape[-2:])
-    if windows[0] > size[0] or windows[1] > size[1]:
-        raise ValueError(
-            f"window is {windows[0]}×{windows[1]} and the image {size[0]}×{size[1]}; accepted: a smaller one"
-        )
-    call = registry.Call.of("cnr_map", job.checked.x, *job.others, masked=True, window=windows, stride=strides)
-    run = registry.choose(call, backend).run
-
-    def of(image: torch.Tensor, *regions: torch.Tensor) -> tuple[reference.Moments, ...]:
-        return run(image, *regions, window=windows, stride=strides)
-
+    of = functools.partial(registry.choose(call, backend).run, settings=call.settings)
     parts = {name: part.mean(dim=1) for name, part in _measure(job, of, min_pixels).items()}
     _refuse_nonfinite(job, [parts[k] for k in ("value", "contrast_retention") if k in parts])
     shaped = {name: part if job.checked.batched else part[0] for name, part in parts.items()}
@@ -290,23 +303,41 @@ def cnr_map(
     )
 
 
-def _prepare(
-    x: torch.Tensor,
-    y: torch.Tensor | None,
-    signal: torch.Tensor | None,
-    background: torch.Tensor | None,
-    kind: str,
-    noise: float | torch.Tensor | Sigma | None,
-    mask: torch.Tensor | None,
-    data_range: float | None,
-    nan: str,
-    disjoint: bool = False,
-) -> _Job:
-    unstated = data_range is None and isinstance(x, torch.Tensor) and x.dtype in checks.FLOAT_DTYPES
-    checked = checks.pair(x, x if y is None else y, data_range=1.0 if unstated else data_range, mask=mask, nan=nan)
+def _read_by_kind(a: Mapping[str, Any]) -> None:
+    """Refuse a kind that is not there, and an argument that the kind does not read."""
+    kind = a["kind"]
+    checks.choice("kind", kind, ALL_KINDS)
+    if a["value_range"] is not None and kind != "gcnr":
+        raise ValueError(f"value_range is given, but kind={kind!r} does not read it; accepted: kind='gcnr', or None")
+    if kind in populations.KINDS and a["noise"] is not None:
+        raise ValueError(f"noise is given, but kind={kind!r} does not read it; accepted: kind='fixed_noise'")
+
+
+def _call(a: Mapping[str, Any]) -> registry.Call:
+    _read_by_kind(a)
+    return populations.call(a) if a["kind"] in populations.KINDS else _prepare(a).call
+
+
+def _prepare_map(a: Mapping[str, Any]) -> tuple[_Job, registry.Call]:
+    settings = reference.Settings(checks.sides("window", a["window"]), checks.sides("stride", a["stride"]))
+    checks.choice("kind", a["kind"], KINDS)
+    checks.positive_int("min_pixels", a["min_pixels"])
+    checks.positive_int("worst", a["worst"])
+    job, of = _prepare(a), settings.window
+    size = job.checked.x.shape[-2:]
+    if of is not None and (of[0] > size[0] or of[1] > size[1]):
+        raise ValueError(f"window is {of[0]}×{of[1]} and the image {size[0]}×{size[1]}; accepted: a smaller one")
+    return job, registry.Call.of("cnr_map", job.checked.x, *job.others, settings=settings, masked=True)
+
+
+def _prepare(a: Mapping[str, Any]) -> _Job:
+    x, y, kind, nan, mask = (a[name] for name in ("x", "y", "kind", "nan", "mask"))
+    signal, background = a["signal"], a["background"]
+    unstated = a["data_range"] is None and isinstance(x, torch.Tensor) and x.dtype in checks.FLOAT_DTYPES
+    checked = checks.pair_of(a, y=x if y is None else y, **({"data_range": 1.0} if unstated else {}))
     if unstated:
         checked = replace(checked, data_range=math.nan)
-    resolved = _resolve_noise(noise, kind, checked.x, tuple(x.shape), nan)
+    resolved = _resolve_noise(a["noise"], kind, checked.x, tuple(x.shape), nan)
     if (signal is None) != (background is None):
         missing = "signal" if signal is None else "background"
         raise ValueError(
@@ -328,7 +359,7 @@ def _prepare(
         settings["masks"] = "given"
         both = s & b
         # as bytes: torch finds one 30 times sooner than it counts bools
-        if not disjoint and bool(tensor_kinds.bare(both).view(torch.uint8).any()):
+        if not a.get("disjoint") and bool(tensor_kinds.bare(both).view(torch.uint8).any()):
             raise ValueError(f"signal and background share {int(both.sum())} pixels; accepted: disjoint regions")
     if checked.valid is not None:
         s, b = s & checked.valid, b & checked.valid

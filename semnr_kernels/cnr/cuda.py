@@ -7,6 +7,7 @@ here: `supports` leaves that to the reference.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from .. import cuda_support, native_support
 from ..checks import FLOAT_DTYPES
 from ..device import shared_memory
 from ..registry import Call, float64_values, no_gradient, no_loop, refusal
-from .reference import Moments
+from .reference import WHOLE, Moments, Settings
 
 _REGIONS = 2  # a launch reads at most two
 # Of a plane: 64 bits hold the sums of squares of integers, 32 bits count floats.
@@ -145,11 +146,11 @@ def bands(walk: Plan, planes: int, regions: int) -> list[tuple[int, int, int, in
 
 
 def _many_bins(call: Call) -> str | None:
-    return f"counts up to {_BINS} bins" if call.options.get("bins", 0) > _BINS else None
+    return f"counts up to {_BINS} bins" if call.setting("bins", 0) > _BINS else None
 
 
 def _small_memory(call: Call) -> str | None:
-    bytes_ = call.options.get("bins", 0) * _BIN_BYTES
+    bytes_ = call.setting("bins", 0) * _BIN_BYTES
     if call.index is None or bytes_ <= (here := shared_memory(torch.device(call.device, call.index))):
         return None
     return f"asks for {bytes_ // 1024} KiB of shared memory a block; the device has {here // 1024}"
@@ -188,19 +189,16 @@ def histogram(
 def of_regions(
     x: torch.Tensor,
     *regions: torch.Tensor,
-    window: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
+    settings: Settings = WHOLE,
     emulated: bool = False,
     blocks: int = BLOCKS,
 ) -> tuple[Moments, ...]:
     """As `reference.of_regions`; at most `blocks` blocks a launch."""
     if len(regions) > _REGIONS:
-        options = {"window": window, "stride": stride, "emulated": emulated, "blocks": blocks}
-        first, rest = regions[:_REGIONS], regions[_REGIONS:]
-        return of_regions(x, *first, **options) + of_regions(x, *rest, **options)  # type: ignore[arg-type]
+        again = functools.partial(of_regions, x, settings=settings, emulated=emulated, blocks=blocks)
+        return again(*regions[:_REGIONS]) + again(*regions[_REGIONS:])
     n, c, h, w = x.shape
-    whole = window is None or stride is None
-    size, step = ((h, w), (h, w)) if window is None or stride is None else (window, stride)
+    size, step = settings.grid(h, w)
     masks = [roi.expand(x.shape) for roi in regions]
     walk = plan(x, masks, size, step)
     down, across = walk.down, walk.across
@@ -229,4 +227,4 @@ def of_regions(
                 out.data_ptr(),
                 stream,
             )
-    return tuple(Moments(*(of[..., 0, 0] if whole else of)) for of in out)
+    return tuple(Moments(*(of[..., 0, 0] if settings.whole else of)) for of in out)

@@ -14,7 +14,7 @@ import torch
 
 from .. import checks, registry
 from ..constants import constant
-from .reference import Cores, Smoothed
+from .reference import Bins, Cores, Smoothed
 
 # √2 Δμ / √(σ1² + σ2²) of the two classes. Splitting a Gaussian gives 2.65 and a uniform density, which is what a plain
 # brightness ramp has, 2√3 = 3.46: a split that separates no better than that has not found two populations.
@@ -162,7 +162,7 @@ def otsu_threshold(
     step = (high - low) / bins
     edges = torch.where(k < (bins + 1) // 2, low + step * k, high - step * (bins - k))  # as torch.linspace
     values = v.flatten() if inside is None else torch.where(inside, v, low).flatten()
-    counts = _step("histogram", values, bins=bins)(values, edges)
+    counts = _step("histogram", values, settings=Bins(bins))(values, edges)
     if inside is not None:
         counts[:1] -= (~inside).sum()
     twice = counts * constant(v.device, torch.int64, *range(1, 2 * bins, 2))  # centres, in half bins

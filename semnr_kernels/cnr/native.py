@@ -10,7 +10,7 @@ import torch
 
 from .. import native_support
 from ..registry import Call, float64_values, no_gradient, no_loop, refusal
-from .reference import Cores, Moments, Smoothed
+from .reference import WHOLE, Cores, Moments, Settings, Smoothed
 
 
 def histogram(values: torch.Tensor, edges: torch.Tensor, *, isa: str | None = None) -> torch.Tensor:
@@ -115,15 +115,13 @@ def supports(call: Call) -> str | None:
 def of_regions(
     x: torch.Tensor,
     *regions: torch.Tensor,
-    window: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
+    settings: Settings = WHOLE,
     isa: str | None = None,
 ) -> tuple[Moments, ...]:
     """As `reference.of_regions`, for CPU tensors; `isa` forces an instruction set."""
     n, c, h, w = x.shape
-    whole = window is None or stride is None
-    size, step = ((h, w), (h, w)) if whole else (window, stride)
-    rows, columns = (h - size[0]) // step[0] + 1, (w - size[1]) // step[1] + 1  # type: ignore[index]
+    size, step = settings.grid(h, w)
+    rows, columns = (h - size[0]) // step[0] + 1, (w - size[1]) // step[1] + 1
     out = native_support.empty((len(regions), 3, n, c, rows, columns), torch.float64)
     native_support.module(isa).cnr_moments(
         native_support.image(x),
@@ -135,4 +133,4 @@ def of_regions(
         torch.get_num_threads(),
         native_support.address(out),
     )
-    return tuple(Moments(*(of[..., 0, 0] if whole else of)) for of in out)
+    return tuple(Moments(*(of[..., 0, 0] if settings.whole else of)) for of in out)

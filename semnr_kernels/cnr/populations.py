@@ -7,6 +7,7 @@ from sorted pixels and one Fourier transform, once an image.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,22 +20,13 @@ BINS = 256
 LAGS = 8  # px along each axis over which the noise's correlation is summed
 
 
-def populations(
-    x: torch.Tensor,
-    y: torch.Tensor | None = None,
-    *,
-    kind: str,
-    signal: torch.Tensor | None = None,
-    background: torch.Tensor | None = None,
-    value_range: tuple[float, ...] | None = None,
-    mask: torch.Tensor | None = None,
-    data_range: float | None = None,
-    reduction: str = "none",
-    details: bool = False,
-    nan: str = "error",
-    backend: str | None = "auto",
-) -> torch.Tensor | Result:
-    """Generalised CNR, or Rose's signal-to-noise ratio, of two regions.
+def call(a: Mapping[str, Any]) -> registry.Call:
+    """The call of a `cnr` with these arguments, of one of these kinds."""
+    return registry.Call.of(a["kind"], checks.as_image("x", a["x"]).detach())
+
+
+def populations(a: Mapping[str, Any]) -> torch.Tensor | Result:
+    """Generalised CNR, or Rose's signal-to-noise ratio, of two regions: `cnr` with these arguments, by name.
 
     Parameters
     ----------
@@ -68,13 +60,11 @@ def populations(
     """
     from . import cnr
 
-    checks.choice("kind", kind, KINDS)
-    checks.choice("reduction", reduction, ("mean", "sum", "none"))
+    x, kind, value_range, reduction = (a[name] for name in ("x", "kind", "value_range", "reduction"))
     ends = None if value_range is None else _ends(value_range)
-    run = registry.choose(registry.Call.of(kind, checks.as_image("x", x).detach()), backend).run
-    base: Any = cnr(
-        x, y, signal=signal, background=background, mask=mask, data_range=data_range, nan=nan, details=True
-    )  # fmt: skip
+    run = registry.choose(call(a), a["backend"]).run
+    of_moments = {name: a[name] for name in ("signal", "background", "mask", "data_range", "nan")}
+    base: Any = cnr(x, a["y"], details=True, **of_moments)
     image = checks.as_image("x", x).detach().double().mean(1)
     inside, outside = (base.components[name][:, 0] for name in ("signal", "background"))
     rows = []
@@ -87,7 +77,7 @@ def populations(
     }
     checked = checks.pair(x, x, data_range=1.0, nan="propagate")
     value = checks.reduce(columns.pop("value"), reduction, checked)
-    if not details:
+    if not a["details"]:
         return value
     shared = {k: base.components[k] for k in ("contrast", "signal_pixels", "background_pixels", "signal", "background")}
     flags = tuple(f for f in base.flags if "no noise" not in f)

@@ -7,12 +7,41 @@ arithmetic has one order of operations, so that every backend may give the same 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 KINDS = ("two_roi", "sum_var", "background", "fixed_noise")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of which windows the moments are taken, rows and columns; None: of the whole image."""
+
+    window: tuple[int, int] | None = None
+    stride: tuple[int, int] | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.window is None or self.stride is None
+
+    def grid(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Windows and strides, those of the whole image where there are none."""
+        if self.window is None or self.stride is None:
+            return (height, width), (height, width)
+        return self.window, self.stride
+
+
+WHOLE = Settings()
+
+
+@dataclass(frozen=True)
+class Bins:
+    """The settings of a histogram: how many bins."""
+
+    bins: int
 
 
 class Moments(NamedTuple):
@@ -29,14 +58,14 @@ def moments(x: torch.Tensor, roi: torch.Tensor) -> Moments:
     Two passes around a pixel of the region: exact zeros for a constant region, whatever its level, and no
     cancellation on a 16-bit pedestal.
     """
-    v = x.double()
-    count = roi.sum(dim=(-2, -1), dtype=torch.float64).expand(v.shape[:-2])
+    v = x.double()  # [N, C, H, W]
+    count = roi.sum(dim=(-2, -1), dtype=torch.float64).expand(v.shape[:-2])  # [N, C], as all that is returned
     empty = count == 0
     safe = count.clamp(min=1)
     pivot = torch.where(roi, v.detach(), torch.inf).amin(dim=(-2, -1))
     pivot = torch.where(empty, 0.0, pivot)
     # where, not a product: a NaN outside the region must not reach the sums
-    z = torch.where(roi, v - pivot[..., None, None], 0.0)
+    z = torch.where(roi, v - pivot[..., None, None], 0.0)  # [N, C, H, W]
     mean = z.sum(dim=(-2, -1)) / safe
     d = torch.where(roi, z - mean[..., None, None], 0.0)
     variance = (d * d).sum(dim=(-2, -1)) / safe
@@ -45,21 +74,17 @@ def moments(x: torch.Tensor, roi: torch.Tensor) -> Moments:
 
 def window_moments(x: torch.Tensor, roi: torch.Tensor, window: tuple[int, int], stride: tuple[int, int]) -> Moments:
     """`moments` of each window: (N, C, rows, columns). Holds one row of windows at a time."""
+    # [N, C, rows, columns, window, window]
     xs, rois = (t.unfold(2, window[0], stride[0]).unfold(3, window[1], stride[1]) for t in (x, roi))
     rows = [moments(xs[:, :, r], rois[:, :, r]) for r in range(xs.shape[2])]
     return Moments(*(torch.stack(parts, dim=2) for parts in zip(*rows, strict=True)))
 
 
-def of_regions(
-    x: torch.Tensor,
-    *regions: torch.Tensor,
-    window: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
-) -> tuple[Moments, ...]:
-    """The moments of each region, of the whole image or by windows."""
-    if window is None or stride is None:
+def of_regions(x: torch.Tensor, *regions: torch.Tensor, settings: Settings = WHOLE) -> tuple[Moments, ...]:
+    """The moments of each region, of the whole image, (N, C), or by windows, (N, C, rows, columns)."""
+    if settings.window is None or settings.stride is None:
         return tuple(moments(x, roi) for roi in regions)
-    return tuple(window_moments(x, roi, window, stride) for roi in regions)
+    return tuple(window_moments(x, roi, settings.window, settings.stride) for roi in regions)
 
 
 def noise_variance(kind: str, signal: Moments, background: Moments) -> torch.Tensor:
@@ -108,14 +133,14 @@ class Smoothed(NamedTuple):
 
 def smoothed(image: torch.Tensor, valid: torch.Tensor | None, taps: tuple[float, ...]) -> Smoothed:
     """Of (N, C, H, W) and (N, 1, H, W); taps[j] weighs the two pixels j away, renormalised at borders and masks."""
-    v = image[:, :1].double()
+    v = image[:, :1].double()  # [N, 1, H, W]
     for c in range(1, image.shape[1]):
         v = v + image[:, c : c + 1]
     v = v / image.shape[1]
     finite = torch.isfinite(v)
     given = torch.ones_like(finite) if valid is None else valid
     inside = given & finite
-    pivot = torch.where(inside, v, torch.inf).amin(dim=(1, 2, 3))
+    pivot = torch.where(inside, v, torch.inf).amin(dim=(1, 2, 3))  # [N]
     pivot = torch.where(torch.isfinite(pivot), pivot, 0.0)
     v = torch.where(inside, v - pivot[:, None, None, None], 0.0)
     value, weight = (_along(_along(p, taps, 2), taps, 3) for p in (v, inside.double()))

@@ -15,7 +15,7 @@ import triton
 from .. import native_support, triton_support
 from ..registry import Call, no_gradient, no_loop, refusal
 from . import triton_otsu
-from .reference import Moments
+from .reference import WHOLE, Moments, Settings
 from .triton_moments import _cells, _runs
 
 histogram, supports_histogram = triton_otsu.histogram, triton_otsu.supports_histogram
@@ -38,7 +38,7 @@ def _large_image(call: Call) -> str | None:
 
 
 def _many_cells(call: Call) -> str | None:
-    window, stride = (call.options.get(name, call.shape[2:]) for name in ("window", "stride"))
+    window, stride = (call.settings or WHOLE).grid(*call.shape[2:])
     cells = [_axis(*side).cells for side in zip(call.shape[2:], window, stride, (_HIGH, _WIDE), strict=True)]
     too_many = _REGIONS * call.shape[1] * cells[0] * cells[1] >= _PIXELS
     return "keeps the moments of fewer than 2**31 cells" if too_many else None
@@ -87,12 +87,11 @@ def _axis(size: int, window: int, stride: int, longest: int) -> _Axis:
 def of_regions(
     x: torch.Tensor,
     *regions: torch.Tensor,
-    window: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
+    settings: Settings = WHOLE,
 ) -> tuple[Moments, ...]:
     """As `reference.of_regions`."""
     h, w = x.shape[2:]
-    size, step = window or (h, w), stride or (h, w)
+    size, step = settings.grid(h, w)
     found: list[Moments] = []
     for first in range(0, len(regions), _REGIONS):
         views = [x, *(roi.expand(x.shape) for roi in regions[first : first + _REGIONS])]
@@ -100,7 +99,7 @@ def of_regions(
             out = _moments(views, _axis(1, 1, 1, 1), _axis(h * w, h * w, 1, _LINE))
         else:
             out = _moments(views, _axis(h, size[0], step[0], _HIGH), _axis(w, size[1], step[1], _WIDE))
-        found += (Moments(*(of[..., 0, 0] if window is None else of)) for of in out)
+        found += (Moments(*(of[..., 0, 0] if settings.whole else of)) for of in out)
     return tuple(found)
 
 
@@ -173,7 +172,7 @@ def launches() -> Iterator[tuple[str, triton_support.Launch]]:
     def made(x: torch.Tensor, regions: int = 2, **grid: Any) -> list[triton_support.Launch]:
         roi = torch.ones(x.shape, dtype=torch.bool)
         with triton_support.recording() as launches:
-            of_regions(x, *(roi,) * regions, **grid)
+            of_regions(x, *(roi,) * regions, settings=Settings(**grid))
         return launches
 
     for dtype in native_support.DTYPE_CODES:

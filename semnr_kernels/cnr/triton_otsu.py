@@ -46,7 +46,7 @@ def _counts(values, edges, partial, size, bins, STEPS: tl.constexpr, BINS: tl.co
 
 
 def _many_bins(call: Call) -> str | None:
-    return f"counts at most {_BINS} bins" if call.options.get("bins", 0) > _BINS else None
+    return f"counts at most {_BINS} bins" if call.setting("bins", 0) > _BINS else None
 
 
 def _many_values(call: Call) -> str | None:

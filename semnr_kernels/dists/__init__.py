@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from .. import checks, library, registry, tensor_kinds
+from .. import checks, library, outputs, registry, tensor_kinds
 from ..result import Result
 from . import native, reference
 from .network import Network, network_for
-from .score import Distance, Features
+from .score import Distance, Features, Settings
 from .sums import CELL
 from .weights import Weights, WeightsArgument, load
 
@@ -29,7 +31,49 @@ MAP_WINDOW = 80  # pixels a side: five positions of the last stage
 RESIZES = (None, "authors", "piq")
 
 
-@library.node
+def _prepare(a: Mapping[str, Any]) -> tuple[checks.Pair, registry.Call]:
+    checked = checks.pair_of(a)
+    _check_image("x", checked.x)
+    settings = _settings(a, checked.x, checked.data_range)
+    masked = checked.valid is not None
+    return checked, registry.Call.of("dists", checked.x, checked.y, settings=settings, masked=masked)
+
+
+def _settings(a: Mapping[str, Any], image: torch.Tensor, data_range: float, **fixed: Any) -> Settings:
+    """Of a contract's arguments; `fixed`: what is not theirs to say."""
+    own = {
+        "memory_budget": _budget(a["memory_budget"], image.device),
+        "window": _window(a["map_window"]) if a.get("return_map") else None,
+        "data_range": data_range,
+        "store": a.get("store"),
+        **fixed,
+    }
+    if "resize" not in fixed:
+        checks.choice("resize", a["resize"], RESIZES)
+        own |= {"resize": a["resize"], "dtype": _network_dtype(image.dtype, a["dtype"])}
+    return Settings(**own)
+
+
+def _outputs(a: Mapping[str, Any]) -> outputs.Outputs:
+    shape = a["x"].shape
+    return outputs.with_parts(a, {"map": lambda: outputs.single_plane(a, *shape[-2:])} if a["return_map"] else {})
+
+
+def _no_place_in_a_graph(weights: object) -> str | None:
+    plain = weights is None or isinstance(weights, str | os.PathLike)
+    return None if plain else "weights that are neither None nor a path nor a name have no place in a graph"
+
+
+_WEIGHTS = library.Encoding(
+    (),
+    {"weights": "str?"},
+    lambda weights: {"weights": weights},
+    lambda parts: parts["weights"],
+    _no_place_in_a_graph,
+)
+
+
+@library.op(outputs=_outputs, call=lambda a: _prepare(a)[1], encodings={"weights": _WEIGHTS})
 @library.full_precision
 def dists(
     x: torch.Tensor,
@@ -103,19 +147,13 @@ def dists(
     WeightsUnavailable
         No weights, or a file that is truncated, altered, of the wrong shape, or holds code.
     """
-    checked = checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
-    _check_image("x", checked.x)
-    checks.choice("resize", resize, RESIZES)
-    budget, window = _budget(memory_budget, x.device), _window(map_window) if return_map else None
-    net = network_for(load(weights), _network_dtype(x.dtype, dtype), x.device)
-    call = registry.Call.of(
-        "dists", checked.x, checked.y, masked=checked.valid is not None, resize=resize, dtype=net.dtype, map=return_map
-    )
-    run = registry.choose(call, backend).run
-    found = run(checked.x, checked.y, checked.data_range, checked.valid, net, resize, budget, window)
+    given = locals()
+    checked, call = _prepare(given)
+    net = network_for(load(weights), call.settings.dtype, x.device)
+    found = registry.choose(call, backend).run(checked.x, checked.y, checked.valid, net, call.settings)
     if nan == "error":
         _require_finite(found, checked.valid, net, x=checked.x, y=checked.y)
-    return _result(found, checked, net, resize, reduction, return_map, map_window, details, overshoot)
+    return _result(given, found, checked, net, call.settings)
 
 
 @library.full_precision
@@ -142,10 +180,11 @@ def against(
     TypeError, ValueError
         Also a size, number of images or device other than that of `kept`.
     """
+    given = locals()
     checks.choice("nan", nan, ("error", "propagate"))
     if not isinstance(kept, Features):
         raise TypeError(f"kept is {type(kept).__name__}; accepted: what semnr_kernels.dists.features returns")
-    checked = checks.pair(x, x, data_range=kept.data_range, nan=nan, overshoot=overshoot)
+    checked = checks.pair_of(given, y=x, data_range=kept.data_range)
     _check_image("x", checked.x)
     count = kept.maps[0].shape[0]
     if tuple(checked.x.shape[-2:]) != kept.size or count not in (1, checked.x.shape[0]):
@@ -153,18 +192,15 @@ def against(
             f"x has shape {tuple(x.shape)} and kept holds {count} images of {kept.size[0]} x {kept.size[1]}; "
             "accepted: the same size, and as many images or one kept"
         )
-    budget, window = _budget(memory_budget, x.device), _window(map_window) if return_map else None
     net, masked = kept.network, kept.shares is not None
-    call = registry.Call.of(
-        "dists", checked.x, *kept.maps, masked=masked, resize=kept.resize, dtype=net.dtype, map=return_map, kept=True
-    )
-    run = registry.choose(call, backend).run
-    found = run(checked.x, kept, checked.data_range, None, net, kept.resize, budget, window)
+    settings = _settings(given, checked.x, checked.data_range, resize=kept.resize, dtype=net.dtype)
+    call = registry.Call.of("dists", checked.x, *kept.maps, settings=settings, masked=masked)
+    found = registry.choose(call, backend).run(checked.x, kept, None, net, settings)
     if kept.filled is not None:
         checked = replace(checked, valid=kept.filled[1].expand(checked.x.shape[0], -1, -1, -1))
     if nan == "error":
         _require_finite(found, checked.valid, net, x=checked.x, kept=kept.maps[0])
-    return _result(found, checked, net, kept.resize, reduction, return_map, map_window, details, overshoot)
+    return _result(given, found, checked, net, settings)
 
 
 @library.full_precision
@@ -194,6 +230,7 @@ def features(
     TypeError, ValueError, WeightsUnavailable
         As `dists`.
     """
+    given = locals()
     checks.choice("nan", nan, ("error", "propagate"))
     checks.choice("resize", resize, RESIZES)
     image4 = checks.as_image("image", image)
@@ -208,13 +245,12 @@ def features(
         checks.raise_if_nonfinite(image=image4)
     if store not in (None, *checks.FLOAT_DTYPES):
         raise ValueError(f"store is {store!r}; accepted: torch.float32, float64, bfloat16, float16 or None")
-    budget = _budget(memory_budget, image.device)
-    net = network_for(load(weights), _network_dtype(image.dtype, dtype), image.device)
+    settings = _settings(given, image4, scale)
+    net = network_for(load(weights), settings.dtype, image.device)
     if (net.dtype == torch.float64) != ((store or net.dtype) == torch.float64):
         raise ValueError(f"store is {store} after a network in {net.dtype}; accepted: float64 after float64 only")
-    others = () if other is None else (other,)
-    call = registry.Call.of("dists_features", image4, *others, masked=valid is not None, dtype=net.dtype)
-    return registry.choose(call, backend).run(image4, scale, valid, other, net, resize, budget, store)
+    call = registry.Call.of("dists_features", image4, other, settings=settings, masked=valid is not None)
+    return registry.choose(call, backend).run(image4, valid, other, net, settings)
 
 
 @library.full_precision
@@ -237,9 +273,9 @@ def similarity(fx: Features, fy: Features, *, map_window: int | None = None, bac
     sx, sy = tuple(fx.maps[0].shape), tuple(fy.maps[0].shape)
     if sx[1:] != sy[1:] or (sx[0] != sy[0] and 1 not in (sx[0], sy[0])):
         raise ValueError(f"fx has shape {sx} and fy {sy}; accepted: the same size, and one image or as many")
-    window = None if map_window is None else _window(map_window)
-    call = registry.Call.of("dists_compare", *fx.maps, *fy.maps, dtype=fx.network.dtype, map=window is not None)
-    return registry.choose(call, backend).run(fx, fy, window)
+    settings = Settings(dtype=fx.network.dtype, window=None if map_window is None else _window(map_window))
+    call = registry.Call.of("dists_compare", *fx.maps, *fy.maps, settings=settings)
+    return registry.choose(call, backend).run(fx, fy, settings)
 
 
 distance = similarity  # its former name
@@ -253,19 +289,9 @@ def _check_image(name: str, image: torch.Tensor) -> None:
         raise ValueError(f"{name} is {height} x {width}; accepted: sides of at least {SMALLEST} pixels")
 
 
-def _result(
-    found: Distance,
-    checked: checks.Pair,
-    net: Network,
-    resize: str | None,
-    reduction: str,
-    return_map: bool,
-    map_window: int,
-    details: bool,
-    overshoot: str,
-) -> Any:
-    value = checks.reduce(found.rows, reduction, checked)
-    if not (return_map or details):
+def _result(a: Mapping[str, Any], found: Distance, checked: checks.Pair, net: Network, settings: Settings) -> Any:
+    value = checks.reduce(found.rows, a["reduction"], checked)
+    if not (a["return_map"] or a["details"]):
         return value
     valid, shown = checked.valid, found.map
     if shown is not None:
@@ -275,7 +301,7 @@ def _result(
         value,
         checked.data_range,
         map=shown,
-        components={"structure": found.structure, "texture": found.texture} if details else None,
+        components={"structure": found.structure, "texture": found.texture} if a["details"] else None,
         coverage=None if valid is None else valid.double().mean(dim=(1, 2, 3)),
         clipped_fraction=checked.clipped_fraction,
         flags=_flags(net.weights, channels=checked.x.shape[1], masked=valid is not None),
@@ -283,12 +309,12 @@ def _result(
             "weights": net.weights.source,
             "weights_sha256": net.weights.sha256,
             "calibrated": net.weights.calibrated,
-            "resize": resize,
+            "resize": settings.resize,
             "dtype": checks.dtype_name(net.dtype),
-            **({"map_window": map_window} if return_map else {}),
-            "reduction": reduction,
+            **({"map_window": a["map_window"]} if a["return_map"] else {}),
+            "reduction": a["reduction"],
             "nan": checked.nan,
-            "overshoot": overshoot,
+            "overshoot": a["overshoot"],
         },
     )
 

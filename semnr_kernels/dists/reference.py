@@ -11,11 +11,11 @@ from . import score
 from .engine import Torch
 from .local import local_map, upsampled
 from .network import Network
-from .score import Distance, Features, resized
+from .score import Distance, Features, Settings, resized
 from .sums import C1, C2
 from .weights import CHANNELS, alpha_beta_of
 
-__all__ = ["Distance", "Features", "compare", "dists", "features", "pairs_per_call", "resized"]
+__all__ = ["Distance", "Features", "Settings", "compare", "dists", "features", "pairs_per_call", "resized"]
 
 # What one image needs beside the weights, in maps of 64 channels at full size (measured: 3 to 5): input and output of
 # the second convolution, and the copies and products of the statistics.
@@ -26,64 +26,59 @@ _FULL_MAPS_FLOAT64 = 13  # float64 convolution unrolls its input: nine more
 def dists(
     x: torch.Tensor,
     y: torch.Tensor | Features,
-    data_range: float,
     valid: torch.Tensor | None,
     network: Network,
-    resize: str | None,
-    memory_budget: int,
-    window: int | None = None,
+    s: Settings,
 ) -> Distance:
     """Compare candidate `x` with reference `y`, (N, C, H, W) of any dtype, C 1 or 3; valid: (N, 1, H, W) or None.
 
     A pair that exceeds the budget is scored by `stream`, to the same sums; under autograd it runs whole all the same.
     """
     if isinstance(y, Features):
-        return compare(features(*score.candidate(x, y), None, network, resize, memory_budget), y, window)
-    group = pairs_per_call(x.shape, network, resize, memory_budget)
+        x, data_range = score.candidate(x, y)
+        return compare(features(x, None, None, network, replace(s, data_range=data_range)), y, s)
+    group = pairs_per_call(x.shape, network, s)
     if group == 0 and not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
-        return score.dists(Torch(), x, y, data_range, valid, network, resize, memory_budget, window)
+        return score.dists(Torch(), x, y, valid, network, s)
     parts = []
     for start in range(0, x.shape[0], max(1, group)):
         some = slice(start, start + max(1, group))
         masks = None if valid is None else valid[some]
-        x1, y1, share = score.pair_on_1(x[some], y[some], data_range, masks, network, resize)
+        x1, y1, share = score.pair_on_1(x[some], y[some], masks, network, s)  # [N, C, h, w] each, [N, 1, h, w]
         both = network.maps(torch.cat((x1, y1)).expand(-1, 3, -1, -1))  # one call of the network for both images
         shares = None if share is None else score.carried(share)
-        parts.append(_pool(((m[: len(x1)], m[len(x1) :]) for m in both), shares, window))
+        parts.append(_pool(((m[: len(x1)], m[len(x1) :]) for m in both), shares, s.window))
     return score.joined(parts, x.shape[-2:])
 
 
 def features(
     image: torch.Tensor,
-    data_range: float,
     valid: torch.Tensor | None,
     reference: torch.Tensor | None,
     network: Network,
-    resize: str | None,
-    memory_budget: int,
-    store: torch.dtype | None = None,
+    s: Settings,
 ) -> Features:
     """Maps of one batch; masked pixels take the local mean of `reference`, or of the image itself."""
     if not (torch.is_grad_enabled() and image.requires_grad):
-        return score.features(Torch(), image, data_range, valid, reference, network, resize, memory_budget, store)
-    frame = score.unfilled(image, data_range, valid, reference, network, resize)
+        return score.features(Torch(), image, valid, reference, network, s)
+    frame = score.unfilled(image, valid, reference, network, s)
     first, *maps = network.maps(frame.maps[0])
-    return replace(frame, maps=(first, *(m.to(store or network.dtype) for m in maps)))
+    return replace(frame, maps=(first, *(m.to(s.store or network.dtype) for m in maps)))
 
 
-def compare(fx: Features, fy: Features, window: int | None = None) -> Distance:
+def compare(fx: Features, fy: Features, s: Settings) -> Distance:
     """Compare the maps of candidates with those of references."""
     shares = fy.shares if fy.shares is not None else fx.shares
-    return score.joined([_pool(zip(fx.maps, fy.maps, strict=True), shares, window)], fx.size)
+    return score.joined([_pool(zip(fx.maps, fy.maps, strict=True), shares, s.window)], fx.size)
 
 
-def pairs_per_call(shape: Iterable[int], network: Network, resize: str | None, memory_budget: int) -> int:
+def pairs_per_call(shape: Iterable[int], network: Network, s: Settings) -> int:
     """How many pairs fit into the budget as whole maps."""
     _, _, height, width = shape
-    height, width = resized(height, width, resize)
+    height, width = resized(height, width, s.resize)
     full_maps = _FULL_MAPS_FLOAT64 if network.dtype == torch.float64 else _FULL_MAPS
     one_image = full_maps * CHANNELS[1] * height * width * network.work.itemsize
-    return memory_budget // (2 * one_image)
+    return s.memory_budget // (2 * one_image)
 
 
 def _pool(
@@ -116,9 +111,9 @@ def _similarities(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) 
             return v.mean(dim=(2, 3))
         return (v * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
 
-    x, y = x.to(work), y.to(work)
+    x, y = x.to(work), y.to(work)  # [N, C, h, w]
     # Moments about a point near the mean: a small variance on a large mean keeps its digits.
-    near_x, near_y = mean(x).detach(), mean(y).detach()
+    near_x, near_y = mean(x).detach(), mean(y).detach()  # [N, C], as all that follows
     dx, dy = x - near_x[:, :, None, None], y - near_y[:, :, None, None]
     means = (near_x, near_y, mean(dx), mean(dy), mean(dx * dx), mean(dy * dy), mean(dx * dy))
     # widened at once: on a device each is a launch

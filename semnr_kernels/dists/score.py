@@ -19,6 +19,18 @@ RESIZED_SIDE = 256
 
 
 @dataclass(frozen=True)
+class Settings:
+    """All that DISTS needs beside the pixels and the network."""
+
+    resize: str | None = None
+    memory_budget: int = 2**30
+    dtype: torch.dtype = torch.float32  # the network's
+    data_range: float = 1.0
+    window: int | None = None  # cells of 16 pixels across a window of the map, odd; None: no map
+    store: torch.dtype | None = None  # of maps that are kept; None: the network's
+
+
+@dataclass(frozen=True)
 class Features:
     """The maps of one batch, kept for comparisons."""
 
@@ -50,29 +62,23 @@ def dists(
     engine: Engine,
     x: torch.Tensor,
     y: torch.Tensor | Features,
-    data_range: float,
     valid: torch.Tensor | None,
     network: Network,
-    resize: str | None,
-    memory_budget: int,
-    window: int | None = None,
+    s: Settings,
 ) -> Distance:
-    """Compare candidate `x` with reference `y`, (N, C, H, W) of any dtype, C 1 or 3; valid: (N, 1, H, W) or None.
-
-    window: cells of 16 pixels across a window of the map, odd; None: no map.
-    """
-    size = (x.shape[-2], x.shape[-1])
+    """Compare candidate `x` with reference `y`, (N, C, H, W) of any dtype, C 1 or 3; valid: (N, 1, H, W) or None."""
+    size, resize, data_range, window = (x.shape[-2], x.shape[-1]), s.resize, s.data_range, s.window
     if isinstance(y, Features):
-        x, data_range, _ = candidate(x, y)
+        x, data_range = candidate(x, y)
         on_1 = resampled(x.to(network.work) / data_range, resize)
         job = Job(on_1, None, tuple(m.expand(x.shape[0], -1, -1, -1) for m in y.maps), y.shares, 1.0)
     elif valid is None and resized(*size, resize) == size:
         job = Job(x, y, None, None, data_range)  # as they are: a band is converted when its turn comes
     else:
-        x, y, share = pair_on_1(x, y, data_range, valid, network, resize)
+        x, y, share = pair_on_1(x, y, valid, network, s)
         job = Job(x, y, None, None if share is None else tuple(carried(share)), 1.0)
     height, width = job.x.shape[-2:]
-    shared = plan(height, width, 2 if job.against is None else 1, network, memory_budget, window is not None)
+    shared = plan(height, width, 2 if job.against is None else 1, network, s.memory_budget, window is not None)
     parts = []
     for start in range(0, x.shape[0], shared.together):
         part = job.part(slice(start, start + shared.together))
@@ -86,29 +92,26 @@ def dists(
 def features(
     engine: Engine,
     image: torch.Tensor,
-    data_range: float,
     valid: torch.Tensor | None,
     reference: torch.Tensor | None,
     network: Network,
-    resize: str | None,
-    memory_budget: int,
-    store: torch.dtype | None = None,
+    s: Settings,
 ) -> Features:
     """Maps of one batch; masked pixels take the local mean of `reference`, or of the image itself."""
-    frame = unfilled(image, data_range, valid, reference, network, resize)
+    frame = unfilled(image, valid, reference, network, s)
     (first,) = frame.maps
     count, _, height, width = first.shape
     kept, (h, w) = [], (height, width)
     for channels in CHANNELS[1:]:
         made = torch.empty(
             (count, channels, h, w),
-            dtype=store or network.dtype,
+            dtype=s.store or network.dtype,
             device=first.device,
             memory_format=engine.memory_format,
         )
         kept.append(made)
         h, w = -(-h // 2), -(-w // 2)
-    shared = plan(height, width, 1, network, memory_budget, panels=False)
+    shared = plan(height, width, 1, network, s.memory_budget, panels=False)
     for start in range(0, count, shared.together):
         some = slice(start, start + shared.together)
         job = Job(first[some], None, None, None, 1.0)
@@ -118,14 +121,13 @@ def features(
 
 def unfilled(
     image: torch.Tensor,
-    data_range: float,
     valid: torch.Tensor | None,
     reference: torch.Tensor | None,
     network: Network,
-    resize: str | None,
+    s: Settings,
 ) -> Features:
     """Features that hold the image alone."""
-    size = (image.shape[-2], image.shape[-1])
+    size, resize, data_range = (image.shape[-2], image.shape[-1]), s.resize, s.data_range
     on_1 = image.to(network.work) / data_range
     shares, filled = None, None
     if valid is not None:
@@ -136,16 +138,17 @@ def unfilled(
     return Features((first,), shares, network, resize, data_range, size, filled)
 
 
-def candidate(x: torch.Tensor, against: Features) -> tuple[torch.Tensor, float, None]:
+def candidate(x: torch.Tensor, against: Features) -> tuple[torch.Tensor, float]:
     """A candidate with the pixels that the reference's mask covers taken from the reference; its scale."""
     if against.filled is None:
-        return x, against.data_range, None
+        return x, against.data_range
     filled, valid = against.filled
-    return torch.where(valid, x.to(filled.dtype) / against.data_range, filled), 1.0, None
+    return torch.where(valid, x.to(filled.dtype) / against.data_range, filled), 1.0
 
 
-def compare(engine: Engine, fx: Features, fy: Features, window: int | None = None) -> Distance:
+def compare(engine: Engine, fx: Features, fy: Features, s: Settings) -> Distance:
     """Compare the maps of candidates with those of references."""
+    window = s.window
     count = max(fx.maps[0].shape[0], fy.maps[0].shape[0])
     height, width = fx.maps[0].shape[-2:]
     sums = tuple(Sums(count, c, fx.maps[0].device) for c in CHANNELS)
@@ -190,16 +193,15 @@ def _distance(sums: tuple[Sums, ...], local: tuple[LocalMap, ...] | None, height
 def pair_on_1(
     x: torch.Tensor,
     y: torch.Tensor,
-    data_range: float,
     valid: torch.Tensor | None,
     network: Network,
-    resize: str | None,
+    s: Settings,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Both images as the network takes them, (N, C, h, w) on the 0-1 scale, and the share of valid pixels."""
-    x, y = (v.to(network.work) / data_range for v in (x, y))
+    x, y = (v.to(network.work) / s.data_range for v in (x, y))
     x, y = fill_masked(x, y, valid)
-    share = None if valid is None else resampled(valid.double(), resize)
-    return resampled(x, resize), resampled(y, resize), share
+    share = None if valid is None else resampled(valid.double(), s.resize)
+    return resampled(x, s.resize), resampled(y, s.resize), share
 
 
 def joined(parts: list[Distance], size: torch.Size | tuple[int, ...]) -> Distance:

@@ -19,7 +19,7 @@ from ..registry import Call, refusal
 from . import reference, score
 from .engine import Torch
 from .network import POOL_EPS, Network, normalised
-from .score import Distance, Features
+from .score import Distance, Features, Settings
 from .stream import Rectangle
 from .sums import C1, C2, Into
 from .weights import alpha_beta_of
@@ -28,7 +28,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of ma
 
 
 def _no_loop(call: Call) -> str | None:
-    dtype = call.options.get("dtype", torch.float32)
+    dtype = call.setting("dtype", torch.float32)
     return None if dtype in _DTYPES else f"has no {str(dtype).removeprefix('torch.')} loop"
 
 
@@ -290,24 +290,21 @@ def _work(dtype: torch.dtype) -> Any:
 def dists(
     x: torch.Tensor,
     y: torch.Tensor | Features,
-    data_range: float,
     valid: torch.Tensor | None,
     network: Network,
-    resize: str | None,
-    memory_budget: int,
-    window: int | None = None,
+    s: Settings,
 ) -> Distance:
     """As `reference.dists`."""
-    group = reference.pairs_per_call(x.shape, network, resize, memory_budget)
+    group = reference.pairs_per_call(x.shape, network, s)
     grad = torch.is_grad_enabled() and (x.requires_grad or (isinstance(y, torch.Tensor) and y.requires_grad))
-    if isinstance(y, Features) or window is not None or (group == 0 and not grad):
-        return score.dists(Engine(), x, y, data_range, valid, network, resize, memory_budget, window)
+    if isinstance(y, Features) or s.window is not None or (group == 0 and not grad):
+        return score.dists(Engine(), x, y, valid, network, s)
     group = max(1, group)
     parts = []
     for start in range(0, x.shape[0], group):
         some = slice(start, start + group)
         masks = None if valid is None else valid[some]
-        a, b, share = score.pair_on_1(x[some], y[some], data_range, masks, network, resize)
+        a, b, share = score.pair_on_1(x[some], y[some], masks, network, s)
         count = a.shape[0]
         both = _maps(network, torch.cat((a, b)).expand(-1, 3, -1, -1))
         shares = None if share is None else score.carried(share)
@@ -322,10 +319,10 @@ def features(image: torch.Tensor, *arguments: Any) -> Features:
     return score.features(Engine(), image, *arguments)
 
 
-def compare(fx: Features, fy: Features, window: int | None = None) -> Distance:
+def compare(fx: Features, fy: Features, s: Settings) -> Distance:
     """As `reference.compare`."""
-    if window is not None:
-        return score.compare(Engine(), fx, fy, window)
+    if s.window is not None:
+        return score.compare(Engine(), fx, fy, s)
     shares = fy.shares if fy.shares is not None else fx.shares
     return _pool(zip(fx.maps, fy.maps, strict=True), shares, fx.network.work)
 

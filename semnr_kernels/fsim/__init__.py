@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from .. import checks, library, registry, tensor_kinds
+from .. import checks, library, outputs, registry, tensor_kinds
 from ..result import Result
 from . import native, reference
 from .reference import Comparison, Features, Filters, Settings
@@ -25,7 +27,25 @@ registry.register_triton("fsim_compare", "compare", folder="fsim")
 __all__ = ["Comparison", "Features", "Filters", "Settings", "downsampling_factor", "features", "fsim", "similarity"]
 
 
-@library.node
+def _prepare(a: Mapping[str, Any]) -> tuple[checks.Pair, registry.Call]:
+    checked = checks.pair_of(a)
+    settings = _settings(checked.x, "x", a, checked.data_range)
+    call = registry.Call.of("fsim", checked.x, checked.y, settings=settings, masked=checked.valid is not None)
+    return checked, call
+
+
+def _outputs(a: Mapping[str, Any]) -> outputs.Outputs:
+    return outputs.with_parts(a, {"map": lambda: _map(a)} if a["return_map"] else {})
+
+
+def _map(a: Mapping[str, Any]) -> outputs.Shape:
+    height, width = a["x"].shape[-2:]
+    factor = downsampling_factor(height, width, a["downsample"])
+    up = factor - 1 if a["downsample"] == "authors" else 0
+    return outputs.single_plane(a, (height + up) // factor, (width + up) // factor)
+
+
+@library.op(outputs=_outputs, call=lambda a: _prepare(a)[1])
 def fsim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -92,25 +112,12 @@ def fsim(
         The argument, what it was, what is accepted; also an image smaller than the longest wavelength
         (48 pixels by default, after downsampling), or a channel count other than 1 and 3.
     """
-    checked = checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
-    filters = _filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)
-    settings = _settings(checked.x, chromatic, downsample, filters, precision, "x")
-    want_maps = return_map or details
-    call = registry.Call.of(
-        "fsim",
-        checked.x,
-        checked.y,
-        masked=checked.valid is not None,
-        settings=settings,
-        want_maps=want_maps,
-    )
-    found = registry.choose(call, backend).run(
-        checked.x, checked.y, checked.data_range, checked.valid, settings, want_maps=want_maps
-    )
-    if nan == "error" and not tensor_kinds.finite(found.rows):
-        checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+    checked, call = _prepare(locals())
+    settings = call.settings
+    found = registry.choose(call, backend).run(checked.x, checked.y, checked.valid, settings)
+    checks.refuse_nonfinite(checked, found.rows)
     value = checks.reduce(found.rows, reduction, checked)
-    if not want_maps:
+    if not settings.want_maps:
         return value
 
     def as_passed(planes: torch.Tensor) -> torch.Tensor:
@@ -134,7 +141,7 @@ def fsim(
             "downsample": downsample,
             "factor": settings.factor,
             "precision": precision,
-            **filters.__dict__,
+            **settings.filters.__dict__,
             "reduction": reduction,
             "nan": nan,
             "overshoot": overshoot,
@@ -171,19 +178,18 @@ def features(
     TypeError, ValueError
         As `fsim`.
     """
+    given = locals()
     checks.choice("nan", nan, ("error", "propagate"))
     image4 = checks.as_image("image", image)
     scale, valid = checks.as_data_range(image.dtype, data_range), checks.as_mask(mask, image4)
-    filters = _filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)
-    settings = _settings(image4, chromatic, downsample, filters, precision, "image")
+    settings = _settings(image4, "image", given, scale)
     other = None if reference_image is None else checks.as_image("reference_image", reference_image)
     if other is not None and other.shape != image4.shape:
         raise ValueError(f"reference_image has shape {tuple(other.shape)}; accepted: {tuple(image4.shape)}, as image")
     if valid is not None and image.dtype in checks.FLOAT_DTYPES:
         image4 = torch.where(valid, image4, torch.zeros((), dtype=image4.dtype, device=image4.device))
-    others = () if other is None else (other,)
-    call = registry.Call.of("fsim_features", image4, *others, masked=valid is not None, settings=settings)
-    found = registry.choose(call, backend).run(image4, scale, valid, other, settings)
+    call = registry.Call.of("fsim_features", image4, other, masked=valid is not None, settings=settings)
+    found = registry.choose(call, backend).run(image4, valid, other, settings)
     if nan == "error" and not tensor_kinds.finite(found.phase_congruency):
         checks.raise_if_nonfinite(image=image4)
     return found
@@ -206,14 +212,9 @@ def similarity(fx: Features, fy: Features, *, maps: bool = False, backend: str |
     if sx[1:] != sy[1:] or (sx[0] != sy[0] and 1 not in (sx[0], sy[0])):
         raise ValueError(f"fx has shape {sx} and fy {sy}; accepted: the same size, and one image or as many")
     planes = (fx.phase_congruency, fx.gradient, fy.phase_congruency, fy.gradient)
-    call = registry.Call.of(
-        "fsim_compare",
-        *planes,
-        masked=not (fx.valid is None and fy.valid is None),
-        settings=fx.settings,
-        want_maps=maps,
-    )
-    return registry.choose(call, backend).run(fx, fy, want_maps=maps)  # type: ignore[no-any-return]
+    settings, masked = replace(fx.settings, want_maps=maps), not (fx.valid is None and fy.valid is None)
+    call = registry.Call.of("fsim_compare", *planes, masked=masked, settings=settings)
+    return registry.choose(call, backend).run(fx, fy, settings)  # type: ignore[no-any-return]
 
 
 def downsampling_factor(height: int, width: int, rule: int | str = "auto") -> int:
@@ -226,9 +227,9 @@ def downsampling_factor(height: int, width: int, rule: int | str = "auto") -> in
     return max(1, round(ratio) if rule == "auto" else math.floor(ratio + 0.5))
 
 
-def _settings(
-    image: torch.Tensor, chromatic: bool | None, downsample: int | str, filters: Filters, precision: str, name: str
-) -> Settings:
+def _settings(image: torch.Tensor, name: str, a: Mapping[str, Any], data_range: float) -> Settings:
+    """Of a contract's arguments, for (N, C, H, W) images called `name`."""
+    filters, chromatic, rule = _filters(a), a["chromatic"], a["downsample"]
     _, channels, height, width = image.shape
     if channels not in (1, 3):
         raise ValueError(f"{name} has {channels} channels; accepted: 1 (grey) or 3 (RGB), as (C, H, W)")
@@ -236,7 +237,7 @@ def _settings(
         raise ValueError(f"chromatic is {chromatic!r}; accepted: True, False or None")
     if chromatic and channels != 3:
         raise ValueError(f"chromatic is True and {name} has {channels} channel; accepted: 3 channels, or False or None")
-    factor, authors = downsampling_factor(height, width, downsample), downsample == "authors"
+    factor, authors = downsampling_factor(height, width, rule), rule == "authors"
     small = min(-(-side // factor) if authors else side // factor for side in (height, width))
     if small < filters.longest:
         at = f" ({small} pixels after downsampling by {factor})" if factor > 1 else ""
@@ -244,30 +245,26 @@ def _settings(
             f"{name} is {height} x {width}{at}; accepted: sides of at least {math.ceil(filters.longest)} pixels, the "
             "longest filter's wavelength (min_length · mult^(scales - 1)), or fewer scales"
         )
-    checks.choice("precision", precision, ("float32", "float64"))
-    return Settings(factor, authors and factor > 1, channels == 3 and chromatic is not False, filters, precision)
+    checks.choice("precision", a["precision"], ("float32", "float64"))
+    want_maps = bool(a.get("return_map") or a.get("details"))
+    in_colour = channels == 3 and chromatic is not False
+    return Settings(factor, authors and factor > 1, in_colour, filters, a["precision"], data_range, want_maps)
 
 
-def _filters(
-    scales: int, orientations: int, min_length: float, mult: float, sigma_f: float, delta_theta: float, k: float
-) -> Filters:
-    scales, orientations = checks.integer("scales", scales), checks.integer("orientations", orientations)
-    min_length, mult, sigma_f, delta_theta, k = (
-        checks.number(name, value)
-        for name, value in zip(
-            ("min_length", "mult", "sigma_f", "delta_theta", "k"),
-            (min_length, mult, sigma_f, delta_theta, k),
-            strict=True,
-        )
-    )
-    limits = (
-        ("min_length", min_length, 2 <= min_length < math.inf, "a wavelength of at least 2 pixels"),
-        ("mult", mult, 1 < mult < math.inf, "a number above 1"),
-        ("sigma_f", sigma_f, 0 < sigma_f < 1, "a number between 0 and 1"),
-        ("delta_theta", delta_theta, 0 < delta_theta < math.inf, "a number above 0"),
-        ("k", k, 0 <= k < math.inf, "a number of at least 0"),
-    )
-    for name, value, good, accepted in limits:
-        if not good:
-            raise ValueError(f"{name} is {value!r}; accepted: {accepted}")
-    return Filters(scales, orientations, min_length, mult, sigma_f, delta_theta, k)
+_LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "min_length": (lambda v: 2 <= v < math.inf, "a wavelength of at least 2 pixels"),
+    "mult": (lambda v: 1 < v < math.inf, "a number above 1"),
+    "sigma_f": (lambda v: 0 < v < 1, "a number between 0 and 1"),
+    "delta_theta": (lambda v: 0 < v < math.inf, "a number above 0"),
+    "k": (lambda v: 0 <= v < math.inf, "a number of at least 0"),
+}
+
+
+def _filters(a: Mapping[str, Any]) -> Filters:
+    given = checks.fields_of(Filters, a)
+    for name, value in given.items():
+        given[name] = checks.number(name, value) if name in _LIMITS else checks.integer(name, value)
+    for name, (good, accepted) in _LIMITS.items():
+        if not good(given[name]):
+            raise ValueError(f"{name} is {given[name]!r}; accepted: {accepted}")
+    return Filters(**given)

@@ -33,26 +33,19 @@ def supports(call: Call) -> str | None:
 
 
 def fsim(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    data_range: float,
-    valid: torch.Tensor | None,
-    s: Settings,
-    *,
-    want_maps: bool = True,
-    isa: str | None = None,
+    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings, *, isa: str | None = None
 ) -> Comparison:
     """As `reference.fsim`, for CPU tensors; `isa` forces an instruction set."""
+    data_range = s.data_range
     if valid is not None:
         x, y = fill_masked(reference.on_255(x, data_range), reference.on_255(y, data_range), valid)
         data_range = 255.0
     fx, fy = _features((x, y), data_range, valid, s, isa)
-    return compare(fx, fy, want_maps=want_maps, isa=isa)
+    return compare(fx, fy, s, isa=isa)
 
 
 def features(
     image: torch.Tensor,
-    data_range: float,
     valid: torch.Tensor | None,
     other: torch.Tensor | None,
     s: Settings,
@@ -60,6 +53,7 @@ def features(
     isa: str | None = None,
 ) -> Features:
     """As `reference.features`."""
+    data_range = s.data_range
     if valid is not None:
         scaled = reference.on_255(image, data_range)
         image, _ = fill_masked(scaled, scaled if other is None else reference.on_255(other, data_range), valid)
@@ -67,21 +61,21 @@ def features(
     return _features((image,), data_range, valid, s, isa)[0]
 
 
-def compare(fx: Features, fy: Features, *, want_maps: bool = True, isa: str | None = None) -> Comparison:
+def compare(fx: Features, fy: Features, s: Settings, *, isa: str | None = None) -> Comparison:
     """As `reference.compare`."""
     some = [v for f in (fx, fy) for v in (f.phase_congruency, f.gradient, f.chroma) if v is not None]
     with_gradient = torch.is_grad_enabled() and any(v.requires_grad for v in some)
-    dtype = torch.float64 if with_gradient else _DTYPES[fx.settings.precision]
+    dtype = torch.float64 if with_gradient else _DTYPES[s.precision]
     sides = [_planes(f, dtype) for f in (fx, fy)]
     shares = [f.valid.to(dtype) for f in (fx, fy) if f.valid is not None]
     share = torch.minimum(shares[0], shares[-1]).contiguous() if shares else None
     if with_gradient:
-        if want_maps:  # which are differentiable too
-            return reference.compare(fx, fy)
+        if s.want_maps:  # which are differentiable too
+            return reference.compare(fx, fy, s)
         count = max(v.shape[0] for v in some)
         wide = [None if v is None else v.expand(count, *v.shape[1:]).contiguous() for side in sides for v in side]
         return Comparison(_Rows.apply(*wide, share, isa))
-    rows, maps = _compare(sides[0], sides[1], share, want_maps, isa)
+    rows, maps = _compare(sides[0], sides[1], share, s.want_maps, isa)
     return Comparison(rows, *maps)
 
 
@@ -268,7 +262,9 @@ class _Rows(torch.autograd.Function):
             fx, fy = (Features(sides[i], sides[i + 1], sides[i + 2], share, Settings()) for i in (0, 3))
             some = tuple(v for v in sides if v is not None)
             asked = tuple(w for v, w in zip(sides, wanted, strict=True) if v is not None)
-            found = iter(native_support.reference_gradient((reference.compare(fx, fy).rows,), some, (by,), asked))
+            found = iter(
+                native_support.reference_gradient((reference.compare(fx, fy, Settings()).rows,), some, (by,), asked)
+            )
             return *(None if v is None else next(found) for v in sides), None, None
         by = by.contiguous()
         out = [torch.empty_like(v) if w and v is not None else None for v, w in zip(sides, wanted, strict=True)]

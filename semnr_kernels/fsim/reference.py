@@ -45,13 +45,15 @@ class Filters:
 
 @dataclass(frozen=True)
 class Settings:
-    """What two images must share for their features to compare."""
+    """All that FSIM needs beside the pixels. Features of two images compare where the first five agree."""
 
     factor: int = 1
     authors: bool = False  # sample as conv2(..., "same") and stride, not as average pooling
     chromatic: bool = False
     filters: Filters = field(default_factory=Filters)
     precision: str = "float32"  # what a fast backend computes in; here it is float64
+    data_range: float = field(default=1.0, compare=False)
+    want_maps: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -80,27 +82,17 @@ class Comparison:
     chroma: torch.Tensor | None = None
 
 
-def fsim(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    data_range: float,
-    valid: torch.Tensor | None,
-    s: Settings,
-    *,
-    want_maps: bool = True,
-) -> Comparison:
+def fsim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> Comparison:
     """Compare candidate `x` with reference `y`, (N, C, H, W) of any dtype; valid: (N, 1, H, W) bool or None."""
-    x, y = fill_masked(on_255(x, data_range), on_255(y, data_range), valid)
-    return compare(extract(x, valid, s), extract(y, valid, s), want_maps=want_maps)
+    x, y = fill_masked(on_255(x, s.data_range), on_255(y, s.data_range), valid)  # [N, C, H, W] each
+    return compare(extract(x, valid, s), extract(y, valid, s), s)
 
 
-def features(
-    image: torch.Tensor, data_range: float, valid: torch.Tensor | None, reference: torch.Tensor | None, s: Settings
-) -> Features:
+def features(image: torch.Tensor, valid: torch.Tensor | None, reference: torch.Tensor | None, s: Settings) -> Features:
     """Features of one batch; masked pixels take the local mean of `reference`, or of the image itself."""
-    scaled = on_255(image, data_range)
+    scaled = on_255(image, s.data_range)
     if valid is not None:
-        scaled, _ = fill_masked(scaled, scaled if reference is None else on_255(reference, data_range), valid)
+        scaled, _ = fill_masked(scaled, scaled if reference is None else on_255(reference, s.data_range), valid)
     return extract(scaled, valid, s)
 
 
@@ -110,27 +102,27 @@ def on_255(image: torch.Tensor, data_range: float) -> torch.Tensor:
 
 def extract(image: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> Features:
     """Features of a float64 batch on the 0-255 scale."""
-    luminance, chroma = planes(image, s)
-    share = None if valid is None else downsample(valid.double(), s)
+    luminance, chroma = planes(image, s)  # [N, 1, h, w], [N, 2, h, w]
+    share = None if valid is None else downsample(valid.double(), s)  # [N, 1, h, w]
     return Features(phase_congruency(luminance, s.filters), gradient_magnitude(luminance), chroma, share, s)
 
 
 def planes(image: torch.Tensor, s: Settings) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Luminance and, where it is compared, chroma (I and Q) of a batch, downsampled."""
-    image = downsample(image, s)
+    image = downsample(image, s)  # [N, C, h, w]
     if image.shape[1] == 1:
         return image, None
-    red, green, blue = image.split(1, dim=1)
+    red, green, blue = image.split(1, dim=1)  # [N, 1, h, w] each
     y, i, q = (r * red + g * green + b * blue for r, g, b in YIQ)
     return y, torch.cat((i, q), dim=1) if s.chromatic else None
 
 
-def compare(fx: Features, fy: Features, *, want_maps: bool = True) -> Comparison:
+def compare(fx: Features, fy: Features, s: Settings) -> Comparison:
     """Pool the local similarities, weighted by the larger phase congruency (Zhang 2011, eq. 3 to 9)."""
-    pc_x, pc_y = fx.phase_congruency.double(), fy.phase_congruency.double()
-    s_pc = _similarity(pc_x, pc_y, T1)
-    s_g = _similarity(fx.gradient.double(), fy.gradient.double(), T2)
-    local, s_c = s_pc * s_g, None
+    pc_x, pc_y = fx.phase_congruency.double(), fy.phase_congruency.double()  # [N, 1, h, w], as all planes here
+    s_pc = _similarity(pc_x, pc_y, T1)  # eq. 4
+    s_g = _similarity(fx.gradient.double(), fy.gradient.double(), T2)  # eq. 5
+    local, s_c = s_pc * s_g, None  # eq. 6
     if fx.chroma is not None and fy.chroma is not None:
         chroma_x, chroma_y = fx.chroma.double(), fy.chroma.double()
         s_i = _similarity(chroma_x[:, :1], chroma_y[:, :1], T3)
@@ -141,8 +133,8 @@ def compare(fx: Features, fy: Features, *, want_maps: bool = True) -> Comparison
     shares = [valid for valid in (fx.valid, fy.valid) if valid is not None]
     if shares:
         weight = weight * torch.minimum(shares[0], shares[-1])
-    rows = (local * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
-    return Comparison(rows, local, weight, s_pc, s_g, s_c) if want_maps else Comparison(rows)
+    rows = (local * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))  # [N], eq. 8
+    return Comparison(rows, local, weight, s_pc, s_g, s_c) if s.want_maps else Comparison(rows)
 
 
 def downsample(image: torch.Tensor, s: Settings) -> torch.Tensor:
@@ -173,19 +165,19 @@ def phase_congruency(luminance: torch.Tensor, p: Filters) -> torch.Tensor:
 def _phase_congruency(luminance: torch.Tensor, bank: _Bank) -> torch.Tensor:
     # No filter passes the mean. Taking one pixel off first makes a flat image answer with exact zeros
     # where the transform would leave rounding errors, whose phase congruency is arbitrary.
-    spectrum = torch.fft.fft2(luminance - luminance[..., :1, :1].detach())
+    spectrum = torch.fft.fft2(luminance - luminance[..., :1, :1].detach())  # [N, 1, h, w] complex
     energies: list[torch.Tensor] = []
     amplitudes: list[torch.Tensor] = []
     for angular, noise_gain in zip(bank.angular, bank.noise_gain, strict=True):
-        response = torch.fft.ifft2(spectrum * (bank.radial * angular))  # (N, scales, h, w)
+        response = torch.fft.ifft2(spectrum * (bank.radial * angular))  # [N, scales, h, w] complex
         even, odd = response.real.contiguous(), response.imag.contiguous()
         amplitude = _modulus(even, odd)
-        sum_even, sum_odd = even.sum(1, keepdim=True), odd.sum(1, keepdim=True)
+        sum_even, sum_odd = even.sum(1, keepdim=True), odd.sum(1, keepdim=True)  # [N, 1, h, w]
         length = _modulus(sum_even, sum_odd) + EPS
         mean_even, mean_odd = sum_even / length, sum_odd / length
         along = sum_even * mean_even + sum_odd * mean_odd  # summed over the scales
         across = (even * mean_odd - odd * mean_even).abs().sum(1, keepdim=True)
-        threshold = noise_gain * amplitude[:, :1].flatten(1).median(dim=1).values
+        threshold = noise_gain * amplitude[:, :1].flatten(1).median(dim=1).values  # [N]
         energies.append(torch.relu(along - across - threshold[:, None, None, None]))
         amplitudes.append(amplitude.sum(1, keepdim=True))
     return (_total(energies) + EPS) / (_total(amplitudes) + EPS)

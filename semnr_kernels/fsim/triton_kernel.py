@@ -47,29 +47,19 @@ def supports(call: Call) -> str | None:
     return refusal(UNSUPPORTED, call)
 
 
-def fsim(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    data_range: float,
-    valid: torch.Tensor | None,
-    s: Settings,
-    *,
-    want_maps: bool = True,
-) -> Comparison:
+def fsim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> Comparison:
     """As `reference.fsim`."""
     fill, share, gains = _fill(y, valid), _share(valid, s), _gains(s, *_size(x, s), x.device)
-    inputs = [_Input(v, data_range, valid, fill, s) for v in (x, y)]
+    inputs = [_Input(v, valid, fill, s) for v in (x, y)]
     planes = [_planes(one, gains) for one in inputs]
     # colour last: its planes would lie beside those of the transforms
     fx, fy = (Features(*p, one.chroma(), share, s) for p, one in zip(planes, inputs, strict=True))
-    return compare(fx, fy, want_maps=want_maps)
+    return compare(fx, fy, s)
 
 
-def features(
-    image: torch.Tensor, data_range: float, valid: torch.Tensor | None, other: torch.Tensor | None, s: Settings
-) -> Features:
+def features(image: torch.Tensor, valid: torch.Tensor | None, other: torch.Tensor | None, s: Settings) -> Features:
     """As `reference.features`."""
-    one = _Input(image, data_range, valid, _fill(image if other is None else other, valid), s)
+    one = _Input(image, valid, _fill(image if other is None else other, valid), s)
     return Features(*_planes(one, _gains(s, *one.size, image.device)), one.chroma(), _share(valid, s), s)
 
 
@@ -157,7 +147,6 @@ class _Input:
     """An image as it came, (N, C, H, W), sampled as it is asked for."""
 
     image: torch.Tensor
-    data_range: float
     valid: torch.Tensor | None
     fill: torch.Tensor | None  # contiguous, float64
     settings: Settings
@@ -189,7 +178,7 @@ class _Input:
         masks: tuple[int, ...] = (0,) * 5
         if valid is not None and fill is not None:
             masks = (valid.stride(0), *valid.stride()[2:], *fill.stride()[:2])
-        scale = triton_support.numbers(self.image.device, 255 / self.data_range / s.factor**2)
+        scale = triton_support.numbers(self.image.device, 255 / s.data_range / s.factor**2)
         before = s.factor - 1 - s.factor // 2 if s.authors else 0
         block = _block(256, h * w)
         triton_support.launch(
@@ -268,11 +257,11 @@ def _median(response: torch.Tensor, found: torch.Tensor, histogram: torch.Tensor
 # --- two images -----------------------------------------------------------------------------------------------
 
 
-def compare(fx: Features, fy: Features, *, want_maps: bool = True) -> Comparison:
+def compare(fx: Features, fy: Features, s: Settings) -> Comparison:
     """As `reference.compare`; one of the two may hold a single image."""
     n = max(fx.phase_congruency.shape[0], fy.phase_congruency.shape[0])
     h, w = fx.phase_congruency.shape[-2:]
-    dtype, device = _dtype(fx.settings), fx.phase_congruency.device
+    dtype, device = _dtype(s), fx.phase_congruency.device
     chroma = (None, None) if fx.chroma is None or fy.chroma is None else (fx.chroma, fy.chroma)
     pairs = (
         (fx.phase_congruency, fy.phase_congruency), (fx.gradient, fy.gradient), chroma, (fx.valid, fy.valid)
@@ -281,8 +270,8 @@ def compare(fx: Features, fy: Features, *, want_maps: bool = True) -> Comparison
     block = _block(512, h * w)
     tiles = triton.cdiv(h * w, block)
     partial = torch.empty((n, min(triton.cdiv(tiles, 2), _PROGRAMS), 2), dtype=torch.float64, device=device)
-    parts = (5 if chroma[0] is not None else 4) if want_maps else 0
-    maps = torch.empty((parts, n, 1, h, w), dtype=dtype, device=device) if want_maps else None
+    parts = (5 if chroma[0] is not None else 4) if s.want_maps else 0
+    maps = torch.empty((parts, n, 1, h, w), dtype=dtype, device=device) if s.want_maps else None
     triton_support.launch(
         triton_stages.compare, (partial.shape[1], n), *planes, partial, maps, h * w, tiles,
         *(int(f.phase_congruency.shape[0] > 1) for f in (fx, fy)), T=(T1, T2, T3, T4, LAMBDA), WORK=_WORK[dtype],
@@ -301,7 +290,7 @@ def launches() -> Iterator[tuple[str, triton_support.Launch]]:
         image = torch.zeros((1, channels, 64, 64), dtype=dtype)
         valid = torch.ones((1, 1, 64, 64), dtype=torch.bool) if mask else None
         with triton_support.recording() as made:
-            fsim(image, image, 1.0, valid, Settings(chromatic=channels == 3, **changed), want_maps=mask)
+            fsim(image, image, valid, Settings(chromatic=channels == 3, want_maps=mask, **changed))
         return [one for one in made if one.kernel is not triton_support._fold]
 
     named = {

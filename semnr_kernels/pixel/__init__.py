@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from .. import checks, library, registry, tensor_kinds
+from .. import checks, library, outputs, registry
 from ..result import Result
 from . import cuda, native, reference
 
@@ -19,50 +20,45 @@ registry.register_cuda("pixel", cuda.errors, cuda.supports, cuda.UNSUPPORTED)
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def errors(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    data_range: float | None,
-    mask: torch.Tensor | None,
-    nan: str,
-    overshoot: str,
-    backend: str | None,
-) -> tuple[checks.Pair, torch.Tensor, torch.Tensor]:
-    checked = checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
-    call = registry.Call.of("pixel", checked.x, checked.y, masked=checked.valid is not None)
-    square, absolute = registry.choose(call, backend).run(checked.x, checked.y, checked.valid)
-    if nan == "error" and not tensor_kinds.finite(square):
-        checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+def _prepare(a: Mapping[str, Any], scaled: bool) -> tuple[checks.Pair, registry.Call]:
+    # an error in grey levels has no scale: only `overshoot` asks for one
+    unasked = not scaled and a["data_range"] is None and a["overshoot"] == "keep"
+    checked = checks.pair_of(a, **({"data_range": 1.0} if unasked else {}))
+    return checked, registry.Call.of("pixel", checked.x, checked.y, masked=checked.valid is not None)
+
+
+def errors(a: Mapping[str, Any], scaled: bool = True) -> tuple[checks.Pair, torch.Tensor, torch.Tensor]:
+    """The checked images of a call with these arguments, and their rows (N,) of MSE and MAE.
+
+    scaled: whether the images must say their data_range.
+    """
+    checked, call = _prepare(a, scaled)
+    square, absolute = registry.choose(call, a["backend"]).run(checked.x, checked.y, checked.valid)
+    checks.refuse_nonfinite(checked, square)
     return checked, square, absolute
 
 
-def _plain_error(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    mask: torch.Tensor | None,
-    reduction: str,
-    nan: str,
-    overshoot: str,
-    backend: str | None,
-    *,
-    absolute: bool = False,
-) -> float | None:
+def _plain_error(a: Mapping[str, Any], *, absolute: bool = False) -> float | None:
     """MSE or MAE of the usual call, one plain image to one number; None: the general path answers, or says why not."""
+    x, y = a["x"], a["y"]
     if (
-        mask is not None
-        or reduction != "mean"
-        or nan != "error"
-        or overshoot != "keep"
+        a["mask"] is not None
+        or a["reduction"] != "mean"
+        or a["nan"] != "error"
+        or a["overshoot"] != "keep"
         or not checks.is_plain(x, y)
         or (x.dim() == 4 and x.shape[0] != 1)
-        or not registry.native_by_default("pixel", backend)
+        or not registry.native_by_default("pixel", a["backend"])
     ):
         return None
     error = native.one_image(x, y, absolute=absolute)
     return error if math.isfinite(error) else None
 
 
-@library.node
+_op = library.op(outputs=outputs.scores_alone, call=lambda a: _prepare(a, False)[1], linear=True)
+
+
+@_op
 def mse(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -75,14 +71,14 @@ def mse(
     backend: str | None = "auto",
 ) -> torch.Tensor:
     """Mean squared error per image; see `semnr.mse`. `data_range` matters to `overshoot` alone."""
-    scale = 1.0 if data_range is None and overshoot == "keep" else data_range
-    if scale == 1.0 and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
+    given = locals()
+    if data_range in (None, 1) and (error := _plain_error(given)) is not None:
         return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
-    checked, square, _ = errors(x, y, scale, mask, nan, overshoot, backend)
+    checked, square, _ = errors(given, scaled=False)
     return checks.reduce(square, reduction, checked)
 
 
-@library.node
+@_op
 def mae(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -95,15 +91,14 @@ def mae(
     backend: str | None = "auto",
 ) -> torch.Tensor:
     """Mean absolute error per image; see `semnr.mae`."""
-    scale = 1.0 if data_range is None and overshoot == "keep" else data_range
-    error = _plain_error(x, y, mask, reduction, nan, overshoot, backend, absolute=True) if scale == 1.0 else None
-    if error is not None:
+    given = locals()
+    if data_range in (None, 1) and (error := _plain_error(given, absolute=True)) is not None:
         return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
-    checked, _, absolute = errors(x, y, scale, mask, nan, overshoot, backend)
+    checked, _, absolute = errors(given, scaled=False)
     return checks.reduce(absolute, reduction, checked)
 
 
-@library.node
+@library.op(outputs=outputs.scores_alone, call=lambda a: _prepare(a, True)[1])
 def psnr(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -117,12 +112,13 @@ def psnr(
     backend: str | None = "auto",
 ) -> Any:
     """PSNR in dB; see `semnr.psnr`."""
+    given = locals()
     checks.choice("reduction", reduction, (*REDUCTIONS, "mean_mse"))
-    if not details and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
+    if not details and (error := _plain_error(given)) is not None:
         scale = checks.as_data_range(x.dtype, data_range)
         decibels = 10 * math.log10(scale**2 / error) if error else math.inf
         return torch.scalar_tensor(decibels, dtype=torch.float64, device=x.device)
-    checked, square, absolute = errors(x, y, data_range, mask, nan, overshoot, backend)
+    checked, square, absolute = errors(given)
     rows = to_db(square, checked.data_range)
     value = (
         to_db(square.mean(), checked.data_range) if reduction == "mean_mse" else checks.reduce(rows, reduction, checked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,9 +11,8 @@ import torch
 from .. import native_support, registry, tensor_kinds
 from ..cnr.reference import Moments
 from ..errors import BackendUnavailable
-from ..ssim import CONVENTIONS, too_wide, window_taps
-from ..ssim.float32_window import normalised
-from ..ssim.native import numbers
+from ..ssim import CONVENTIONS, too_wide
+from ..ssim.settings import Settings
 from . import cuda
 
 _OPS = ("pixel", "ssim", "cnr")
@@ -21,7 +21,7 @@ _DTYPES = (torch.uint8, torch.uint16, torch.float32, torch.float64)
 
 
 # As `ssim` states them in its result.
-SSIM_SETTINGS = {"convention": "wang2004", **CONVENTIONS["wang2004"].__dict__, "downsample": 1, "precision": "float32"}
+SSIM_SETTINGS = {"convention": "wang2004", **CONVENTIONS["wang2004"].told(), "precision": "float32"}
 
 
 class Together(NamedTuple):
@@ -52,20 +52,18 @@ def together(
     where a row is not finite, a region empty or the two not disjoint: the op asked next says what is wrong.
     """
     n, c, h, w = x.shape
-    settings = CONVENTIONS["wang2004"]
+    settings = replace(CONVENTIONS["wang2004"], data_range=data_range)
     if not tensor_kinds.ordinary((x, y, signal, background)):
         return None
     if c != 1 or (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)) or min(h, w) < settings.window_size:
         return None
-    taps = window_taps(settings.window, settings.window_size, settings.sigma)
-    terms = numbers(data_range, settings.k1, settings.k2, len(taps) ** 2, settings.sample_covariance)
     if (
         not x.is_cpu
         or x.dtype not in _DTYPES
         or any(v.stride(-1) != 1 for v in (x, y, signal, background))
         or not all(registry.native_by_default(op, backend) for op in _OPS)
     ):
-        return _on_cuda(x, y, signal, background, taps, terms, backend)
+        return _on_cuda(x, y, signal, background, settings, backend)
     module = native_support.module()
     rows = native_support.empty((n, module.PROFILE_ROW), torch.float64)
     module.profile_scores(
@@ -75,9 +73,9 @@ def together(
         native_support.mask(background),
         native_support.DTYPE_CODES[x.dtype],
         x.shape,
-        taps if x.dtype == torch.float64 else normalised(taps),
+        settings.for_images(x.dtype, False).window_in_precision,
         (False, x.dtype == torch.float64),
-        terms,
+        settings.constants,
         torch.get_num_threads(),
         native_support.address(rows),
     )
@@ -92,8 +90,7 @@ def _on_cuda(
     y: torch.Tensor,
     signal: torch.Tensor,
     background: torch.Tensor,
-    taps: tuple[float, ...],
-    terms: tuple[float, float, float, float],
+    settings: Settings,
     backend: str | None,
 ) -> Together | None:
     """`together` where each of the three metrics would run on the CUDA kernels, else None."""
@@ -103,14 +100,16 @@ def _on_cuda(
     if cuda.why_not(x, y) is not None:
         return None
     try:
-        calls = [registry.Call.of(op, x, y, masked=op == "cnr", taps=taps) for op in _OPS]
+        calls = [
+            registry.Call.of(op, x, y, settings=settings if op == "ssim" else None, masked=op == "cnr") for op in _OPS
+        ]
         chosen = {registry.choose(call, backend).backend for call in calls}
     except BackendUnavailable:
         return None
-    if chosen not in ({"cuda"}, {"cuda-emulated"}) or too_wide(x, y, terms[2], CONVENTIONS["wang2004"].k2):
+    if chosen not in ({"cuda"}, {"cuda-emulated"}) or too_wide(x, y, settings.data_range, settings.k2):
         return None
     emulated = chosen == {"cuda-emulated"}
-    found = cuda.scores(x, y, signal, background, taps=taps, numbers=terms, emulated=emulated)
+    found = cuda.scores(x, y, signal, background, settings, emulated=emulated)
     rows = torch.stack([found.mse, found.mae, found.ssim, *found.signal, *found.background, *found.reference])
     if not bool((torch.isfinite(rows).all(dim=0) & (found.shared == 0)).all()):
         return None

@@ -15,6 +15,7 @@ from ..cnr import cuda as cnr
 from ..cnr.reference import Moments
 from ..ssim import cuda as ssim
 from ..ssim import float32_window
+from ..ssim.settings import Settings
 
 _DTYPES = (*INTEGER_DTYPES, torch.float16, torch.bfloat16, torch.float32)
 _SIZE = 11  # of SSIM's window
@@ -50,9 +51,8 @@ def scores(
     y: torch.Tensor,
     signal: torch.Tensor,
     background: torch.Tensor,
+    settings: Settings,
     *,
-    taps: tuple[float, ...],
-    numbers: tuple[float, float, float, float],
     emulated: bool = False,
 ) -> Scores:
     """Of images of one channel for which `why_not` has nothing to say; regions: (N, 1, H, W) bool."""
@@ -78,8 +78,8 @@ def scores(
             native_support.mask(background),
             code,
             x.shape,
-            float32_window.over_first(taps),
-            numbers,
+            float32_window.over_first(settings.taps),
+            settings.constants,
             plan,
             [v.data_ptr() for v in (partial, errors, table)],
             rows.data_ptr(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,10 +10,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .. import checks, library, registry, tensor_kinds
+from .. import checks, library, outputs, registry, tensor_kinds
+from ..errors import BackendUnavailable
 from ..result import Result
 from . import cuda, native, reference
+from .autograd import COMPONENTS
 from .reference import SSIMRows
+from .settings import CONVENTIONS, MS_CONVENTIONS, Settings, settings_of, window_taps
+
+__all__ = ["CONVENTIONS", "MS_WEIGHTS", "SSIMRows", "Settings", "ms_ssim", "ssim", "too_wide", "window_taps"]
 
 registry.register("ssim", "reference", reference.ssim)
 registry.register_native("ssim", native.ssim, native.supports, native.UNSUPPORTED)
@@ -25,30 +29,68 @@ MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, section 3.2
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything that a convention decides; what the caller passes overrides it."""
+class _Job:
+    """A checked call: the images as they are compared, and the settings."""
 
-    window: str = "gaussian"
-    window_size: int = 11
-    sigma: float = 1.5
-    k1: float = 0.01
-    k2: float = 0.03
-    downsample: int | str = 1
-    border: str = "valid"
-    sample_covariance: bool = False
-    clamp_variance: bool = False
+    checked: checks.Pair
+    settings: Settings
+    factor: int = 1  # by which the images were downsampled
+
+    @property
+    def call(self) -> registry.Call:
+        checked = self.checked
+        return registry.Call.of("ssim", checked.x, checked.y, settings=self.settings, masked=checked.valid is not None)
+
+    def choose(self, backend: str | None) -> tuple[_Job, registry.Implementation]:
+        """The backend, and this job with the precision that its kernels need for these pixels."""
+        found, checked, settings = registry.choose(self.call, backend), self.checked, self.settings
+        narrow = found.backend in _ON_DEVICES and not settings.double and checked.valid is None
+        if narrow and checked.nan != "propagate" and too_wide(checked.x, checked.y, checked.data_range, settings.k2):
+            wide = replace(self, settings=settings.in_double)
+            return wide, registry.choose(wide.call, backend)
+        return self, found
+
+    def explained(self, backend: str | None) -> registry.Call:
+        """The call on which the choice rests at last."""
+        try:
+            return self.choose(backend)[0].call
+        except BackendUnavailable as error:
+            if error.call is None:  # an unknown name
+                raise
+            return error.call
+
+    def run(self, backend: str | None) -> SSIMRows:
+        job, found = self.choose(backend)
+        return found.run(job.checked.x, job.checked.y, job.checked.valid, job.settings)
 
 
-CONVENTIONS: Mapping[str, Settings] = {
-    "wang2004": Settings(),  # ssim_index.m
-    "piq": Settings(downsample="auto"),  # piq.ssim as it comes
-    "skimage": Settings(window="uniform", window_size=7, sample_covariance=True),  # structural_similarity as it comes
-    "torchmetrics": Settings(clamp_variance=True, border="reflect"),
-}
-MS_CONVENTIONS = ("piq", "pytorch-msssim", "torchmetrics")
+def _prepare(a: Mapping[str, Any]) -> _Job:
+    checked = checks.pair_of(a)
+    settings = settings_of(a, checked.data_range)
+    factor = _factor(settings.downsample, checked.x.shape)
+    if factor > 1:
+        pooled = [_average_pool(v, factor, checked.valid, torch.float64) for v in (checked.x, checked.y)]
+        checked = replace(checked, x=pooled[0], y=pooled[1], valid=_pool_mask(checked.valid, factor))
+    _fits(checked.x.shape, settings, "x" if factor == 1 else f"x, downsampled by {factor},")
+    return _Job(checked, settings, factor)
 
 
-@library.node
+def _outputs(a: Mapping[str, Any]) -> outputs.Outputs:
+    more: outputs.Outputs = {"map": lambda: _map(a)} if a["return_map"] else {}
+    return outputs.with_parts(a, more | (outputs.scores(a, *COMPONENTS) if a["components"] else {}))
+
+
+def _map(a: Mapping[str, Any]) -> outputs.Shape:
+    settings, x = settings_of(a, 1.0), a["x"]
+    height, width = x.shape[-2:]
+    factor = max(1, round(min(height, width) / 256)) if settings.downsample == "auto" else settings.downsample
+    less = 0 if settings.border == "reflect" else settings.window_size - 1
+    wide = settings.double or x.dtype == torch.float64
+    size = (height // factor - less, width // factor - less)
+    return (*x.shape[:-2], *size), torch.float64 if wide else torch.float32
+
+
+@library.op(outputs=_outputs, call=lambda a: _prepare(a).explained(a["backend"]), linear=True)
 def ssim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -73,33 +115,14 @@ def ssim(
     backend: str | None = "auto",
 ) -> Any:
     """Structural similarity of candidate `x` to reference `y`; the arguments are told in `semnr.ssim`."""
-    checks.choice("precision", precision, ("float32", "float64"))
-    checks.choice("convention", convention, tuple(CONVENTIONS))
-    settings = _settings(
-        CONVENTIONS[convention],
-        window=window,
-        window_size=window_size,
-        sigma=sigma,
-        k1=k1,
-        k2=k2,
-        downsample=downsample,
-        border=border,
-    )
-    plain = reduction == "mean" and nan == "error" and overshoot == "keep" and mask is None
-    if plain and not (return_map or components or details) and settings.downsample == 1:
-        score = _plain_score(x, y, data_range, settings, precision, backend)
-        if score is not None:
-            return torch.scalar_tensor(score, dtype=torch.float64, device=x.device)
-    checked = checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
-    factor = _factor(settings.downsample, checked.x.shape)
-    if factor > 1:
-        pooled = [_average_pool(v, factor, checked.valid, torch.float64) for v in (checked.x, checked.y)]
-        checked = replace(checked, x=pooled[0], y=pooled[1], valid=_pool_mask(checked.valid, factor))
-    _fits(checked.x.shape, settings, "x" if factor == 1 else f"x, downsampled by {factor},")
-
-    rows = _run(checked, settings, precision, backend, want_map=return_map, want_components=components)
+    given = locals()
+    if (score := _plain_score(given)) is not None:
+        return torch.scalar_tensor(score, dtype=torch.float64, device=x.device)
+    job = _prepare(given)
+    checked, settings = job.checked, job.settings
+    rows = job.run(backend)
     per_image = rows.score[:, 0] if rows.score.shape[1] == 1 else rows.score.mean(dim=1)
-    _refuse_nonfinite(checked, per_image)
+    checks.refuse_nonfinite(checked, per_image)
     value = checks.reduce(per_image, reduction, checked)
     if not (return_map or components or details):
         return value
@@ -114,11 +137,27 @@ def ssim(
         coverage=rows.coverage,
         clipped_fraction=checked.clipped_fraction,
         flags=_flags(per_image, checked),
-        settings={"convention": convention, **settings.__dict__, "downsample": factor, "precision": precision},
+        settings={"convention": convention, **settings.told(), "downsample": job.factor, "precision": precision},
     )
 
 
-@library.node
+def _prepare_scales(a: Mapping[str, Any]) -> tuple[_Job, tuple[float, ...]]:
+    """The first scale of MS-SSIM, and the weights of all."""
+    checked, weights = checks.pair_of(a), a["weights"]
+    settings = settings_of(a, checked.data_range, MS_CONVENTIONS)
+    scales = MS_WEIGHTS if weights is None else weights
+    if not scales or any(not math.isfinite(w) or w < 0 for w in scales) or sum(scales) <= 0:
+        raise ValueError(f"weights is {weights}; accepted: one number of at least 0 a scale, not all of them 0")
+    smallest = (settings.window_size - 1) * 2 ** (len(scales) - 1) + 1
+    if min(checked.x.shape[2:]) < smallest:
+        raise ValueError(
+            f"x has shape {tuple(a['x'].shape)}; accepted by ms_ssim: sides of at least {smallest} pixels "
+            f"({len(scales)} scales of a window of {settings.window_size})"
+        )
+    return _Job(checked, settings), scales
+
+
+@library.op(outputs=outputs.scores_alone, call=lambda a: _prepare_scales(a)[0].explained(a["backend"]))
 def ms_ssim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -140,37 +179,24 @@ def ms_ssim(
     backend: str | None = "auto",
 ) -> Any:
     """Multi-scale structural similarity (Wang 2003); the arguments are told in `semnr.ms_ssim`."""
-    checks.choice("precision", precision, ("float32", "float64"))
-    checks.choice("convention", convention, MS_CONVENTIONS)
-    base = Settings(clamp_variance=convention == "torchmetrics")
-    settings = _settings(base, window=window, window_size=window_size, sigma=sigma, k1=k1, k2=k2)
-    scale_weights = MS_WEIGHTS if weights is None else weights
-    if not scale_weights or any(not math.isfinite(w) or w < 0 for w in scale_weights) or sum(scale_weights) <= 0:
-        raise ValueError(f"weights is {weights}; accepted: one number of at least 0 a scale, not all of them 0")
-    checked = checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
-    smallest = (settings.window_size - 1) * 2 ** (len(scale_weights) - 1) + 1
-    if min(checked.x.shape[2:]) < smallest:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}; accepted by ms_ssim: sides of at least {smallest} pixels "
-            f"({len(scale_weights)} scales of a window of {settings.window_size})"
-        )
-
+    job, scale_weights = _prepare_scales(locals())
+    checked, settings = job.checked, job.settings
     terms, level = [], checked
     for scale in range(len(scale_weights)):
         if scale:
-            halved = [_halve(v, level.valid, convention, precision) for v in (level.x, level.y)]
+            halved = [_halve(v, level.valid, convention, settings) for v in (level.x, level.y)]
             level = replace(level, x=halved[0], y=halved[1], valid=_halve_mask(level.valid, convention))
         last = scale == len(scale_weights) - 1
         if last and convention == "torchmetrics":  # its last scale reflects at the border, the others do not
             settings = replace(settings, border="reflect")
-        rows = _run(level, settings, precision, backend, want_map=False, want_components=False)
+        rows = _Job(level, settings).run(backend)
         terms.append(rows.score if last else rows.contrast_structure)
     stacked = torch.stack(terms)  # (scales, N, C)
     if convention == "torchmetrics":
         stacked = stacked.mean(dim=2, keepdim=True)  # averages the channels before the product
     powers = [_safe_power(term, weight) for term, weight in zip(stacked, scale_weights, strict=True)]
     per_image = torch.stack(powers).prod(dim=0).mean(dim=1)
-    _refuse_nonfinite(checked, per_image)
+    checks.refuse_nonfinite(checked, per_image)
     value = checks.reduce(per_image, reduction, checked)
     if not details:
         return value
@@ -180,37 +206,8 @@ def ms_ssim(
         components={f"scale_{i + 1}": term.mean(dim=1) for i, term in enumerate(terms)},
         clipped_fraction=checked.clipped_fraction,
         flags=_flags(per_image, checked),
-        settings={"convention": convention, **settings.__dict__, "weights": scale_weights, "precision": precision},
+        settings={"convention": convention, **settings.told(), "weights": scale_weights, "precision": precision},
     )
-
-
-@functools.cache
-def window_taps(window: str, size: int, sigma: float) -> tuple[float, ...]:
-    """The 1-D window, normalised in float64; the 2-D window is its outer product."""
-    if window == "uniform":
-        return (1.0 / size,) * size
-    half = (size - 1) // 2
-    weights = [math.exp(-(i / sigma) * (i / sigma) / 2) for i in range(-half, half + 1)]
-    total = math.fsum(weights)
-    return tuple(w / total for w in weights)
-
-
-def _settings(base: Settings, **given: Any) -> Settings:
-    if all(v is None for v in given.values()):
-        return base
-    settings = replace(base, **{k: v for k, v in given.items() if v is not None})
-    checks.choice("window", settings.window, ("gaussian", "uniform"))
-    checks.choice("border", settings.border, ("valid", "reflect"))
-    checks.positive_int("window_size", settings.window_size)
-    if settings.window_size % 2 == 0:
-        raise ValueError(f"window_size is {settings.window_size}; accepted: an odd integer")
-    for name in ("sigma", "k1", "k2"):
-        checks.number(name, getattr(settings, name), least=0)
-    if settings.sigma == 0:
-        raise ValueError("sigma is 0; accepted: a finite number above 0")
-    if settings.downsample != "auto":
-        checks.positive_int("downsample", settings.downsample)  # type: ignore[arg-type]
-    return settings
 
 
 def _factor(downsample: int | str, shape: torch.Size) -> int:
@@ -230,68 +227,28 @@ def _fits(shape: torch.Size, settings: Settings, name: str) -> None:
         raise ValueError(f"{name} is {shape[2]}x{shape[3]} pixels; accepted: at least {what}, {least}x{least}{hint}")
 
 
-def _plain_score(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    data_range: float | None,
-    settings: Settings,
-    precision: str,
-    backend: str | None,
-) -> float | None:
+def _plain_score(a: Mapping[str, Any]) -> float | None:
     """The usual call, one plain image of one channel to one number; None: the general path answers, or says why not."""
-    if not checks.is_plain(x, y):
+    x, y = a["x"], a["y"]
+    if (
+        a["mask"] is not None
+        or a["reduction"] != "mean"
+        or a["nan"] != "error"
+        or a["overshoot"] != "keep"
+        or a["return_map"]
+        or a["components"]
+        or a["details"]
+        or not checks.is_plain(x, y)
+    ):
         return None
-    scale = checks.as_data_range(x.dtype, data_range)
+    settings = settings_of(a, checks.as_data_range(x.dtype, a["data_range"]))
     h, w = x.shape[-2:]
-    if x.numel() != h * w or min(h, w) < settings.window_size or not registry.native_by_default("ssim", backend):
+    if settings.downsample != 1 or x.numel() != h * w or min(h, w) < settings.window_size:
         return None
-    score = native.one_image(
-        x,
-        y,
-        data_range=scale,
-        taps=window_taps(settings.window, settings.window_size, float(settings.sigma)),
-        k1=settings.k1,
-        k2=settings.k2,
-        border=settings.border,
-        sample_covariance=settings.sample_covariance,
-        precision=precision,
-    )
+    if not registry.native_by_default("ssim", a["backend"]):
+        return None
+    score = native.one_image(x, y, settings)
     return score if math.isfinite(score) else None
-
-
-def _run(
-    checked: checks.Pair,
-    settings: Settings,
-    precision: str,
-    backend: str | None,
-    *,
-    want_map: bool,
-    want_components: bool,
-) -> SSIMRows:
-    options = {
-        "data_range": checked.data_range,
-        "taps": window_taps(settings.window, settings.window_size, float(settings.sigma)),
-        "k1": settings.k1,
-        "k2": settings.k2,
-        "border": settings.border,
-        "sample_covariance": settings.sample_covariance,
-        "clamp_variance": settings.clamp_variance,
-        "valid": checked.valid,
-        "want_map": want_map,
-        "want_components": want_components,
-        "precision": precision,
-    }
-
-    def chosen() -> registry.Implementation:
-        facts = {**options, "valid": checked.valid is not None}
-        return registry.choose(registry.Call.of("ssim", checked.x, checked.y, **facts), backend)
-
-    found = chosen()
-    narrow = found.backend in _ON_DEVICES and precision == "float32" and checked.valid is None
-    if narrow and checked.nan != "propagate" and too_wide(checked.x, checked.y, checked.data_range, settings.k2):
-        options["precision"] = "float64"
-        found = chosen()
-    return found.run(checked.x, checked.y, **options)
 
 
 # These keep float32 whatever the pixels hold; the C++ kernel sees for itself where it is too narrow (csrc/ssim).
@@ -315,11 +272,6 @@ def too_wide(x: torch.Tensor, y: torch.Tensor, data_range: float, k2: float) -> 
 
     # a NaN compares false, and its score is NaN in either precision
     return bool(torch.maximum(extent(x), extent(y)) > 1.01 * limit)
-
-
-def _refuse_nonfinite(checked: checks.Pair, per_image: torch.Tensor) -> None:
-    if checked.nan == "error" and not tensor_kinds.finite(per_image):
-        checks.raise_if_nonfinite(x=checked.x, y=checked.y)
 
 
 def _flags(per_image: torch.Tensor, checked: checks.Pair) -> tuple[str, ...]:
@@ -349,12 +301,12 @@ def _pool_mask(valid: torch.Tensor | None, factor: int) -> torch.Tensor | None:
     return None if valid is None else F.max_pool2d(valid.float(), factor) > 0
 
 
-def _halve(image: torch.Tensor, valid: torch.Tensor | None, convention: str, precision: str) -> torch.Tensor:
+def _halve(image: torch.Tensor, valid: torch.Tensor | None, convention: str, settings: Settings) -> torch.Tensor:
     """The next scale of MS-SSIM. Libraries part on odd sizes: see README.md.
 
     float32 holds four 2 x 2 means of 16-bit integers exactly.
     """
-    dtype = torch.float64 if precision == "float64" or image.dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if image.dtype == torch.float64 else settings.work
     padded, keep = image.to(dtype), valid
     odd = [size % 2 for size in image.shape[2:]]
     if convention == "pytorch-msssim" and any(odd):

@@ -7,15 +7,15 @@ general ones, which are simple and slow. The arithmetic and what it costs are in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from .. import cuda_support, native_support
 from ..registry import Call, refusal
 from . import autograd, float32_window
-from .autograd import Setup
 from .reference import SSIMRows
+from .settings import Settings
 
 # csrc/ssim/ssim_cuda.hpp
 _FAST = (7, 11)
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
 
 
 def _large_window(call: Call) -> str | None:
-    size = len(call.options.get("taps", ()))
+    size = call.setting("window_size", 0)
     too_large = size > _GENERAL_SIZE
     return f"keeps no window of {size} in shared memory, at most {_GENERAL_SIZE}" if too_large else None
 
@@ -68,13 +68,15 @@ def supports(call: Call) -> str | None:
     return refusal(UNSUPPORTED, call)
 
 
-def ssim(x: torch.Tensor, y: torch.Tensor, *, emulated: bool = False, **options: Any) -> SSIMRows:
+def ssim(
+    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings, *, emulated: bool = False
+) -> SSIMRows:
     """As `reference.ssim`."""
     kernels = autograd.Kernels(
         lambda a, b, valid, s: _forward(a, b, valid, s, emulated),
         lambda a, b, s, by_rows, by_map, wanted: _backward(a, b, s, by_rows, by_map, wanted, emulated),
     )
-    return autograd.run(kernels, x, y, **options)
+    return autograd.run(kernels, x, y, valid, s)
 
 
 def forward_plan(down: int, across: int, size: int) -> Plan:
@@ -102,7 +104,7 @@ def _segments(rows: int, more: int, wish: int, limits: tuple[int, int]) -> tuple
     return -(-rows // each), each
 
 
-def _is_fast(s: Setup) -> bool:
+def _is_fast(s: Settings) -> bool:
     return not s.double and len(s.taps) in _FAST and s.taps[0] >= _FIRST_WEIGHT
 
 
@@ -113,7 +115,7 @@ def _addressable(v: torch.Tensor) -> torch.Tensor:
 
 
 def _forward(
-    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Setup, emulated: bool = False
+    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings, emulated: bool = False
 ) -> SSIMRows:
     x, y = _addressable(x), _addressable(y)
     n, c = x.shape[:2]
@@ -131,7 +133,7 @@ def _forward(
             x.shape,
             float32_window.over_first(s.taps),
             s.reflect,
-            s.numbers,
+            s.constants,
             plan,
             partial.data_ptr(),
             rows.data_ptr(),
@@ -145,7 +147,7 @@ def _general(
     x: torch.Tensor,
     y: torch.Tensor,
     valid: torch.Tensor | None,
-    s: Setup,
+    s: Settings,
     ssim_map: torch.Tensor | None,
     emulated: bool,
 ) -> SSIMRows:
@@ -160,10 +162,10 @@ def _general(
             native_support.mask(valid),
             native_support.DTYPE_CODES[x.dtype],
             x.shape,
-            (s.window, 1.0),
+            (s.window_in_precision, 1.0),
             s.reflect,
             (s.double, valid is not None or s.want_components),
-            s.numbers,
+            s.constants,
             plan,
             (0, 0),
             (partial.data_ptr(), rows.data_ptr(), _address(ssim_map), 0),
@@ -176,7 +178,7 @@ def _general(
 def _backward(
     x: torch.Tensor,
     y: torch.Tensor,
-    s: Setup,
+    s: Settings,
     by_rows: torch.Tensor,
     by_map: torch.Tensor | None,
     wanted: Sequence[bool],
@@ -194,7 +196,7 @@ def _backward(
             native_support.DTYPE_CODES[x.dtype],
             x.shape,
             float32_window.over_first(s.taps),
-            s.numbers,
+            s.constants,
             plan,
             by_rows.data_ptr(),
             _address(by_map),
@@ -207,7 +209,7 @@ def _backward(
 def _general_backward(
     x: torch.Tensor,
     y: torch.Tensor,
-    s: Setup,
+    s: Settings,
     by_rows: torch.Tensor,
     by_map: torch.Tensor | None,
     out: list[torch.Tensor | None],
@@ -217,7 +219,7 @@ def _general_backward(
     fields = torch.empty((4, *x.shape[:2], *s.windows(x)), dtype=torch.float64, device=x.device)
     upstream = None if by_map is None else by_map.double()
     images = (native_support.image(x), native_support.image(y))
-    code, numbers = native_support.DTYPE_CODES[x.dtype], s.numbers
+    code, numbers = native_support.DTYPE_CODES[x.dtype], s.constants
     with cuda_support.launching(emulated, x.device, (x, y, by_rows, upstream), (fields, *out)) as (module, stream):
         module.ssim_general(
             *images,

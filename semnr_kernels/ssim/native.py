@@ -6,21 +6,20 @@ The gradient is fused and recomputes the moments; a gradient of the gradient goe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from .. import native_support
 from ..registry import Call, refusal
-from . import autograd, float32_window
-from .autograd import Setup, numbers
+from . import autograd
 from .reference import SSIMRows
+from .settings import Settings
 
 _BACKWARD_SIZE = 65  # csrc/ssim/ssim_cpu.hpp: the largest window with a gradient
 
 
 def _large_gradient(call: Call) -> str | None:
-    large = call.needs_grad and len(call.options.get("taps", ())) > _BACKWARD_SIZE
+    large = call.needs_grad and call.setting("window_size", 0) > _BACKWARD_SIZE
     return f"has no gradient for windows above {_BACKWARD_SIZE}" if large else None
 
 
@@ -32,45 +31,36 @@ def supports(call: Call) -> str | None:
     return refusal(UNSUPPORTED, call)
 
 
-def one_image(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    *,
-    data_range: float,
-    taps: tuple[float, ...],
-    k1: float,
-    k2: float,
-    border: str,
-    sample_covariance: bool,
-    precision: str,
-) -> float:
+def one_image(x: torch.Tensor, y: torch.Tensor, settings: Settings) -> float:
     """The score of a plain pair (`checks.is_plain`) of one channel."""
     h, w = x.shape[-2:]
-    double = precision == "float64" or x.dtype == torch.float64
+    s = settings.for_images(x.dtype, False)
     return native_support.module().ssim_flat(
         native_support.address(x),
         native_support.address(y),
         h,
         w,
         native_support.DTYPE_CODES[x.dtype],
-        taps if double else float32_window.normalised(taps),
-        (border == "reflect", double),
-        numbers(data_range, k1, k2, len(taps) ** 2, sample_covariance),
+        s.window_in_precision,
+        (s.reflect, s.double),
+        s.constants,
         torch.get_num_threads(),
     )
 
 
-def ssim(x: torch.Tensor, y: torch.Tensor, *, isa: str | None = None, **options: Any) -> SSIMRows:
+def ssim(
+    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings, *, isa: str | None = None
+) -> SSIMRows:
     """As `reference.ssim`, for CPU tensors; `isa` forces an instruction set."""
     kernels = autograd.Kernels(
         lambda a, b, valid, s: _forward(a, b, valid, s, isa),
         lambda a, b, s, by_rows, by_map, wanted: _backward(a, b, s, by_rows, by_map, wanted, isa),
     )
-    return autograd.run(kernels, x, y, **options)
+    return autograd.run(kernels, x, y, valid, s)
 
 
 def _forward(
-    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Setup, isa: str | None = None
+    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings, isa: str | None = None
 ) -> SSIMRows:
     n, c = x.shape[:2]
     rows = native_support.empty((5 if s.want_components else 2, n, c), torch.float64)
@@ -82,9 +72,9 @@ def _forward(
         native_support.mask(valid),
         native_support.DTYPE_CODES[x.dtype],
         x.shape,
-        s.window,
+        s.window_in_precision,
         (s.reflect, s.double),
-        s.numbers,
+        s.constants,
         torch.get_num_threads(),
         native_support.address(rows),
         s.want_components,
@@ -98,7 +88,7 @@ def _forward(
 def _backward(
     x: torch.Tensor,
     y: torch.Tensor,
-    s: Setup,
+    s: Settings,
     by_rows: torch.Tensor,
     by_map: torch.Tensor | None,
     wanted: Sequence[bool],
@@ -110,9 +100,9 @@ def _backward(
         native_support.image(y),
         native_support.DTYPE_CODES[x.dtype],
         x.shape,
-        s.window,
+        s.window_in_precision,
         (False, s.double),
-        s.numbers,
+        s.constants,
         torch.get_num_threads(),
         native_support.address(by_rows),
         native_support.address(by_map),

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..constants import constant
+from .settings import Settings
 
 
 class SSIMRows(NamedTuple):
@@ -23,54 +24,38 @@ class SSIMRows(NamedTuple):
     coverage: torch.Tensor | None  # (N,) float64: mean share of valid weight under the pooled windows
 
 
-def ssim(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    *,
-    data_range: float,
-    taps: tuple[float, ...],
-    k1: float,
-    k2: float,
-    border: str,
-    sample_covariance: bool,
-    clamp_variance: bool,
-    valid: torch.Tensor | None,
-    want_map: bool,
-    want_components: bool,
-    precision: str,
-) -> SSIMRows:
-    """SSIM of x against y, both (N, C, H, W) of one dtype, `taps` the normalised 1-D window.
+def ssim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> SSIMRows:
+    """SSIM of x against y, both (N, C, H, W) of one dtype; valid: (N, 1, H, W) bool, or None: every pixel.
 
-    precision: accepted for the shared contract; this backend computes in float64 whatever it says.
+    In float64, whatever `s.precision` says.
     """
-    a, shift_a = _centred(x, valid)
+    a, shift_a = _centred(x, valid)  # [N, C, H, W], [N, C, 1, 1]
     b, shift_b = _centred(y, valid)
-    window = constant(x.device, torch.float64, *taps)
-    weight = None if valid is None else _filter(valid.double(), window, border)  # (N, 1, h, w)
+    window = constant(x.device, torch.float64, *s.taps)  # [size]
+    weight = None if valid is None else _filter(valid.double(), window, s.border)  # [N, 1, h, w]
 
     def average(image: torch.Tensor) -> torch.Tensor:
         if weight is None or valid is None:
-            return _filter(image, window, border)
+            return _filter(image, window, s.border)  # [N, C, h, w]
         # normalised convolution; windows with no valid pixel are not pooled, so any divisor does
-        return _filter(torch.where(valid, image, 0.0), window, border) / torch.where(weight > 0, weight, 1.0)
+        return _filter(torch.where(valid, image, 0.0), window, s.border) / torch.where(weight > 0, weight, 1.0)
 
-    mean_a, mean_b = average(a), average(b)
-    scale = _unbiased(len(taps)) if sample_covariance else 1.0
+    mean_a, mean_b = average(a), average(b)  # [N, C, h, w] each, as all that follows
+    c1, c2, _, scale = s.constants
     var_x = scale * (average(a * a) - mean_a * mean_a)
     var_y = scale * (average(b * b) - mean_b * mean_b)
     cov = scale * (average(a * b) - mean_a * mean_b)
     mu_x, mu_y = mean_a + shift_a, mean_b + shift_b
-    if clamp_variance:
+    if s.clamp_variance:
         var_x, var_y = var_x.clamp(min=0), var_y.clamp(min=0)
 
-    c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
-    luminance = (2 * mu_x * mu_y + c1) / (mu_x * mu_x + mu_y * mu_y + c1)
-    contrast_structure = (2 * cov + c2) / (var_x + var_y + c2)
-    index = luminance * contrast_structure
+    luminance = (2 * mu_x * mu_y + c1) / (mu_x * mu_x + mu_y * mu_y + c1)  # eq. 6
+    contrast_structure = (2 * cov + c2) / (var_x + var_y + c2)  # eq. 9 times eq. 10
+    index = luminance * contrast_structure  # eq. 13
 
-    pooled = None if valid is None else _centres(valid, len(taps), border)
+    pooled = None if valid is None else _centres(valid, s.window_size, s.border)  # [N, 1, h, w]
     components = None
-    if want_components:
+    if s.want_components:
         deviations = _safe_sqrt(var_x * var_y)
         components = {
             "luminance": _pool(luminance, pooled),
@@ -78,7 +63,7 @@ def ssim(
             "structure": _pool((cov + c2 / 2) / (deviations + c2 / 2), pooled),
         }
     ssim_map = None
-    if want_map:
+    if s.want_map:
         ssim_map = index if pooled is None else torch.where(pooled, index, torch.nan)
     coverage = None if pooled is None or weight is None else _pool(weight, pooled)[:, 0]
     return SSIMRows(_pool(index, pooled), _pool(contrast_structure, pooled), components, ssim_map, coverage)
@@ -123,12 +108,6 @@ def _pool(values: torch.Tensor, pooled: torch.Tensor | None) -> torch.Tensor:
     if pooled is None:
         return values.mean(dim=(2, 3))
     return torch.where(pooled, values, 0.0).sum(dim=(2, 3)) / pooled.sum(dim=(2, 3))
-
-
-def _unbiased(size: int) -> float:
-    """n / (n − 1), scikit-image's sample covariance."""
-    count = size * size
-    return count / (count - 1) if count > 1 else 1.0
 
 
 def _safe_sqrt(value: torch.Tensor) -> torch.Tensor:

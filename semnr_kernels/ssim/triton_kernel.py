@@ -14,8 +14,8 @@ import triton
 from .. import native_support, triton_support
 from ..registry import Call, refusal
 from . import autograd, triton_gradient, triton_windows
-from .autograd import Setup
 from .reference import SSIMRows
+from .settings import Settings
 
 _ROWS = 122  # windows that a lane walks down, about: the rows above them are read twice
 _WINDOW = 25  # the largest, in float32; beyond it the sums leave the registers
@@ -33,12 +33,11 @@ def _many_images(call: Call) -> str | None:
 
 
 def _large_window(call: Call) -> str | None:
-    o = call.options
-    double = call.needs_grad or autograd.in_double(
-        call.dtype, o.get("precision", "float32"), bool(o.get("valid")), bool(o.get("want_components"))
-    )
-    sums = 4 + bool(o.get("want_components")) + bool(o.get("valid"))
-    if (size := len(o.get("taps", ()))) > (_SUMS // sums if double else _WINDOW):
+    if call.settings is None:
+        return None
+    double = call.needs_grad or call.settings.for_images(call.dtype, call.masked).double
+    sums = 4 + call.settings.want_components + call.masked
+    if (size := call.settings.window_size) > (_SUMS // sums if double else _WINDOW):
         return f"keeps no window of {size} with {sums} {'float64' if double else 'float32'} sums in registers"
     return None
 
@@ -72,12 +71,12 @@ def _plan(height: int, width: int, size: int, reflect: bool) -> _Plan:
     return _Plan(down, across, segments, rows, triton.cdiv(segments * across, block), block)
 
 
-def ssim(x: torch.Tensor, y: torch.Tensor, **options: Any) -> SSIMRows:
+def ssim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> SSIMRows:
     """As `reference.ssim`."""
-    return autograd.run(autograd.Kernels(_forward, _backward), x, y, **options)
+    return autograd.run(autograd.Kernels(_forward, _backward), x, y, valid, s)
 
 
-def _forward(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Setup) -> SSIMRows:
+def _forward(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> SSIMRows:
     n, c, h, w = x.shape
     plan, masked = _plan(h, w, len(s.taps), s.reflect), valid is not None
     width = 2 + 3 * s.want_components + 2 * masked
@@ -95,15 +94,21 @@ def _forward(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Se
 
 
 def _launch(
-    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Setup, plan: _Plan, *outputs: torch.Tensor | None
+    x: torch.Tensor,
+    y: torch.Tensor,
+    valid: torch.Tensor | None,
+    s: Settings,
+    plan: _Plan,
+    *outputs: torch.Tensor | None,
 ) -> None:
     n, c, h, w = x.shape
     by_mask = (0, 0, 0) if valid is None else (valid.stride(0), *valid.stride()[2:])
-    numbers = triton_support.numbers(x.device, *s.numbers[:2], s.numbers[3])
+    numbers = triton_support.numbers(x.device, *s.constants[:2], s.constants[3])
     triton_support.launch(
         triton_windows.walk, (plan.programs, n * c), x, y, valid, numbers, *outputs, c, h, w,
         *plan[:4], *x.stride(), *y.stride(), *by_mask,
-        TAPS=s.window, SIZE=len(s.taps), REFLECT=s.reflect, MASKED=valid is not None, SPLIT=s.want_components,
+        TAPS=s.window_in_precision, SIZE=len(s.taps), REFLECT=s.reflect, MASKED=valid is not None,
+        SPLIT=s.want_components,
         DOUBLE=s.double, BLOCK=plan.block, threads=plan.block,
     )  # fmt: skip
 
@@ -111,7 +116,7 @@ def _launch(
 def _backward(
     x: torch.Tensor,
     y: torch.Tensor,
-    s: Setup,
+    s: Settings,
     by_rows: torch.Tensor,
     by_map: torch.Tensor | None,
     wanted: Sequence[bool],
@@ -121,23 +126,19 @@ def _backward(
     plan = _plan(h, w, len(s.taps), False)
     windows = torch.empty((4, n * c, plan.down, plan.across), dtype=torch.float64, device=x.device)
     upstream = None if by_map is None else by_map.double()
-    _launch(x, y, None, s._replace(double=True), plan, None, None, windows, by_rows, upstream)
+    _launch(x, y, None, s.in_double, plan, None, None, windows, by_rows, upstream)
     return triton_gradient.spread(x, y, windows, s.taps, (wanted[0], wanted[1]), triton_support.block(_ROWS, 3))
 
 
 def launches() -> Iterator[tuple[str, triton_support.Launch]]:
     """What ahead-of-time compilation builds: the default window in every dtype, and each option once."""
-    from . import window_taps
 
-    def made(dtype: torch.dtype, size: int = 11, gradient: bool = False, **changed: Any) -> list[triton_support.Launch]:
+    def made(
+        dtype: torch.dtype, size: int = 11, gradient: bool = False, mask: torch.Tensor | None = None, **changed: Any
+    ) -> list[triton_support.Launch]:
         x = torch.zeros((1, 1, 160, 160), dtype=dtype, requires_grad=gradient)
-        options = {
-            "data_range": 1.0, "taps": window_taps("gaussian", size, 1.5), "k1": 0.01, "k2": 0.03, "border": "valid",
-            "sample_covariance": False, "clamp_variance": False, "valid": None, "want_map": False,
-            "want_components": False, "precision": "float32", **changed,
-        }  # fmt: skip
         with triton_support.recording() as found:
-            rows = ssim(x, x.detach(), **options)
+            rows = ssim(x, x.detach(), mask, Settings(window_size=size, **changed))
             if gradient:
                 rows.score.sum().backward()
         return found
@@ -158,6 +159,6 @@ def launches() -> Iterator[tuple[str, triton_support.Launch]]:
         yield f"ssim gradient, windows, {name}", windows
         yield f"ssim gradient, pixels, {name}", pixels
     mask = torch.ones((1, 1, 160, 160), dtype=torch.bool)
-    yield "ssim float32, mask, window 13", one(torch.float32, 13, valid=mask)
-    everything: dict[str, Any] = {"valid": mask, "want_components": True, "want_map": True}
+    yield "ssim float32, mask, window 13", one(torch.float32, 13, mask=mask)
+    everything: dict[str, Any] = {"mask": mask, "want_components": True, "want_map": True}
     yield "ssim uint8, mask, map, components", one(torch.uint8, **everything)

@@ -16,11 +16,12 @@ import tolerances
 from semnr_kernels import cuda_support, native_support
 from semnr_kernels.cnr import cuda as cnr_cuda
 from semnr_kernels.cnr import reference as cnr_reference
+from semnr_kernels.cnr.reference import Settings as Grid
 from semnr_kernels.pixel import cuda as pixel_cuda
 from semnr_kernels.pixel import reference as pixel_reference
 from semnr_kernels.profile import cuda as profile_cuda
 from semnr_kernels.registry import Call
-from semnr_kernels.ssim import ssim, window_taps
+from semnr_kernels.ssim import Settings, ssim
 
 DTYPES = tuple(native_support.DTYPE_CODES)
 
@@ -145,7 +146,7 @@ class TestMoments:
     @pytest.mark.parametrize("grid", [(None, None), ((64, 64), (32, 32))], ids=["whole", "map"])
     def test_pixels_and_regions_are_read_once(self, dtype: torch.dtype, bound: float, grid: tuple) -> None:
         x, roi = image((2, 1, 256, 512), dtype), region((2, 1, 256, 512))
-        cnr_cuda.of_regions(x, roi, ~roi, window=grid[0], stride=grid[1], emulated=True)
+        cnr_cuda.of_regions(x, roi, ~roi, settings=Grid(grid[0], grid[1]), emulated=True)
         floor = x.numel() * (x.element_size() + 2)
         assert cuda_support.counters()["cnr_cells"]["sectors_read"] * 32 <= 1.002 * floor
         found = totals()
@@ -169,12 +170,12 @@ class TestMoments:
         self, dtype: torch.dtype, shape: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]
     ) -> None:
         x, regions = image((1, 1, *shape), dtype), (region((1, 1, *shape)), region((1, 1, *shape), 2, 0.02))
-        got = cnr_cuda.of_regions(x, *regions, window=window, stride=stride, emulated=True)
+        got = cnr_cuda.of_regions(x, *regions, settings=Grid(window, stride), emulated=True)
         for found, roi in zip(got, regions, strict=True):
             wanted = cnr_reference.window_moments(x, roi, window, stride)
             for a, b in zip(found, wanted, strict=True):
                 torch.testing.assert_close(a, b, rtol=tolerances.PEER_FLOAT64, atol=1e-11, equal_nan=True)
-        few = cnr_cuda.of_regions(x, *regions, window=window, stride=stride, emulated=True, blocks=2)
+        few = cnr_cuda.of_regions(x, *regions, settings=Grid(window, stride), emulated=True, blocks=2)
         for a, b in zip(got, few, strict=True):
             assert all(torch.equal(v.nan_to_num(-1), w.nan_to_num(-1)) for v, w in zip(a, b, strict=True))
 
@@ -183,13 +184,13 @@ class TestMoments:
         found = []
         for overlap in (0, 10**6):
             monkeypatch.setattr(cnr_cuda, "_OVERLAP", overlap)
-            found.append(cnr_cuda.of_regions(x, roi, window=(20, 24), stride=(4, 3), emulated=True)[0])
+            found.append(cnr_cuda.of_regions(x, roi, settings=Grid((20, 24), (4, 3)), emulated=True)[0])
             assert ("cnr_slide" in cuda_support.counters()) == (overlap == 0)
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
     def test_bands_of_rows_and_of_planes_are_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         x, roi = image((3, 2, 80, 60), torch.float32), region((3, 1, 80, 60))
-        options = {"window": (9, 9), "stride": (2, 2), "emulated": True}
+        options = {"settings": Grid((9, 9), (2, 2)), "emulated": True}
         wanted = cnr_cuda.of_regions(x, roi, ~roi, **options)[0]
         for table in (60_000, 200_000):
             monkeypatch.setattr(cnr_cuda, "_TABLE", table)
@@ -214,10 +215,10 @@ class TestMoments:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
     def test_no_pixel_outside_a_region_has_a_say(self, dtype: torch.dtype) -> None:
         x, roi = 40_000 + image((2, 1, 70, 64), dtype) / 1000, region((2, 1, 70, 64))
-        wanted = cnr_cuda.of_regions(x, roi, window=(20, 16), stride=(10, 8), emulated=True)[0]
+        wanted = cnr_cuda.of_regions(x, roi, settings=Grid((20, 16), (10, 8)), emulated=True)[0]
         for spoilt in (1e30, -math.inf, math.nan, 0.0):
             x[~roi] = spoilt
-            got = cnr_cuda.of_regions(x, roi, window=(20, 16), stride=(10, 8), emulated=True)[0]
+            got = cnr_cuda.of_regions(x, roi, settings=Grid((20, 16), (10, 8)), emulated=True)[0]
             assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
     def test_variances_of_large_integer_regions_lose_no_digit(self) -> None:
@@ -232,7 +233,7 @@ class TestMoments:
     def test_rows_further_apart_than_32_bits_count_are_found(self) -> None:
         near, roi = image((1, 1, 3, 48), torch.uint8), region((1, 1, 3, 48))
         far = far_apart(near, 2**31 + 16)
-        got = cnr_cuda.of_regions(far, roi, window=(2, 16), stride=(1, 16), emulated=True)[0]
+        got = cnr_cuda.of_regions(far, roi, settings=Grid((2, 16), (1, 16)), emulated=True)[0]
         wanted = cnr_reference.window_moments(near, roi, (2, 16), (1, 16))
         assert all(torch.allclose(a, b, rtol=1e-12, atol=0) for a, b in zip(got, wanted, strict=True))
 
@@ -240,7 +241,7 @@ class TestMoments:
         x, roi = image((1, 1, 160, 160), torch.uint8), region((1, 1, 160, 160))
         read = []
         for window in (33, 65, 97):
-            cnr_cuda.of_regions(x, roi, window=(window, window), stride=(2, 2), emulated=True)
+            cnr_cuda.of_regions(x, roi, settings=Grid((window, window), (2, 2)), emulated=True)
             windows = ((160 - window) // 2 + 1) ** 2
             kernels = cuda_support.counters()
             # what threads ask for, not sectors: merging all cells of a window would grow as its area
@@ -277,7 +278,10 @@ class TestHistogram:
 
     def test_more_bins_than_shared_memory_holds_are_left_to_others(self) -> None:
         values = torch.zeros(4, dtype=torch.float64)
-        assert cnr_cuda.supports_histogram(Call.of("histogram", values, bins=1025)) == "counts up to 1024 bins"
+        assert (
+            cnr_cuda.supports_histogram(Call.of("histogram", values, settings=cnr_reference.Bins(1025)))
+            == "counts up to 1024 bins"
+        )
         assert cnr_cuda.supports_histogram(Call.of("histogram", values.float())) == "counts float64 values"
 
 
@@ -290,10 +294,12 @@ class TestOneRead:
             pytest.skip("the emulated module was built without profile")
 
     @staticmethod
-    def scores(x: torch.Tensor, y: torch.Tensor, *regions: torch.Tensor, **options: object) -> profile_cuda.Scores:
-        numbers = ((0.01 * 255) ** 2, (0.03 * 255) ** 2, 255.0, 1.0)
-        taps = window_taps("gaussian", 11, 1.5)
-        return profile_cuda.scores(x, y, *regions, taps=taps, numbers=numbers, emulated=True, **options)
+    def scores(
+        x: torch.Tensor,
+        y: torch.Tensor,
+        *regions: torch.Tensor,
+    ) -> profile_cuda.Scores:
+        return profile_cuda.scores(x, y, *regions, Settings(data_range=255.0), emulated=True)
 
     @pytest.mark.parametrize(("dtype", "words"), [(torch.uint8, 29), (torch.uint16, 31), (torch.float32, 34)], ids=str)
     def test_images_and_regions_are_read_about_once(self, dtype: torch.dtype, words: int) -> None:
@@ -327,52 +333,14 @@ class TestOneRead:
                 for g, e in zip(got, want, strict=True):
                     torch.testing.assert_close(g, e[:, 0], rtol=tolerances.PEER_FLOAT64, atol=1e-11, equal_nan=True)
 
-    @pytest.mark.parametrize(
-        ("shape", "window", "stride"),
-        [
-            ((1, 1, 128, 128), (64, 64), (32, 32)),
-            ((2, 1, 170, 400), (24, 40), (16, 32)),  # cells of two widths and heights
-            ((1, 1, 144, 640), (128, 128), (8, 8)),  # merged by runs
-            ((1, 1, 100, 128), (32, 16), (32, 32)),  # windows apart, a remainder below
-            ((1, 1, 200, 128), (200, 128), (8, 8)),  # one window
-        ],
-        ids=str,
-    )
-    @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
-    def test_a_map_beside_is_the_references(
-        self, dtype: torch.dtype, shape: tuple[int, ...], window: tuple[int, int], stride: tuple[int, int]
-    ) -> None:
-        x, y, roi = image(shape, dtype), image(shape, dtype, 1), region(shape)
-        roi[..., :40, :40] = False
-        assert profile_cuda.why_not(x, y, (roi, ~roi), window, stride) is None
-        found = self.scores(x, y, roi, ~roi, window=window, stride=stride)
-        alone = self.scores(x, y, roi, ~roi)
-        assert found.windows is not None
-        assert (found.ssim - alone.ssim).abs().max() < tolerances.SSIM_MEAN
-        assert torch.equal(found.signal.pixels, alone.signal.pixels)
-        moments = cnr_reference.of_regions(x, roi, ~roi, window=window, stride=stride)
-        for got, want in zip(found.windows, moments, strict=True):
-            for g, e in zip(got, want, strict=True):
-                torch.testing.assert_close(g, e[:, 0], rtol=tolerances.PEER_FLOAT64, atol=1e-11, equal_nan=True)
-
     def test_what_one_read_does_not_serve_is_said(self) -> None:
-        x, roi = image((1, 1, 64, 128), torch.float32), region((1, 1, 64, 128))
+        x = image((1, 1, 64, 128), torch.float32)
 
-        def reason(v: torch.Tensor, *grid: tuple[int, int], mask: torch.Tensor | None = None) -> str | None:
-            masks = (roi[..., : v.shape[2], : v.shape[3]] if mask is None else mask,) * 2
-            return profile_cuda.why_not(v, v, masks, *grid)
+        def reason(v: torch.Tensor) -> str | None:
+            return profile_cuda.why_not(v, v)
 
-        grid = ((32, 32), (16, 16))
         assert reason(x) is None
-        assert reason(x, *grid) is None
         assert reason(x.double()) == "scores float64 one metric at a time"
         assert reason(x[..., :10]) == "takes images of 11 pixels and more a side"
         far = torch.empty_strided(x.shape, (1, 1, 2**29, 1), device="meta")
         assert reason(far) == "takes images below 2**31 pixels, rows less than 2**31 bytes apart"
-        for window, stride in (((32, 32), (16, 12)), ((30, 32), (16, 16)), ((72, 32), (16, 16))):
-            assert "multiples of 8" in str(reason(x, window, stride))
-        assert "divide 128" in str(reason(x, (32, 48), (16, 48)))
-        wide = image((1, 1, 64, 264), torch.float32)
-        assert "last columns" in str(reason(wide, *grid, mask=region(wide.shape)))
-        assert "straight" in str(reason(x[..., :124], *grid))
-        assert "straight" in str(reason(x, *grid, mask=region((1, 1, 128, 64)).mT))

@@ -128,7 +128,7 @@ def total(result: Any) -> torch.Tensor:
 def operands(name: str, x: torch.Tensor, y: torch.Tensor, options: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Arguments of a contract as those of its op."""
     contract(name)  # whose import defines the op
-    node = library.nodes[name]
+    node = library.ops[name]
     return library.pack(node, {**node.defaults, "x": x, "y": y, **options})
 
 
@@ -204,10 +204,10 @@ def test_an_op_answers_for_the_device_of_its_images() -> None:
 
 def test_every_metric_is_an_op() -> None:
     registry.ops()
-    assert set(library.nodes) == {
+    assert set(library.ops) == {
         "mse", "mae", "psnr", "ssim", "ms_ssim", "fsim", "dists", "cnr", "cnr_map"
     }  # fmt: skip
-    for node in library.nodes.values():
+    for node in library.ops.values():
         for name in (node.name, f"{node.name}_backward"):
             assert hasattr(torch.ops.semnr, name)
 
@@ -553,13 +553,13 @@ def test_around_its_kernel_a_call_on_a_gpu_neither_waits_nor_copies(call: str, m
     """The checks and the reduction of a call, on tensors of a GPU that is not there; the kernel is left out."""
     name, side, options = CALLS[call]
 
-    def kernel(x: torch.Tensor, y: torch.Tensor, *_: Any, want_map: bool = False, **__: Any) -> Any:
+    def kernel(x: torch.Tensor, y: torch.Tensor, valid: Any, settings: Any = None) -> Any:
         rows = torch.empty((2, *x.shape[:2]), dtype=torch.float64, device=x.device)
         if name == "fsim":
             return kernels.fsim.Comparison(rows[0, :, 0], *[None] * 5)  # type: ignore[arg-type]
         if name in ("mse", "psnr"):
             return rows[0, :, 0], rows[1, :, 0]
-        return kernels.ssim.SSIMRows(rows[0], rows[1], None, x.new_empty(x.shape) if want_map else None, None)
+        return kernels.ssim.SSIMRows(rows[0], rows[1], None, x.new_empty(x.shape) if settings.want_map else None, None)
 
     op = OF.get(name, name)
     contract(name)

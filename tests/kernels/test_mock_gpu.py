@@ -20,6 +20,7 @@ import tolerances
 from semnr import losses
 from semnr.tiles import TileKey, create_tiles
 from semnr_kernels import convolution, dists, registry
+from semnr_kernels.cnr.reference import Bins
 from semnr_kernels.device import lanes_of, resolve
 from semnr_kernels.dists.network import network_for
 from semnr_kernels.ssim import ssim
@@ -257,7 +258,7 @@ def test_a_device_that_is_not_there_is_refused_by_score_and_denoise(
 def test_a_histogram_that_needs_more_shared_memory_than_the_device_has_is_left_out_before_launch(gpu: None) -> None:
     """1,024 bins take 128 KiB; sm_86, 89 and 120 have 99."""
     values = torch.arange(100, dtype=torch.float64, device="cuda")
-    usual, large = (registry.Call.of("histogram", values, bins=bins) for bins in (256, 1024))
+    usual, large = (registry.Call.of("histogram", values, settings=Bins(bins)) for bins in (256, 1024))
     assert registry.choose(usual).backend == "cuda"
     assert registry.choose(large).backend == "reference"
     told = str(registry._why_not(large, "cuda"))
@@ -355,10 +356,10 @@ def test_dists_of_1024_pixels_takes_few_launches_and_no_copy_after_the_first_cal
         x, y = (torch.empty((1, 1, 1024, 1024), device="cuda") for _ in range(2))
         run = registry._implementations["dists"][backend].run
         net = network_for(dists.load("random"), torch.float32, x.device)
-        budget = dists._budget(None, x.device)
+        settings = dists.Settings(memory_budget=dists._budget(None, x.device))
 
         def score() -> None:
-            run(x, y, 1.0, None, net, None, budget)
+            run(x, y, None, net, settings)
 
         if backend == "triton":
             with triton_support.recording() as launched:

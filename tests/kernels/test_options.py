@@ -120,7 +120,7 @@ def test_a_named_backend_is_never_dropped_for_the_kinds_of_populations(kind: str
     for backend in ("nosuch", "native", "triton"):
         with pytest.raises(semnr.BackendUnavailable, match=backend):
             semnr.cnr(X, kind=kind, backend=backend, **REGIONS)
-    assert semnr.explain(kind, X).chosen == "reference"
+    assert semnr.explain("cnr", X, kind=kind).chosen == "reference"
     metrics = pytest.importorskip("semnr.torchmetrics")
     stream = metrics.CNR(kind=kind)
     stream.update(torch.from_numpy(X), **{k: torch.from_numpy(v) for k, v in REGIONS.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import types
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 import backends
-from semnr_kernels import native_support, pixel, registry, ssim
+from semnr_kernels import dists, native_support, pixel, registry, ssim
+from semnr_kernels.cnr.reference import Bins, Settings
 from semnr_kernels.errors import BackendUnavailable
 
 X = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -171,10 +173,19 @@ def test_a_refusal_is_noticed_through_the_metric_too(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", ["triton", "cuda", "native"])
 def test_every_refusal_of_supports_is_in_the_table_beside_it(name: str) -> None:
-    """Over dtypes, sizes, gradients and options, on whatever the op has; the table alone answers, and the same."""
+    """Over dtypes, sizes, gradients and settings, on whatever the op has; the table alone answers, and the same."""
     if name == "triton":
         pytest.importorskip("triton")
-    options = [{}, {"valid": True}, {"masked": True}, {"taps": (1 / 49,) * 49, "bins": 4096}, {"want_components": True}]
+    settings = {
+        "ssim": (
+            ssim.Settings(window_size=49),
+            ssim.Settings(want_components=True),
+            ssim.Settings(precision="float64"),
+        ),
+        "histogram": (Bins(4096),),
+        "cnr_map": (Settings((64, 64), (1, 1)),),
+        "dists": (dists.Settings(dtype=torch.float64),),
+    }
     for op in registry.ops():
         found = registry._implementations[op].get(name)
         if found is None:
@@ -182,6 +193,6 @@ def test_every_refusal_of_supports_is_in_the_table_beside_it(name: str) -> None:
         for dtype in (torch.uint8, torch.float64, torch.int32):
             for shape in ((1, 1, 64, 64), (2, 3, 2**16, 2**16)):
                 for grad in (False, True):
-                    for some in options:
-                        call = registry.Call(op, "cpu", dtype, shape, grad, some)
+                    for some, masked in itertools.product((None, *settings.get(op, ())), (False, True)):
+                        call = registry.Call(op, "cpu", dtype, shape, grad, some, masked)
                         assert found.supports(call) == registry.refusal(found.unsupported(), call)

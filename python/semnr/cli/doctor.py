@@ -70,7 +70,7 @@ def examine() -> dict[str, Any]:
     for op in registry.ops():
         choice = {}
         for dtype in (torch.uint8, torch.float32):
-            call = registry.Call(op, "cpu", dtype, (1, 1, 512, 512), False, {})
+            call = registry.Call(op, "cpu", dtype, (1, 1, 512, 512), False)
             choice[str(dtype).removeprefix("torch.")] = registry.explain(call).chosen
         auto[op] = choice
     packages = []

@@ -215,7 +215,7 @@ class _Scored:
 
     def psnr(self) -> None:
         if self.checked.valid is None:
-            _, square, absolute = pixel.errors(self.x, self.ref.y, overshoot="keep", **self.common)
+            _, square, absolute = pixel.errors({"x": self.x, "y": self.ref.y, "overshoot": "keep", **self.common})
             value = pixel.to_db(square, self.ref.data_range)
             self.flags.append(lambda host: pixel.infinite(int(np.isinf(host["psnr"]).sum())))
         else:

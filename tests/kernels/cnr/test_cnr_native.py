@@ -16,6 +16,7 @@ import backends
 import tolerances
 from semnr_kernels import native_support, registry
 from semnr_kernels.cnr import cnr, cuda, native, reference
+from semnr_kernels.cnr.reference import Settings as Grid
 from semnr_kernels.errors import BackendUnavailable
 from semnr_kernels.registry import Call
 
@@ -76,7 +77,7 @@ def region(shape: tuple[int, ...], seed: int = 1, share: float = 0.5) -> torch.T
 def by_windows(
     x: torch.Tensor, roi: torch.Tensor, window: tuple[int, int], stride: tuple[int, int], kernel: Kernel
 ) -> reference.Moments:
-    return kernel(x, roi, window=window, stride=stride)[0]
+    return kernel(x, roi, settings=Grid(window, stride))[0]
 
 
 def assert_same(got: reference.Moments, wanted: reference.Moments) -> None:
@@ -103,7 +104,7 @@ def test_a_whole_image_is_the_references(kernel: Kernel, dtype: torch.dtype) -> 
 
 def test_two_regions_from_one_read_are_each_region_alone(kernel: Kernel) -> None:
     x, roi = image((2, 1, 90, 77), torch.float32), region((2, 1, 90, 77))
-    both = kernel(x, roi, ~roi, window=(20, 30), stride=(7, 10))
+    both = kernel(x, roi, ~roi, settings=Grid((20, 30), (7, 10)))
     for found, one in zip(both, (roi, ~roi), strict=True):
         for a, b in zip(found, by_windows(x, one, (20, 30), (7, 10), kernel), strict=True):
             assert torch.equal(a.nan_to_num(), b.nan_to_num())
@@ -215,7 +216,7 @@ def test_results_do_not_depend_on_the_number_of_threads(
     found = []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)  # conftest.py sets it back
-        found.append(torch.stack(native.of_regions(x, roi, window=window, stride=stride, isa=isa)[0]).nan_to_num())
+        found.append(torch.stack(native.of_regions(x, roi, settings=Grid(window, stride), isa=isa)[0]).nan_to_num())
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 

@@ -7,6 +7,7 @@ import torch
 
 import backends
 from semnr_kernels.cnr import otsu_masks, reference
+from semnr_kernels.cnr.reference import WHOLE, Bins, Settings
 from semnr_kernels.registry import Call, use_backend
 
 INTERPRET = "triton-interpret"
@@ -27,11 +28,11 @@ def test_a_batch_taken_in_parts_is_the_batch(interpreter: str, monkeypatch: pyte
     from semnr_kernels.cnr import triton_kernel
 
     x, roi = case((5, 2, 20, 30))
-    for sizes in ({}, {"window": (6, 7), "stride": (2, 3)}):
-        whole = triton_kernel.of_regions(x, roi, ~roi, **sizes)
+    for grid in (WHOLE, Settings((6, 7), (2, 3))):
+        whole = triton_kernel.of_regions(x, roi, ~roi, settings=grid)
         with monkeypatch.context() as patch:
             patch.setattr(triton_kernel, "_TABLE", 2 * 2 * 2 * 200)
-            parts = triton_kernel.of_regions(x, roi, ~roi, **sizes)
+            parts = triton_kernel.of_regions(x, roi, ~roi, settings=grid)
         for a, b in zip(whole, parts, strict=True):
             for one, other in zip(a, b, strict=True):
                 assert torch.equal(one.nan_to_num(), other.nan_to_num())
@@ -47,8 +48,8 @@ def test_the_blocks_of_a_device_give_the_moments_too(
 
     monkeypatch.setattr(triton_support, "block", lambda on_device, interpreting: on_device)
     x, roi = case((1, 1, 40, 131), dtype)
-    for sizes in ({}, {"window": (16, 90), "stride": (8, 13)}):
-        got, wanted = (f(x, roi, ~roi, **sizes) for f in (triton_kernel.of_regions, reference.of_regions))
+    for grid in (WHOLE, Settings((16, 90), (8, 13))):
+        got, wanted = (f(x, roi, ~roi, settings=grid) for f in (triton_kernel.of_regions, reference.of_regions))
         for one, other in zip(got, wanted, strict=True):
             for a, b in zip(one, other, strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-11, atol=0)
@@ -86,8 +87,8 @@ def test_windows_of_many_cells_are_merged_from_runs(interpreter: str, window: in
     from semnr_kernels.cnr import triton_kernel
 
     x, roi = case((1, 1, 3, 90))
-    sizes = {"window": (2, window), "stride": (1, 1)}
-    got, wanted = (f(x, roi, **sizes)[0] for f in (triton_kernel.of_regions, reference.of_regions))
+    grid = Settings((2, window), (1, 1))
+    got, wanted = (f(x, roi, settings=grid)[0] for f in (triton_kernel.of_regions, reference.of_regions))
     for a, b in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
 
@@ -106,13 +107,13 @@ def test_what_is_not_counted_here_is_said_and_left_to_another(interpreter: str) 
 
     whole = Call("cnr", "cuda", torch.uint8, (1, 1, 2**16, 2**15), False)
     assert triton_kernel.supports(whole) == "takes images below 2**31 pixels a channel"
-    grid = {"window": (64, 64), "stride": (1, 1)}
+    grid = Settings((64, 64), (1, 1))
     large = Call("cnr_map", "cuda", torch.uint8, (1, 1, 2**15, 2**15 - 1), False, grid)
     assert triton_kernel.supports(large) is None
     assert "fewer than 2**31 cells" in str(
         triton_kernel.supports(Call("cnr_map", "cuda", torch.uint8, (1, 1, 2**15, 2**16 - 1), False, grid))
     )
-    counts = Call("histogram", "cuda", torch.float64, (4096,), False, {"bins": 2049})
+    counts = Call("histogram", "cuda", torch.float64, (4096,), False, Bins(2049))
     assert triton_kernel.supports_histogram(counts) == "counts at most 2048 bins"
     x = case((1, 1, 40, 40))[0]
     x[..., :20] += 1000

@@ -35,7 +35,7 @@ def scored(x, y, plan, monkeypatch, dtype=torch.float64, valid=None, window=None
     """By the plain engine, following a plan."""
     monkeypatch.setattr(score, "plan", lambda *a, **k: plan)
     x, y = (v[None, None].to(dtype) for v in (x, y))
-    return score.dists(Torch(), x, y, 1.0, valid, network(dtype), None, 2**40, window)
+    return score.dists(Torch(), x, y, valid, network(dtype), score.Settings(memory_budget=2**40, window=window))
 
 
 # --- bands and panels ----------------------------------------------------------------------------------------------

@@ -11,23 +11,15 @@ import torch
 import backends
 import tolerances
 from semnr_kernels import cuda_support, native_support, registry
-from semnr_kernels.ssim import autograd, cuda, float32_window, reference, window_taps
+from semnr_kernels.ssim import Settings, cuda, float32_window, reference, window_taps
 
 DTYPES = [torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32]
 GAUSSIAN = window_taps("gaussian", 11, 1.5)
-OPTIONS: dict[str, Any] = {
-    "data_range": 1.0,
-    "taps": GAUSSIAN,
-    "k1": 0.01,
-    "k2": 0.03,
-    "border": "valid",
-    "sample_covariance": False,
-    "clamp_variance": False,
-    "valid": None,
-    "want_map": False,
-    "want_components": False,
-    "precision": "float32",
-}
+USUAL = Settings()
+
+
+def run(x: torch.Tensor, y: torch.Tensor, settings: Settings = USUAL) -> reference.SSIMRows:
+    return cuda.ssim(x, y, None, settings, emulated=True)
 
 
 @pytest.fixture(autouse=True)
@@ -50,17 +42,19 @@ def scale(dtype: torch.dtype) -> float:
     return 1.0 if dtype.is_floating_point else float(torch.iinfo(dtype).max)
 
 
-def both(x: torch.Tensor, y: torch.Tensor, **changed: Any) -> tuple[reference.SSIMRows, reference.SSIMRows]:
-    options = {**OPTIONS, "data_range": scale(x.dtype), **changed}
-    return cuda.ssim(x, y, emulated=True, **options), reference.ssim(x, y, **options)
+def both(
+    x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None = None, **changed: Any
+) -> tuple[reference.SSIMRows, reference.SSIMRows]:
+    settings = Settings(**{"data_range": scale(x.dtype), **changed})
+    return cuda.ssim(x, y, valid, settings, emulated=True), reference.ssim(x, y, valid, settings)
 
 
 def gradients(x: torch.Tensor, y: torch.Tensor, by_map: bool = False, **changed: Any) -> list[list[torch.Tensor]]:
     """By x and y, of the kernels and of the definition in float64, of a loss that every output enters."""
     found = []
-    for run, dtype in ((functools.partial(cuda.ssim, emulated=True), x.dtype), (reference.ssim, torch.float64)):
+    for score, dtype in ((functools.partial(cuda.ssim, emulated=True), x.dtype), (reference.ssim, torch.float64)):
         a, b = (v.to(dtype).detach().requires_grad_(v.requires_grad) for v in (x, y))
-        rows = run(a, b, **{**OPTIONS, "want_map": by_map, **changed})
+        rows = score(a, b, None, Settings(**{"want_map": by_map, **changed}))
         planes = torch.arange(1, rows.score.numel() + 1).reshape(rows.score.shape)
         loss = (rows.score * planes).sum() + 0.5 * rows.contrast_structure.sum()
         if by_map:
@@ -103,16 +97,16 @@ def test_strips_join_without_a_seam_in_the_map(size: int, border: str, monkeypat
     monkeypatch.setattr(cuda, "_ROWS", (6, 6))
     x, y = pair((2, 2, 37, 270), torch.uint16)
     assert cuda.forward_plan(37 - size + 1, 271 - size, size).blocks >= 8
-    got, exact = both(x, y, taps=window_taps("gaussian", size, 1.5), border=border, want_map=True)
+    got, exact = both(x, y, window_size=size, border=border, want_map=True)
     torch.testing.assert_close(got.map.double(), exact.map, rtol=0, atol=tolerances.SSIM_MAP)
     torch.testing.assert_close(got.score, exact.score, rtol=0, atol=tolerances.SSIM_MEAN)
 
 
 def test_a_score_has_the_same_bits_alone_and_in_a_batch_and_again() -> None:
     x, y = pair((3, 2, 70, 140))
-    batch = cuda.ssim(x, y, emulated=True, **OPTIONS)
-    again = cuda.ssim(x, y, emulated=True, **OPTIONS)
-    alone = torch.cat([cuda.ssim(x[i : i + 1], y[i : i + 1], emulated=True, **OPTIONS).score for i in range(3)])
+    batch = run(x, y)
+    again = run(x, y)
+    alone = torch.cat([run(x[i : i + 1], y[i : i + 1]).score for i in range(3)])
     assert torch.equal(batch.score, again.score)
     assert torch.equal(batch.score, alone)
 
@@ -125,22 +119,22 @@ def test_views_are_read_where_they_lie() -> None:
     spaced = torch.full((2, 1, 40, 192), torch.nan)
     spaced[..., ::2] = y
     odd = torch.full((2 * 40 * 96 + 1,), torch.nan)[1:].reshape(2, 1, 40, 96).copy_(x)
-    expected = cuda.ssim(x, y, emulated=True, **OPTIONS).score
+    expected = run(x, y).score
     for a, b in ((wide[..., 8:104], y), (x, spaced[..., ::2]), (odd, y)):
-        torch.testing.assert_close(cuda.ssim(a, b, emulated=True, **OPTIONS).score, expected, rtol=0, atol=1e-9)
-    one = cuda.ssim(x, y[:1].expand(2, 1, 40, 96), emulated=True, **OPTIONS).score
+        torch.testing.assert_close(run(a, b).score, expected, rtol=0, atol=1e-9)
+    one = run(x, y[:1].expand(2, 1, 40, 96)).score
     torch.testing.assert_close(one[0], expected[0], rtol=0, atol=1e-9)
 
 
 def test_one_nan_pixel_spoils_the_windows_that_hold_it_and_no_other() -> None:
     x, y = pair((1, 1, 80, 304))
     x[0, 0, 40, 255] = torch.nan
-    got = cuda.ssim(x, y, emulated=True, **{**OPTIONS, "want_map": True}).map[0, 0]
+    got = run(x, y, Settings(want_map=True)).map[0, 0]
     spoilt = torch.zeros_like(got, dtype=torch.bool)
     spoilt[30:41, 245:256] = True
     assert torch.equal(torch.isnan(got), spoilt)
     x.requires_grad_()
-    cuda.ssim(x, y, emulated=True, **OPTIONS).score.sum().backward()
+    run(x, y).score.sum().backward()
     reached = torch.zeros_like(x, dtype=torch.bool)
     reached[..., 30:51, 245:266] = True
     assert torch.equal(torch.isnan(x.grad), reached)
@@ -154,9 +148,8 @@ def test_values_far_outside_the_range_do_not_overflow() -> None:
 
 
 def test_a_window_with_a_tiny_first_weight_takes_the_general_kernel() -> None:
-    taps = window_taps("gaussian", 11, 0.5)
-    assert taps[0] < 1e-20
-    got, exact = both(*pair((1, 1, 40, 48)), taps=taps)
+    assert Settings(sigma=0.5).taps[0] < 1e-20
+    got, exact = both(*pair((1, 1, 40, 48)), sigma=0.5)
     assert "ssim_general" in cuda_support.counters()
     assert abs(got.score - exact.score).item() <= tolerances.SSIM_MEAN
 
@@ -193,9 +186,9 @@ def test_only_the_gradient_that_is_wanted_is_computed() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"taps": window_taps("uniform", 7, 1.5), "sample_covariance": True},
-        {"taps": window_taps("gaussian", 7, 1.0)},
-        {"taps": window_taps("gaussian", 9, 1.5)},
+        {"window": "uniform", "window_size": 7, "sample_covariance": True},
+        {"window_size": 7, "sigma": 1.0},
+        {"window_size": 9},
         {"border": "reflect"},
         {"precision": "float64"},
     ],
@@ -209,7 +202,6 @@ def test_gradients_of_every_window_and_border_match_the_definition(options: dict
 def test_a_gradient_allocates_nothing_but_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """frame-analytics keeps maps between its passes."""
     x, y = pair((1, 1, 64, 96))
-    setup = autograd.Setup(GAUSSIAN, False, False, (1e-4, 9e-4, 1.0, 1.0), False, False)
     asked, empty = [], torch.empty
 
     def noted(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -218,10 +210,10 @@ def test_a_gradient_allocates_nothing_but_itself(monkeypatch: pytest.MonkeyPatch
         return made
 
     monkeypatch.setattr(torch, "empty", noted)
-    cuda._backward(x, y, setup, torch.ones((2, 1, 1), dtype=torch.float64), None, (True, True), emulated=True)
+    cuda._backward(x, y, USUAL, torch.ones((2, 1, 1), dtype=torch.float64), None, (True, True), emulated=True)
     assert asked == [64 * 96 * 4] * 2
     asked.clear()
-    cuda._forward(x, y, None, setup, emulated=True)
+    cuda._forward(x, y, None, USUAL, emulated=True)
     assert sum(asked) < 1000
 
 
@@ -230,7 +222,7 @@ def test_a_gradient_allocates_nothing_but_itself(monkeypatch: pytest.MonkeyPatch
 
 def test_the_largest_window_scores_and_differentiates_as_the_definition() -> None:
     x, y = pair((1, 1, 50, 80))
-    options = {"taps": window_taps("gaussian", 47, 7.0), "want_components": True, "want_map": True}
+    options = {"window_size": 47, "sigma": 7.0, "want_components": True, "want_map": True}
     mask = torch.rand((1, 1, 50, 80), generator=torch.Generator().manual_seed(1)) > 0.2
     got, exact = both(x, y, valid=mask, **options)
     assert cuda_support.counters()["ssim_general"]["shared_bytes"] <= 99 * 1024
@@ -240,23 +232,21 @@ def test_the_largest_window_scores_and_differentiates_as_the_definition() -> Non
     for name, value in exact.components.items():
         torch.testing.assert_close(got.components[name], value, rtol=0, atol=1e-9)
     a, b = (v[..., :52].clone().requires_grad_() for v in (x, y))
-    assert_gradients_agree(gradients(a, b, taps=options["taps"]))
+    assert_gradients_agree(gradients(a, b, window_size=47, sigma=7.0))
 
 
 def test_what_the_kernels_leave_out_is_said_beforehand() -> None:
     x, y = pair((1, 1, 60, 60))
 
-    def reason(a: torch.Tensor, **options: Any) -> str | None:
-        return cuda.supports(registry.Call.of("ssim", a, y, taps=GAUSSIAN, **options))
+    def reason(a: torch.Tensor, masked: bool = False, **options: Any) -> str | None:
+        return cuda.supports(registry.Call.of("ssim", a, y, settings=Settings(**options), masked=masked))
 
     assert reason(x) is None
-    assert cuda.supports(registry.Call.of("ssim", x, y, taps=window_taps("uniform", 49, 1))) == (
-        "keeps no window of 49 in shared memory, at most 47"
-    )
+    assert reason(x, window_size=49) == "keeps no window of 49 in shared memory, at most 47"
     assert reason(x.to(torch.int64)) == "has no int64 loop"
     x.requires_grad_()
     assert reason(x) is None
-    assert reason(x, valid=True) == "has no gradient of masked images and of components"
+    assert reason(x, masked=True) == "has no gradient of masked images and of components"
     assert reason(x, want_components=True) == "has no gradient of masked images and of components"
 
 
@@ -275,7 +265,7 @@ def counted(kernel: str, side: int, dtype: torch.dtype) -> dict[str, float]:
     x, y = torch.zeros((2, 1, 1, side, side), dtype=dtype)
     forward = kernel == "ssim_forward"
     plan = cuda.forward_plan(side - 10, side - 10, 11) if forward else cuda.backward_plan(side, side, 11)
-    numbers = autograd.numbers(scale(dtype), 0.01, 0.03, 121, False)
+    numbers = Settings(data_range=scale(dtype)).constants
     images = (
         native_support.image(x),
         native_support.image(y),

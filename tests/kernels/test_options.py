@@ -29,7 +29,7 @@ NEEDS_RANGE = [semnr.psnr, semnr.ssim, semnr.ms_ssim, semnr.fsim, semnr.dists]
         (semnr.ms_ssim, {"weights": np.array([0.4, 0.6])}, {"weights": (0.4, 0.6)}),
         (semnr.ms_ssim, {"weights": [np.float32(0.5), 1]}, {"weights": (0.5, 1.0)}),
         (semnr.fsim, {"scales": np.int32(3), "k": np.float32(2)}, {"scales": 3, "k": 2.0}),
-        (semnr.fsim, {"downsample": np.int64(1), "tile": np.int64(48)}, {"downsample": 1, "tile": 48}),
+        (semnr.fsim, {"downsample": np.int64(1), "scales": np.int64(3)}, {"downsample": 1, "scales": 3}),
         (semnr.cnr_map, {"window": np.int64(32), "stride": (np.int8(16), 8)}, {"window": 32, "stride": (16, 8)}),
         (semnr.otsu_masks, {"guard": np.int64(1), "smoothing": np.float32(0.5)}, {"guard": 1, "smoothing": 0.5}),
     ],

@@ -473,8 +473,6 @@ def fsim(
     nan: str = "error",
     overshoot: str = "keep",
     precision: str = "float32",
-    tile: int | None = None,
-    halo: int | None = None,
     backend: str | None = "auto",
 ) -> torch.Tensor: ...
 @overload
@@ -499,8 +497,6 @@ def fsim(
     nan: str = "error",
     overshoot: str = "keep",
     precision: str = "float32",
-    tile: int | None = None,
-    halo: int | None = None,
     backend: str | None = "auto",
 ) -> np.float64: ...
 @overload
@@ -525,8 +521,6 @@ def fsim(
     nan: str = "error",
     overshoot: str = "keep",
     precision: str = "float32",
-    tile: int | None = None,
-    halo: int | None = None,
     backend: str | None = "auto",
 ) -> np.float64 | NDArray[np.float64]: ...
 @overload
@@ -551,8 +545,6 @@ def fsim(
     nan: str = "error",
     overshoot: str = "keep",
     precision: str = "float32",
-    tile: int | None = None,
-    halo: int | None = None,
     backend: str | None = "auto",
 ) -> Result: ...
 @overload
@@ -577,8 +569,6 @@ def fsim(
     nan: str = "error",
     overshoot: str = "keep",
     precision: str = "float32",
-    tile: int | None = None,
-    halo: int | None = None,
     backend: str | None = "auto",
 ) -> Result: ...
 @overload
@@ -603,8 +593,6 @@ def fsim(
     nan: str = "error",
     overshoot: str = "keep",
     precision: str = "float32",
-    tile: int | None = None,
-    halo: int | None = None,
     backend: str | None = "auto",
 ) -> Any: ...
 @overload

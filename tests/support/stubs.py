@@ -57,7 +57,7 @@ def names_in(annotation: str) -> set[str]:
 
 def kernel_module(name: str) -> str:
     """Where the kernel of this name is written, and so the names of its annotations."""
-    ours = (getattr(getattr(semnr_kernels, op), name, None) for op in semnr_kernels.OPS)
+    ours = (getattr(getattr(semnr_kernels, op), name, None) for op in semnr_kernels.op_names())
     return str(next(inspect.unwrap(kernel).__module__ for kernel in ours if inspect.isfunction(kernel)))
 
 

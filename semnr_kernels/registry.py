@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from . import cuda_support, native_support, op_names, tensor_kinds
+from .device import shared_memory
 from .errors import BackendUnavailable
 
 # "auto" tries these in order; everything else (an instruction set, a test vehicle) must be named.
@@ -103,6 +104,13 @@ def no_loop(call: Call) -> str | None:
 def no_gradient(call: Call) -> str | None:
     """Refuses every call that wants one."""
     return "has no gradient" if call.needs_grad else None
+
+
+def small_memory(call: Call, wanted: int) -> str | None:
+    """Refuses a kernel whose blocks ask for more bytes of shared memory than the call's device has."""
+    if call.index is None or wanted <= (here := shared_memory(torch.device(call.device, call.index))):
+        return None
+    return f"asks for {wanted // 1024} KiB of shared memory a block; the device has {here // 1024}"
 
 
 def float64_values(call: Call) -> str | None:

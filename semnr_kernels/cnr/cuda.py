@@ -15,8 +15,7 @@ import torch
 
 from .. import cuda_support, native_support
 from ..checks import FLOAT_DTYPES
-from ..device import shared_memory
-from ..registry import Call, float64_values, no_gradient, no_loop, refusal
+from ..registry import Call, float64_values, no_gradient, no_loop, refusal, small_memory
 from .reference import WHOLE, Moments, Settings
 
 _REGIONS = 2  # a launch reads at most two
@@ -150,10 +149,7 @@ def _many_bins(call: Call) -> str | None:
 
 
 def _small_memory(call: Call) -> str | None:
-    bytes_ = call.setting("bins", 0) * _BIN_BYTES
-    if call.index is None or bytes_ <= (here := shared_memory(torch.device(call.device, call.index))):
-        return None
-    return f"asks for {bytes_ // 1024} KiB of shared memory a block; the device has {here // 1024}"
+    return small_memory(call, call.setting("bins", 0) * _BIN_BYTES)
 
 
 UNSUPPORTED_HISTOGRAM = (float64_values, _many_bins, _small_memory)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from ..constants import constant
+from ..constants import constant, kept
 from ..convolution import conv2d
 from ..fill import fill_masked
 
@@ -202,15 +202,18 @@ def _bank(h: int, w: int, p: Filters, device: torch.device) -> _Bank:
     """The filters of one size, kept while they fit the cache."""
     key = (h, w, p, device)
     with _banks_lock:
-        if key in _banks:
+        bank = _banks.get(key)
+        if bank is not None:
             _banks.move_to_end(key)
-            return _banks[key]
-    with torch.no_grad(), torch.inference_mode(False):
-        bank = _build_bank(h, w, p, device)
-    with _banks_lock:
-        _banks[key] = bank
-        while sum(b.nbytes for b in _banks.values()) > _CACHE_BYTES:
-            _banks.popitem(last=False)
+    if bank is None:
+        with torch.no_grad(), torch.inference_mode(False):
+            bank = _build_bank(h, w, p, device)
+        with _banks_lock:
+            _banks[key] = bank
+            while sum(b.nbytes for b in _banks.values()) > _CACHE_BYTES:
+                _banks.popitem(last=False)
+    kept(bank.radial)  # a graph that is being captured reads them by their address
+    kept(bank.angular)
     return bank
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -38,17 +39,26 @@ def errors(a: Mapping[str, Any], scaled: bool = True) -> tuple[checks.Pair, torc
     return checked, square, absolute
 
 
-def _plain_error(a: Mapping[str, Any], *, absolute: bool = False) -> float | None:
+def _plain_error(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    mask: torch.Tensor | None,
+    reduction: str,
+    nan: str,
+    overshoot: str,
+    backend: str | None,
+    *,
+    absolute: bool = False,
+) -> float | None:
     """MSE or MAE of the usual call, one plain image to one number; None: the general path answers, or says why not."""
-    x, y = a["x"], a["y"]
     if (
-        a["mask"] is not None
-        or a["reduction"] != "mean"
-        or a["nan"] != "error"
-        or a["overshoot"] != "keep"
+        mask is not None
+        or reduction != "mean"
+        or nan != "error"
+        or overshoot != "keep"
         or not checks.is_plain(x, y)
         or (x.dim() == 4 and x.shape[0] != 1)
-        or not registry.native_by_default("pixel", a["backend"])
+        or not registry.native_by_default("pixel", backend)
     ):
         return None
     error = native.one_image(x, y, absolute=absolute)
@@ -71,10 +81,9 @@ def mse(
     backend: str | None = "auto",
 ) -> torch.Tensor:
     """Mean squared error per image; see `semnr.mse`. `data_range` matters to `overshoot` alone."""
-    given = locals()
-    if data_range in (None, 1) and (error := _plain_error(given)) is not None:
+    if data_range in (None, 1) and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
         return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
-    checked, square, _ = errors(given, scaled=False)
+    checked, square, _ = errors(locals(), scaled=False)
     return checks.reduce(square, reduction, checked)
 
 
@@ -91,10 +100,12 @@ def mae(
     backend: str | None = "auto",
 ) -> torch.Tensor:
     """Mean absolute error per image; see `semnr.mae`."""
-    given = locals()
-    if data_range in (None, 1) and (error := _plain_error(given, absolute=True)) is not None:
+    error = (
+        _plain_error(x, y, mask, reduction, nan, overshoot, backend, absolute=True) if data_range in (None, 1) else None
+    )
+    if error is not None:
         return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
-    checked, _, absolute = errors(given, scaled=False)
+    checked, _, absolute = errors(locals(), scaled=False)
     return checks.reduce(absolute, reduction, checked)
 
 
@@ -112,13 +123,12 @@ def psnr(
     backend: str | None = "auto",
 ) -> Any:
     """PSNR in dB; see `semnr.psnr`."""
-    given = locals()
     checks.choice("reduction", reduction, (*REDUCTIONS, "mean_mse"))
-    if not details and (error := _plain_error(given)) is not None:
+    if not details and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
         scale = checks.as_data_range(x.dtype, data_range)
         decibels = 10 * math.log10(scale**2 / error) if error else math.inf
         return torch.scalar_tensor(decibels, dtype=torch.float64, device=x.device)
-    checked, square, absolute = errors(given)
+    checked, square, absolute = errors(locals())
     rows = to_db(square, checked.data_range)
     value = (
         to_db(square.mean(), checked.data_range) if reduction == "mean_mse" else checks.reduce(rows, reduction, checked)

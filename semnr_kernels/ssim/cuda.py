@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from .. import cuda_support, native_support
-from ..registry import Call, refusal
+from ..registry import Call, refusal, small_memory
 from . import autograd, float32_window
 from .reference import SSIMRows
 from .settings import Settings
@@ -23,6 +23,8 @@ _THREADS = (256, 128)  # of a forward block: columns of windows
 _BACKWARD_THREADS = 128
 _GENERAL_COLUMNS = 32
 _GENERAL_SIZE = 47
+_GENERAL_BATCH = 4  # rows of pixels between barriers
+_GENERAL_SUMS = 7  # float64 a thread
 _BATCH = 8  # rows between barriers: a block's rows of pixels are a multiple where they can be
 _ROWS = (56, 256)  # windows that a forward block walks down, at least and at most about
 _BACKWARD_ROWS = (128, 512)  # pixels, a backward block
@@ -60,7 +62,29 @@ def _large_batch(call: Call) -> str | None:
     return "takes batches below 2**41 pixels" if blocks >= 2**31 else None
 
 
-UNSUPPORTED = (*autograd.UNSUPPORTED, _large_window, _large_image, _large_batch)
+def general_bytes(settings: Settings, masked: bool, gradient: bool) -> int:
+    """Shared memory that a block of the general kernels asks for, at most, for settings as `for_images` gives them.
+
+    csrc/ssim/ssim_general_kernel.cuh, GeneralShared: a few rows of lines of pixels, the ring of moments of the block's
+    columns, and in the same place, at the end, the threads' sums.
+    """
+    size, one = settings.window_size, 8 if settings.double else 4
+    asked = [(one, 3, 6) if masked or settings.want_components else (one, 2, 4)]
+    if gradient:
+        asked = [(8, 2, 4), (8, 4, 4)]  # the windows' fields, and their sums over each pixel's windows
+    line, ring = _GENERAL_COLUMNS + size - 1, (size + _GENERAL_BATCH - 1) * _GENERAL_COLUMNS
+    sums = _GENERAL_BATCH * _GENERAL_COLUMNS * _GENERAL_SUMS * 8
+    return max(sums, *(one * (_GENERAL_BATCH * lines * line + ring * moments) for one, lines, moments in asked))
+
+
+def _small_memory(call: Call) -> str | None:
+    if call.settings is None:
+        return None
+    s = call.settings.for_images(call.dtype, call.masked)
+    return None if _is_fast(s) else small_memory(call, general_bytes(s, call.masked, call.needs_grad))
+
+
+UNSUPPORTED = (*autograd.UNSUPPORTED, _large_window, _large_image, _large_batch, _small_memory)
 
 
 def supports(call: Call) -> str | None:

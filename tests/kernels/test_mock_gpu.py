@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from semnr_kernels import convolution, dists, registry
 from semnr_kernels.cnr.reference import Bins
 from semnr_kernels.device import lanes_of, resolve
 from semnr_kernels.dists.network import network_for
+from semnr_kernels.fsim import reference
 from semnr_kernels.ssim import ssim
 
 Images = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -255,6 +257,20 @@ def test_a_device_that_is_not_there_is_refused_by_score_and_denoise(
 # --- what a device has not ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("memory", "chosen"), [(64, "reference"), (99, "cuda")])
+def test_a_window_whose_rows_do_not_fit_a_blocks_memory_is_left_to_others_before_launch(
+    gpu: None, monkeypatch: pytest.MonkeyPatch, memory: int, chosen: str
+) -> None:
+    """A masked window of 47 takes 82 KiB; sm_75 has 64. The usual window fits everywhere."""
+    monkeypatch.setattr(registry, "shared_memory", lambda device: memory * 1024)
+    x, y = (torch.rand((1, 1, 60, 60), device="cuda") for _ in range(2))
+    mask = torch.ones((60, 60), dtype=torch.bool, device="cuda")
+    large = semnr.explain("ssim", x, y, window_size=47, sigma=7.0, mask=mask)
+    assert large.chosen == chosen
+    assert ("of shared memory a block; the device has 64" in str(large)) == (memory == 64)
+    assert semnr.explain("ssim", x, y).chosen == "cuda"
+
+
 def test_a_histogram_that_needs_more_shared_memory_than_the_device_has_is_left_out_before_launch(gpu: None) -> None:
     """1,024 bins take 128 KiB; sm_86, 89 and 120 have 99."""
     values = torch.arange(100, dtype=torch.float64, device="cuda")
@@ -385,3 +401,23 @@ def test_a_constant_that_a_graph_was_captured_with_outlives_the_cache(
     made = constants.constant(mock_gpu.CUDA, torch.float64, 1.0, 2.0)
     constants._made.cache_clear()
     assert [made is v for v in constants._captured.values()] == [True]
+
+
+def test_the_filters_of_fsim_that_a_graph_was_captured_with_outlive_the_cache(
+    gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semnr_kernels import constants
+
+    kept: dict[int, torch.Tensor] = {}
+    monkeypatch.setattr(constants, "_captured", kept)
+    monkeypatch.setattr(reference, "_banks", OrderedDict())
+    monkeypatch.setattr(reference, "_CACHE_BYTES", 0)  # what is built is evicted at once
+    y = torch.rand((1, 1, 64, 64), device="cuda")
+    x = (y + 0.1).clamp(0, 1)
+    options = {"data_range": 1.0, "nan": "propagate", "backend": "reference"}
+    semnr.fsim(x, y, **options)
+    assert not kept
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    semnr.fsim(x, y, **options)
+    assert sum(v.shape == (4, 64, 64) for v in kept.values()) >= 2  # radial and angular parts
+    assert not reference._banks

@@ -2,8 +2,9 @@
 
 `pytest -p on_device tests/kernels/ssim/test_ssim.py -k here` in a folder of the repository.
 It adds the backends "cuda-here" and "triton-here", which take a suite's CPU tensors to the device and bring the results
-back, so that nothing in the suites changes. SEMNR_REQUIRE=cuda-here,triton-here makes what cannot run a failure.
-SEMNR_HERE=mock does the same on the GPU that is not there (mock_gpu.py), "cuda-here" alone: the plugin's own test.
+back, so that nothing in the suites changes; and, of ops without a CUDA kernel (FSIM, DISTS), "reference-here": what runs
+there where neither is built. SEMNR_REQUIRE=cuda-here,triton-here makes what cannot run a failure.
+SEMNR_HERE=mock does the same on the GPU that is not there (mock_gpu.py), without Triton: the plugin's own test.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from semnr_kernels import registry, ssim
 from semnr_kernels.dists.network import Network, network_for
 
 MOCK = os.environ.get("SEMNR_HERE") == "mock"
-KINDS = {"cuda-here": "cuda"} if MOCK else {"cuda-here": "cuda", "triton-here": "triton"}
+KINDS = {"cuda-here": "cuda", "reference-here": "reference"} | ({} if MOCK else {"triton-here": "triton"})
 _session = contextlib.ExitStack()
 
 
@@ -61,7 +62,7 @@ def register() -> None:
     for name, of in KINDS.items():
         registry.BACKENDS[name] = dataclasses.replace(registry.BACKENDS[of], name=name)
         for table in registry._implementations.values():
-            if (kernel := table.get(of)) is not None:
+            if (kernel := table.get(of)) is not None and not (of == "reference" and "cuda" in table):
                 table[name] = dataclasses.replace(
                     kernel,
                     backend=name,
@@ -89,7 +90,7 @@ def pytest_unconfigure(config: Any) -> None:
 
 def pytest_collection_modifyitems(config: Any, items: list[pytest.Item]) -> None:
     """The device's own backends take tensors of the device: with a suite's CPU tensors their cases say nothing."""
-    bare = [i for i in items if set(_parts(i)) & set(KINDS.values())]
+    bare = [i for i in items if set(_parts(i)) & (set(KINDS.values()) - {"reference"})]
     config.hook.pytest_deselected(items=bare)
     items[:] = [i for i in items if i not in bare]
 

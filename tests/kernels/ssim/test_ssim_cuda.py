@@ -250,6 +250,33 @@ def test_what_the_kernels_leave_out_is_said_beforehand() -> None:
     assert reason(x, want_components=True) == "has no gradient of masked images and of components"
 
 
+@pytest.mark.parametrize(
+    ("options", "masked", "gradient"),
+    [
+        ({"window_size": 9}, False, False),
+        ({"window_size": 47, "sigma": 7.0}, False, False),
+        ({"window_size": 21, "precision": "float64"}, False, False),
+        ({"window_size": 33, "want_components": True}, False, False),
+        ({"window_size": 47, "sigma": 7.0}, True, False),
+        ({"window_size": 47, "sigma": 7.0}, False, True),
+    ],
+    ids=str,
+)
+def test_the_shared_memory_that_is_asked_for_is_known_before_the_launch(
+    options: dict[str, Any], masked: bool, gradient: bool
+) -> None:
+    x, y = (v.requires_grad_(gradient) for v in pair((1, 1, 50, 52)))
+    mask = torch.ones((1, 1, 50, 52), dtype=torch.bool) if masked else None
+    settings = Settings(**options)
+    with cuda_support.recording() as records:
+        rows = cuda.ssim(x, y, mask, settings, emulated=True)
+        if gradient:
+            records.clear()
+            rows.score.sum().backward()
+    most = max(kernel["shared_bytes"] for record in records for kernel in record.counters.values())
+    assert cuda.general_bytes(settings.for_images(x.dtype, masked), masked, gradient) == most
+
+
 # --- what it costs, counted -----------------------------------------------------------------------------------
 
 

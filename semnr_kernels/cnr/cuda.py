@@ -2,7 +2,7 @@
 
 As in the C++ kernels (csrc/cnr), the edges of all windows cut the image into cells, each with its moments (exact sums
 for integers), and windows are merged from cells in a fixed order: no bit depends on the number of blocks. No gradient
-here: `supports` leaves that to the reference.
+here: `supports` leaves that to the definition.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ UNSUPPORTED = (no_loop, _large_image, no_gradient)
 
 
 def supports(call: Call) -> str | None:
-    """Every dtype and layout, planes up to 2³⁴ pixels of integers or 2³² of floats; gradients are the reference's."""
+    """Every dtype and layout, planes up to 2³⁴ pixels of integers or 2³² of floats; gradients are the definition's."""
     return refusal(UNSUPPORTED, call)
 
 

@@ -1,7 +1,7 @@
 """Moments of regions in C++: one read of the pixels for all regions, windows of any size at the same cost.
 
 Sums are exact for integers and taken around a pixel of the region for floats (csrc/cnr); the ratios stay in the
-contract. No gradient here: `supports` leaves that to the reference.
+contract. No gradient here: `supports` leaves that to the definition.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ UNSUPPORTED = (no_loop, no_gradient)
 
 
 def supports(call: Call) -> str | None:
-    """Every dtype and layout; gradients are the reference's."""
+    """Every dtype and layout; gradients are the definition's."""
     return refusal(UNSUPPORTED, call)
 
 

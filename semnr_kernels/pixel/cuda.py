@@ -1,7 +1,7 @@
 """Pixel errors in CUDA C++: both images read once in any layout, exact integer sums, two launches and no atomics.
 
 The first launch leaves partial sums of fixed parts of each image, the second adds them up in a fixed order: a result
-depends on neither the device nor the batch. No gradient here: `supports` leaves that to Triton and the reference.
+depends on neither the device nor the batch. No gradient here: `supports` leaves that to Triton and the definition.
 """
 
 from __future__ import annotations

@@ -80,11 +80,8 @@ class _SSIM(torch.autograd.Function):
         wanted, s = ctx.needs_input_grad[:2], ctx.settings
         if torch.is_grad_enabled():  # create_graph
             rows = reference.ssim(x, y, None, s)
-            pairs = [
-                (out, g if out.dtype == g.dtype else g.to(out.dtype))
-                for out, g in zip(rows, by, strict=True)
-                if g is not None
-            ]
+            outputs = ((rows.score, by[0]), (rows.contrast_structure, by[1]), (rows.map, by[3]))
+            pairs = [(out, g.to(out.dtype)) for out, g in outputs if out is not None and g is not None]
             found = native_support.reference_gradient(
                 tuple(o for o, _ in pairs), (x, y), tuple(g for _, g in pairs), wanted
             )

@@ -230,7 +230,9 @@ class Verdict:
             )
             if word in by
         ]  # fmt: skip
-        changes = f"{self.after or 'the candidate'} is {'; '.join(parts)}." if parts else ""
+        if parts and not parts[0].startswith("too few"):
+            parts[0] = f"{self.after or 'the candidate'} is {parts[0]}"
+        changes = f"{'; '.join(parts)}." if parts else ""
         if not self.baseline_fired:
             return changes
         failed = ", ".join(s.name.replace("_", " ") for s in self.baseline_fired)

@@ -35,6 +35,9 @@ import torch
 from scipy import ndimage
 from scipy.stats import binomtest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import records
+
 import semnr
 from semnr.denoising import denoise, estimate_noise
 from semnr.denoising.tiled import default_workers
@@ -741,7 +744,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)  # before any process is forked
     if args.table:
-        found = json.loads(RESULTS.read_text())
+        found = stored()
         print(f"{bars(found)}\n\n{tables(found)}")
         if args.card:
             print(f"card: {into_card(found)}")
@@ -759,7 +762,7 @@ def main() -> None:
 
     found: dict[str, Any] = {"model": model, "sha256": load(model).sha256, "seed": SEEDS, "dists": dists}
     keep = not q and not left_out
-    before = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    before = stored() if RESULTS.is_file() else {}
     if keep and all(before.get(name) == value for name, value in found.items()):
         found = before  # parts that were measured on these weights stay
     found["machine"] = machine()
@@ -778,10 +781,18 @@ def main() -> None:
     for part in parts:
         found[part] = measure[part]()
         if keep:
-            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            tree = {name: value for name, value in found.items() if name not in ("machine", "versions")}
+            made = records.record(__file__, tree, machine=found["machine"], versions=found["versions"])
+            records.write(RESULTS, made)
     print("\n" + bars(found) + "\n\n" + tables(found))
     if args.card and keep:
         print(f"card: {into_card(found)}")
+
+
+def stored() -> dict[str, Any]:
+    """What was measured last, with what it was measured on."""
+    made = records.read(RESULTS)
+    return {**records.tree_of(made["rows"]), "machine": made["machine"], "versions": made["versions"]}
 
 
 def _there(package: str) -> bool:

@@ -13,8 +13,8 @@ scan line. Contrast is in units of the pixel noise's σ at the place of the defe
 from __future__ import annotations
 
 import argparse
-import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 from scipy.stats import binomtest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import records
 
 from semnr import residual_tests, without_reference
 from semnr.denoising import denoise
@@ -306,7 +309,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what is there")
     args = parser.parse_args()
     if args.table:
-        text = tables(json.loads(RESULTS.read_text()))
+        text = tables(records.read_tree(RESULTS))
         print(text)
         publish(text)
         return
@@ -322,7 +325,8 @@ def main() -> None:
     }
     print(tables(found))
     if not args.tuning:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        versions = {"torch": torch.__version__, "numpy": np.__version__}
+        records.write(RESULTS, records.record(__file__, found, versions=versions))
         publish(tables(found))
 
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import os
-import time
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import records
 
 from semnr.guarding import DEFAULT_RULES, tile_flags
 from semnr.stress import FAULTS
@@ -293,8 +295,12 @@ def run(tiles: int, side: int, seeds: tuple[int, ...], *, say: Any = print) -> d
         real(tally, folder, say)
     else:
         say("real pairs are absent (set SEMNR_DATA): their rows are missing")
-    when = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime())
-    return {"when": when, "seeds": list(seeds), "tiles": tiles, "side": side, "rows": tally.table()}
+    return {"when": records.now(), "seeds": list(seeds), "tiles": tiles, "side": side, "rows": tally.table()}
+
+
+def stored() -> dict[str, Any]:
+    made = records.read(RESULTS)
+    return {"when": made["when"], **records.tree_of(made["rows"])}
 
 
 def test_a_small_run_of_the_trust_table_sees_strong_faults() -> None:
@@ -316,11 +322,12 @@ if __name__ == "__main__":
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     if args.table:
-        stored = json.loads(RESULTS.read_text(encoding="utf-8"))
-        print(text(stored))
-        put(stored)
+        put(stored())
+        print(text(stored()))
     else:
         made = run(args.tiles, args.side, (TUNING,) if args.tuning else FIGURES)
         print(text(made))
         if not args.tuning:
-            RESULTS.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+            tree = {name: value for name, value in made.items() if name != "when"}
+            versions = {"torch": torch.__version__, "numpy": np.__version__}
+            records.write(RESULTS, records.record(__file__, tree, versions=versions))

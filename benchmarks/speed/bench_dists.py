@@ -20,9 +20,9 @@ from functools import cache
 from unittest import mock
 
 import pytest
+import table
 import torch
 from peers import median, peer
-from table import RESULTS, machine
 from torch import nn
 
 import semnr
@@ -175,7 +175,7 @@ def large(side: int, dtype: torch.dtype) -> dict[str, object]:
         "GiB before, images and libraries included": before,
         "value": value.item(),
         "threads": torch.get_num_threads(),
-        "load": machine()["load"],
+        "load": table.machine()["load"],
     }
 
 
@@ -192,7 +192,7 @@ def run(rounds: int) -> None:
     times = in_turn(figures(), rounds) | in_turn(others(), max(1, rounds // 3))
     medians = {name: median(seconds) for name, seconds in times.items()}
     fastest = min((name for name in medians if name.startswith("VGG16 float32")), key=lambda name: medians[name])
-    print(json.dumps(machine()))
+    print(json.dumps(table.machine()))
     print(f"| 16 pairs of 256 x 256 | seconds | of {fastest} |\n|---|---|---|")
     for name, seconds in medians.items():
         print(f"| {name} | {seconds:.3f} | {seconds / medians[fastest]:.3f} |")
@@ -200,22 +200,19 @@ def run(rounds: int) -> None:
     print(f"bfloat16 takes {half:.3f} of float32")
     for name, error in errors.items():
         print(f"{name}: {error:.1e}")
-    path = RESULTS / "dists.json"
-    kept = json.loads(path.read_text()).get("large", []) if path.is_file() else []
-    when = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime())
+    path = table.RESULTS / "dists.json"
+    kept = table.records.read_tree(path).get("large", []) if path.is_file() else []
     rows = [{"work": f"dists {PAIRS} x {SIDE}", "pixels": PAIRS * SIDE**2, "seconds": times}]
-    result = {"when": when, "machine": machine(), "rows": rows, "errors": errors, "large": kept}
-    path.write_text(json.dumps(result))
-    print(f"raw rows: {path}")
+    print(f"raw rows: {table.keep('dists', __file__, {'rows': rows, 'errors': errors, 'large': kept})}")
 
 
 def run_large(side: int, dtype: str) -> None:
     found = large(side, getattr(torch, dtype))
     print(json.dumps(found, indent=1))
-    path = RESULTS / "dists.json"
-    held = json.loads(path.read_text()) if path.is_file() else {}
+    path = table.RESULTS / "dists.json"
+    held = table.records.read_tree(path) if path.is_file() else {}
     same = [row for row in held.get("large", []) if (row["side"], row["dtype"]) != (side, dtype)]
-    path.write_text(json.dumps(held | {"large": [*same, found]}))
+    table.keep("dists", __file__, held | {"large": [*same, found]})
 
 
 if __name__ == "__main__":

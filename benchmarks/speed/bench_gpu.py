@@ -103,7 +103,7 @@ def _seed(seed: int) -> torch.Generator:
 def report() -> str:
     if torch.cuda.is_available():
         return json.dumps(rows(), indent=1)
-    tables = [t.show(json.loads(t.RESULTS.read_text())) for t in (counted_table, aot_table)]
+    tables = [t.show(t.stored()) for t in (counted_table, aot_table)]
     return "\n\n".join(["skipped: no GPU", *tables])
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from table import RESULTS, machine
+import table
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 from browser import Browser
@@ -23,7 +23,7 @@ OPENS = 5
 
 
 def main() -> None:
-    print(json.dumps(machine()))
+    print(json.dumps(table.machine()))
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -39,7 +39,7 @@ def main() -> None:
                 f"{statistics.median(seconds[1:]):.2f} s (bar 3 s)"
             )
             rows.append({"runs": count, "megabytes": megabytes, "seconds": seconds})
-    (RESULTS / "report.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    table.keep("report", __file__, {"rows": rows})
 
 
 if __name__ == "__main__":

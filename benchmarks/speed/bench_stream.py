@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import table
 import torch
-from table import RESULTS, machine
 
 import semnr
 from semnr.tiles import TileKey, create_tiles
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--memory-tiles", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, help="where the tiles go; default: a temporary folder")
     args = parser.parse_args()
-    print(json.dumps(machine()))
+    print(json.dumps(table.machine()))
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder, rows = Path(name), []
         for which in args.which:
@@ -208,11 +208,10 @@ def main() -> None:
                 rows.append(cluster(folder, args.tiles))
             else:
                 parser.error(f"{which!r}; accepted: throughput, overhead, memory, cluster")
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "stream.json"
-    kept = json.loads(path.read_text())["rows"] if path.exists() else []
+    path = table.RESULTS / "stream.json"
+    kept = table.records.read_tree(path)["rows"] if path.exists() else []
     kept = [row for row in kept if row["work"] not in {r["work"] for r in rows}]
-    path.write_text(json.dumps({"machine": machine(), "rows": [*kept, *rows]}, indent=1) + "\n")
+    table.keep("stream", __file__, {"rows": [*kept, *rows]})
     print(
         f"peak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB; raw rows: {path}"
     )

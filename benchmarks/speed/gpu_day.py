@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import json
 import os
+import platform
 import random
 import shutil
 import subprocess
@@ -23,6 +24,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SUPPORT, SPEED, STATIC = (REPOSITORY / f for f in ("tests/support", "benchmarks/speed", "benchmarks/static"))
@@ -196,15 +200,20 @@ def readme(day: dict) -> str:
     return "\n".join(lines)
 
 
+def stored(path: Path = RESULTS) -> dict:
+    """What a day left behind, with what it ran on."""
+    made = records.read(path)
+    return {**records.tree_of(made["rows"]), **made["machine"], **made["versions"], "commit": made["commit"]}
+
+
 def machine() -> dict[str, str]:
     """What the day ran on."""
     import torch
 
     triton = importlib.util.find_spec("triton")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
     version = "none" if triton is None else __import__("triton").__version__
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {"device": name, "torch": torch.__version__, "triton": version, "commit": commit.stdout.strip()}
+    return {"device": name, "torch": torch.__version__, "triton": version}
 
 
 def outcomes(out: Path, dry: bool, only: Sequence[str]) -> Iterator[Outcome]:
@@ -230,11 +239,7 @@ def main() -> int:
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.table:
-        print(
-            readme(json.loads(RESULTS.read_text()))
-            if RESULTS.is_file()
-            else "no GPU has run a day: no results/gpu.json"
-        )
+        print(readme(stored()) if RESULTS.is_file() else "no GPU has run a day: no results/gpu.json")
         return 0
     if asked.build is not None:
         build(asked.build)
@@ -250,7 +255,10 @@ def main() -> int:
     day = {**on, "dry": asked.dry, "steps": [asdict(o) for o in found]}
     day["bench"] = json.loads(bench.read_text()) if bench.is_file() and not asked.dry else []
     target = out / "gpu.json" if asked.dry else RESULTS
-    target.write_text(json.dumps(day, indent=1) + "\n")
+    versions = {name: day.pop(name) for name in ("torch", "triton")}
+    on = {"device": day.pop("device"), "cpu": platform.processor() or platform.machine()}
+    arguments = ["--dry"] if asked.dry else []
+    records.write(target, records.record(__file__, day, machine=on, versions=versions, arguments=arguments))
     with tarfile.open(out / "day.tgz", "w:gz") as archive:
         for path in (*out.glob("*.log"), *out.glob("*.json")):
             archive.add(path, path.name)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import records
 from peers import PACKAGES, alternate, median, version
 
 from semnr_kernels import native_support
 
-RESULTS = Path(__file__).parents[1] / "results"
+HERE = Path(__file__).parent
+RESULTS = records.RESULTS
+HERE = Path(__file__).parent
+VERSIONS = ("python", "torch", *PACKAGES)  # of what `machine` tells, the others are the machine's
 
 
 def machine() -> dict[str, Any]:
@@ -36,7 +42,17 @@ def machine() -> dict[str, Any]:
     }
 
 
+def keep(name: str, script: str, tree: dict[str, Any]) -> Path:
+    """Write the record NAME.json of what `script` measured here, now."""
+    told = machine()
+    versions = {what: told.pop(what) for what in VERSIONS}
+    path = RESULTS / f"{name}.json"
+    records.write(path, records.record(script, tree, machine=told, versions=versions))
+    return path
+
+
 def write(name: str, cases: dict[str, tuple]) -> None:
+    """Run the cases of bench_NAME.py, print their table and write its record."""
     rows = []
     print(json.dumps(machine()))
     print("| work | semnr | peer | ratio |\n|---|---|---|---|")
@@ -50,9 +66,4 @@ def write(name: str, cases: dict[str, tuple]) -> None:
         left = f"| {work} | {own * 1e3:.3f} ms, {pixels / own / 1e6:.0f} MP/s |"
         for who, seconds in medians.items() or {"no peer installed": float("nan")}.items():
             print(f"{left} {who} {seconds * 1e3:.3f} ms | {seconds / own:.2f} |", flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    out = RESULTS / f"{name}.json"
-    out.write_text(
-        json.dumps({"when": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()), "machine": machine(), "rows": rows})
-    )
-    print(f"raw rows: {out}")
+    print(f"raw rows: {keep(name, f'{HERE}/bench_{name}.py', {'rows': rows})}")

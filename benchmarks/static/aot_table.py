@@ -24,8 +24,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import chips
 import disassembly
+import records
 
 OPS = tuple(sorted(p.parent.name for p in Path(__file__).parents[2].glob("semnr_kernels/*/triton_kernel.py")))
 RESULTS = Path(__file__).parents[1] / "results" / "aot.json"
@@ -222,9 +224,14 @@ def _comparable(row: dict, table: dict, recorded: dict) -> bool:
 
 
 def save(table: dict) -> None:
-    """A row a line."""
-    rows = ",\n".join("  " + json.dumps(row) for row in table["kernels"])
-    RESULTS.write_text(f'{{\n "versions": {json.dumps(table["versions"])},\n "kernels": [\n{rows}\n ]\n}}\n')
+    made = records.record(__file__, {"kernels": table["kernels"]}, versions=table["versions"])
+    records.write(RESULTS, made)
+
+
+def stored() -> dict:
+    """The recorded table, as `build` makes one."""
+    made = records.read(RESULTS)
+    return {"versions": made["versions"], **records.tree_of(made["rows"])}
 
 
 def main(arguments: list[str]) -> int:
@@ -234,7 +241,7 @@ def main(arguments: list[str]) -> int:
         from semnr_kernels import cuda_support
 
         print(f"no CUDA kernels in this table: {cuda_support.probe()}")
-    recorded = json.loads(RESULTS.read_text()) if "--check" in arguments else {"versions": None, "kernels": []}
+    recorded = stored() if "--check" in arguments else {"versions": None, "kernels": []}
     found = problems(table, recorded)
     print("\n".join(found))
     if "--check" not in arguments:

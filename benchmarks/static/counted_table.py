@@ -7,11 +7,13 @@ recorded one, and holds the recorded figures of both against the bars. What is c
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import records
 
 RESULTS = Path(__file__).parents[1] / "results" / "counted.json"
 MULTIPROCESSORS = 132  # of an H100; each should have two blocks
@@ -126,16 +128,21 @@ def changes(new: list, recorded: list) -> list[str]:
     return out
 
 
+def stored() -> list:
+    """The recorded jobs."""
+    return list(records.read_tree(RESULTS)["jobs"])
+
+
 def main(arguments: list[str]) -> int:
     import cuda_cases as cases
 
     if "--check" in arguments:
-        recorded = json.loads(RESULTS.read_text())
+        recorded = stored()
         found = problems(recorded) + changes(rows((cases.SMALL,)), recorded)
         print(show(recorded))
     else:
         recorded = rows((cases.LARGE, cases.SMALL))
-        RESULTS.write_text(json.dumps(recorded, indent=1) + "\n")
+        records.write(RESULTS, records.record(__file__, {"jobs": recorded}, versions={"torch": torch.__version__}))
         found = problems(recorded)
         print(show(recorded))
     print("\n".join(found))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import aot_table
 import chips
 import counted_table
@@ -150,4 +148,4 @@ def test_counted_figures_are_held_against_their_bars(changed: dict, says: str | 
 
 
 def test_the_recorded_counts_keep_to_the_bars() -> None:
-    assert counted_table.problems(json.loads(counted_table.RESULTS.read_text())) == []
+    assert counted_table.problems(counted_table.stored()) == []

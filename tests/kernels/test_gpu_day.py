@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -25,7 +24,7 @@ def test_the_day_runs_dry_and_leaves_a_table_an_archive_and_its_results(tmp_path
         capture_output=True, text=True, check=False, cwd=cases.REPOSITORY, env={**os.environ, "PYTHONSAFEPATH": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    day = json.loads((tmp_path / "gpu.json").read_text())
+    day = gpu_day.stored(tmp_path / "gpu.json")
     assert day["dry"]
     names = ("doctor", "suites", "checks")
     assert {s["name"]: s["state"] for s in day["steps"]} == dict.fromkeys(names, "ok")

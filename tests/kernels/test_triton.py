@@ -230,7 +230,7 @@ def test_every_kernel_compiles_for_a_chip_of_each_maker_without_a_spill(compiler
     compilers are the recorded ones. All chips take minutes: `python benchmarks/static/aot_table.py --check`."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     code = "import json, aot_table as t; chips = ('sm_90', 'gfx942'); table = t.build(targets=chips)\n"
-    code += "kept = json.loads(t.RESULTS.read_text())\n"
+    code += "kept = t.stored()\n"
     code += (
         "made = [k for k in kept['kernels'] if k['kernel'].startswith('cuda ') or k['target'] in ('sm_90', 'gfx942')]\n"
     )

@@ -14,13 +14,18 @@ import argparse
 import csv
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from scipy import ndimage
 from scipy.stats import binomtest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import records
 
 from semnr import residual_tests
 from semnr.guarding import DEFAULT_RULES
@@ -138,7 +143,9 @@ def main() -> None:
         "tuning": shares(rows["tuning"], bounds or learnt(rows["tuning"])),
         "figures": shares(rows["figures"], bounds or learnt(rows["tuning"])),
     }
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    arguments = [f"--tiles {args.tiles}", f"--pairs {args.pairs}"]
+    versions = {"numpy": np.__version__, "scipy": scipy.__version__}
+    records.write(RESULTS, records.record(__file__, found, versions=versions, arguments=arguments))
     print(json.dumps(found["learnt"]))
     for row in found["figures"]:
         told = ", ".join(f"{n} {row[n]['share']:.1%}" for n in (*RULES, "either"))

@@ -219,7 +219,7 @@ def test_the_command_writes_its_files_and_prints_json(tmp_path, capsys) -> None:
 def test_the_table_in_the_documentation_is_that_of_the_recorded_rows() -> None:
     import bench_trust
 
-    recorded = json.loads(bench_trust.RESULTS.read_text(encoding="utf-8"))
+    recorded = bench_trust.stored()
     assert bench_trust.text(recorded) in bench_trust.PAGE.read_text(encoding="utf-8")
     assert bench_trust.TUNING not in recorded["seeds"]
 

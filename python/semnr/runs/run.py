@@ -218,6 +218,12 @@ class Run:
         ------
         ImportError
             pandas is not installed; it is in the extra `semnr[pandas]`.
+
+        Examples
+        --------
+        >>> run = semnr.score(noisy, reference=clean, out="run", metrics="psnr", tests=False)
+        >>> bool((run.to_pandas()["status"] == "ok").all())
+        True
         """
         try:
             return self.table().to_pandas()
@@ -237,6 +243,12 @@ class Run:
         Returns
         -------
         str
+
+        Examples
+        --------
+        >>> run = semnr.score(noisy, reference=clean, out="run", metrics="psnr", tests=False)
+        >>> run.thumbnails_html()  # these tiles were arrays, of which a run keeps no pixels
+        ''
         """
         verdict = verdict or self.verdict
         marked = [str(r["tile"]) for s in (verdict.fired if verdict else ()) for r in s.regions[:count]]

@@ -135,7 +135,7 @@ def _weights(network: Network) -> _Layers:
     """The network's weights for `layer`: weight, bias, and whether the weight is packed for oneDNN."""
     if (found := _ready.get(network)) is not None:
         return found
-    packs = _packs(network.dtype)
+    packs = packs(network.dtype)
     stages = []
     with torch.inference_mode(False), torch.no_grad():
         for number, stage in enumerate(network.stages):
@@ -151,7 +151,7 @@ def _weights(network: Network) -> _Layers:
 
 
 @functools.cache
-def _packs(dtype: torch.dtype) -> bool:
+def packs(dtype: torch.dtype) -> bool:
     """Whether this torch has oneDNN's convolution with a ReLU, which torch.compile calls, for `dtype` on this CPU."""
     names = {
         torch.float32: "_convolution_pointwise",

@@ -13,7 +13,7 @@ from .errors import BackendUnavailable, SemnrError, TileError, WeightsUnavailabl
 from .result import Result
 
 if TYPE_CHECKING:
-    from . import cnr, dists, fsim, pixel, ssim
+    from . import cnr, dists, fsim, lpips, pixel, ssim
     from .registry import Call, Explanation, backends, explain, use_backend
 
 _REGISTRY = ("Call", "Explanation", "backends", "explain", "use_backend")
@@ -31,6 +31,7 @@ __all__ = [
     "dists",
     "explain",
     "fsim",
+    "lpips",
     "pixel",
     "ssim",
     "use_backend",

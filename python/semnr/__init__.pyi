@@ -34,6 +34,7 @@ from .metrics import cnr_map as cnr_map
 from .metrics import dists as dists
 from .metrics import explain as explain
 from .metrics import fsim as fsim
+from .metrics import lpips as lpips
 from .metrics import mae as mae
 from .metrics import ms_ssim as ms_ssim
 from .metrics import mse as mse

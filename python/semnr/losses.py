@@ -35,7 +35,7 @@ from torch import nn
 import semnr_kernels as kernels
 from semnr_kernels import checks, library
 
-__all__ = ["CharbonnierLoss", "DISTSLoss", "FSIMLoss", "MSSSIMLoss", "ProfileLoss", "SSIMLoss"]
+__all__ = ["CharbonnierLoss", "DISTSLoss", "FSIMLoss", "LPIPSLoss", "MSSSIMLoss", "ProfileLoss", "SSIMLoss"]
 
 # What a loss decides itself, or what would not return a single number.
 _NOT_OPTIONS = {"x", "y", "mask", "data_range", "reduction", "return_map", "components", "details"}
@@ -335,6 +335,39 @@ TERMS: Mapping[str, type[nn.Module]] = {
     "fsim": FSIMLoss,
     "dists": DISTSLoss,
 }
+
+
+class LPIPSLoss(_MetricLoss):
+    """LPIPS (Zhang et al. 2018) of VGG16, the authors' choice for a loss; 0 for identical images.
+
+    `weights=None` needs the published weights at the first call (`semnr weights fetch vgg16 lpips`);
+    `weights="random"` is a seeded, uncalibrated stand-in.
+
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    reduction : {"mean", "sum", "none"}
+        Over the images of the batch.
+    **options
+        Those of `semnr.lpips`, such as `net`, `weights` or `dtype`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIMLoss`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> loss = semnr.losses.LPIPSLoss(data_range=255, weights="random")
+    >>> crop = torch.from_numpy(clean[:32, :32])
+    >>> loss(crop, crop).item()
+    0.0
+    """
+
+    def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
+        super().__init__(kernels.lpips.lpips, None, data_range, reduction, {"net": "vgg", **options})
 
 
 class ProfileLoss(_Loss):

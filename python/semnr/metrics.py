@@ -51,6 +51,7 @@ __all__ = [
     "dists",
     "explain",
     "fsim",
+    "lpips",
     "mae",
     "ms_ssim",
     "mse",
@@ -523,6 +524,34 @@ def dists(x: Array, y: Array, **options: Any) -> Any:
     'uncalibrated...'
     """
     return _call(kernels.dists.dists, x, y, options)
+
+
+@_mirrors(kernels.lpips.lpips)
+def lpips(x: Array, y: Array, **options: Any) -> Any:
+    """Learned perceptual distance (Zhang et al. 2018, version 0.1): 0 for identical images.
+
+    Parameters
+    ----------
+    net
+        "alex" (AlexNet, the default) or "vgg" (VGG16).
+    weights, linear
+        The network's convolutions and LPIPS's linear layers. None: the published ones from the cache (`semnr weights
+        fetch alexnet lpips`), WeightsUnavailable with the remedy where there are none. A path or a state dict, or
+        "random": seeded, *uncalibrated*.
+    resize
+        None (default: native), "authors" or "piq", as in `dists`.
+    dtype
+        What the network computes in: float32, float64, bfloat16 or float16.
+    return_map
+        Also the distance at each pixel.
+    memory_budget
+        Bytes, or "2GiB" (default 1 GiB), for what lies between the images and the score: an image of any size is
+        scored within it.
+
+    One channel is replicated to three. Also mask (approximate, flagged), reduction, details, nan, overshoot, backend as
+    in the module's docstring.
+    """
+    return _call(kernels.lpips.lpips, x, y, options)
 
 
 @_mirrors(kernels.cnr.cnr)

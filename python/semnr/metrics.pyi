@@ -13,7 +13,7 @@ from semnr_kernels import use_backend as use_backend
 from semnr_kernels.cnr import Sigma as Sigma
 from semnr_kernels.cnr.masks import Masks
 from semnr_kernels.cnr.windows import Window
-from semnr_kernels.dists import WeightsArgument
+from semnr_kernels.lpips import WeightsArgument
 
 __all__ = [
     "Result",
@@ -24,6 +24,7 @@ __all__ = [
     "dists",
     "explain",
     "fsim",
+    "lpips",
     "mae",
     "ms_ssim",
     "mse",
@@ -703,6 +704,126 @@ def dists(
     reduction: str = "mean",
     return_map: bool = False,
     map_window: int = 80,
+    details: bool = False,
+    nan: str = "error",
+    overshoot: str = "keep",
+    backend: str | None = "auto",
+    memory_budget: int | str | None = None,
+) -> Any: ...
+@overload
+def lpips(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    net: str = "alex",
+    data_range: float | None = None,
+    weights: WeightsArgument = None,
+    linear: WeightsArgument = None,
+    resize: str | None = None,
+    dtype: torch.dtype | None = None,
+    mask: Array | None = None,
+    reduction: str = "mean",
+    return_map: Literal[False] = False,
+    details: Literal[False] = False,
+    nan: str = "error",
+    overshoot: str = "keep",
+    backend: str | None = "auto",
+    memory_budget: int | str | None = None,
+) -> torch.Tensor: ...
+@overload
+def lpips(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    *,
+    net: str = "alex",
+    data_range: float | None = None,
+    weights: WeightsArgument = None,
+    linear: WeightsArgument = None,
+    resize: str | None = None,
+    dtype: torch.dtype | None = None,
+    mask: Array | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    return_map: Literal[False] = False,
+    details: Literal[False] = False,
+    nan: str = "error",
+    overshoot: str = "keep",
+    backend: str | None = "auto",
+    memory_budget: int | str | None = None,
+) -> np.float64: ...
+@overload
+def lpips(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    *,
+    net: str = "alex",
+    data_range: float | None = None,
+    weights: WeightsArgument = None,
+    linear: WeightsArgument = None,
+    resize: str | None = None,
+    dtype: torch.dtype | None = None,
+    mask: Array | None = None,
+    reduction: str = "mean",
+    return_map: Literal[False] = False,
+    details: Literal[False] = False,
+    nan: str = "error",
+    overshoot: str = "keep",
+    backend: str | None = "auto",
+    memory_budget: int | str | None = None,
+) -> np.float64 | NDArray[np.float64]: ...
+@overload
+def lpips(
+    x: _Kind,
+    y: _Kind,
+    *,
+    net: str = "alex",
+    data_range: float | None = None,
+    weights: WeightsArgument = None,
+    linear: WeightsArgument = None,
+    resize: str | None = None,
+    dtype: torch.dtype | None = None,
+    mask: Array | None = None,
+    reduction: str = "mean",
+    return_map: Literal[True],
+    details: bool = False,
+    nan: str = "error",
+    overshoot: str = "keep",
+    backend: str | None = "auto",
+    memory_budget: int | str | None = None,
+) -> Result: ...
+@overload
+def lpips(
+    x: _Kind,
+    y: _Kind,
+    *,
+    net: str = "alex",
+    data_range: float | None = None,
+    weights: WeightsArgument = None,
+    linear: WeightsArgument = None,
+    resize: str | None = None,
+    dtype: torch.dtype | None = None,
+    mask: Array | None = None,
+    reduction: str = "mean",
+    return_map: bool = False,
+    details: Literal[True],
+    nan: str = "error",
+    overshoot: str = "keep",
+    backend: str | None = "auto",
+    memory_budget: int | str | None = None,
+) -> Result: ...
+@overload
+def lpips(
+    x: _Kind,
+    y: _Kind,
+    *,
+    net: str = "alex",
+    data_range: float | None = None,
+    weights: WeightsArgument = None,
+    linear: WeightsArgument = None,
+    resize: str | None = None,
+    dtype: torch.dtype | None = None,
+    mask: Array | None = None,
+    reduction: str = "mean",
+    return_map: bool = False,
     details: bool = False,
     nan: str = "error",
     overshoot: str = "keep",

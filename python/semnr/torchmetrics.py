@@ -38,7 +38,7 @@ except ImportError as error:
         f"semnr.torchmetrics needs torchmetrics, which does not import here ({error}): pip install torchmetrics"
     ) from error
 
-__all__ = ["CNR", "DISTS", "FSIM", "MSSSIM", "PSNR", "SSIM"]
+__all__ = ["CNR", "DISTS", "FSIM", "LPIPS", "MSSSIM", "PSNR", "SSIM"]
 
 _METRIC_KEYWORDS = (
     "compute_on_cpu",
@@ -309,6 +309,35 @@ class DISTS(_Mean):
 
     higher_is_better = False
     _kernel = staticmethod(kernels.dists.dists)
+
+
+class LPIPS(_Mean):
+    """Mean LPIPS, a distance, over a stream of batches.
+
+    Parameters
+    ----------
+    data_range : float
+        Width of the intensity scale.
+    **options
+        Those of `semnr.lpips`, such as `net`, and those of `torchmetrics.Metric`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIM`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> metric = semnr.torchmetrics.LPIPS(data_range=255, weights="random")
+    >>> crop = torch.from_numpy(clean[:32, :32])
+    >>> metric.update(crop, crop)
+    >>> metric.compute().item()
+    0.0
+    """
+
+    higher_is_better = False
+    _kernel = staticmethod(kernels.lpips.lpips)
 
 
 class CNR(_Mean):

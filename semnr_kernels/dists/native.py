@@ -135,17 +135,17 @@ def _weights(network: Network) -> _Layers:
     """The network's weights for `layer`: weight, bias, and whether the weight is packed for oneDNN."""
     if (found := _ready.get(network)) is not None:
         return found
-    packs = packs(network.dtype)
+    packed = packs(network.dtype)
     stages = []
     with torch.inference_mode(False), torch.no_grad():
         for number, stage in enumerate(network.stages):
             layers = []
             for weight, bias in stage:
                 weight = weight.contiguous(memory_format=torch.channels_last)
-                if packs:
+                if packed:
                     shape = (1, weight.shape[1], 256 >> number, 256 >> number)  # the order hardly depends on the size
                     weight = torch.ops.mkldnn._reorder_convolution_weight(weight, _ONE, _ONE, _ONE, 1, shape)
-                layers.append((weight, bias, packs))
+                layers.append((weight, bias, packed))
             stages.append(tuple(layers))
     return _ready.setdefault(network, tuple(stages))
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from ..dists.score import pair_on_1, resampled, resized
 from .network import Layer, Network, applied, normalised
-from .reference import EPS, Distance, Features, Settings, groups, joined, share_at
+from .sums import EPS, Distance, Features, Settings, finite, groups, joined, share_at
 
 PIECE = 2**22  # bytes of a layer's output: what two cores keep in their second caches
 DEVICE_PIECE = 2**28  # on a GPU a launch costs more than a piece that leaves the cache
@@ -43,20 +43,18 @@ class Torch:
 def lpips(
     engine: Engine,
     x: torch.Tensor,
-    y: torch.Tensor | Features,
+    y: torch.Tensor,
     valid: torch.Tensor | None,
     network: Network,
     settings: Settings,
 ) -> Distance:
-    """As `reference.lpips`, without a gradient; `y` may be kept features."""
-    if isinstance(y, Features):
-        return _against(engine, x, y)
-    size = x.shape[-2:]
+    """As `reference.lpips`, without a gradient."""
+    size = (x.shape[-2], x.shape[-1])
     parts = []
     for some in groups(x.shape[0], _together(x, network, settings)):
         masks = None if valid is None else valid[some]
         x1, y1, share, scale = x[some], y[some], None, settings.data_range
-        if masks is not None or resized(*size, settings.resize) != tuple(size):
+        if masks is not None or resized(*size, settings.resize) != size:
             x1, y1, share = pair_on_1(x1, y1, scale, masks, network, settings.resize)  # type: ignore[arg-type]
             scale = 1.0
         found, count = _Sums(network, tuple(x1.shape), share, settings.want_map), len(x1)
@@ -85,12 +83,11 @@ def features(engine: Engine, image: torch.Tensor, network: Network, settings: Se
     kept: dict[int, list[torch.Tensor]] = {}
     for number, _, band in Flow(engine, network, (on_1,), 1.0, settings.memory_budget).maps():
         kept.setdefault(number, []).append(band)
-    height, width = image.shape[-2:]
     maps = tuple(torch.cat(kept[number], dim=2) for number in sorted(kept))
-    return Features(maps, network, settings, (height, width), (on_1.shape[-2], on_1.shape[-1]))
+    return Features(maps, network, settings, (image.shape[-2], image.shape[-1]), finite(image))
 
 
-def _against(engine: Engine, x: torch.Tensor, y: Features) -> Distance:
+def against(engine: Engine, x: torch.Tensor, y: Features) -> Distance:
     """Candidates with kept maps of references: the maps of the candidates are not kept."""
     settings = y.settings
     on_1 = resampled(x.to(y.network.work) / settings.data_range, settings.resize)
@@ -187,9 +184,7 @@ class _Waiting:
 class _Sums:
     """What each compared map adds to the distance of each pair, as it grows."""
 
-    def __init__(
-        self, network: Network, shape: tuple[int, ...], share: torch.Tensor | None, want_map: bool
-    ) -> None:
+    def __init__(self, network: Network, shape: tuple[int, ...], share: torch.Tensor | None, want_map: bool) -> None:
         self.network, self.size, self.share = network, shape[-2:], share
         device, maps = network.device, len(network.linear)
         self.sums = torch.zeros((shape[0], maps), dtype=torch.float64, device=device)

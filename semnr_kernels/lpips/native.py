@@ -12,7 +12,7 @@ from .._registry import Call, no_gradient, refusal
 from ..dists.native import packs
 from . import flow
 from .network import Network
-from .reference import Distance, Features
+from .sums import Distance, Features
 
 UNSUPPORTED = (no_gradient,)
 _ONE = (1, 1)
@@ -48,7 +48,8 @@ def _weights(network: Network) -> Any:
     """Of each layer: weight, bias, and whether the weight is packed for oneDNN."""
     if (found := _ready.get(network)) is not None:
         return found
-    packed, side, made = packs(network.dtype), _PACKED_FOR, []
+    packed, side = packs(network.dtype), _PACKED_FOR
+    made: list[Any] = []
     with torch.inference_mode(False), torch.no_grad():
         for layer, weight, bias in network.layers:
             if weight is None or bias is None:
@@ -70,3 +71,7 @@ def lpips(*arguments: Any) -> Distance:
 
 def features(*arguments: Any) -> Features:
     return flow.features(Native(), *arguments)
+
+
+def against(*arguments: Any) -> Distance:
+    return flow.against(Native(), *arguments)

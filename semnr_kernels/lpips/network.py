@@ -120,7 +120,10 @@ def network_for(name: str, weights: Weights, linear: Weights, dtype: torch.dtype
 
 
 def _network_for(name: str, weights: Weights, linear: Weights, dtype: torch.dtype, device: torch.device) -> Network:
-    if "state dict" in (weights.source, linear.source):  # the caller may change its tensors: nothing to key a cache with
+    if "state dict" in (
+        weights.source,
+        linear.source,
+    ):  # its tensors may change: no key of a cache
         return _build(name, weights, linear, dtype, device)
     key = (name, id(weights.state), id(linear.state), dtype, device)
     with _lock:

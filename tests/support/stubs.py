@@ -19,7 +19,7 @@ import semnr_kernels
 from semnr import metrics
 
 STUB = Path(metrics.__file__).with_suffix(".pyi")
-SCORES = ("mse", "mae", "psnr", "ssim", "ms_ssim", "fsim", "dists", "cnr")
+SCORES = ("mse", "mae", "psnr", "ssim", "ms_ssim", "fsim", "dists", "lpips", "cnr")
 REGIONS = ("otsu_masks", "worst_windows")
 EXTRAS = ("return_map", "components", "details")  # each makes the result a `Result`
 ONE_NUMBER = ("mean", "sum"), ("mean", "sum", "mean_mse")  # reductions that leave one number of any batch; PSNR's

@@ -1,0 +1,79 @@
+"""What LPIPS keeps of two images, and what a call of it needs: common to every backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from .network import Network
+
+EPS = 1e-10  # beside the norm of a position's channels, as lpips 0.1.4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that LPIPS needs beside the pixels and the network."""
+
+    data_range: float
+    resize: str | None
+    want_map: bool
+    memory_budget: int
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Rows (N,), what each of the five maps adds to them, (N, 5), and the distance at each pixel, (N, 1, H, W)."""
+
+    rows: torch.Tensor
+    layers: torch.Tensor
+    map: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Features:
+    """The compared maps of one batch, kept for comparisons: 127 values a pixel for VGG16, 6 for AlexNet."""
+
+    maps: tuple[torch.Tensor, ...]  # (N, C, h, w) each, as the network gives them
+    network: Network
+    settings: Settings
+    size: tuple[int, int]  # of the image that was passed
+    finite: torch.Tensor  # (N,): whether its pixels are numbers
+
+    @property
+    def count(self) -> int:
+        return self.maps[0].shape[0]
+
+
+def averaged(each: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """Mean over positions, (N,) float64; by weights (N, h, w)."""
+    each = each.double()
+    if weight is None:
+        return each.mean(dim=(1, 2))
+    return (each * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2))
+
+
+def share_at(share: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The share of valid pixels under each position of a map of this size, (N, h, w)."""
+    return F.adaptive_avg_pool2d(share, size)[:, 0]
+
+
+def groups(count: int, together: int) -> list[slice]:
+    together = max(1, together)
+    return [slice(start, min(start + together, count)) for start in range(0, count, together)]
+
+
+def joined(parts: list[Distance], size: torch.Size | tuple[int, ...]) -> Distance:
+    """The parts of a batch, one after the other; the map at the size of the images."""
+    maps = [part.map for part in parts if part.map is not None]
+    shown = torch.cat(maps) if maps else None
+    if shown is not None and tuple(shown.shape[-2:]) != tuple(size):
+        shown = F.interpolate(shown, size=tuple(size), mode="bilinear")
+    return Distance(torch.cat([p.rows for p in parts]), torch.cat([p.layers for p in parts]), shown)
+
+
+def finite(image: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """Whether each image's valid pixels are numbers, (N,)."""
+    fine = torch.isfinite(image.detach())
+    return (fine if valid is None else fine | ~valid).flatten(1).all(dim=1)

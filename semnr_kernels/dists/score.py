@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from ..fill import fill_masked
 from .local import LocalMap, cell_of, upsampled
 from .network import Network, hann_mean
-from .stream import Engine, Job, plan, run
+from .stream import Beside, Engine, Job, Plan, plan, run
 from .sums import CELL, Sums
 from .weights import CHANNELS, alpha_beta_of
 
@@ -87,6 +87,13 @@ def dists(
         run(part, network, engine, shared, sums, local=local)
         parts.append(_distance(sums, local, height, width))
     return joined(parts, size)
+
+
+def whole(job: Job, engine: Engine, network: Network, shared: Plan, beside: Beside) -> Distance:
+    """Pairs that go through the network at once, with another metric beside."""
+    sums = tuple(Sums(job.x.shape[0], c, job.x.device) for c in CHANNELS)
+    run(job, network, engine, shared, sums, beside=beside)
+    return _distance(sums, None, *job.x.shape[-2:])
 
 
 def features(

@@ -67,6 +67,13 @@ class Engine(Protocol):
         """Sums of two images or maps as they are, (n, C, h, w), times `scale`."""
 
 
+class Beside(Protocol):
+    """Another metric that begins with the same two convolutions."""
+
+    def first_maps(self, some: slice, row: int, column: int, x: torch.Tensor, y: torch.Tensor) -> None:
+        """What the second convolution gave before its ReLU, of some pairs, from an even row and column on."""
+
+
 @dataclass(frozen=True)
 class Job:
     """Images or pairs on their way through the network. All tensors hold the same images in the same order."""
@@ -125,11 +132,12 @@ def run(
     sums: tuple[Sums, ...] | None,
     kept: tuple[torch.Tensor, ...] | None = None,
     local: tuple[LocalMap, ...] | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Send a job through the network.
 
     sums: one of the image and one of each stage, added to. kept: (n, C, h, w) of each stage, filled with the maps.
-    local: as `sums`, fed with the sums of cells.
+    local: as `sums`, fed with the sums of cells. beside: is shown the first stage's maps; pairs without panels alone.
     """
     height, width = job.x.shape[-2:]
     if sums is not None:
@@ -137,7 +145,7 @@ def run(
         for row in range(0, height, step):
             _image(job, engine, slice(row, min(row + step, height)), sums[0], None if local is None else local[0])
     for start in range(0, width, shared.columns):
-        _Panel(job, network, engine, shared, sums, kept, local, start).run()
+        _Panel(job, network, engine, shared, sums, kept, local, start, beside).run()
 
 
 def _image(job: Job, engine: Engine, rows: slice, sums: Sums, local: LocalMap | None) -> None:
@@ -167,9 +175,10 @@ class _Panel:
         kept: tuple[torch.Tensor, ...] | None,
         local: tuple[LocalMap, ...] | None,
         start: int,
+        beside: Beside | None = None,
     ) -> None:
         self.job, self.network, self.engine, self.plan = job, network, engine, shared
-        self.sums, self.kept, self.local = sums, kept, local
+        self.sums, self.kept, self.local, self.beside = sums, kept, local, beside
         height, width = job.x.shape[-2:]
         self.start, self.stop = start, min(start + shared.columns, width)
         self.low, self.high = max(0, start - MARGIN), min(width, self.stop + MARGIN)
@@ -340,6 +349,9 @@ class _Stage:
             leaves = out[low:high, :, top - begin : bottom - begin, left:right]
             pooled = (leaves[0::step], leaves[1::step] if panel.pairs else None)
             y = made[1] if panel.pairs else y
+        if panel.beside is not None and self.number == 0:
+            counts = (slice(None), slice(None), slice(at.row, at.row + at.rows), slice(at.column, at.column + at.columns))
+            panel.beside.first_maps(some, row, column, made[0][counts], made[1][counts])
         panel.engine.finish(made[0], y, at, share, into, pooled, kept)
 
     def _convolved(self, images: slice, area: tuple[int, int, int, int]) -> torch.Tensor:

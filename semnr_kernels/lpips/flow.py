@@ -57,7 +57,7 @@ def lpips(
         if masks is not None or resized(*size, settings.resize) != size:
             x1, y1, share = pair_on_1(x1, y1, scale, masks, network, settings.resize)  # type: ignore[arg-type]
             scale = 1.0
-        found, count = _Sums(network, tuple(x1.shape), share, settings.want_map), len(x1)
+        found, count = PairSums(network, tuple(x1.shape), share, settings.want_map), len(x1)
         for number, at, band in Flow(engine, network, (x1, y1), scale, settings.memory_budget).maps():
             found.add(number, at, band[:count], band[count:])
         parts.append(found.distance())
@@ -91,7 +91,7 @@ def against(engine: Engine, x: torch.Tensor, y: Features) -> Distance:
     """Candidates with kept maps of references: the maps of the candidates are not kept."""
     settings = y.settings
     on_1 = resampled(x.to(y.network.work) / settings.data_range, settings.resize)
-    found = _Sums(y.network, tuple(on_1.shape), None, settings.want_map)
+    found = PairSums(y.network, tuple(on_1.shape), None, settings.want_map)
     for number, at, band in Flow(engine, y.network, (on_1,), 1.0, settings.memory_budget).maps():
         other = y.maps[number][:, :, at : at + band.shape[2]]
         found.add(number, at, band, other.expand(band.shape[0], -1, -1, -1))
@@ -108,13 +108,15 @@ class Flow:
         images: tuple[torch.Tensor, ...],
         data_range: float,
         memory_budget: int,
+        first: int = 0,
     ) -> None:
-        self.engine, self.network, self.images, self.data_range = engine, network, images, data_range
+        """`first`: the layer that takes `images`; above 0 they are what the layer before it gave."""
+        self.engine, self.network, self.images, self.data_range, self.first = engine, network, images, data_range, first
         count, (height, width) = sum(map(len, images)), images[0].shape[-2:]
         piece, size = _piece(network, memory_budget), network.dtype.itemsize
         self.layers, a_row = [], 0
         channels = 3
-        for number, (layer, weight, _) in enumerate(network.layers):
+        for number, (layer, weight, _) in list(enumerate(network.layers))[first:]:
             channels = channels if weight is None else weight.shape[0]
             out = layer.size(width)
             rows = max(_LEAST_ROWS, piece // (count * channels * out * size))
@@ -124,19 +126,20 @@ class Flow:
         most = max(_LEAST_ROWS, memory_budget // (4 * a_row))  # a layer's input and output, and what waits
         for waiting in self.layers:
             waiting.least = min(waiting.least, most)
-        first = self.layers[0]
-        self.rows = min(first.height, max(first.least * first.layer.stride, _LEAST_ROWS))
+        enters = self.layers[0]
+        self.rows = min(enters.height, max(enters.least * enters.layer.stride, _LEAST_ROWS))
 
     def maps(self) -> Iterator[tuple[int, int, torch.Tensor]]:
         """(number of a compared map, its first row, a band of it), in the order of rows."""
         for row in range(0, self.layers[0].height, self.rows):
-            # converted when their turn comes
-            rows = [v[:, :, row : row + self.rows].to(self.network.work) / self.data_range for v in self.images]
-            band = normalised(torch.cat(rows)).to(self.network.dtype)
-            yield from self._through(band.contiguous(memory_format=self.engine.memory_format))
+            rows = [v[:, :, row : row + self.rows] for v in self.images]
+            if self.first == 0:  # converted when their turn comes
+                on_1 = torch.cat([v.to(self.network.work) / self.data_range for v in rows])
+                rows = [normalised(on_1).to(self.network.dtype)]
+            yield from self._through(torch.cat(rows).contiguous(memory_format=self.engine.memory_format))
 
     def _through(self, band: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
-        number = 0
+        number = sum(layer.compared for layer, _, _ in self.network.layers[: self.first])
         for waiting in self.layers:
             at = waiting.done
             made = waiting.push(band, self)
@@ -181,7 +184,7 @@ class _Waiting:
         return made
 
 
-class _Sums:
+class PairSums:
     """What each compared map adds to the distance of each pair, as it grows."""
 
     def __init__(self, network: Network, shape: tuple[int, ...], share: torch.Tensor | None, want_map: bool) -> None:
@@ -198,7 +201,8 @@ class _Sums:
                 if layer.compared:
                     self.shares.append(share_at(share, (height, width)))
 
-    def add(self, number: int, at: int, x: torch.Tensor, y: torch.Tensor) -> None:
+    def add(self, number: int, at: int, x: torch.Tensor, y: torch.Tensor, some: slice = slice(None)) -> None:
+        """Rows of a map from row `at` on, of some of the pairs."""
         linear = self.network.linear[number]
         a, b = (v * (1 / (torch.linalg.vector_norm(v, dim=1, keepdim=True) + EPS)) for v in (
             x.to(linear.dtype), y.to(linear.dtype)
@@ -210,8 +214,8 @@ class _Sums:
             self.places[number].append(each)
         wide = each.double()
         if self.shares is None:
-            self.sums[:, number] += wide.sum(dim=(1, 2))
-            self.weights[:, number] += h * w
+            self.sums[some, number] += wide.sum(dim=(1, 2))
+            self.weights[some, number] += h * w
         else:
             weight = self.shares[number][:, at : at + h]
             self.sums[:, number] += (wide * weight).sum(dim=(1, 2))

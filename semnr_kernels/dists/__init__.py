@@ -64,16 +64,18 @@ def _no_place_in_a_graph(weights: object) -> str | None:
     return None if plain else "weights that are neither None nor a path nor a name have no place in a graph"
 
 
-_WEIGHTS = library.Encoding(
-    (),
-    {"weights": "str?"},
-    lambda weights: {"weights": weights},
-    lambda parts: parts["weights"],
-    _no_place_in_a_graph,
-)
+def encoded_weights(name: str) -> library.Encoding:
+    """How an argument of this name that says which weights travels in a schema."""
+    return library.Encoding(
+        (),
+        {name: "str?"},
+        lambda weights: {name: weights},
+        lambda parts: parts[name],
+        _no_place_in_a_graph,
+    )
 
 
-@library.op(outputs=_outputs, call=lambda a: _prepare(a)[1], encodings={"weights": _WEIGHTS})
+@library.op(outputs=_outputs, call=lambda a: _prepare(a)[1], encodings={"weights": encoded_weights("weights")})
 @library.full_precision
 def dists(
     x: torch.Tensor,

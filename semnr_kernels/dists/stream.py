@@ -350,8 +350,8 @@ class _Stage:
             pooled = (leaves[0::step], leaves[1::step] if panel.pairs else None)
             y = made[1] if panel.pairs else y
         if panel.beside is not None and self.number == 0:
-            counts = (slice(None), slice(None), slice(at.row, at.row + at.rows), slice(at.column, at.column + at.columns))
-            panel.beside.first_maps(some, row, column, made[0][counts], made[1][counts])
+            rows, columns = slice(at.row, at.row + at.rows), slice(at.column, at.column + at.columns)
+            panel.beside.first_maps(some, row, column, *(m[:, :, rows, columns] for m in made))
         panel.engine.finish(made[0], y, at, share, into, pooled, kept)
 
     def _convolved(self, images: slice, area: tuple[int, int, int, int]) -> torch.Tensor:

@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from .. import _checks, _library, _registry, _tensors, pretrained
-from .._result import Result
-from ..dists import RESIZES, _budget, _check_image, _network_dtype, _wider
+from .. import checks, dists, library, outputs, pretrained, registry, tensor_kinds
+from ..dists import RESIZES, _budget, _check_image, _network_dtype, _wider, encoded_weights
 from ..pretrained import LPIPS, Weights, WeightsArgument
-from . import native, reference
+from ..result import Result
+from . import native, reference, together
 from .network import TRUNKS, Network, network_for
 from .sums import Distance, Features, Settings, finite
 
 for _op in ("lpips", "lpips_features", "lpips_against"):
     _run = _op.removeprefix("lpips_")
-    _registry.register(_op, "reference", getattr(reference, _run))
+    registry.register(_op, "reference", getattr(reference, _run))
     # oneDNN picks the instruction set itself: no variant of its own for each
-    _registry.register(_op, "native", getattr(native, _run), native.supports, lambda: native.UNSUPPORTED)
+    registry.register(_op, "native", getattr(native, _run), native.supports, lambda: native.UNSUPPORTED)
 
-__all__ = ["Distance", "Features", "against", "features", "lpips"]
+__all__ = ["Distance", "Features", "against", "features", "lpips", "with_dists"]
 
 
-@_library.full_precision
+def _prepare(a: Mapping[str, Any]) -> tuple[checks.Pair, registry.Call]:
+    checked = checks.pair_of(a)
+    _check_image("x", checked.x)
+    settings = _settings(a, checked.x, checked.data_range)
+    masked = checked.valid is not None
+    return checked, registry.Call.of("lpips", checked.x, checked.y, settings=settings, masked=masked)
+
+
+def _settings(a: Mapping[str, Any], image: torch.Tensor, data_range: float) -> Settings:
+    checks.choice("net", a["net"], tuple(TRUNKS))
+    checks.choice("resize", a["resize"], RESIZES)
+    return Settings(
+        net=a["net"],
+        resize=a["resize"],
+        memory_budget=_budget(a["memory_budget"], image.device),
+        dtype=_network_dtype(image.dtype, a["dtype"]),
+        data_range=data_range,
+        want_map=bool(a.get("return_map")),
+    )
+
+
+def _outputs(a: Mapping[str, Any]) -> outputs.Outputs:
+    shape = a["x"].shape
+    return outputs.with_parts(a, {"map": lambda: outputs.single_plane(a, *shape[-2:])} if a["return_map"] else {})
+
+
+_ENCODINGS = {name: encoded_weights(name) for name in ("weights", "linear")}
+
+
+@library.op(outputs=_outputs, call=lambda a: _prepare(a)[1], encodings=_ENCODINGS)
+@library.full_precision
 def lpips(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -92,20 +123,15 @@ def lpips(
     WeightsUnavailable
         No weights, or a file that is truncated, altered, of the wrong shape, or holds code.
     """
-    checked = _checks.pair(x, y, data_range=data_range, mask=mask, nan=nan, overshoot=overshoot)
-    _check_image("x", checked.x)
-    settings = _settings(net, resize, checked.data_range, memory_budget, x.device, return_map)
-    network = _network(net, weights, linear, _network_dtype(x.dtype, dtype), x.device)
-    masked = checked.valid is not None
-    options = {"resize": resize, "dtype": network.dtype, "map": return_map}
-    call = _registry.Call.of("lpips", checked.x, checked.y, masked=masked, **options)
-    found = _registry.choose(call, backend).run(checked.x, checked.y, checked.valid, network, settings)
+    checked, call = _prepare(locals())
+    network = _network(call.settings, weights, linear, x.device)
+    found = registry.choose(call, backend).run(checked.x, checked.y, checked.valid, network, call.settings)
     # a ReLU may make a number of a NaN: what is none among the pixels is none as a score
     known = finite(checked.x, checked.valid) & finite(checked.y, checked.valid)
     found = replace(found, rows=torch.where(known, found.rows, torch.nan))
     if nan == "error":
         _require_finite(found, checked.valid, network, x=checked.x, y=checked.y)
-    value = _checks.reduce(found.rows, reduction, checked)
+    value = checks.reduce(found.rows, reduction, checked)
     if not (return_map or details):
         return value
     valid = checked.valid
@@ -125,7 +151,7 @@ def lpips(
             "linear_sha256": network.linear_weights.sha256,
             "calibrated": network.calibrated,
             "resize": resize,
-            "dtype": _checks.dtype_name(network.dtype),
+            "dtype": checks.dtype_name(network.dtype),
             "reduction": reduction,
             "nan": nan,
             "overshoot": overshoot,
@@ -133,7 +159,7 @@ def lpips(
     )
 
 
-@_library.full_precision
+@library.full_precision
 def features(
     image: torch.Tensor,
     *,
@@ -156,19 +182,20 @@ def features(
     TypeError, ValueError, WeightsUnavailable
         As `lpips`.
     """
-    _checks.choice("nan", nan, ("error", "propagate"))
-    image4 = _checks.as_image("image", image)
+    given = locals()
+    checks.choice("nan", nan, ("error", "propagate"))
+    image4 = checks.as_image("image", image)
     _check_image("image", image4)
     if nan == "error":
-        _checks.raise_if_nonfinite(image=image4)
-    scale = _checks.as_data_range(image.dtype, data_range)
-    settings = _settings(net, resize, scale, memory_budget, image.device, want_map=False)
-    network = _network(net, weights, linear, _network_dtype(image.dtype, dtype), image.device)
-    call = _registry.Call.of("lpips_features", image4, dtype=network.dtype)
-    return _registry.choose(call, backend).run(image4, network, settings)
+        checks.raise_if_nonfinite(image=image4)
+    scale = checks.as_data_range(image.dtype, data_range)
+    settings = _settings(given, image4, scale)
+    network = _network(settings, weights, linear, image.device)
+    call = registry.Call.of("lpips_features", image4, settings=settings)
+    return registry.choose(call, backend).run(image4, network, settings)
 
 
-@_library.full_precision
+@library.full_precision
 def against(
     x: torch.Tensor, kept: Features, *, reduction: str = "mean", nan: str = "error", backend: str | None = "auto"
 ) -> torch.Tensor:
@@ -181,50 +208,86 @@ def against(
     """
     if not isinstance(kept, Features):
         raise TypeError(f"kept is {type(kept).__name__}; accepted: what semnr_kernels.lpips.features returns")
-    _checks.choice("nan", nan, ("error", "propagate"))
-    checked = _checks.pair(x, x, data_range=kept.settings.data_range, nan=nan)
+    checks.choice("nan", nan, ("error", "propagate"))
+    checked = checks.pair(x, x, data_range=kept.settings.data_range, nan=nan)
     _check_image("x", checked.x)
     if tuple(checked.x.shape[-2:]) != kept.size or kept.count not in (1, checked.x.shape[0]):
         raise ValueError(
             f"x has shape {tuple(x.shape)} and kept holds {kept.count} images of {kept.size[0]} x {kept.size[1]}; "
             "accepted: the same size, and as many images or one kept"
         )
-    call = _registry.Call.of("lpips_against", checked.x, *kept.maps, dtype=kept.network.dtype)
-    found = _registry.choose(call, backend).run(checked.x, kept)
+    call = registry.Call.of("lpips_against", checked.x, *kept.maps, settings=kept.settings)
+    found = registry.choose(call, backend).run(checked.x, kept)
     known = finite(checked.x) & kept.finite
     found = replace(found, rows=torch.where(known, found.rows, torch.nan))
     if nan == "error":
         _require_finite(found, None, kept.network, x=checked.x)
-    return _checks.reduce(found.rows, reduction, checked)
+    return checks.reduce(found.rows, reduction, checked)
 
 
-def _settings(
-    net: str, resize: str | None, scale: float, budget: int | str | None, device: torch.device, want_map: bool
-) -> Settings:
-    _checks.choice("net", net, tuple(TRUNKS))
-    _checks.choice("resize", resize, RESIZES)
-    return Settings(scale, resize, want_map, _budget(budget, device))
+@library.full_precision
+def with_dists(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    data_range: float | None = None,
+    dtype: torch.dtype | None = None,
+    weights: WeightsArgument = None,
+    linear: WeightsArgument = None,
+    memory_budget: int | str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """DISTS and LPIPS of VGG16, rows of (N,) each, at native size: their first two convolutions run once.
+
+    Arguments as in `lpips`; no masks, no gradient. On a device, or where a pair does not fit into the budget whole, the
+    two run one after the other.
+
+    Raises
+    ------
+    TypeError, ValueError, WeightsUnavailable
+        As `lpips`.
+    """
+    checked = checks.pair(x, y, data_range=data_range)
+    _check_image("x", checked.x)
+    budget, wanted = _budget(memory_budget, x.device), _network_dtype(x.dtype, dtype)
+    settings = Settings("vgg", None, budget, wanted, checked.data_range)
+    network = _network(settings, weights, linear, x.device)
+    options: dict[str, Any] = {
+        "data_range": checked.data_range,
+        "weights": weights,
+        "dtype": dtype,
+        "reduction": "none",
+    }
+    with torch.no_grad():
+        made = None
+        if x.device.type == "cpu" and registry.backends()["native"] == "available":
+            net = dists.network_for(dists.load(weights), wanted, x.device)
+            made = together.both(checked.x, checked.y, checked.data_range, network, net, budget)
+        if made is None:
+            one = dists.dists(checked.x, checked.y, **options, memory_budget=budget)
+            other = lpips(checked.x, checked.y, **options, net="vgg", linear=linear, memory_budget=budget)
+            made = one.reshape(-1), other.reshape(-1)
+    if not all(bool(torch.isfinite(rows).all()) for rows in made):
+        checks.raise_if_nonfinite(x=checked.x, y=checked.y)
+    return made
 
 
-def _network(
-    net: str, weights: WeightsArgument, linear: WeightsArgument, dtype: torch.dtype, device: torch.device
-) -> Network:
+def _network(settings: Settings, weights: WeightsArgument, linear: WeightsArgument, device: torch.device) -> Network:
     random = linear is None and isinstance(weights, str) and weights == "random"
-    trunk: Weights = pretrained.load(weights, TRUNKS[net][0], "LPIPS")
+    trunk: Weights = pretrained.load(weights, TRUNKS[settings.net][0], "LPIPS")
     layers: Weights = pretrained.load("random" if random else linear, LPIPS, "LPIPS")
-    return network_for(net, trunk, layers, dtype, device)
+    return network_for(settings.net, trunk, layers, settings.dtype, device)
 
 
-def _as_passed(shown: torch.Tensor, checked: _checks.Pair) -> torch.Tensor:
+def _as_passed(shown: torch.Tensor, checked: checks.Pair) -> torch.Tensor:
     shown = shown if checked.x.dtype == torch.float64 else shown.float()
     return shown.reshape(shown.shape[4 - len(checked.lead) - 2 :])
 
 
 def _require_finite(found: Distance, valid: torch.Tensor | None, network: Network, **images: torch.Tensor) -> None:
-    bad = ~torch.isfinite(_tensors.bare(found.rows))
+    bad = ~torch.isfinite(tensor_kinds.bare(found.rows))
     if not bool(bad.any()):
         return
-    _checks.raise_if_nonfinite(**images)
+    checks.raise_if_nonfinite(**images)
     if valid is not None:  # without a valid pixel there is no distance
         bad = bad & valid.any(dim=3).any(dim=2).any(dim=1)
     if bool(bad.any()):

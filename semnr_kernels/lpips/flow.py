@@ -55,7 +55,7 @@ def lpips(
         masks = None if valid is None else valid[some]
         x1, y1, share, scale = x[some], y[some], None, settings.data_range
         if masks is not None or resized(*size, settings.resize) != size:
-            x1, y1, share = pair_on_1(x1, y1, scale, masks, network, settings.resize)  # type: ignore[arg-type]
+            x1, y1, share = pair_on_1(x1, y1, masks, network, settings)  # type: ignore[arg-type]
             scale = 1.0
         found, count = PairSums(network, tuple(x1.shape), share, settings.want_map), len(x1)
         for number, at, band in Flow(engine, network, (x1, y1), scale, settings.memory_budget).maps():

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .._registry import Call, no_gradient, refusal
 from ..dists.native import packs
+from ..registry import Call, no_gradient, refusal
 from . import flow
 from .network import Network
 from .sums import Distance, Features

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .._constants import kept
-from .._convolution import conv2d
+from ..constants import kept
+from ..convolution import conv2d
 from ..dists.network import normalised
 from ..pretrained import ALEXNET, LINEAR_CHANNELS, LPIPS, VGG16, Published, Weights
 

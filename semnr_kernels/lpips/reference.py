@@ -27,7 +27,7 @@ def lpips(
     parts = []
     for some in groups(x.shape[0], together):
         masks = None if valid is None else valid[some]
-        x1, y1, share = pair_on_1(x[some], y[some], settings.data_range, masks, network, settings.resize)  # type: ignore[arg-type]
+        x1, y1, share = pair_on_1(x[some], y[some], masks, network, settings)  # type: ignore[arg-type]
         count = len(x1)
         pairs = ((both[:count], both[count:]) for both in network.maps(torch.cat((x1, y1))))
         parts.append(pooled(pairs, network, share, x1.shape[-2:] if settings.want_map else None))

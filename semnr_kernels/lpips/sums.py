@@ -16,10 +16,12 @@ EPS = 1e-10  # beside the norm of a position's channels, as lpips 0.1.4
 class Settings:
     """All that LPIPS needs beside the pixels and the network."""
 
-    data_range: float
-    resize: str | None
-    want_map: bool
-    memory_budget: int
+    net: str = "alex"
+    resize: str | None = None
+    memory_budget: int = 2**30
+    dtype: torch.dtype = torch.float32  # the network's
+    data_range: float = 1.0
+    want_map: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""LPIPS of VGG16 beside DISTS on CPU: both begin with the same two convolutions, an eighth of the arithmetic of each."""
+"""LPIPS of VGG16 beside DISTS on CPU: the same two convolutions begin both, an eighth of the arithmetic."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class _FirstMaps:
         ]
 
     def first_maps(self, some: slice, row: int, column: int, x: torch.Tensor, y: torch.Tensor) -> None:
-        maps = [F.relu(v) for v in (x, y)]
-        self.sums.add(0, row, *maps, some)
-        for pooled, h in zip(self.pooled, maps, strict=True):
+        x, y = F.relu(x), F.relu(y)
+        self.sums.add(0, row, x, y, some)
+        for pooled, h in zip(self.pooled, (x, y), strict=True):
             if min(h.shape[-2:]) > 1:
                 made = F.max_pool2d(h, 2)
                 down, across = row // 2, column // 2
                 pooled[some, :, down : down + made.shape[2], across : across + made.shape[3]] = made
 
 
-def run(
+def both(
     x: torch.Tensor, y: torch.Tensor, data_range: float, network: Network, dists: DistsNetwork, memory_budget: int
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """(DISTS, LPIPS) of each pair, float64; None where a pair does not fit into the budget whole."""
+    """(DISTS, LPIPS) of each pair, float64, without a gradient; None where a pair does not fit into the budget whole."""
     height, width = x.shape[-2:]
     shared = stream.plan(height, width, 2, dists, memory_budget // 2)
     if shared.rows < height or shared.columns < width:

@@ -10,7 +10,8 @@ import backends
 import calibrated
 import cases
 from semnr_kernels import WeightsUnavailable, pretrained
-from semnr_kernels.lpips import against, features, flow, lpips, network, reference
+from semnr_kernels.dists import dists
+from semnr_kernels.lpips import against, features, flow, lpips, network, reference, with_dists
 from semnr_kernels.lpips.sums import Settings
 from semnr_kernels.pretrained import LPIPS
 
@@ -138,7 +139,7 @@ def test_masked_pixels_do_not_count_and_nothing_valid_is_nan(net):
 def test_bands_of_rows_give_what_the_whole_does(net, size, monkeypatch):
     x, y = pair(*size, channels=1, dtype=torch.float64)
     made = random_network(net)
-    settings = Settings(1.0, None, True, 2**30)
+    settings = Settings(net, dtype=torch.float64, want_map=True)
     with torch.no_grad():
         whole = reference.lpips(x, y, None, made, settings)
         monkeypatch.setattr(flow, "_piece", lambda *_: 1)
@@ -174,6 +175,15 @@ def test_kept_features_give_the_same_and_one_serves_many(net, backend):
         against(x[..., :40], kept)
     with pytest.raises(TypeError, match="kept is str"):
         against(x, "y")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (57, 83), (130, 75)], ids=str)
+def test_dists_and_lpips_together_are_what_each_is_alone(size):
+    x, y = pair(*size, channels=1, images=2)
+    alone = dists(x, y, **RANDOM, reduction="none"), lpips(x, y, net="vgg", **RANDOM, reduction="none")
+    for budget in (None, 1000):  # at once; too small for a pair, so one after the other
+        for rows, expected in zip(with_dists(x, y, **RANDOM, memory_budget=budget), alone, strict=True):
+            torch.testing.assert_close(rows, expected, rtol=0, atol=BACKEND)
 
 
 @both_nets

@@ -1,0 +1,90 @@
+"""LPIPS beside lpips 0.1.4 and beside DISTS, in turn in one process, after a check of the values.
+
+`python benchmarks/speed/bench_lpips.py [--images 16] [--side 256] [--threads N]`; CPU time where --cpu says so, for a
+machine that others use too. Needs the published weights (`semnr weights fetch vgg16 alexnet lpips`) and lpips 0.1.4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from semnr import synth
+from semnr_kernels import dists, lpips, pretrained
+from semnr_kernels.lpips.network import TRUNKS
+
+AGREES = 1e-6
+
+
+def pairs(images: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    sites = [synth.tile("lines", side, seed=i) for i in range(images)]
+    x = np.stack([s.noisy(dtype="uint8") for s in sites])[:, None] / np.float32(255)
+    y = np.stack([s.reference("uint8") for s in sites])[:, None] / np.float32(255)
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def peer() -> Any:
+    """lpips 0.1.4 with the published AlexNet."""
+    warnings.simplefilter("ignore")
+    model = importlib.import_module("lpips").LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    state = pretrained.load(None, TRUNKS["alex"][0], "LPIPS").state
+    with torch.no_grad():
+        for name, value in model.net.named_parameters():
+            value.copy_(state[name.partition(".")[2]])
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--cpu", action="store_true", help="CPU time instead of the clock's")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    clock = time.process_time if args.cpu else time.perf_counter
+    x, y = pairs(args.images, args.side)
+    colours = [v.expand(-1, 3, -1, -1).contiguous() for v in (x, y)]
+    model, options = peer(), {"data_range": 1.0, "reduction": "none"}
+    kept = lpips.features(y, data_range=1.0)
+
+    def theirs() -> torch.Tensor:
+        with torch.no_grad():
+            return model(*colours, normalize=True).reshape(-1)
+
+    runs: dict[str, Callable[[], Any]] = {
+        "lpips 0.1.4, AlexNet": theirs,
+        "LPIPS-Alex": lambda: lpips.lpips(x, y, **options),
+        "LPIPS-Alex, kept reference": lambda: lpips.against(x, kept, reduction="none"),
+        "DISTS": lambda: dists.dists(x, y, **options),
+        "LPIPS-VGG": lambda: lpips.lpips(x, y, net="vgg", **options),
+        "DISTS and LPIPS-VGG together": lambda: lpips.with_dists(x, y, data_range=1.0),
+    }
+    worst = float((runs["LPIPS-Alex"]() - theirs()).abs().max())
+    if worst > AGREES:
+        raise SystemExit(f"LPIPS-Alex is {worst:.1e} from lpips 0.1.4: nothing is timed")
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(args.turns + 1):
+        for name, run in runs.items():
+            begun = clock()
+            run()
+            if turn:  # the first one packs weights
+                seconds[name].append(clock() - begun)
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, value in middle.items():
+        print(f"{name}: {value:.3f} s")
+    print(f"lpips 0.1.4 over LPIPS-Alex: {middle['lpips 0.1.4, AlexNet'] / middle['LPIPS-Alex']:.2f}")
+    print(f"together over DISTS: {middle['DISTS and LPIPS-VGG together'] / middle['DISTS']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -251,20 +251,16 @@ def with_dists(
     budget, wanted = _budget(memory_budget, x.device), _network_dtype(x.dtype, dtype)
     settings = Settings("vgg", None, budget, wanted, checked.data_range)
     network = _network(settings, weights, linear, x.device)
-    options: dict[str, Any] = {
-        "data_range": checked.data_range,
-        "weights": weights,
-        "dtype": dtype,
-        "reduction": "none",
-    }
+    options: dict[str, Any] = {"data_range": checked.data_range, "weights": weights, "dtype": dtype}
+    options |= {"reduction": "none", "memory_budget": budget}
     with torch.no_grad():
         made = None
         if x.device.type == "cpu" and registry.backends()["native"] == "available":
             net = dists.network_for(dists.load(weights), wanted, x.device)
             made = together.both(checked.x, checked.y, checked.data_range, network, net, budget)
         if made is None:
-            one = dists.dists(checked.x, checked.y, **options, memory_budget=budget)
-            other = lpips(checked.x, checked.y, **options, net="vgg", linear=linear, memory_budget=budget)
+            one = dists.dists(checked.x, checked.y, **options)
+            other = lpips(checked.x, checked.y, net="vgg", linear=linear, **options)
             made = one.reshape(-1), other.reshape(-1)
     if not all(bool(torch.isfinite(rows).all()) for rows in made):
         checks.raise_if_nonfinite(x=checked.x, y=checked.y)

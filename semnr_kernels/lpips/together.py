@@ -44,7 +44,7 @@ class _FirstMaps:
 def both(
     x: torch.Tensor, y: torch.Tensor, data_range: float, network: Network, dists: DistsNetwork, memory_budget: int
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """(DISTS, LPIPS) of each pair, float64, without a gradient; None where a pair does not fit into the budget whole."""
+    """(DISTS, LPIPS) of each pair, float64, no gradient; None where a pair does not fit into the budget whole."""
     height, width = x.shape[-2:]
     shared = stream.plan(height, width, 2, dists, memory_budget // 2)
     if shared.rows < height or shared.columns < width:

@@ -56,7 +56,6 @@ CORE: dict[str, tuple[str, ...]] = {
         "test_integers_need_no_conversion",
         "test_noise_threshold_follows_kovesi_term_by_term",
     ),
-    "test_gradient": (),
     "test_dists": (
         "test_every_backend_masks_like_the_definition",
         "test_identical_images_are_at_distance_zero_and_order_does_not_matter",

@@ -532,24 +532,60 @@ def lpips(x: Array, y: Array, **options: Any) -> Any:
 
     Parameters
     ----------
-    net
-        "alex" (AlexNet, the default) or "vgg" (VGG16).
-    weights, linear
-        The network's convolutions and LPIPS's linear layers. None: the published ones from the cache (`semnr weights
-        fetch alexnet lpips`), WeightsUnavailable with the remedy where there are none. A path or a state dict, or
-        "random": seeded, *uncalibrated*.
-    resize
-        None (default: native), "authors" or "piq", as in `dists`.
-    dtype
+    x, y : Tensor or ndarray, (H, W), (C, H, W) or (N, C, H, W)
+        Candidate and reference, both tensors or both arrays, of one shape and dtype: uint8, uint16, float16, bfloat16,
+        float32 or float64.
+    net : {"alex", "vgg"}
+        AlexNet, the authors' choice for scores, or VGG16, their choice for losses.
+    data_range : float, optional
+        Width of the intensity scale. Required for floating images; default for integers: the range of the dtype, so
+        that 10-bit data in uint16 must say 1023.
+    weights : path, mapping or "random", optional
+        None: the published convolutions in the cache (`semnr weights fetch alexnet`, or `vgg16`, puts them there). A
+        path (.pth, .safetensors) or a state dict: weights of your own. "random": seeded, *uncalibrated* and flagged so.
+    linear : path, mapping or "random", optional
+        The linear layers. None: the published ones in the cache (`semnr weights fetch lpips`).
+    resize : {"authors", "piq"}, optional
+        Resize the short side to 256 as the authors' or piq's code does. Default: native size.
+    dtype : torch.dtype, optional
         What the network computes in: float32, float64, bfloat16 or float16.
-    return_map
-        Also the distance at each pixel.
-    memory_budget
-        Bytes, or "2GiB" (default 1 GiB), for what lies between the images and the score: an image of any size is
-        scored within it.
+    mask : bool array, (H, W), (N, H, W) or (N, 1, H, W), optional
+        True where a pixel is valid. Approximate, because a network sees every pixel, and flagged so.
+    reduction : {"mean", "sum", "none"}
+        Over the images: their mean, their sum, or one value an image.
+    return_map : bool
+        Also the map of the distance at each pixel.
+    details : bool
+        Give a `Result`, with settings, coverage, clipped fraction and flags, instead of the value alone.
+    nan : {"error", "propagate", "omit"}
+        Pixels that are not finite: refused, passed on as NaN, or masked.
+    overshoot : {"keep", "clip", "error"}
+        Values outside [0, data_range].
+    backend : str
+        "auto", or a name of `semnr.backends()`; a named backend never falls back.
+    memory_budget : int or str, optional
+        Bytes, or text such as "2GiB", for what lies between the images and the score; images of any size are scored
+        within it. Default: 1 GiB.
 
-    One channel is replicated to three. Also mask (approximate, flagged), reduction, details, nan, overshoot, backend as
-    in the module's docstring.
+    Returns
+    -------
+    Tensor or ndarray, or Result
+        A float64 scalar, or (N,) with reduction="none"; a `Result` where a map or details are asked for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument, what it was and what is accepted.
+    BackendUnavailable
+        The named backend cannot run this call.
+    WeightsUnavailable
+        There are no weights; the message says how to get them.
+
+    Examples
+    --------
+    >>> distance = semnr.lpips(denoised[:64, :64], clean[:64, :64], weights="random", details=True)
+    >>> distance.flags[0]
+    'uncalibrated...'
     """
     return _call(kernels.lpips.lpips, x, y, options)
 

@@ -1,11 +1,11 @@
 """Which score tells washed-out texture from harmless change: DISTS, LPIPS, SSIM, random weights, band energy.
 
 `python benchmarks/quality/bench_texture.py` runs the tuning seed, the figure seeds and the real pairs on one thread and
-writes results/texture.json; `--table` prints its table. A case is a tile and what a candidate made of it; truth is what
-was done (semnr.stress), never a score. Harm is texture wash of 30 % and more. Harmless are fresh noise, more and less
-noise left, 8 bits, a shift of 0.05 px, 1 % of gain, 0.5 % of offset. Every score is of the candidate against the clean
-tile, less that of the released candidate. The threshold of each score is learnt on the tuning seed, at 1 % false
-alarms, and held on the others.
+writes results/texture.json; `--table` puts its table into docs/trust.md. A case is a tile and what a candidate made of
+it; truth is what was done (semnr.stress), never a score. Harm is texture wash of 30 % and more. Harmless are fresh
+noise, more and less noise left, 8 bits, a shift of 0.05 px, 1 % of gain, 0.5 % of offset. Every score is of the
+candidate against the clean tile, less that of the released candidate. The threshold of each score is learnt on the
+tuning seed, at 1 % false alarms, and held on the others.
 
 The real pairs: one of each group of pairs that overlap, one tile of it; the clean frame takes the place of the scene,
 with fresh noise of the pair's own strength. Intervals are by resampling tiles or groups.
@@ -24,8 +24,10 @@ from typing import Any
 
 import bench_trust
 import numpy as np
+import records
 import torch
 from scipy import ndimage
+from scipy.stats import rankdata
 
 import semnr
 from semnr.stress import FAULTS
@@ -40,6 +42,7 @@ RESULTS, PARTS = HERE / "results" / "texture.json", HERE.parent / "build" / "tex
 TUNING, FIGURES = (300,), (9301, 9302)
 WASHED = tuple(s for s in FAULTS["texture_wash"].strengths if FAULTS["texture_wash"].truth(s, 1.0) == "harmful")
 FALSE_ALARMS = 0.01
+STABLE, WORSE = 0.01, 0.01  # the rule texture_drift of semnr/guarding/rules.toml
 BOOTSTRAP = 1000
 # pairs that overlap, from the data's README: the first of each stands for all
 GROUPS = (
@@ -180,15 +183,8 @@ def real(folder: Path) -> list[Scored]:
 
 def auc(values: np.ndarray, harmful: np.ndarray) -> float:
     """Share of (harmful, harmless) pairs that the score orders right, ties half."""
-    order = values.argsort(kind="stable")
-    ranks = np.empty(len(values))
-    ranks[order] = np.arange(1, len(values) + 1)
-    for value in np.unique(values[np.isfinite(values)]):
-        same = values == value
-        if same.sum() > 1:
-            ranks[same] = ranks[same].mean()
     n, m = int(harmful.sum()), int((~harmful).sum())
-    return float((ranks[harmful].sum() - n * (n + 1) / 2) / (n * m))
+    return float((rankdata(values)[harmful].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def rates(rows: list[Scored], name: str, threshold: float | None) -> dict[str, Any] | None:
@@ -226,9 +222,24 @@ def learnt(rows: list[Scored], name: str) -> float | None:
     return float(np.quantile(values, 1 - FALSE_ALARMS)) if values else None
 
 
+def drift(rows: list[Scored]) -> dict[str, Any]:
+    """What the rule texture_drift flags as it is shipped: SSIM stable within 0.01, DISTS worse by more than 0.01."""
+    counts = {}
+    for name, harm in (("seen", True), ("false_alarms", False)):
+        some = [r for r in rows if r.harmful == harm]
+        fired = sum(abs(r.changes["ssim"]) <= STABLE and r.changes["dists"] > WORSE for r in some)
+        counts |= {f"{name}_count": fired, f"{name}_of": len(some)}
+        counts[f"{name}_interval"] = list(bench_trust.interval(fired, len(some)))
+    return counts
+
+
 def tables(tuning: list[Scored], parts: dict[str, list[Scored]]) -> dict[str, Any]:
     thresholds = {name: learnt(tuning, name) for name in SCORES}
-    return {part: {name: rates(rows, name, thresholds[name]) for name in SCORES} for part, rows in parts.items()}
+    found: dict[str, Any] = {}
+    for part, rows in parts.items():
+        scored = {name: rates(rows, name, thresholds[name]) for name in SCORES}
+        found[part] = {name: row for name, row in scored.items() if row is not None} | {"texture_drift": drift(rows)}
+    return found
 
 
 def run(tiles: int, say: Any = print) -> dict[str, Any]:
@@ -248,32 +259,47 @@ def run(tiles: int, say: Any = print) -> dict[str, Any]:
     bare = synthetic(FIGURES[0], tiles, 128, left=0.0)
     parts["synthetic, 128², no noise left"] = done("no noise left", bare)
     parts["synthetic, 384²"] = done("384", synthetic(FIGURES[0], tiles, 384))
-    found = tables(tuning, parts)
-    kept = {part: [row.__dict__ for row in rows] for part, rows in parts.items()}
-    return {
-        "when": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
-        "tables": found,
+    about = {
         "cpu_seconds": time.process_time() - begun,
         "tiles": tiles,
-        "seeds": {"tuning": TUNING, "figures": FIGURES},
-        "rows": {"tuning": [row.__dict__ for row in tuning], **kept},
+        "tuning": list(TUNING),
+        "figures": list(FIGURES),
     }
+    return {"run": about, **tables(tuning, parts)}
 
 
-def text(result: dict[str, Any]) -> str:
-    lines = ["| score | tiles | AUC, 95 % interval | harm seen | false alarms |", "|---|---|---|---|---|"]
-    for part, rows in result["tables"].items():
+def text(found: dict[str, Any]) -> str:
+    """The table, as Markdown."""
+    lines = ["| score | AUC, 95 % interval | harm seen | false alarms |", "|---|---|---|---|"]
+    for part, rows in found.items():
+        if part == "run":
+            continue
+        first = rows["dists"]
+        lines.append(f"| **{part}**: {first['cases']} cases of {first['groups']}, {first['harmful']} harmed | | | |")
         for name, title in SCORES.items():
-            row = rows[name]
-            if row is None:
+            if (row := rows.get(name)) is None:
                 continue
             low, high = row["interval"]
-            seen = " | ".join("–" if row.get(k) is None else f"{row[k]:.1%}" for k in ("seen", "false_alarms"))
-            lines.append(
-                f"| {title} | {part}, {row['cases']} cases of {row['groups']} groups | "
-                f"{row['auc']:.3f}, {low:.3f} to {high:.3f} | {seen} |"
-            )
+            seen = " | ".join("–" if row.get(k) is None else f"{row[k]:.0%}" for k in ("seen", "false_alarms"))
+            lines.append(f"| {title} | {row['auc']:.3f}, {low:.3f} to {high:.3f} | {seen} |")
+        rule = rows["texture_drift"]
+        shares = []
+        for name in ("seen", "false_alarms"):
+            low, high = rule[f"{name}_interval"]
+            shares.append(f"{rule[f'{name}_count']} of {rule[f'{name}_of']}, {low:.0%} to {high:.0%}")
+        lines.append(f"| the rule texture_drift | | {' | '.join(shares)} |")
     return "\n".join(lines)
+
+
+def put(found: dict[str, Any]) -> None:
+    """The table between the marks in docs/trust.md."""
+    begin, end = (
+        "<!-- texture table: python benchmarks/quality/bench_texture.py --table -->",
+        "<!-- end of texture table -->",
+    )
+    page = bench_trust.PAGE.read_text(encoding="utf-8")
+    head, rest = page.split(begin)
+    bench_trust.PAGE.write_text(f"{head}{begin}\n\n{text(found)}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -283,8 +309,10 @@ if __name__ == "__main__":
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     if args.table:
-        print(text(json.loads(RESULTS.read_text(encoding="utf-8"))))
+        stored = records.read_tree(RESULTS)
+        print(text(stored))
+        put(stored)
     else:
         made = run(args.tiles)
         print(text(made))
-        RESULTS.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        records.write(RESULTS, records.record(__file__, made, versions={"torch": torch.__version__}))

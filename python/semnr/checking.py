@@ -179,9 +179,9 @@ def _scored(given: Any) -> Profile | None:
     if isinstance(given, Profile):
         return given
     if isinstance(given, Run):
-        return Profile.from_run(given.path)
+        return given.profile()
     if isinstance(given, str | Path) and (Path(given) / "run.json").is_file() and "requested" in read_info(given):
-        return Profile.from_run(given)
+        return Run.open(given).profile()
     return None
 
 

@@ -14,6 +14,7 @@ import cases
 import semnr
 from semnr.profiles import Profile
 from semnr.profiles.radar import RANGES, area, on_axis
+from semnr.runs import Run
 
 FOUR = ("psnr", "ssim", "fsim", "cnr")
 
@@ -321,7 +322,7 @@ def test_a_scored_run_comes_back_as_a_profile(tmp_path) -> None:  # type: ignore
     }  # fmt: skip
     info = {"label": "wavelet", "source": "x.zarr", "reference": "y.zarr", "settings": settings}
     _write_run(tmp_path / "run", info, columns)
-    p = Profile.from_run(tmp_path / "run")
+    p = Run.open(tmp_path / "run").profile()
     assert p.tiles == ("a", "b", "c")
     assert p.status == ("ok", "ok", "missing")
     np.testing.assert_array_equal(p.psnr, [40, 30, np.nan])
@@ -337,7 +338,7 @@ def test_a_run_of_the_noisy_input_is_a_noisy_profile_and_its_range_is_found(tmp_
     psnr = 10 * np.log10(255**2 / 650.25)
     columns = {"tile": ["a"], "index": [0], "psnr": [psnr], "psnr_noisy": [psnr], "mse": [650.25], "status": ["ok"]}
     _write_run(tmp_path / "run", {"label": "raw", "source": "x", "reference": "x", "settings": {}}, columns)
-    p = Profile.from_run(tmp_path / "run")
+    p = Run.open(tmp_path / "run").profile()
     assert p.kind == "noisy"
     assert p.data_range == pytest.approx(255)
     assert "reference" not in p.settings  # its own: the name says nothing
@@ -345,10 +346,10 @@ def test_a_run_of_the_noisy_input_is_a_noisy_profile_and_its_range_is_found(tmp_
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=r"no run.json"):
-        Profile.from_run(tmp_path)
+        Run.open(tmp_path).profile()
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
-        Profile.from_run(tmp_path)
+        Run.open(tmp_path).profile()
 
 
 # --- intervals, places, comparison ---

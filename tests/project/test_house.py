@@ -25,7 +25,7 @@ INSIDE = {
     "profiles/__init__": "scoring loads torch: a profile is read without",
     "profiles/reference": "a pair: a profile makes a Reference, a Reference makes profiles",
     "reporting/panes": "the residual's scan loads torch: a report without panes does without",
-    "runs/run": "a convenience of who has a run at hand: its profile",
+    "runs/run": "a run is read without the modules of profiles",
     "training/__init__": "needs the extra [train]",
 }
 MOST_INSIDE = 40

@@ -465,10 +465,10 @@ def test_a_run_of_a_wrong_type_is_named(tmp_path):
 
 
 def test_the_radar_is_that_of_the_profile(tmp_path, make):
-    from semnr.profiles import Profile
+    from semnr.runs import Run
 
     page = make()
-    profile = Profile.from_run(tmp_path / "run")
+    profile = Run.open(tmp_path / "run").profile()
     shown = [*profile.axes().values(), profile.area, profile.mean_axis]
     assert len(shown) == 7
     cells = re.search(r"Area Mean candidate (.*?) From 0 to 1", page.text)[1].split()

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..base.jsonable import plain
 from ..columns import BY_NAME, METRICS
-from ..runs.info import read_info
-from ..runs.parquet import read_rows
 from . import radar
 from . import statistics as statistics
 from .intervals import grouped, intervals
@@ -47,7 +43,7 @@ TEXTS = (
 class Profile:
     """Scores of N tiles: one row a tile, one column a metric.
 
-    `semnr.profile` makes one from pixels, `Run.profile` and `Profile.from_run` from a scored run.
+    `semnr.profile` makes one from pixels, `Run.profile` from a scored run.
 
     Parameters
     ----------
@@ -552,13 +548,17 @@ class Profile:
         )
 
     @classmethod
-    def from_run(cls, path: str | os.PathLike[str]) -> Profile:
-        """The rows of a scored run, tiles that could not be scored included.
+    def from_table(cls, table: Any, info: Mapping[str, Any], label: str) -> Profile:
+        """The rows of a scored run, tiles that could not be scored included. `Run.profile` reads both from a folder.
 
         Parameters
         ----------
-        path : path
-            A folder that `semnr.score` wrote.
+        table : pyarrow.Table
+            The rows of the run, one a tile, as `Run.table` returns them.
+        info : mapping
+            What the run says of itself, as `Run.info` holds it.
+        label : str
+            Name of the candidate where `info` has none.
 
         Returns
         -------
@@ -566,18 +566,15 @@ class Profile:
 
         Raises
         ------
-        ValueError
-            Not such a folder.
+        KeyError
+            The table has no column `tile`.
 
         Examples
         --------
         >>> run = semnr.score(noisy, reference=clean, out="run", metrics=("psnr", "ssim"), tests=False)
-        >>> semnr.Profile.from_run("run").label
+        >>> semnr.Profile.from_table(run.table(), run.info, "a name").label
         'array'
         """
-        folder = Path(path)
-        info = read_info(folder)
-        table = read_rows(folder)
         columns, texts = {}, {}
         for name in table.column_names:
             values = table.column(name).to_pylist()
@@ -604,7 +601,7 @@ class Profile:
             flags=tuple(flags),
             status=tuple(s or "ok" for s in texts.get("status", ["ok"] * table.num_rows)),
             kind=str(settings.get("kind") or _kind_of(columns)),
-            label=str(info.get("label") or folder.name),
+            label=str(info.get("label") or label),
             texts={n: tuple(None if v is None else str(v) for v in texts[n]) for n in TEXTS if n in texts},
         )
 

@@ -272,9 +272,9 @@ class Run:
         -------
         semnr.Profile
         """
-        from ..profiles import Profile  # above this package: a convenience
+        from ..profiles import Profile
 
-        return Profile.from_run(self.path)
+        return Profile.from_table(read_rows(self.path), self.info, self.path.name)
 
 
 def _thumbnail(pixels: RunPixels, tile: str) -> str:

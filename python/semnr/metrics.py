@@ -438,9 +438,6 @@ def fsim(x: Array, y: Array, **options: Any) -> Any:
         Values outside [0, data_range].
     precision : {"float32", "float64"}
         What a fast backend computes in. The backend `reference` always computes in float64.
-    tile, halo : int, optional
-        Compute in tiles of at most `tile` pixels with `halo` pixels around each, in memory that does not grow with the
-        image; close to the whole image and flagged so. Without gradient and mask.
     backend : str
         "auto", or a name of `semnr.backends()`; a named backend never falls back.
 

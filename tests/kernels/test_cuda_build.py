@@ -138,7 +138,7 @@ def test_each_gpu_of_a_mixed_box_is_asked_for_itself(monkeypatch: pytest.MonkeyP
     registry._probe.cache_clear()
     registry._probe_on.cache_clear()
     try:
-        calls = [registry.Call("pixel", "cuda", torch.uint8, (1, 1, 8, 8), False, {}, index) for index in (0, 1)]
+        calls = [registry.Call("pixel", "cuda", torch.uint8, (1, 1, 8, 8), False, {}, index=index) for index in (0, 1)]
         assert str(registry._why_not(calls[0], "cuda")).startswith("built for sm_80, sm_90, cuda:0 is sm_75")
         assert registry._why_not(calls[1], "cuda") is None
         assert registry.choose(calls[0]).backend == "reference"

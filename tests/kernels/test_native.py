@@ -16,6 +16,7 @@ import tolerances
 from semnr_kernels import native_support, registry
 from semnr_kernels.cnr import native as cnr_native
 from semnr_kernels.cnr import reference as cnr_reference
+from semnr_kernels.cnr.reference import Settings
 from semnr_kernels.errors import BackendUnavailable
 from semnr_kernels.pixel import mae, mse
 from semnr_kernels.ssim import ssim
@@ -235,7 +236,7 @@ def test_window_moments_are_the_references(isa: str, window: tuple[int, int], st
     x[..., 20:, :] = 0.3  # a constant part: a variance of exactly zero
     roi = torch.rand((2, 1, 40, 61), generator=generator) > 0.4
     roi[..., :12, :14] = False  # windows without a pixel
-    got = cnr_native.of_regions(x, roi, window=window, stride=stride, isa=isa)[0]
+    got = cnr_native.of_regions(x, roi, settings=Settings(window, stride), isa=isa)[0]
     wanted = cnr_reference.window_moments(x, roi, window, stride)
     for name, a, b in zip(got._fields, got, wanted, strict=True):
         assert torch.allclose(a, b.expand_as(a), rtol=1e-11, atol=1e-12, equal_nan=True), name

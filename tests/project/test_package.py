@@ -77,4 +77,4 @@ def test_every_public_name_resolves() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    assert not hasattr(semnr, "lpips")
+    assert not hasattr(semnr, "vmaf")

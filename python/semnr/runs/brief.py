@@ -33,7 +33,7 @@ def brief(verdict: Verdict, look_at: Path | None = None, width: int = 100) -> li
     lines += [("bad", _short(line, width)) for line in _cut(fired, _FIRED_SHOWN, "  and {} more")]
     if verdict.fired:
         lines.append(("", _short(f"do: {verdict.fired[0].advice}", width)))
-    lines += [("open", _short(line, width)) for line in _open(verdict)]
+    lines += [("open", line) for line in _open(verdict)]  # whole: cut or wrapped at the end, as there is room
     notes = [f"note: {in_line(note)}" for note in verdict.notes]
     lines += [("open", _short(line, width)) for line in _cut(notes, _OPEN_SHOWN, "{} more notes: -v")]
     if verdict.waived:
@@ -47,7 +47,19 @@ def brief(verdict: Verdict, look_at: Path | None = None, width: int = 100) -> li
     lines.append(("quiet", "-v shows every guardrail with its numbers"))
     if verdict.standing and len(lines) < LINES:  # a verdict with many notes has it with -v
         lines.insert(len(_wrapped(head, width)[:2]), ("", _short(in_line(verdict.standing), width)))
-    return lines
+    return _fitted(lines, width)
+
+
+def _fitted(lines: list[Line], width: int) -> list[Line]:
+    """Lines that are too long are wrapped while there is room for it, and cut from then on."""
+    room, out = LINES - len(lines), []
+    for style, text in lines:
+        parts = _wrapped(text, width)
+        more = min(room, len(parts) - 1)
+        room -= more
+        wrapped = [*parts[:more], _short(" ".join([parts[more], *map(str.strip, parts[more + 1 :])]), width)]
+        out += [(style, part) for part in wrapped]
+    return out
 
 
 def words(name: str) -> str:

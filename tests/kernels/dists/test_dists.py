@@ -17,7 +17,7 @@ import torch
 import backends
 import cases
 import semnr_kernels as kernels
-from semnr_kernels import registry
+from semnr_kernels import pretrained, registry
 from semnr_kernels.dists import against, dists, features, reference, score, similarity
 from semnr_kernels.dists import weights as known
 from semnr_kernels.dists.network import l2_pool, network_for
@@ -259,8 +259,9 @@ def test_kept_maps_of_a_reference_score_many_candidates(backend):
     x, y = pair(32, 48, images=3)
     kept = features(y[:1], **RANDOM, backend=backend)
     exact = [dists(v, y[0], **RANDOM, backend=backend).item() for v in x]
-    assert against(x, kept, reduction="none", backend=backend).tolist() == pytest.approx(exact, abs=1e-7)
-    assert similarity(features(x, **RANDOM, backend=backend), kept).rows.tolist() == pytest.approx(exact, abs=1e-7)
+    # float32 convolutions of one image and of three are other kernels of oneDNN
+    assert against(x, kept, reduction="none", backend=backend).tolist() == pytest.approx(exact, abs=FLOAT32)
+    assert similarity(features(x, **RANDOM, backend=backend), kept).rows.tolist() == pytest.approx(exact, abs=FLOAT32)
     assert against(x[0], kept, backend=backend).item() == pytest.approx(exact[0], abs=1e-7)
     as_many = features(y, **RANDOM, backend=backend)
     rows = dists(x, y, **RANDOM, reduction="none", backend=backend)
@@ -390,7 +391,7 @@ def test_works_after_a_first_use_in_inference_mode():
 
     module._networks.clear()
     known.alpha_beta.cache_clear()
-    known.random_weights.cache_clear()
+    pretrained.random_weights.cache_clear()
     x, y = pair(32, 32)
     with torch.inference_mode():
         first = dists(x, y, **RANDOM)

@@ -121,7 +121,7 @@ def test_a_missing_reference_names_what_lies_beside_the_roles(tmp_path) -> None:
     Image.fromarray(CLEAN[0]).save(folder / "denoised" / "t0.png")
     run = scored(folder, tmp_path / "run")
     assert any("were not read: clean/t0.png" in remark for remark in run.remarks)
-    assert run.table(["ssim"]).column("ssim").to_pylist() == [None]
+    assert "ssim" not in run.table().column_names  # nothing was compared with what was not read
 
 
 def test_folders_of_other_names_are_tiles_as_before(tmp_path) -> None:

@@ -1,17 +1,16 @@
 // Binding only: addresses, strides and sizes in, no logic.
 #include "../bind.hpp"
+#include "../evidence/planes_bind.hpp"
 #include "changes_cpu.hpp"
 
 namespace semnr::changes_bindings {
 
-using evidence_bindings::PlanesArgument;
 using Pair = std::array<double, 2>;
 
 void rows(const PlanesArgument& against, const PlanesArgument& d, const PlanesArgument& r, bool noisy, bool reference,
           std::int64_t span, bool lines_down, const ChangesPlan& plan, int threads, std::int64_t out,
           std::int64_t lines) {
   py::gil_scoped_release unlocked;
-  using evidence_bindings::planes_of;
   changes_rows({planes_of(against), planes_of(d), planes_of(r), noisy, reference, pointer<double>(span), lines_down},
                plan, threads, pointer<double>(out), pointer<double>(lines));
 }

@@ -37,13 +37,13 @@ class CalmPixels {
     if (lines_.empty()) lines_.assign(std::size_t(4 * (span_ + 2 * margin)), 0.0f);
     float *const level = lines_.data() + margin, *const down = level + span_ + 2 * margin;
     float *const along = down + span_ + 2 * margin, *const across = along + span_ + 2 * margin;
-    const auto row = [&](std::int64_t i) { return r_.row(k_, mirrored(y + i, r_.h)); };
+    const auto row = [&](std::int64_t i) { return r_.row(k_, reflected(y + i, r_.h)); };
     folded<false>(plan_.smooth.data(), int(radius), row, span_, level);
     folded<true>(plan_.slope.data(), int(radius), row, span_, down);
     for (float* const line : {level, down}) {
       for (std::int64_t i = 1; i <= radius; ++i) {
-        line[-i] = line[mirrored(-i, r_.w)];
-        line[r_.w - 1 + i] = line[mirrored(r_.w - 1 + i, r_.w)];
+        line[-i] = line[reflected(-i, r_.w)];
+        line[r_.w - 1 + i] = line[reflected(r_.w - 1 + i, r_.w)];
       }
     }
     folded<true>(plan_.slope.data(), int(radius), [=](std::int64_t i) { return level + i; }, span_, across);
@@ -55,7 +55,7 @@ class CalmPixels {
     std::copy_n(along, r_.w, out);
   }
 
-  static std::int64_t mirrored(std::int64_t i, std::int64_t size) {
+  static std::int64_t reflected(std::int64_t i, std::int64_t size) {
     const std::int64_t at = (i % (2 * size) + 2 * size) % (2 * size);
     return at < size ? at : 2 * size - 1 - at;
   }

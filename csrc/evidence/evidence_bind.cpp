@@ -5,13 +5,6 @@
 
 namespace semnr::evidence_bindings {
 
-// address, address of what was taken off; n, h, w
-using PlanesArgument = std::array<std::int64_t, 5>;
-
-Planes planes_of(const PlanesArgument& v) {
-  return {pointer<float>(v[0]), pointer<double>(v[1]), v[2], v[3], v[4], pitch_of(v[4]), span_of(v[4])};
-}
-
 void planes(const ImageArgument& one, int dtype, const ShapeArgument& shape, int threads, std::int64_t out,
             std::int64_t stats) {
   py::gil_scoped_release unlocked;

@@ -18,6 +18,8 @@ constexpr double kTruncated = 0.97334;   // variance left of a normal distributi
 constexpr double kMedianSquare = 0.4549;  // of a normal distribution of variance 1
 constexpr float kTie = 4e-4f;             // of a bin: edges lie off the levels that whole grey levels make
 constexpr double kSure = 4;               // standard errors from which a gain counts
+constexpr double kMuchClipped = 0.05;     // share of clipped pixels from which these, and their neighbours, take no part
+constexpr std::int64_t kLeastFree = 2000;  // pixels that a law can be taken from, where many are clipped
 
 // Of the inner pixels of a window: mean over 3 lines of 5 pixels, difference across the lines (scaled to the noise's
 // variance), squared structure (a fifth of it in noise alone).
@@ -87,6 +89,7 @@ class Fit {
     }
     count_clipped(row);
     make();
+    row[6] = find_free(row[3] + row[4] > kMuchClipped);
     sort();
     rounds();
     finish(row);
@@ -127,24 +130,55 @@ class Fit {
     base_ = windows_[0].base + double(least);
   }
 
-  // Pixels by bins of level, in each in their order.
+  // Where many pixels are clipped: those that enter neither level nor difference of a clipped one. Returns their share,
+  // 0 where they are too few; then all take part.
+  double find_free(bool clipped) {
+    if (!clipped) return 1;
+    free_.clear();
+    for (const NoiseWindow& w : windows_) {
+      const float first = float(ends_[0] - w.base), last = float(ends_[1] - w.base);
+      for (std::int64_t y = 1; y + 1 < w.h; ++y) {
+        for (std::int64_t x = 2; x + 2 < w.w; ++x) {
+          bool inside = true;
+          for (std::int64_t i = (y - 1) * w.pitch; i <= (y + 1) * w.pitch; i += w.pitch) {
+            for (std::int64_t j = x - 2; j <= x + 2; ++j) inside &= w.data[i + j] > first && w.data[i + j] < last;
+          }
+          free_.push_back(inside ? 1 : 0);
+        }
+      }
+    }
+    const std::int64_t found = std::count(free_.begin(), free_.end(), 1);
+    if (found < kLeastFree) free_.clear();
+    return found < kLeastFree ? 0 : double(found) / double(count_);
+  }
+
+  bool is_free(std::int64_t i) const { return free_.empty() || free_[std::size_t(i)] != 0; }
+
+  // Pixels by bins of level, in each in their order. From here on `count_` are those that take part.
   void sort() {
-    const double low = quantile(fields_.level, count_, 0.001, room_), high = quantile(fields_.level, count_, 0.999, room_);
+    const std::int64_t all = count_;
+    count_ = 0;
+    for (std::int64_t i = 0; i < all; ++i) {
+      kept_[count_] = fields_.level[i];
+      count_ += is_free(i);
+    }
+    const double low = quantile(kept_, count_, 0.001, room_), high = quantile(kept_, count_, 0.999, room_);
     const float first = float(low), scale = high > low ? float(kNoiseBins / (high - low)) : 0.0f;
-    std::vector<std::uint8_t> bin(static_cast<std::size_t>(count_));
-    for (std::int64_t i = 0; i < count_; ++i) {
+    std::vector<std::uint8_t> bin(static_cast<std::size_t>(all));
+    for (std::int64_t i = 0; i < all; ++i) {
       const float at = scale > 0 ? (fields_.level[i] - first) * scale + kTie
                                  : (fields_.level[i] >= first ? float(kNoiseBins) : 0.0f);
       bin[std::size_t(i)] = std::uint8_t(std::min(std::max(at, 0.0f), float(kNoiseBins - 1)));
     }
     std::array<std::int64_t, kNoiseBins> sizes = {};
-    for (const std::uint8_t b : bin) ++sizes[b];
+    for (std::int64_t i = 0; i < all; ++i) sizes[bin[std::size_t(i)]] += is_free(i);
     std::array<std::int64_t, kNoiseBins> next;
     for (int b = 0; b < kNoiseBins; ++b) {
       next[std::size_t(b)] = bounds_[std::size_t(b)];
       bounds_[std::size_t(b) + 1] = bounds_[std::size_t(b)] + sizes[std::size_t(b)];
     }
-    for (std::int64_t i = 0; i < count_; ++i) {
+    for (std::int64_t i = 0; i < all; ++i) {
+      if (!is_free(i)) continue;
       const std::int64_t to = next[bin[std::size_t(i)]]++;
       level_[to] = fields_.level[i];
       square_[to] = fields_.difference[i] * fields_.difference[i];
@@ -261,8 +295,6 @@ class Fit {
 
   void finish(double* row) {
     const std::vector<NoisePoint>& points = inside_.empty() ? points_ : inside_;
-    const NoiseLine kept = line_;
-    const double kept_floor = floor_;
     row[2] = line_.error;
     NoiseLine law = line_;
     if (!(std::abs(law.gain) > kSure * law.error)) law = {0, mean_variance(points), law.error};
@@ -271,17 +303,17 @@ class Fit {
     row[0] = law.gain;
     row[1] = law.offset;
     row[5] = double(points.size());
-    double* const to = row + 6;
+    double* const to = row + 7;
     for (std::size_t i = 0; i < points.size(); ++i) {
       to[i] = points[i].level;
       to[kNoiseBins + i] = points[i].variance;
       to[2 * kNoiseBins + i] = points[i].count;
     }
-    correlate(kept, kept_floor, law, 0.5 * least, to + 3 * kNoiseBins);
+    correlate(law, 0.5 * least, to + 3 * kNoiseBins);
   }
 
   // Products of the differences, over the law's σ, of neighbours along the line that are both kept.
-  void correlate(const NoiseLine&, double, const NoiseLine& law, double floor, double* products) {
+  void correlate(const NoiseLine& law, double floor, double* products) {
     std::fill_n(products, 2 * kNoiseLags, 0.0);
     const float gain = float(law.gain), offset = float(law.offset + law.gain * base_), least = float(floor);
     std::int64_t start = 0;
@@ -298,6 +330,9 @@ class Fit {
           const auto keep = (over <= most_) & (value < 4.0f) & (value > -4.0f);
           store<float>(good + x, keep ? splat(1.0f) : Vec<float>{});
           store<float>(unit + x, keep ? value : Vec<float>{});
+        }
+        for (std::int64_t x = 0; x < width && !free_.empty(); ++x) {
+          if (!is_free(start + x)) good[x] = unit[x] = 0.0f;
         }
         std::fill(good + width, good + room, 0.0f);
         std::fill(unit + width, unit + room, 0.0f);
@@ -323,6 +358,7 @@ class Fit {
   float most_ = 0;  // ratio up to which a pixel is kept
   NoiseLine line_;
   std::vector<NoisePoint> points_, inside_;
+  std::vector<std::uint8_t> free_;  // of each pixel, whether it takes part; empty: all do
 };
 
 }  // namespace

@@ -1,10 +1,9 @@
 // Binding only: addresses, strides and sizes in, no logic.
 #include "../bind.hpp"
+#include "../evidence/planes_bind.hpp"
 #include "residual_cpu.hpp"
 
 namespace semnr::residual_bindings {
-
-using evidence_bindings::PlanesArgument;
 
 std::vector<Cut> cuts(const std::vector<std::array<std::int64_t, 4>>& v) {
   std::vector<Cut> found;
@@ -16,7 +15,7 @@ void scan(const PlanesArgument& x, const PlanesArgument& d, std::int64_t valid, 
           std::int64_t gain, std::int64_t limit, const ResidualPlan& plan, int threads, std::int64_t rows,
           std::int64_t marks, std::int64_t map) {
   py::gil_scoped_release unlocked;
-  residual_scan({evidence_bindings::planes_of(x), evidence_bindings::planes_of(d), pointer<std::uint8_t>(valid),
+  residual_scan({planes_of(x), planes_of(d), pointer<std::uint8_t>(valid),
                  pointer<double>(law), pointer<float>(white), pointer<double>(gain), pointer<double>(limit)},
                 plan, threads, pointer<double>(rows), pointer<double>(marks), pointer<float>(map));
 }

@@ -13,16 +13,6 @@
 #include "edges.hpp"
 #include "marks.hpp"
 
-#ifdef EVIDENCE_TIMES
-#include <ctime>
-#include <cstdio>
-static double clock_now() { timespec t; clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); return double(t.tv_sec) * 1e3 + double(t.tv_nsec) * 1e-6; }
-static double clock_last;
-#define CLOCK(name) do { const double at = clock_now(); if (name[0]) std::printf("%s %.2f  ", name, at - clock_last); else std::printf("\n"); clock_last = clock_now(); } while (0)
-#else
-#define CLOCK(name)
-#endif
-
 namespace semnr {
 namespace {
 
@@ -82,19 +72,13 @@ class Tile {
   }
 
   void run(double* row, double* marks, float* map) {
-    CLOCK("");
     row[0] = normalise();
-    CLOCK("normalise");
     std::fill_n(row + 3, kResidualBands * kResidualBands, 0.0);
     for (Window& window : windows_) whiten(window, row + 3);
-    CLOCK("whiten");
     find_usual();
-    CLOCK("usual");
     std::vector<Candidate> found = scan(map);
-    CLOCK("scan");
     row[1] = edges_.z();
     row[2] = double(mark(found, marks));
-    CLOCK("mark");
   }
 
  private:
@@ -263,13 +247,11 @@ class Tile {
   void find_usual() {
     for (std::int64_t k = 0; k < bank_.shapes(); ++k) units_.push_back(float(1 / in_.gain[k_ * bank_.shapes() + k]));
     for (const Window& window : windows_) sample(window);
-    CLOCK("sample");
     const double side = std::sqrt(double(h_) * double(w_));
     for (std::int64_t k = 0; k < bank_.shapes(); ++k) {
       const float own = kth(sample_ + k * samples_, samples_, rank_of(plan_.within, samples_), work_);
       // few independent places say little of a large size: only what is clearly below 1 counts
       const float calm = own * float(1 + 2 * plan_.size[std::size_t(k)] / side);
-      CLOCK("k");
       own_.push_back(own > 1 ? own : std::min(std::max(calm, float(plan_.calmest)), 1.0f));
     }
     by_strength();

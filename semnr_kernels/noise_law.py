@@ -84,8 +84,8 @@ def fitted(windows: Sequence[np.ndarray], ends: Ends) -> Fitted:
 
     found = tuple((float(p), float(q)) for p, q in _products(fields, keep, sigma))
     unclipped = float(free.mean()) if enough else 0.0
-    law = (gain, offset, gain_se, clipped_low, clipped_high, *(tuple(v.tolist()) for v in points))
-    return Fitted(*law, unclipped, found)
+    levels, variances, counts = (tuple(v.tolist()) for v in points)
+    return Fitted(gain, offset, gain_se, clipped_low, clipped_high, levels, variances, counts, unclipped, found)
 
 
 def _fields(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -80,7 +80,8 @@ class Tile {
       std::fill(sums.begin(), sums.end(), 0.0f);
       for (std::int64_t i = 0; i < B; ++i) {
         const float* const row = p.row(k_, y * B + i);
-        for (std::int64_t x = 0; x < p.span; x += L) store<float>(&sums[std::size_t(x)], load(&sums[std::size_t(x)]) + load(row + x));
+        for (std::int64_t x = 0; x < p.span; x += L)
+          store<float>(&sums[std::size_t(x)], load(&sums[std::size_t(x)]) + load(row + x));
       }
       for (std::int64_t x = 0; x < found.columns; ++x) {
         double total = 0;

@@ -16,7 +16,7 @@ constexpr int kChangesRow = 4 + 2 + 3 + 3 + 2 + 2 * kChangesRings + 2;
 // What depends on the size alone.
 struct ChangesPlan {
   std::vector<float> taper_down, taper_right;
-  std::vector<std::uint8_t> groups;  // (rows, columns / 2 + 1): 0 inside the rings, 1 .. 12, 13 outside
+  std::vector<std::uint8_t> groups;     // (rows, columns / 2 + 1): 0 inside the rings, 1 .. 12, 13 outside
   double band[2], high[2], texture[2];  // σ in px of the Gaussians whose difference is the band
   double inflation;                     // of variances, by the taper
   double least_z;                       // of structure over its own noise, for a ratio over it
@@ -28,7 +28,7 @@ struct ChangesPlan {
 void changes_prepare(ChangesPlan& plan);
 
 struct ChangesInput {
-  Planes against, d, r;  // against: the noisy image, or the reference where there is none
+  Planes against, d, r;   // against: the noisy image, or the reference where there is none
   bool noisy, reference;  // which of them are there
   const double* span;     // (n,): what the offset is a share of
   bool lines_down;        // scan lines are columns

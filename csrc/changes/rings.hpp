@@ -21,7 +21,8 @@ class Rings {
   static constexpr std::int64_t L = kLanes<float>;
 
   // noisy: X is there; else the ratio is over ⟨R, R⟩.
-  Rings(const ChangesPlan& plan, const ChangesTables& tables, bool noisy) : plan_(plan), tables_(tables), noisy_(noisy) {}
+  Rings(const ChangesPlan& plan, const ChangesTables& tables, bool noisy)
+      : plan_(plan), tables_(tables), noisy_(noisy) {}
 
   // The points of a block of columns of each spectrum; x and r are the same where X is not there.
   void add(std::int64_t block, const float* d, const float* x, const float* r) {
@@ -150,7 +151,7 @@ class Rings {
   const ChangesTables& tables_;
   const bool noisy_;
   const std::int64_t capacity_ = capacity();
-  double sums_[kGroups][3] = {}, band_[3] = {};         // of D R, X R and R R
+  double sums_[kGroups][3] = {}, band_[3] = {};            // of D R, X R and R R
   double power_[kGroups] = {}, band_power_[kGroups] = {};  // of R R under the squared weight
   std::array<std::int64_t, kGroups> starts_ = {};
   std::vector<float> room_, spare_;

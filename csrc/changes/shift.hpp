@@ -19,13 +19,14 @@ class Shift {
 
   // cross: a spectrum's points, block by block, each of `rows` points.
   Shift(const PlaneTransform<float>& t, const float* cross, double inflation) : t_(t), cross_(cross) {
-    for (std::int64_t y = 0; y < t.rows; ++y) turn_.push_back(2 * kPi * double(y <= (t.rows - 1) / 2 ? y : y - t.rows) / double(t.rows));
+    for (std::int64_t y = 0; y < t.rows; ++y)
+      turn_.push_back(2 * kPi * double(y <= (t.rows - 1) / 2 ? y : y - t.rows) / double(t.rows));
     whole_pixels();
     newton(inflation);
   }
 
-  double delta[2];       // down, right
-  double hessian[3];     // yy, yx, xx
+  double delta[2];    // down, right
+  double hessian[3];  // yy, yx, xx
   double spread[3];
 
  private:
@@ -81,7 +82,8 @@ class Shift {
 
   std::complex<double> wave(std::int64_t turns) {
     if (waves_.empty()) {
-      for (std::int64_t k = 0; k < t_.columns; ++k) waves_.push_back(std::polar(1.0, 2 * kPi * double(k) / double(t_.columns)));
+      for (std::int64_t k = 0; k < t_.columns; ++k)
+        waves_.push_back(std::polar(1.0, 2 * kPi * double(k) / double(t_.columns)));
     }
     return waves_[std::size_t((turns % t_.columns + t_.columns) % t_.columns)];
   }

@@ -19,7 +19,8 @@ class BandResponse {
   BandResponse(const double (&sigmas)[2], const PlaneTransform<float>& t) {
     for (int i = 0; i < 2; ++i) {
       const auto at = [&](double f) { return float(std::exp(-2 * (kPi * sigmas[i] * f) * (kPi * sigmas[i] * f))); };
-      for (std::int64_t y = 0; y < t.rows; ++y) down_[i].push_back(at(double(std::min(y, t.rows - y)) / double(t.rows)));
+      for (std::int64_t y = 0; y < t.rows; ++y)
+        down_[i].push_back(at(double(std::min(y, t.rows - y)) / double(t.rows)));
       right_[i].assign(std::size_t(t.blocks * kLanes<float>), 0.0f);
       for (std::int64_t x = 0; x < t.half; ++x) right_[i][std::size_t(x)] = at(double(x) / double(t.columns));
     }
@@ -36,8 +37,8 @@ class BandResponse {
   std::vector<float> down_[2], right_[2];
 };
 
-// How often each column of a block stands for a frequency: twice, but once the first one and the last of an even number;
-// never beyond the spectrum.
+// How often each column of a block stands for a frequency: twice, but once the first one and the last of an even
+// number; never beyond the spectrum.
 inline Vec<float> counts_of(const PlaneTransform<float>& t, std::int64_t block) {
   Vec<float> found = {};
   for (std::int64_t i = 0; i < kLanes<float>; ++i) {

@@ -93,7 +93,10 @@ class CalmPixels {
 class TextureSums {
  public:
   TextureSums(std::int64_t h, std::int64_t w)
-      : rows_(h / kChangesBlock), columns_(w / kChangesBlock), above_(std::size_t(rows_ * columns_), 0.0), below_(above_) {}
+      : rows_(h / kChangesBlock),
+        columns_(w / kChangesBlock),
+        above_(std::size_t(rows_ * columns_), 0.0),
+        below_(above_) {}
 
   void add(std::int64_t y, const float* d, const float* x, const float* r, const std::uint8_t* calm) {
     if (y >= rows_ * kChangesBlock) return;
@@ -118,7 +121,8 @@ class TextureSums {
     }
     for (const double v : below_) noise += (v - b / double(below_.size())) * (v - b / double(below_.size()));
     if (!(b > least_z * std::sqrt(noise))) return {};
-    for (std::size_t i = 0; i < above_.size(); ++i) spread += (above_[i] - a / b * below_[i]) * (above_[i] - a / b * below_[i]);
+    for (std::size_t i = 0; i < above_.size(); ++i)
+      spread += (above_[i] - a / b * below_[i]) * (above_[i] - a / b * below_[i]);
     return {a / b, std::sqrt(spread) / b};
   }
 

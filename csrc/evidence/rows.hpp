@@ -7,9 +7,9 @@
 
 namespace semnr {
 
-constexpr int kTogether = 4;                                    // vectors of a block
-constexpr std::int64_t kBlock = kTogether * kLanes<float>;      // values of a block
-constexpr std::int64_t kSpan = 64;                              // rows can be read to a multiple of it, whatever the vectors
+constexpr int kTogether = 4;                                // vectors of a block
+constexpr std::int64_t kBlock = kTogether * kLanes<float>;  // values of a block
+constexpr std::int64_t kSpan = 64;  // rows can be read to a multiple of it, whatever the vectors
 
 inline std::int64_t span_of(std::int64_t width) { return (width + kSpan - 1) / kSpan * kSpan; }
 // From row to row: an odd number of cache lines, so that a column's pixels lie in all parts of the cache.

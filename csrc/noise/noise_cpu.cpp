@@ -14,11 +14,11 @@ namespace semnr {
 namespace {
 
 constexpr std::int64_t L = kLanes<float>;
-constexpr double kTruncated = 0.97334;   // variance left of a normal distribution cut at 3 sigma
+constexpr double kTruncated = 0.97334;    // variance left of a normal distribution cut at 3 sigma
 constexpr double kMedianSquare = 0.4549;  // of a normal distribution of variance 1
 constexpr float kTie = 4e-4f;             // of a bin: edges lie off the levels that whole grey levels make
 constexpr double kSure = 4;               // standard errors from which a gain counts
-constexpr double kMuchClipped = 0.05;     // share of clipped pixels from which these, and their neighbours, take no part
+constexpr double kMuchClipped = 0.05;  // share of clipped pixels from which these, and their neighbours, take no part
 constexpr std::int64_t kLeastFree = 2000;  // pixels that a law can be taken from, where many are clipped
 
 // Of the inner pixels of a window: mean over 3 lines of 5 pixels, difference across the lines (scaled to the noise's
@@ -46,7 +46,8 @@ void make_fields(const NoiseWindow& window, float apart, const Fields& out) {
     return window.data + std::min(std::max<std::int64_t>(y, 0), window.h - 1) * window.pitch;
   };
   for (std::int64_t y = 1; y + 1 < window.h; ++y) {
-    const float *const a = row(y - 1), *const b = row(y), *const c = row(y + 1), *const d = row(y - 2), *const e = row(y + 2);
+    const float *const a = row(y - 1), *const b = row(y), *const c = row(y + 1), *const d = row(y - 2),
+                       *const e = row(y + 2);
     for (std::int64_t x = 0; x < w; ++x) {
       three[x] = a[x] + b[x] + c[x];
       five[x] = three[x] + d[x] + e[x];
@@ -60,8 +61,8 @@ void make_fields(const NoiseWindow& window, float apart, const Fields& out) {
     const std::int64_t to = (y - 1) * (w - 4) - 2;
     for (std::int64_t x = 2; x < w - 2; ++x) {
       const float sum = three[x - 2] + three[x - 1] + three[x] + three[x + 1] + three[x + 2];
-      const float across = (c[x - 2] - a[x - 2]) + (c[x - 1] - a[x - 1]) + (c[x] - a[x]) + (c[x + 1] - a[x + 1]) +
-                           (c[x + 2] - a[x + 2]);
+      const float across =
+          (c[x - 2] - a[x - 2]) + (c[x - 1] - a[x - 1]) + (c[x] - a[x]) + (c[x + 1] - a[x + 1]) + (c[x + 2] - a[x + 2]);
       const float along = five[x + 1] + five[x + 2] - five[x - 1] - five[x - 2];
       const float curve = fives[x - 5] + fives[x + 5];
       const float most = std::max(across * across * (1 / 50.0f), along * along * (1 / 100.0f));
@@ -339,9 +340,9 @@ class Fit {
         for (std::int64_t lag = 1; lag <= std::min<std::int64_t>(kNoiseLags, width - 1); ++lag) {
           products[2 * lag - 2] += total(width, [&](std::int64_t x) { return load(unit + x) * load(unit + x + lag); });
           products[2 * lag - 1] += 0.5 * total(width, [&](std::int64_t x) {
-            const Vec<float> a = load(unit + x), b = load(unit + x + lag);
-            return a * a * load(good + x + lag) + b * b * load(good + x);
-          });
+                                     const Vec<float> a = load(unit + x), b = load(unit + x + lag);
+                                     return a * a * load(good + x + lag) + b * b * load(good + x);
+                                   });
         }
       }
     }
@@ -350,7 +351,7 @@ class Fit {
   const std::vector<NoiseWindow>& windows_;
   const NoiseLimits& limits_;
   std::int64_t count_ = 0;
-  Fields fields_ = {};                                   // in the order of the pixels
+  Fields fields_ = {};                                                 // in the order of the pixels
   float *level_ = nullptr, *square_ = nullptr, *structure_ = nullptr;  // by bins
   float *ratio_ = nullptr, *kept_ = nullptr, *room_ = nullptr;
   std::array<std::int64_t, kNoiseBins + 1> bounds_ = {};

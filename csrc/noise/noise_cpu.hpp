@@ -7,8 +7,8 @@ namespace semnr {
 
 constexpr int kNoiseBins = 48;  // levels that are told apart
 constexpr int kNoiseLags = 4;   // pixels along the line over which the correlation is followed
-// gain, offset, its standard error, clipped shares below and above, number of points, share of the pixels that took part
-// (0: too few are not clipped); then the points' levels, variances and counts; then for each lag the products of
+// gain, offset, its standard error, clipped shares below and above, number of points, share of the pixels that took
+// part (0: too few are not clipped); then the points' levels, variances and counts; then for each lag the products of
 // neighbours and their mean squares
 constexpr int kNoiseRow = 7 + 3 * kNoiseBins + 2 * kNoiseLags;
 

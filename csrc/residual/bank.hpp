@@ -71,7 +71,8 @@ class Bank {
       add_places<2>(from, j, sums);
       add_places<3>(from, j, sums);
       add_places<4>(from, j, sums);
-      for (std::size_t k = 0; k < terms_.size(); ++k) weigh(terms_[k], sums, factors[k], out + std::int64_t(k) * kValues);
+      for (std::size_t k = 0; k < terms_.size(); ++k)
+        weigh(terms_[k], sums, factors[k], out + std::int64_t(k) * kValues);
       take(j, out);
     }
   }

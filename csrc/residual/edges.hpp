@@ -22,7 +22,8 @@ class EdgeEnergy {
 
   // Energy and strength of a vector of pixels from column x on, where `weight` is not 0.
   void add(std::int64_t x, Vec<float> energy, Vec<float> strength, Vec<float> weight) {
-    const Vec<float> e = energy * weight, g = strength * weight, terms[kSums] = {weight, e, g, e * strength, g * strength};
+    const Vec<float> e = energy * weight, g = strength * weight,
+                     terms[kSums] = {weight, e, g, e * strength, g * strength};
     float* at = lines_.data() + x;
     for (const Vec<float>& term : terms) {
       store<float>(at, load(at) + term);

@@ -43,7 +43,8 @@ class Surroundings {
       float* const sums[2] = {apart.data(), apart.data() + span_of(width)};
       distances(rows.start + y, columns.start, width, side, patch, with, sums);
       for (std::int64_t x = 0; x < width; ++x) {
-        const double down = double(y - (row - rows.start - reach)), right = double(x - (column - columns.start - reach));
+        const double down = double(y - (row - rows.start - reach)),
+                     right = double(x - (column - columns.start - reach));
         if (!(std::hypot(down, right) > size + 3)) continue;
         for (int i = 0; i < 2; ++i) least[i] = std::min(least[i], sums[i][x]);
       }

@@ -15,8 +15,8 @@ void scan(const PlanesArgument& x, const PlanesArgument& d, std::int64_t valid, 
           std::int64_t gain, std::int64_t limit, const ResidualPlan& plan, int threads, std::int64_t rows,
           std::int64_t marks, std::int64_t map) {
   py::gil_scoped_release unlocked;
-  residual_scan({planes_of(x), planes_of(d), pointer<std::uint8_t>(valid),
-                 pointer<double>(law), pointer<float>(white), pointer<double>(gain), pointer<double>(limit)},
+  residual_scan({planes_of(x), planes_of(d), pointer<std::uint8_t>(valid), pointer<double>(law), pointer<float>(white),
+                 pointer<double>(gain), pointer<double>(limit)},
                 plan, threads, pointer<double>(rows), pointer<double>(marks), pointer<float>(map));
 }
 

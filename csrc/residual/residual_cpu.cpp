@@ -406,7 +406,8 @@ class Tile {
   // Over what is usual at edges of that strength.
   Vec<float> step_of(int which, Vec<float> strength) const {
     Vec<float> found = splat(steps_[which][0]);
-    for (std::size_t i = 0; i < limits_.size(); ++i) found = strength > limits_[i] ? splat(steps_[which][i + 1]) : found;
+    for (std::size_t i = 0; i < limits_.size(); ++i)
+      found = strength > limits_[i] ? splat(steps_[which][i + 1]) : found;
     return found;
   }
 
@@ -424,8 +425,8 @@ class Tile {
         const double* const other = marks + m * kResidualMark;
         // the sizes that are told, to a tenth of a pixel
         const double told = std::round(size(other[2]) * 10) / 10;
-        flank = std::hypot(double(c.row) - other[0], double(c.column) - other[1]) <
-                (size(double(c.shape)) + told) / 2 + 2;
+        flank =
+            std::hypot(double(c.row) - other[0], double(c.column) - other[1]) < (size(double(c.shape)) + told) / 2 + 2;
       }
       if (flank) continue;
       const double values[kResidualMark] = {double(c.row), double(c.column), double(c.shape),
@@ -449,8 +450,8 @@ class Tile {
             height * quarter[std::abs(y) * (radius + 1) + std::abs(x)];
       }
     }
-    return Surroundings(in_.d, k_, plan_.around).more_alike_with(bump, reach, c.row, c.column,
-                                                                 plan_.size[std::size_t(c.shape)]);
+    return Surroundings(in_.d, k_, plan_.around)
+        .more_alike_with(bump, reach, c.row, c.column, plan_.size[std::size_t(c.shape)]);
   }
 
   const ResidualInput& in_;
@@ -463,8 +464,9 @@ class Tile {
   float *residual_, *strength_, *best_, *spectrum_, *sample_, *work_;
   std::vector<Window> windows_;
   Law law_ = {};
-  std::vector<float> units_, own_;       // of the shapes: 1 over the z of a bump of height 1, the usual size of |z|
-  std::vector<float> limits_, steps_[2];  // levels of strength; 1 over the size at each level, by small and large shapes
+  std::vector<float> units_, own_;  // of the shapes: 1 over the z of a bump of height 1, the usual size of |z|
+  std::vector<float> limits_,
+      steps_[2];  // levels of strength; 1 over the size at each level, by small and large shapes
 };
 
 }  // namespace

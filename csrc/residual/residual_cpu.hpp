@@ -20,7 +20,7 @@ struct Cut {
 // What depends on the sizes and the shapes alone.
 struct ResidualPlan {
   std::vector<Cut> down, right;
-  std::int64_t rows, columns;  // of a window's transform
+  std::int64_t rows, columns;                                // of a window's transform
   std::vector<float> surroundings_down, surroundings_right;  // response of the Gaussian that is taken off
   std::vector<float> smooth, slope;  // taps of a Gaussian and of its derivative, from the middle on
   std::int64_t radius;               // of the largest template

@@ -271,7 +271,8 @@ class Tile {
       std::vector<float> power(std::size_t(t.rows * L));
       for (std::int64_t block = 0; block < t.blocks; ++block) {
         const float* points = t.column_there(first, block, work);
-        for (std::int64_t y = 0; y < t.rows; ++y) store<float>(power.data() + y * L, square(points + y * kPoint<float>));
+        for (std::int64_t y = 0; y < t.rows; ++y)
+          store<float>(power.data() + y * L, square(points + y * kPoint<float>));
         points = t.column_there(second, block, work);
         Vec<double> low = {}, high = {};
         for (std::int64_t y = 0; y < t.rows; ++y) {

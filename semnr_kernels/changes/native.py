@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from .. import native_support
-from ..registry import Call, no_loop, refusal
 from ..planes import Tiles
+from ..registry import Call, no_loop, refusal
 from .reference import BLOCK, CALM, STEEP, known_shift, rows_added, shape_of
 from .settings import Figures, Settings
 from .spectra import BAND, EDGES, HIGH, MIN_Z, NOTHING, TEXTURE, plan_of

@@ -6,6 +6,7 @@ Each image is Fourier transformed once, under a taper; sums over frequencies do 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -28,11 +29,12 @@ _MAX_SHIFT_SE = 0.25  # px: beyond, the tile does not say where it lies
 
 def changes(x: Tiles | None, d: Tiles, r: Tiles | None, settings: Settings) -> list[Figures]:
     """x, d, r: (N, C, H, W); x or r may be None."""
-    tiles = [None if v is None else [_grey(tile) for tile in v.images.cpu().numpy()] for v in (x, d, r)]
-    return [
-        _one(*(None if v is None else v[i] for v in tiles), settings)  # type: ignore[arg-type]
-        for i in range(len(d.images))
-    ]
+    noisy, denoised, clean = (_greys(v) for v in (x, d, r))
+    return [_one(noisy[i], denoised[i], clean[i], settings) for i in range(len(d.images))]  # type: ignore[arg-type]
+
+
+def _greys(v: Tiles | None) -> list[np.ndarray] | defaultdict[int, None]:
+    return defaultdict(lambda: None) if v is None else [_grey(tile) for tile in v.images.cpu().numpy()]
 
 
 def _grey(tile: np.ndarray) -> np.ndarray:
@@ -57,8 +59,9 @@ def _one(x: np.ndarray | None, d: np.ndarray, r: np.ndarray | None, settings: Se
         found |= _curve(plan, D, X, R)
         found["transfer_texture"] = _texture(plan, D, X, R, r)
     if x is not None:
-        axis = 1 if settings.scan_axis == -1 else 0
-        found["row_noise_added"] = rows_added(*(None if v is None else v.mean(axis=axis) for v in (x, d, r)))  # type: ignore[arg-type]
+        along = 1 if settings.scan_axis == -1 else 0
+        scene = None if r is None else r.mean(axis=along)
+        found["row_noise_added"] = rows_added(x.mean(axis=along), d.mean(axis=along), scene)
     return found
 
 

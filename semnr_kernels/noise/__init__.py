@@ -16,9 +16,7 @@ registry.register_native("noise", native.fit, native.supports, native.UNSUPPORTE
 __all__ = ["Ends", "Fitted", "ends_of", "fit"]
 
 
-def fit(
-    sets: Sequence[Sequence[torch.Tensor]], ends: Sequence[Ends], backend: str | None = "auto"
-) -> list[Fitted]:
+def fit(sets: Sequence[Sequence[torch.Tensor]], ends: Sequence[Ends], backend: str | None = "auto") -> list[Fitted]:
     """One law, variance = gain · level + offset, for each set of windows.
 
     Parameters

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from .. import native_support
-from ..registry import Call, no_loop, refusal
 from ..noise_law import Ends, Fitted
 from ..planes import Planes
-
+from ..registry import Call, no_loop, refusal
 
 UNSUPPORTED = (no_loop,)
 
@@ -42,5 +41,6 @@ def _window(plane: Planes) -> tuple[int, int, int, int, float]:
 def _fitted(row: list[float], bins: int) -> Fitted:
     points = int(row[5])
     at = [7 + bins * k for k in range(4)]
+    levels, variances, counts = (tuple(row[start : start + points]) for start in at[:3])
     products = tuple(zip(row[at[3] :: 2], row[at[3] + 1 :: 2], strict=True))
-    return Fitted(*row[:5], *(tuple(row[start : start + points]) for start in at[:3]), row[6], products)
+    return Fitted(row[0], row[1], row[2], row[3], row[4], levels, variances, counts, row[6], products)

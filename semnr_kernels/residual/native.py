@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from .. import native_support
-from ..registry import Call, no_loop, refusal
 from ..planes import Tiles
+from ..registry import Call, no_loop, refusal
 from ..transfer.bands import fast_size
 from . import marking, spread
 from .scanning import BACKGROUND, _spectra, cuts_of, threshold

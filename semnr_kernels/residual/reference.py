@@ -27,9 +27,15 @@ def scan(x: Tiles, d: Tiles, valid: torch.Tensor | None, laws: Sequence[Law], se
         a, b = (v.images[rows].float().mean(1) for v in (x, d))
         weight = torch.ones_like(a) if valid is None else valid[rows, 0].float()
         parts.append(_chunk(a, b, weight, laws[rows], settings))
-    figures = [np.concatenate([p[k] for p in parts]) for k in range(4)]  # type: ignore[arg-type]
-    largest = np.concatenate([p.largest for p in parts]) if settings.with_map else None  # type: ignore[misc]
-    return Scanned(*figures, [places for p in parts for places in p.places], largest)
+    maps = [p.largest for p in parts if p.largest is not None]
+    return Scanned(
+        variance=np.concatenate([p.variance for p in parts]),
+        spectrum=np.concatenate([p.spectrum for p in parts]),
+        structure_z=np.concatenate([p.structure_z for p in parts]),
+        threshold=np.concatenate([p.threshold for p in parts]),
+        places=[places for p in parts for places in p.places],
+        largest=np.concatenate(maps) if maps else None,
+    )
 
 
 def _chunk(x: torch.Tensor, d: torch.Tensor, weight: torch.Tensor, laws: Sequence[Law], settings: Settings) -> Scanned:

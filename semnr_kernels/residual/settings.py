@@ -12,8 +12,10 @@ SIZES = (3.0, 4.2, 6.0, 8.5, 12.0)  # px, steps of √2: a feature between two l
 
 @dataclass(frozen=True)
 class Settings:
-    """`alpha`: share of intact tiles in which noise alone may mark a place. `sizes`: diameters, px. `with_map`: also the
-    largest |z| at each pixel."""
+    """`alpha`: share of intact tiles in which noise alone may mark a place. `sizes`: diameters, px.
+
+    `with_map`: also the largest |z| at each pixel.
+    """
 
     alpha: float = 0.005
     sizes: tuple[float, ...] = SIZES

@@ -8,8 +8,8 @@ import math
 import torch
 
 from .. import native_support
-from ..registry import Call, no_loop, refusal
 from ..planes import Tiles
+from ..registry import Call, no_loop, refusal
 from .bands import taps_of
 from .reference import Transfer
 from .settings import Settings

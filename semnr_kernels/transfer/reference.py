@@ -23,27 +23,10 @@ class Transfer(NamedTuple):
     mse_drop: torch.Tensor
 
 
-class Products(NamedTuple):
-    """(N, H, W) products whose sums make T, for a map of it."""
-
-    upper: torch.Tensor
-    lower: torch.Tensor
-
-
 def transfer(x: Tiles, d: Tiles, r: Tiles, valid: torch.Tensor | None, settings: Settings) -> Transfer:
     """x, d, r: (N, C, H, W); valid: (N, 1, H, W) bool or None, pixels that are not finite not among them."""
-    return with_products(x, d, r, valid, settings)[0]
-
-
-def with_products(
-    x: Tiles, d: Tiles, r: Tiles, valid: torch.Tensor | None, settings: Settings
-) -> tuple[Transfer, Products]:
-    """Also the products of the band-passed images."""
-    images = [v.images.double() for v in (x, d, r)]
-    if valid is not None:
-        images = [torch.where(valid, v, 0.0) for v in images]
-    weight = torch.ones_like(images[0][:, :1]) if valid is None else valid.double()
-    bx, bd, br = (band_pass(v, settings.low, settings.high, valid) * weight for v in images)
+    images, weight = _clean((x, d, r), valid)
+    bx, bd, br = _bands(images, weight, valid, settings)
     upper, lower = (bd * br).sum(1), (bx * br).sum(1)
     t, se, z = ratio(upper, lower, settings.block)
     few = torch.nonzero(~(z >= settings.least_z)).flatten()  # structure in few blocks only, or none
@@ -53,8 +36,33 @@ def with_products(
     if not settings.noisy_reference:
         own = own.square() / br.square().sum((1, 2, 3))
     energy = bd.square().sum((1, 2, 3)) / own
-    drop = _mse_drop(*images, weight, settings.noisy_reference) if settings.with_drop else torch.full_like(t, math.nan)
-    return Transfer(t, se, z, energy, drop), Products(upper, lower)
+    drop = torch.full_like(t, math.nan)
+    if settings.with_drop:
+        drop = _mse_drop(*images, weight, settings.noisy_reference)
+    return Transfer(t, se, z, energy, drop)
+
+
+def products(
+    x: Tiles, d: Tiles, r: Tiles, valid: torch.Tensor | None, settings: Settings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, H, W) each: B·d B·r and B·x B·r, whose sums make T, for a map of it."""
+    images, weight = _clean((x, d, r), valid)
+    bx, bd, br = _bands(images, weight, valid, settings)
+    return (bd * br).sum(1), (bx * br).sum(1)
+
+
+_Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _clean(tiles: tuple[Tiles, Tiles, Tiles], valid: torch.Tensor | None) -> tuple[_Three, torch.Tensor]:
+    """float64 images, 0 where a pixel is not valid, and the weight of the pixels."""
+    x, d, r = (v.images.double() if valid is None else torch.where(valid, v.images.double(), 0.0) for v in tiles)
+    return (x, d, r), torch.ones_like(x[:, :1]) if valid is None else valid.double()
+
+
+def _bands(images: _Three, weight: torch.Tensor, valid: torch.Tensor | None, settings: Settings) -> _Three:
+    x, d, r = (band_pass(v, settings.low, settings.high, valid) * weight for v in images)
+    return x, d, r
 
 
 def ratio(upper: torch.Tensor, lower: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -92,7 +100,9 @@ def _product_sigma(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return power.sum((1, 2, 3)).sqrt() / (u.shape[2] * u.shape[3])
 
 
-def _mse_drop(x: torch.Tensor, d: torch.Tensor, r: torch.Tensor, weight: torch.Tensor, noisy_reference: bool) -> torch.Tensor:
+def _mse_drop(
+    x: torch.Tensor, d: torch.Tensor, r: torch.Tensor, weight: torch.Tensor, noisy_reference: bool
+) -> torch.Tensor:
     """MSE(x) − MSE(d) against a·r + b. A clean r is fitted by least squares; the noise of a second frame would
     pull that slope towards 0, so there the ratio of the standard deviations is the gain (equal doses)."""
     dims = (1, 2, 3)

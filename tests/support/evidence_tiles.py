@@ -52,7 +52,9 @@ def case(kind: str, height: int = 256, width: int = 256) -> Case:
     elif kind == "float":
         noisy, denoised, reference = ((v / 255).astype(np.float32) for v in (noisy, denoised, reference))
     elif kind == "pedestal":
-        noisy, denoised, reference = ((40000 + v.astype(np.int64)).astype(np.uint16) for v in (noisy, denoised, reference))
+        noisy, denoised, reference = (
+            (40000 + v.astype(np.int64)).astype(np.uint16) for v in (noisy, denoised, reference)
+        )
     elif kind == "clipped":
         noisy = np.where(noisy > 150, 255, noisy).astype(np.uint8)
         denoised = _whole(_smooth(noisy))

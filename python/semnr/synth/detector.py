@@ -14,9 +14,9 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from ..base.random_streams import number, whole
 from semnr_kernels.noise_law import LAGS
 
+from ..base.random_streams import number, whole
 from ..noise.model import NoiseModel
 
 DTYPES = ("uint8", "uint16", "float32", "float64")

@@ -94,7 +94,11 @@ class Trust:
                 self._compare(images, problems, columns, texts)
         if self.metrology is not None:
             columns |= metrology_columns(
-                *(_array(images.get(name)) for name in ("noisy", "denoised", "reference")), pixel_nm, self.metrology
+                _array(images.get("noisy")),
+                _array(images["denoised"]),
+                _array(images.get("reference")),
+                pixel_nm,
+                self.metrology,
             )
         return Measured(columns, texts, shown, moved)
 
@@ -192,6 +196,8 @@ def _lines(images: Any, scan_axis: int) -> np.ndarray:
 def _safely(look: Any, *images: np.ndarray) -> Any:
     """What a look at finite images says; with others there is nothing to say."""
     return look(*images) if all(np.isfinite(image).all() for image in images) else ""
+
+
 def _checked(images: Mapping[str, Any]) -> dict[str, Tiles]:
     """The images of one shape and device, each with what is made of it."""
     like = as_tiles_once("denoised", images["denoised"])

@@ -263,12 +263,10 @@ class _Part:
             if self.r is None:
                 none = torch.full((n,), torch.nan, dtype=torch.float64)
                 rows.append(Transfer(none, none, none, none, none))
-            elif maps:
-                found, products = definition.with_products(self.x, self.d, self.r, valid, settings)
-                rows.append(found)
-                local.append(_local_ratio(*products, 4 * high))
-            else:
-                rows.append(transfer_of(self.x, self.d, self.r, valid, settings))
+                continue
+            rows.append(transfer_of(self.x, self.d, self.r, valid, settings))
+            if maps:
+                local.append(_local_ratio(*definition.products(self.x, self.d, self.r, valid, settings), 4 * high))
         out: dict[str, Any] = {
             name: torch.stack([getattr(row, name) for row in rows], 1).cpu().numpy()
             for name in ("transfer", "se", "structure_z", "energy")
@@ -291,5 +289,3 @@ def _local_ratio(upper: torch.Tensor, lower: torch.Tensor, sigma: float) -> torc
     a, b = (smooth(v[:, None], (sigma,))[0][:, 0] for v in (upper, lower))
     floor = 0.1 * b.mean(dim=(1, 2), keepdim=True)  # too little structure to divide by
     return torch.where((b > floor) & (floor > 0), a / b, torch.nan)
-
-

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+import evidence_tiles
 import numpy as np
 import pytest
 import torch
 
 import backends
-import evidence_tiles
 from semnr_kernels.changes import NAMES, Figures, Settings, changes
 from semnr_kernels.planes import Tiles
 

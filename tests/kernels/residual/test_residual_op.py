@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import evidence_tiles
 import numpy as np
 import pytest
 import torch
 
 import backends
-import evidence_tiles
 from semnr.noise import fit_noise
 from semnr_kernels.planes import Tiles
 from semnr_kernels.residual import Law, Scanned, Settings, scan

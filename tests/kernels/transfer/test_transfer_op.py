@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import evidence_tiles
 import pytest
 import torch
 
 import backends
-import evidence_tiles
 from semnr_kernels.planes import Tiles
 from semnr_kernels.transfer import Settings, Transfer, transfer
 
@@ -14,9 +14,7 @@ CASES = [(kind, 256, 256) for kind in evidence_tiles.KINDS] + [("holes", *size) 
 BOUNDS = {"transfer": 1e-6, "se": 1e-5, "structure_z": 1e-6, "energy": 1e-6, "mse_drop": 1e-5}  # relative
 
 
-def found(
-    case: evidence_tiles.Case, backend: str, settings: Settings, valid: torch.Tensor | None = None
-) -> Transfer:
+def found(case: evidence_tiles.Case, backend: str, settings: Settings, valid: torch.Tensor | None = None) -> Transfer:
     return backends.on(backend, transfer, *(Tiles(v) for v in case), valid, settings)
 
 
@@ -86,5 +84,7 @@ def test_tiles_do_not_depend_on_their_batch_nor_on_threads() -> None:
     assert torch.equal(*rows)
     turned = evidence_tiles.Case(*(v.flip(0) for v in images))
     assert torch.equal(torch.stack(found(turned, "native", Settings())).flip(1), rows[0])
-    alone = [torch.stack(found(evidence_tiles.Case(*(v[i : i + 1] for v in images)), "native", Settings())) for i in range(3)]
+    alone = [
+        torch.stack(found(evidence_tiles.Case(*(v[i : i + 1] for v in images)), "native", Settings())) for i in range(3)
+    ]
     assert torch.equal(torch.cat(alone, 1), rows[0])

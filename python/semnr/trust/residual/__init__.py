@@ -311,9 +311,7 @@ def _boxes(places: Sequence[Place], limit: float, shapes: Sequence[Shape], scan_
         if abs(place.z) > limit:
             row, col = (place.row, place.column) if scan_axis == -1 else (place.column, place.row)
             side, kind = round(shapes[place.shape].size, 1), "invented" if place.invented else "removed"
-            told.append(
-                {"kind": kind, "row": row, "col": col, "height": side, "width": side, "z": round(place.z, 2)}
-            )
+            told.append({"kind": kind, "row": row, "col": col, "height": side, "width": side, "z": round(place.z, 2)})
     return told
 
 

@@ -13,8 +13,8 @@ export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_erro
 export PYTHONPATH="$out/lib" PYTHONSAFEPATH=1 SEMNR_REQUIRE=native
 $python - "$out" <<'CHECK'
 import sys
-from semnr_kernels import _native
-assert _native.module().__file__.startswith(sys.argv[1]), f"not the sanitized module: {_native.module().__file__}"
+from semnr_kernels import native_support
+assert native_support.module().__file__.startswith(sys.argv[1]), f"not the sanitized module: {native_support.module().__file__}"
 CHECK
 exec $python -m pytest -q -p no:cacheprovider tests/kernels/test_native.py tests/kernels/ssim/test_ssim.py \
   tests/kernels/pixel tests/kernels/cnr tests/kernels/dists/test_dists_passes.py tests/kernels/profile \

@@ -11,10 +11,12 @@ import functools
 import hashlib
 import os
 import pickle
-from collections.abc import Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -115,6 +117,37 @@ class Weights:
     def published(self) -> bool:
         """Whether these are the very tensors that their authors published."""
         return self.sha256 == self.known.sha256
+
+
+N = TypeVar("N")
+
+
+class Networks(Generic[N]):
+    """The networks that were built last, at most `most` of them; every thread is given the same instance."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: OrderedDict[tuple[object, ...], tuple[tuple[Weights, ...], N]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, weights: tuple[Weights, ...], key: tuple[object, ...], build: Callable[[], N]) -> N:
+        """The network of these weights and of all else that `key` tells it by."""
+        if any(one.source == "state dict" for one in weights):  # its tensors may change: no key of a cache
+            return build()
+        key = (*(id(one.state) for one in weights), *key)  # `load` returns one object while the file stays the same
+        with self._lock:
+            held = self._held.get(key)
+            if held is None or any(a is not b for a, b in zip(held[0], weights, strict=True)):
+                held = self._held[key] = (weights, build())
+            self._held.move_to_end(key)
+            while len(self._held) > self._most:
+                self._held.popitem(last=False)
+        return held[1]
+
+    def clear(self) -> None:
+        """Let go of all of them."""
+        with self._lock:
+            self._held.clear()
 
 
 def load(weights: WeightsArgument | Weights, known: Published, metric: str) -> Weights:

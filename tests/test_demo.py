@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -54,6 +55,7 @@ def test_the_demo_catches_what_psnr_and_ssim_would_let_through(tmp_path, monkeyp
         assert words in page
     assert page.index("painter should not replace wavelet") < page.index("A synthetic wafer was made")
     assert page.count("data:image/webp") >= 4  # the worst tiles' pixels were found
+    assert re.search(r'"thumbs": ?\{"side"', page)  # they are in the page
     assert "evidence map of" in page
 
 

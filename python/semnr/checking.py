@@ -163,12 +163,11 @@ def check(
     }
     if out is None:
         with tempfile.TemporaryDirectory(prefix="semnr-") as gone:
-            run = score(source, out=Path(gone) / "run", **options)
-            return replace(_verdict(run), profile=run.profile())
+            return _verdict(score(source, out=Path(gone) / "run", **options))
     folder = local("out", out)
     _make_room(folder)
     run = score(source, out=folder, resume=False, **options)
-    verdict = replace(_verdict(run), profile=run.profile(), run=run)
+    verdict = replace(_verdict(run), run=run)
     if report:
         write_report(run, folder / REPORT)
     return verdict
@@ -187,7 +186,7 @@ def _scored(given: Any) -> Profile | None:
 
 def _unused_bits(sources: Iterable[TileSource]) -> tuple[float | None, tuple[str, ...]]:
     """The range of 10-, 12- or 14-bit data in uint16, by a few tiles, and the sentence that says it was taken."""
-    brightest, kinds, read = 0.0, set(), 0
+    brightest, read = 0.0, 0
     for source in dict.fromkeys(sources):
         total = length_of(source)
         if source.data_range is not None or source.ranges is not None or total is None:
@@ -198,9 +197,10 @@ def _unused_bits(sources: Iterable[TileSource]) -> tuple[float | None, tuple[str
                 pixels = source.read(key)
             except TileError:
                 continue
-            kinds.add(pixels.dtype)
+            if pixels.dtype != np.uint16:
+                return None, ()
             brightest, read = max(brightest, float(pixels.max())), read + 1
-    if kinds != {np.dtype(np.uint16)} or not read:
+    if not read:
         return None, ()
     bits = max(1, int(brightest).bit_length())
     depth = next((depth for depth in _DEPTHS if bits <= depth), 16)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,11 +11,17 @@ import torch.nn.functional as F
 
 from ..constants import constant, kept
 from ..convolution import conv2d
-from .weights import STAGES, Weights
+from ..pretrained import Networks, Weights
+from .weights import STAGES
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 POOL_EPS = 1e-12
 _KEPT = 4  # networks: 59 MB each in float32
+
+
+def work_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What is computed beside the convolutions of a network of this dtype: float32 at least."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +36,7 @@ class Network:
     @property
     def work(self) -> torch.dtype:
         """Images, pooling and statistics: never below float32 (a square overflows float16 at 256)."""
-        return torch.float64 if self.dtype == torch.float64 else torch.float32
+        return work_dtype(self.dtype)
 
     def maps(self, image: torch.Tensor) -> Iterator[torch.Tensor]:
         """The image itself, then relu1_2, relu2_2, relu3_3, relu4_3, relu5_3, one at a time.
@@ -69,31 +73,16 @@ def hann_mean(planes: torch.Tensor, padding: int = 1) -> torch.Tensor:
     return conv2d(planes, kernel, stride=2, padding=padding, groups=planes.shape[1])
 
 
-_networks: OrderedDict[tuple[object, torch.dtype, torch.device], Network] = OrderedDict()
-_lock = threading.Lock()
+_networks: Networks[Network] = Networks(_KEPT)
 
 
 def network_for(weights: Weights, dtype: torch.dtype, device: torch.device) -> Network:
     """The network for these weights; one instance is shared by every thread."""
-    network = _network_for(weights, dtype, device)
+    network = _networks.of((weights,), (dtype, device), lambda: _build(weights, dtype, device))
     for layer in itertools.chain.from_iterable(network.stages):
         for tensor in layer:
             kept(tensor)
     return network
-
-
-def _network_for(weights: Weights, dtype: torch.dtype, device: torch.device) -> Network:
-    if weights.source == "state dict":  # the caller may change its tensors: nothing to key a cache with
-        return _build(weights, dtype, device)
-    key = (id(weights.state), dtype, device)  # `load` returns the same object while the file stays the same
-    with _lock:
-        found = _networks.get(key)
-        if found is None or found.weights is not weights:
-            found = _networks[key] = _build(weights, dtype, device)
-        _networks.move_to_end(key)
-        while len(_networks) > _KEPT:
-            _networks.popitem(last=False)
-    return found
 
 
 def _build(weights: Weights, dtype: torch.dtype, device: torch.device) -> Network:

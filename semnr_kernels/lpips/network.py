@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,8 +11,8 @@ import torch.nn.functional as F
 
 from ..constants import kept
 from ..convolution import conv2d
-from ..dists.network import normalised
-from ..pretrained import ALEXNET, LINEAR_CHANNELS, LPIPS, VGG16, Published, Weights
+from ..dists.network import normalised, work_dtype
+from ..pretrained import ALEXNET, LINEAR_CHANNELS, VGG16, Networks, Published, Weights
 
 __all__ = ["TRUNKS", "Layer", "Network", "network_for", "normalised"]
 
@@ -73,7 +71,7 @@ class Network:
     @property
     def work(self) -> torch.dtype:
         """Images, norms and differences: never below float32."""
-        return torch.float64 if self.dtype == torch.float64 else torch.float32
+        return work_dtype(self.dtype)
 
     @property
     def calibrated(self) -> bool:
@@ -106,41 +104,25 @@ def applied(
     return F.relu_(conv2d(h, weight, bias, stride=layer.stride, padding=pads))
 
 
-_networks: OrderedDict[tuple[object, ...], Network] = OrderedDict()
-_lock = threading.Lock()
+_networks: Networks[Network] = Networks(_KEPT)
 
 
 def network_for(name: str, weights: Weights, linear: Weights, dtype: torch.dtype, device: torch.device) -> Network:
     """The network for these weights; one instance is shared by every thread."""
-    network = _network_for(name, weights, linear, dtype, device)
+    network = _networks.of(
+        (weights, linear), (name, dtype, device), lambda: _build(name, weights, linear, dtype, device)
+    )
     for tensor in itertools.chain(network.linear, *((w, b) for _, w, b in network.layers)):
         if tensor is not None:
             kept(tensor)
     return network
 
 
-def _network_for(name: str, weights: Weights, linear: Weights, dtype: torch.dtype, device: torch.device) -> Network:
-    if "state dict" in (
-        weights.source,
-        linear.source,
-    ):  # its tensors may change: no key of a cache
-        return _build(name, weights, linear, dtype, device)
-    key = (name, id(weights.state), id(linear.state), dtype, device)
-    with _lock:
-        found = _networks.get(key)
-        if found is None or found.weights is not weights or found.linear_weights is not linear:
-            found = _networks[key] = _build(name, weights, linear, dtype, device)
-        _networks.move_to_end(key)
-        while len(_networks) > _KEPT:
-            _networks.popitem(last=False)
-    return found
-
-
 def _build(name: str, weights: Weights, linear: Weights, dtype: torch.dtype, device: torch.device) -> Network:
     def tensor(state: Weights, key: str, to: torch.dtype) -> torch.Tensor:
         return state.state[key].to(device=device, dtype=to).contiguous()
 
-    work = torch.float64 if dtype == torch.float64 else torch.float32
+    work = work_dtype(dtype)
     with torch.inference_mode(False), torch.no_grad():
         layers = tuple(
             (layer, None, None)
@@ -150,11 +132,3 @@ def _build(name: str, weights: Weights, linear: Weights, dtype: torch.dtype, dev
         )
         weighed = tuple(tensor(linear, f"{name}.{i}", work) for i in range(len(LINEAR_CHANNELS[name])))
     return Network(name, layers, weighed, weights, linear, dtype, device)
-
-
-def trunk_of(name: str) -> Published:
-    """The published weights of a trunk."""
-    return TRUNKS[name][0]
-
-
-LINEAR = LPIPS

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from semnr_kernels import constants, cuda_support, registry, tensor_kinds
 from semnr_kernels.dists import network, weights
 from semnr_kernels.fsim import reference as fsim_reference
+from semnr_kernels.lpips import network as lpips_network
 
 DEVICES = 2
 CUDA = torch.device("cuda", 0)
@@ -223,6 +224,7 @@ def _forget() -> None:
     constants._made.cache_clear()
     weights._alpha_beta_on.cache_clear()
     network._networks.clear()
+    lpips_network._networks.clear()
     fsim_reference._banks.clear()
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..base.text import listed, number, table
-from ..runs.brief import words
+from ..runs.readings import words
 from . import PASS
 from .text import print_json, say
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..runs.readings import column_of, readings, tiles_of
+from ..runs.readings import words as phrase
 
 MISSING = "–"
 
@@ -71,8 +72,7 @@ def number(value: float | None, digits: int) -> str:
 
 def words(name: str) -> str:
     """An identifier as a reader's phrase: over_smoothing -> Over-smoothing."""
-    text = str(name).replace("_", " ").strip()
-    text = {"over smoothing": "over-smoothing", "over sharpening": "over-sharpening"}.get(text, text)
+    text = phrase(name)
     return text[:1].upper() + text[1:]
 
 

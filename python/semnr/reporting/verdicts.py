@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..columns import BY_NAME
-from ..runs.readings import readings, tiles_of
+from ..runs.readings import axes_by_state, readings, tiles_of
 from . import flowchart
 from .draw import key_mark, letter
 from .metrics import evidence_rows, plain, words
@@ -72,7 +72,7 @@ def view(verdict: Mapping[str, Any], runs: Sequence[RunData]) -> dict[str, Any]:
         "letter": letter(key) if len(runs) > 1 else "",
         "signals": signals,
         "path": [plain(step).replace("->", "→") for step in verdict.get("path") or []],
-        "axes": _axes(verdict),
+        "axes": axes_by_state(verdict.get("axes") or {}),
     }
 
 
@@ -82,18 +82,6 @@ def outcome_of(verdict: Mapping[str, Any]) -> str:
         return str(verdict["outcome"])
     exit_code = verdict.get("exit_code", 0 if verdict["passed"] else 1)
     return "passed" if verdict["passed"] else "incomplete" if exit_code == 3 else "failed"
-
-
-def _axes(verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """("measured", "PSNR, SSIM"), ...: what the verdict rests on, where it says so."""
-    axes = verdict.get("axes") or {}
-    names = {"cnr": "CNR", "residual": "residual tests", "transfer": "evidence transfer"}
-    groups = []
-    for state in ("measured", "estimated", "unknown"):
-        some = [names.get(name, name.upper()) for name, known in axes.items() if known == state]
-        if some:
-            groups.append((state, ", ".join(some)))
-    return groups
 
 
 def _grouped(lacking: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

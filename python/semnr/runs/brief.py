@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.text import in_line
-from .readings import readings, tiles_of
+from .readings import axes_by_state, readings, tiles_of, words
 
 if TYPE_CHECKING:
     from .verdict import Signal, Verdict
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 LINES = 15
 _FIRED_SHOWN, _OPEN_SHOWN, _TILES_SHOWN, _NUMBERS_SHOWN = 3, 2, 4, 2
 _STYLES = {"failed": "bad", "passed": "good", "not refuted": "open", "incomplete": "open"}
-_NAMES = {"cnr": "CNR", "residual": "residual tests", "transfer": "evidence transfer"}
 
 Line = tuple[str, str]  # style ("bad", "good", "open", "quiet" or ""), text
 
@@ -39,7 +38,8 @@ def brief(verdict: Verdict, look_at: Path | None = None, width: int = 100) -> li
     if verdict.waived:
         lines.append(("quiet", _short(f"waived by name: {', '.join(map(words, verdict.waived))}", width)))
     if verdict.axes:
-        lines.append(("quiet", _short("; ".join(_axes(verdict)), width)))
+        known = "; ".join(f"{state}: {names}" for state, names in axes_by_state(verdict.axes))
+        lines.append(("quiet", _short(known, width)))
     if tiles := _worst(verdict.fired):
         lines.append(("", _short(f"look at: {', '.join(map(in_line, tiles))}", width)))
     if look_at is not None:
@@ -62,12 +62,6 @@ def _fitted(lines: list[Line], width: int) -> list[Line]:
     return out
 
 
-def words(name: str) -> str:
-    """A rule's name for a reader."""
-    text = str(name).replace("_", " ")
-    return {"over smoothing": "over-smoothing", "over sharpening": "over-sharpening"}.get(text, text)
-
-
 def _numbers(signal: Signal) -> str:
     found = [r for r in readings(signal.evidence, signal.limits) if r.beyond][:_NUMBERS_SHOWN]
     said = ", ".join(f"{r.label} {r.value}" + (f" (limit {r.limit})" if r.limit else "") for r in found)
@@ -88,14 +82,6 @@ def _open(verdict: Verdict) -> list[str]:
 def _cut(lines: list[str], most: int, rest: str) -> list[str]:
     """At most `most` lines; where there are more, the last one says how many."""
     return lines if len(lines) <= most else [*lines[: most - 1], rest.format(len(lines) - most + 1)]
-
-
-def _axes(verdict: Verdict) -> list[str]:
-    found = []
-    for state in ("measured", "estimated", "unknown"):
-        names = [_NAMES.get(name, name.upper()) for name, known in verdict.axes.items() if known == state]
-        found += [f"{state}: {', '.join(names)}"] if names else []
-    return found
 
 
 def _worst(fired: Sequence[Signal]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from ..columns import BY_NAME
 
 MINUS = "−"
+_AXES = {"residual": "residual tests", "transfer": "evidence transfer"}  # the others are their names in capitals
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,22 @@ def _plain(value: float) -> str:
     if not math.isfinite(value):
         return "unknown" if math.isnan(value) else "∞" if value > 0 else f"{MINUS}∞"
     return (f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", MINUS)
+
+
+def words(name: str) -> str:
+    """An identifier as a phrase: over_smoothing -> over-smoothing."""
+    text = str(name).replace("_", " ").strip()
+    return {"over smoothing": "over-smoothing", "over sharpening": "over-sharpening"}.get(text, text)
+
+
+def axes_by_state(axes: Mapping[str, str]) -> list[tuple[str, str]]:
+    """("measured", "PSNR, SSIM"), ...: what `Verdict.axes` says, by what is known of it."""
+    groups = []
+    for state in ("measured", "estimated", "unknown"):
+        names = [_AXES.get(name, name.upper()) for name, known in axes.items() if known == state]
+        if names:
+            groups.append((state, ", ".join(names)))
+    return groups
 
 
 def tiles_of(evidence: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from semnr_kernels import WeightsUnavailable
 from semnr_kernels.checks import as_data_range
@@ -22,9 +22,6 @@ from ..trust.columns import Trust
 from ..wafers import Wafer
 from .device import device_of
 from .stream import Inputs
-
-if TYPE_CHECKING:
-    from ..trust.columns import Trust
 
 
 def count_of(name: str, value: int) -> int:

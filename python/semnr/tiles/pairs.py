@@ -193,7 +193,8 @@ def _matched(candidate: TileSource, other: TileSource, role: str, asked: Sequenc
         raise ValueError(_nothing(candidate, other, role, ours, theirs))
     renamed = any(ours[a].tile != theirs[b].tile for b, a in pairs.items())
     if not asked:  # what the rule leaves over may still have equal names
-        left = [a for a in range(len(ours)) if a not in set(pairs.values())]
+        taken = set(pairs.values())
+        left = [a for a in range(len(ours)) if a not in taken]
         rest = [b for b in range(len(theirs)) if b not in pairs]
         more = same([theirs[b].tile for b in rest], [ours[a].tile for a in left])
         pairs |= {rest[b]: left[a] for b, a in more.items()}

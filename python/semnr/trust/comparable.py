@@ -24,6 +24,7 @@ _SHIFT = 0.5  # px from which a reference lies elsewhere
 _LOUDER = 3.0  # times the noise: the two look swapped
 _SCALE = 4.0  # times the contrast and the level: another scale
 _JPEG = 0.75  # share of the fine detail that blocks on JPEG's grid hold
+_BETWEEN = ((4, 0), (0, 4), (4, 4), (2, 6), (6, 2))  # px, down and across, off that grid
 _UPPER = np.add.outer(np.arange(8), np.arange(8)) >= 7
 _FEW_LEVELS = 16
 
@@ -95,7 +96,8 @@ def pair_problem(noisy: np.ndarray, denoised: np.ndarray) -> str:
             return f"{name} is one grey level ({image.flat[0]:g}) throughout"
     if _swapped(x, d):
         return f"noisy and denoised look swapped: denoised holds {_roughness(d) / _roughness(x):.1f} times its noise"
-    return _scene_problem("denoised", x, d) or _scale_problem(x, d)
+    found = likeness(x, d)
+    return _scene_problem("denoised", x, d, found.correlation) or _scale_problem(x, d, found.contrast)
 
 
 def reference_problem(noisy: np.ndarray, reference: np.ndarray) -> str:
@@ -115,7 +117,7 @@ def reference_problem(noisy: np.ndarray, reference: np.ndarray) -> str:
         return f"reference is one grey level ({y.flat[0]:g}) throughout"
     if np.array_equal(x, y):
         return "reference is the noisy image itself"
-    if problem := _scene_problem("reference", x, y, reach=_REACH * 100):
+    if problem := _scene_problem("reference", x, y, likeness(x, y).correlation, reach=_REACH * 100):
         return problem
     down, right, sure = shift(x, y)
     if sure and math.hypot(down, right) > _SHIFT:
@@ -129,7 +131,7 @@ def notes(noisy: np.ndarray, denoised: np.ndarray) -> tuple[str, ...]:
     if min(x.shape) < MIN_SIDE:
         return ()
     found = []
-    if jpeg_grid(d) < _JPEG and not jpeg_grid(x) < _JPEG:
+    if _on_jpeg_grid(d) and not _on_jpeg_grid(x):
         found.append("denoised shows the 8 px grid of JPEG compression")
     levels = np.unique(d[:: max(1, d.shape[0] // 128)]).size
     if levels <= _FEW_LEVELS < np.unique(x[:: max(1, x.shape[0] // 128)]).size:
@@ -155,11 +157,13 @@ def shift(noisy: np.ndarray, other: np.ndarray) -> tuple[float, float, bool]:
     return moved[0], moved[1], sure
 
 
-def jpeg_grid(image: np.ndarray) -> float:
-    """Fine detail of blocks of 8 px on JPEG's own grid over that of blocks that lie between, the least of several."""
+def _on_jpeg_grid(image: np.ndarray) -> bool:
+    """Whether blocks of 8 px on JPEG's own grid hold less fine detail than blocks that lie between, wherever these lie.
+
+    Without such a grid the first of them says so already.
+    """
     own = _detail(image, 0, 0)
-    between = min(_detail(image, *offset) for offset in ((4, 0), (0, 4), (4, 4), (2, 6), (6, 2)))
-    return own / between if between > 0 else 1.0
+    return all(own < _JPEG * _detail(image, *offset) for offset in _BETWEEN)
 
 
 def _detail(v: np.ndarray, row: int, column: int) -> float:
@@ -208,9 +212,8 @@ def _swapped(x: np.ndarray, d: np.ndarray) -> bool:
     return bool(found.correlation > 0.7 and found.contrast > 0.7)
 
 
-def _scene_problem(name: str, x: np.ndarray, other: np.ndarray, reach: float = _REACH) -> str:
-    """Whether `other` shows another scene, or this one turned, shifted or inverted."""
-    found = likeness(x, other).correlation
+def _scene_problem(name: str, x: np.ndarray, other: np.ndarray, found: float, reach: float = _REACH) -> str:
+    """Whether `other` shows another scene, or this one turned, shifted or inverted; `found`: their correlation."""
     if math.isnan(found) or found >= _ALIKE:
         return ""
     if found <= -_EXPLAINED:
@@ -243,9 +246,8 @@ def _aligned(x: np.ndarray, other: np.ndarray) -> float:
     return -1.0 if math.isnan(found) else found
 
 
-def _scale_problem(x: np.ndarray, d: np.ndarray) -> str:
+def _scale_problem(x: np.ndarray, d: np.ndarray, contrast: float) -> str:
     """Whether levels and contrast both say that the two are on different scales."""
-    contrast = likeness(x, d).contrast
     level = abs(float(d.mean())) / max(abs(float(x.mean())), 1e-12)
     if math.isnan(contrast):
         contrast = level

@@ -23,6 +23,8 @@ from semnr_kernels.dists import weights as known
 from semnr_kernels.dists.network import l2_pool, network_for
 
 PIQ_FLOAT32 = 1e-6  # the project's bound; piq's α and β sum to 1 - 2e-7 and are not normalised, which is most of it
+# oneDNN takes other float32 kernels for another number of images; measured 1.2e-7 with AVX2, below 1e-7 with AVX-512
+OTHER_BATCH = 1.5e-7
 BFLOAT16 = 2e-3  # the project's bound; measured 5e-4
 FLOAT16 = 2e-4  # eight times as many digits; measured 3e-5
 GRADIENT_FLOAT32 = 3e-4  # of the largest: a float32 network decides ReLUs near 0 differently; measured 8e-5, piq 1e-4
@@ -259,13 +261,14 @@ def test_kept_maps_of_a_reference_score_many_candidates(backend):
     x, y = pair(32, 48, images=3)
     kept = features(y[:1], **RANDOM, backend=backend)
     exact = [dists(v, y[0], **RANDOM, backend=backend).item() for v in x]
-    # float32 convolutions of one image and of three are other kernels of oneDNN
-    assert against(x, kept, reduction="none", backend=backend).tolist() == pytest.approx(exact, abs=FLOAT32)
-    assert similarity(features(x, **RANDOM, backend=backend), kept).rows.tolist() == pytest.approx(exact, abs=FLOAT32)
-    assert against(x[0], kept, backend=backend).item() == pytest.approx(exact[0], abs=FLOAT32)
+    assert against(x, kept, reduction="none", backend=backend).tolist() == pytest.approx(exact, abs=OTHER_BATCH)
+    assert similarity(features(x, **RANDOM, backend=backend), kept).rows.tolist() == pytest.approx(
+        exact, abs=OTHER_BATCH
+    )
+    assert against(x[0], kept, backend=backend).item() == pytest.approx(exact[0], abs=OTHER_BATCH)
     as_many = features(y, **RANDOM, backend=backend)
     rows = dists(x, y, **RANDOM, reduction="none", backend=backend)
-    torch.testing.assert_close(against(x, as_many, reduction="none", backend=backend), rows, rtol=0, atol=FLOAT32)
+    torch.testing.assert_close(against(x, as_many, reduction="none", backend=backend), rows, rtol=0, atol=OTHER_BATCH)
 
 
 @every_backend

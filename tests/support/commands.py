@@ -11,6 +11,7 @@ training): its `semnr` commands are held against the parser alone, by tests/proj
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import NamedTuple
 
 _FENCE = re.compile(r"^```(\w*)\s*$")
 _EXIT = re.compile(r"#.*\bexit (\d)\b")
+MOST_MEMORY = 2  # GiB: of a command of README or docs, the demo among them
 _ELSEWHERE = ("pip", "pytest", "make", "git", "cd")  # by CI itself, or of the repository
 _SHIMS = "".join(f"{name}() {{ :; }}; " for name in _ELSEWHERE)
 
@@ -74,19 +76,28 @@ def run(path: Path, folder: Path) -> list[str]:
     wrong = []
     for command in commands(path):
         begun = time.monotonic()
-        done = subprocess.run(
-            ["bash", "-c", f"{_SHIMS}{command.text}"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
+        with tempfile.TemporaryFile("w+") as output:
+            child = subprocess.Popen(
+                ["bash", "-c", f"{_SHIMS}{command.text}"],
+                cwd=folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+            _, status, used = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            output.seek(0)
+            said = " | ".join(output.read().splitlines()[-8:])
+        peak = used.ru_maxrss / 2**20  # of the largest of its processes
         print(
-            f"{path}:{command.line}: {command.text} -> {done.returncode} ({time.monotonic() - begun:.1f} s)", flush=True
+            f"{path}:{command.line}: {command.text} -> {child.returncode} "
+            f"({time.monotonic() - begun:.1f} s, {peak:.2f} GiB)",
+            flush=True,
         )
-        if done.returncode != command.status:
-            said = " | ".join([*done.stdout.splitlines()[-4:], *done.stderr.splitlines()[-4:]])
-            wrong.append(f"{path}:{command.line}: `{command.text}` ended with {done.returncode}: {said}")
+        if child.returncode != command.status:
+            wrong.append(f"{path}:{command.line}: `{command.text}` ended with {child.returncode}: {said}")
+        if peak > MOST_MEMORY:
+            wrong.append(f"{path}:{command.line}: `{command.text}` took {peak:.2f} GiB, at most {MOST_MEMORY}")
     return wrong
 
 

@@ -15,8 +15,8 @@ import semnr
 from semnr.denoising import NoiseModel, estimate_noise
 from semnr.synth import Detector, tile
 from semnr.synth.detector import first_order, quantise
-from semnr.trust.residual.scanning import Scan, scan, threshold
-from semnr.trust.residual.templates import Shape, bank, template
+from semnr_kernels.residual.scanning import Scan, scan, threshold
+from semnr_kernels.residual.templates import Shape, bank, template
 
 RNG = np.random.default_rng
 RHO, SIZES = 0.47, (3.0, 4.2, 6.0, 8.5, 12.0)
@@ -105,7 +105,7 @@ def test_the_threshold_is_exceeded_by_noise_as_often_as_it_says(side: int) -> No
 def test_a_large_image_is_scanned_by_windows_with_the_z_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     u = torch.from_numpy(line_noise(RNG(2), 1, 300)[:, :260]).float()
     whole = scan(u, [WHITEN], SIZES)
-    monkeypatch.setattr("semnr.trust.residual.scanning._CORE", 100)
+    monkeypatch.setattr("semnr_kernels.residual.scanning._CORE", 100)
     cut = scan(u, [WHITEN], SIZES)
     assert len(cut.windows) == 9
     np.testing.assert_allclose(all_of(cut), all_of(whole), atol=0.02)
@@ -260,7 +260,7 @@ def test_masked_pixels_neither_count_nor_get_marked() -> None:
 def test_a_batch_gives_the_rows_of_its_tiles_and_a_given_noise_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = np.stack([scene("lines", 128, 50 + k) for k in range(4)])[:, None]
     x = np.stack([frame(c[0], k) for k, c in enumerate(clean)])[:, None]
-    monkeypatch.setattr("semnr.trust.residual._CHUNK_PIXELS", 3 * 128 * 128)
+    monkeypatch.setattr("semnr_kernels.residual.reference._CHUNK_PIXELS", 3 * 128 * 128)
     whole, one = judged(x, clean), judged(x[2:3], clean[2:3])
     for name, values in whole.columns().items():
         np.testing.assert_allclose(one.columns()[name], values[2:3], rtol=1e-4, atol=1e-4)

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..noise.model import LAGS, NoiseModel, _line, _points, correlations, lag_products
+from semnr_kernels.noise_law import LAGS, lag_products, line_through, points_of
+
+from ..noise.model import NoiseModel, correlations
 
 
 def estimate_noise_frames(frames: Any, *, data_range: float | None = None, register: bool = True) -> NoiseModel:
@@ -65,12 +67,12 @@ def estimate_noise_frames(frames: Any, *, data_range: float | None = None, regis
     low, high = (float(v) for v in np.quantile(level, (0.001, 0.999)))
     edges = np.linspace(low, high, 33)
     index = np.clip(np.searchsorted(edges, level, side="right") - 1, 0, 31)
-    points = _points(level, difference, index, np.ones(level.size, bool))
+    points = points_of(level, difference, index, np.ones(level.size, bool))
     sigma_points = np.sqrt(points[1])
     inside = (points[0] - 2.5 * sigma_points > 0) & (points[0] + 2.5 * sigma_points < top)
     if inside.sum() >= 2:
         points = points[:, inside]
-    gain, offset, gain_se = _line(points)
+    gain, offset, gain_se = line_through(points)
     if not abs(gain) > 4 * gain_se:
         gain, offset = 0.0, float(np.average(points[1], weights=points[2]))
     pairs = len(stack) - 1

@@ -10,19 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-_BINS = 48  # intensity levels that are told apart
-LAGS = 4  # pixels along the line over which the correlation is followed
-_TRUNCATED = 0.97334  # variance left of a normal distribution cut at 3 sigma
+from semnr_kernels.noise_law import SIGNIFICANT, ends_of, fitted
+
 MAX_WINDOWS = 16  # windows that an estimate reads, spread over an image or a run
-_SIGNIFICANT = 4.0  # standard errors from which a gain counts
-_MUCH_CLIPPED = 0.05  # share of clipped pixels from which these, and their neighbours, take no part
-_LEAST_FREE = 2000  # pixels that a law can be taken from, where many are clipped
 _WINDOW = 256  # their side: a million pixels in all
 _PREDICTABLE = 0.02  # share of the variance that a line's past must leave open, for the noise to be a noise
 
@@ -154,7 +149,7 @@ class NoiseModel:
 
         Beyond doubt (4 standard errors), and by enough to matter (by half over the range of the measured pixels).
         """
-        if self.gain <= 0 or not self.gain > _SIGNIFICANT * self.gain_se:
+        if self.gain <= 0 or not self.gain > SIGNIFICANT * self.gain_se:
             return False
         if not self.levels:
             return True
@@ -296,168 +291,39 @@ def fit_noise(
     bad = sum(int((~np.isfinite(x)).sum()) for x in images)
     if bad:
         raise ValueError(f"{name} has {bad} non-finite pixels; accepted: finite values")
-    # where nothing says how far the scale goes, the extremes are its ends, if pixels pile up there
-    low, high = (0.0, data_range) if data_range else (min(x.min() for x in images), max(x.max() for x in images))
-    pixels = sum(x.size for x in images)
-    clipped_low = sum(int((x <= low).sum()) for x in images) / pixels
-    clipped_high = sum(int((x >= high).sum()) for x in images) / pixels
-    piled = 0.0 if data_range else 1e-4
-    ends = (low if clipped_low > piled else -math.inf, high if clipped_high > piled else math.inf)
-    turned = [x if scan_axis == -1 else x.T for x in images]
-    fields = [_fields(x) for x in turned]
-    level, difference, slope = (np.concatenate([f[i].ravel() for f in fields]) for i in range(3))
-    free = np.ones(level.size, dtype=bool)
-    if clipped_low + clipped_high > _MUCH_CLIPPED:  # a pixel that is clipped has no noise, nor tells its neighbours'
-        free = np.concatenate([_unclipped(x, ends).ravel() for x in turned])
-    enough = int(free.sum()) >= _LEAST_FREE
-    if not enough:
-        free[:] = True
-    gain, offset, gain_se, points, kept = _fit(level[free], difference[free], slope[free], ends)
-    keep = np.zeros(level.size, dtype=bool)
-    keep[free] = kept
-    if not abs(gain) > _SIGNIFICANT * gain_se:  # also where the levels are too few for a line
-        gain, offset = 0.0, float(np.average(points[1], weights=points[2]))
-    model = NoiseModel(
+    lines = [x if scan_axis == -1 else x.T for x in images]
+    return from_fitted(*fitted(lines, ends_of(lines, data_range)))
+
+
+def from_fitted(
+    gain: float,
+    offset: float,
+    gain_se: float,
+    clipped_low: float,
+    clipped_high: float,
+    levels: tuple[float, ...],
+    variances: tuple[float, ...],
+    counts: tuple[float, ...],
+    unclipped: float = 1.0,
+    products: Any = (),
+) -> NoiseModel:
+    """The model of a fit: its line, its points, and by lag the products of neighbours along the line."""
+    return NoiseModel(
         gain=gain,
         offset=offset,
         gain_se=gain_se,
+        correlation=correlations(products),
         clipped_low=clipped_low,
         clipped_high=clipped_high,
-        levels=tuple(points[0].tolist()),
-        variances=tuple(points[1].tolist()),
-        counts=tuple(int(n) for n in points[2]),
-        floor=0.5 * float(points[1].min()),
-        unclipped=float(free.mean()) if enough else 0.0,
+        levels=levels,
+        variances=variances,
+        counts=tuple(int(n) for n in counts),
+        floor=0.5 * min(variances),
+        unclipped=unclipped,
     )
-    return replace(model, correlation=_correlation(fields, keep, model))
 
 
-def _fields(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Level, second difference across lines (scaled to the noise's variance) and squared structure, on the interior."""
-    from scipy import ndimage
-
-    difference = np.zeros_like(x)
-    difference[1:-1] = (x[:-2] - 2 * x[1:-1] + x[2:]) / math.sqrt(6.0)
-    # the three lines of the level enter with equal weight, which makes it uncorrelated with the difference
-    level = ndimage.uniform_filter(x, (3, 5), mode="nearest")
-    # Three looks for structure, each scaled to a fifth of the noise's variance in plain noise: slope across the
-    # lines, slope along them, and a bend across the lines that neighbours to both sides share (columns so far off
-    # that their noise is another one: choosing by it does not choose small differences).
-    side = ndimage.uniform_filter1d(x, 5, axis=1, mode="nearest")
-    across = ndimage.correlate1d(side, np.array([-1, 0, 1]) / math.sqrt(2), axis=0, mode="nearest")
-    side = ndimage.uniform_filter1d(x, 5, axis=0, mode="nearest")
-    along = ndimage.correlate1d(side, np.array([-1, -1, 0, 1, 1]) / 2, axis=1, mode="nearest")
-    ring = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1]) / 10
-    bend = math.sqrt(2) * ndimage.correlate1d(difference, ring, axis=1, mode="nearest")
-    structure = np.maximum(np.maximum(across**2, along**2), bend**2)
-    inner = (slice(1, -1), slice(2, -2))
-    return level[inner], difference[inner], structure[inner]
-
-
-def _unclipped(x: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
-    """Of the interior: where no pixel that enters the level or the difference is clipped."""
-    from scipy import ndimage
-
-    clipped = (x <= ends[0]) | (x >= ends[1])
-    near = ndimage.maximum_filter(clipped, (3, 5), mode="nearest")
-    free: np.ndarray = ~near[1:-1, 2:-2]
-    return free
-
-
-def _fit(
-    level: np.ndarray, difference: np.ndarray, slope: np.ndarray, ends: tuple[float, float]
-) -> tuple[float, float, float, np.ndarray, np.ndarray]:
-    """Reject structure, measure the variance per level, fit the line; four rounds, each with the last one's line."""
-    low, high = np.quantile(level, (0.001, 0.999))
-    edges = np.linspace(low, high, _BINS + 1)
-    index = np.clip(np.searchsorted(edges, level, side="right") - 1, 0, _BINS - 1)
-    keep = slope <= np.quantile(slope, 0.25)
-    gain, offset, gain_se = 0.0, 0.0, math.nan
-    for _ in range(4):
-        points = _points(level, difference, index, keep)
-        sigma = np.sqrt(np.maximum(points[1], 0))
-        inside = (points[0] - 2.5 * sigma > ends[0]) & (points[0] + 2.5 * sigma < ends[1])
-        gain, offset, gain_se = _line(points[:, inside] if inside.sum() >= 2 else points)
-        floor = 0.25 * float(np.quantile(points[1], 0.25))
-        variance = np.maximum(gain * level + offset, floor)
-        # in noise alone slope / variance has the same law everywhere; its lowest fifth says what is usual
-        ratio = slope / np.where(variance > 0, variance, 1.0)
-        keep = ratio <= 3.5 * np.quantile(ratio, 0.2)
-    points = points[:, inside] if inside.any() else points
-    return gain, offset, gain_se, points, keep
-
-
-def _points(level: np.ndarray, difference: np.ndarray, index: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Rows: mean level, robust variance, count of every bin that holds enough pixels."""
-    order = np.argsort(index[keep], kind="stable")
-    bounds = np.searchsorted(index[keep][order], np.arange(_BINS + 1))
-    values, levels = difference[keep][order], level[keep][order]
-    enough = max(50, 0.002 * values.size)
-    rows = []
-    for a, b in pairwise(bounds):
-        if b - a >= enough:
-            rows.append((levels[a:b].mean(), _variance(values[a:b]), b - a))
-    return np.array(rows or [(levels.mean(), _variance(values), values.size)]).T
-
-
-def _variance(values: np.ndarray) -> float:
-    """Variance about zero of the core of a distribution: cut at 3 sigma, corrected for the cut."""
-    square = values**2
-    variance = float(np.median(square)) / 0.4549
-    if variance <= 0:  # integers with almost no noise: the median difference is zero
-        variance = float(square.mean())
-    for _ in range(6):
-        core = square <= 9 * variance
-        variance = float(square[core].mean()) / _TRUNCATED if core.any() else variance
-    return variance
-
-
-def _line(points: np.ndarray) -> tuple[float, float, float]:
-    """Weighted line through (level, variance), outliers turned down; its gain's standard error."""
-    level, variance, count = points
-    if level.size < 3 or np.ptp(level) <= 0:
-        return 0.0, float(np.average(variance, weights=count)), math.nan
-    middle = level.mean()
-    level = level - middle  # the fit must not feel a pedestal: 40,000 grey levels under a spread of 2
-    fitted = np.full_like(variance, np.average(variance, weights=count))
-    robust = np.ones_like(variance)
-    design = np.stack([level, np.ones_like(level)], axis=1)
-    for _ in range(10):
-        weight = robust * count / np.maximum(fitted, 1e-3 * fitted.max() + 1e-300) ** 2
-        normal = design.T @ (weight[:, None] * design)
-        gain, offset = np.linalg.solve(normal, design.T @ (weight * variance))
-        fitted = np.maximum(gain * level + offset, 0.25 * variance.min())
-        relative = (variance - fitted) / np.maximum(fitted, 1e-300)
-        spread = 1.4826 * np.median(np.abs(relative)) + 0.01
-        robust = 1 / np.maximum(1, np.abs(relative) / (1.5 * spread))
-    chi2 = float((weight * (variance - gain * level - offset) ** 2).sum()) / max(1, level.size - 2)
-    return float(gain), float(offset - gain * middle), float(math.sqrt(chi2 * np.linalg.inv(normal)[0, 0]))
-
-
-def _correlation(fields: Sequence[tuple[np.ndarray, ...]], keep: np.ndarray, model: NoiseModel) -> tuple[float, ...]:
-    """Autocorrelation along the line of the normalised differences, over kept neighbours."""
-    start = 0
-    products = np.zeros((LAGS, 2))
-    for level, difference, _ in fields:
-        sigma = model.sigma(level)
-        unit = difference / np.where(sigma > 0, sigma, 1.0)
-        good = keep[start : start + level.size].reshape(level.shape) & (np.abs(unit) < 4)
-        start += level.size
-        products += lag_products(unit, good)
-    return correlations(products)
-
-
-def lag_products(x: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """(lags, 2): sum of the products of neighbours on the line, both of them good, and of their mean squares."""
-    products = np.zeros((LAGS, 2))
-    for lag in range(1, min(LAGS, x.shape[1] - 1) + 1):
-        both = good[:, lag:] & good[:, :-lag]
-        a, b = x[:, lag:][both], x[:, :-lag][both]
-        products[lag - 1] = ((a * b).sum(), 0.5 * ((a**2).sum() + (b**2).sum()))
-    return products
-
-
-def correlations(products: np.ndarray) -> tuple[float, ...]:
+def correlations(products: Any) -> tuple[float, ...]:
     return tuple(float(p / q) if q > 0 else 0.0 for p, q in products)
 
 

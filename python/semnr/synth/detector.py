@@ -14,8 +14,10 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from semnr_kernels.noise_law import LAGS
+
 from ..base.random_streams import number, whole
-from ..noise.model import LAGS, NoiseModel
+from ..noise.model import NoiseModel
 
 DTYPES = ("uint8", "uint16", "float32", "float64")
 

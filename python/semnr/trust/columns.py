@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from semnr_kernels.planes import Tiles
+
 from ..metrology import columns as metrology_columns
 from ..tiles.pixels import to_numpy
 from . import changes, comparable
+from .images import as_tiles_once
 from .residual import COLUMNS, residual_tests
 from .transfer import Evidence, evidence
 from .two_frames import without_reference
@@ -69,13 +72,14 @@ class Trust:
 
         images: (N, C, H, W) each; "denoised", and of "noisy", "reference", "second_frame", "third_frame" what is known.
         """
-        noisy, denoised = images.get("noisy"), images["denoised"]
-        witness = images.get("reference", images.get("second_frame"))
+        tiles = _checked(images)  # what several columns need of an image is made once
+        noisy, denoised = tiles.get("noisy"), tiles["denoised"]
+        witness = tiles.get("reference", tiles.get("second_frame"))
         columns: dict[str, Any] = {}
         texts: dict[str, tuple[str | None, ...]] = {}
         moved = shown = None
         if noisy is not None and witness is not None:
-            moved = self._transfer(images, data_range, nan, mask)
+            moved = self._transfer(tiles, data_range, nan, mask)
             columns |= transfer_columns(moved)
             if "reference" not in images:
                 estimates, problems = _estimates(images, data_range, nan)
@@ -84,19 +88,21 @@ class Trust:
         if noisy is not None and (self.tests or with_map):
             tests, boxes, shown, problems = self._tests(noisy, denoised, data_range, nan, mask, with_map)
             columns |= tests
-            columns |= changes.columns(
-                _array(noisy), _array(denoised), _array(witness), data_range=data_range, scan_axis=self.scan_axis
-            )
+            columns |= changes.columns(noisy, denoised, witness, data_range=data_range, scan_axis=self.scan_axis)
             texts[BOXES] = boxes
             if self.tests:
                 self._compare(images, problems, columns, texts)
         if self.metrology is not None:
             columns |= metrology_columns(
-                _array(noisy), _array(denoised), _array(images.get("reference")), pixel_nm, self.metrology
+                _array(images.get("noisy")),
+                _array(images["denoised"]),
+                _array(images.get("reference")),
+                pixel_nm,
+                self.metrology,
             )
         return Measured(columns, texts, shown, moved)
 
-    def _transfer(self, images: Mapping[str, Any], data_range: float | None, nan: str, mask: Any) -> Evidence:
+    def _transfer(self, images: Mapping[str, Tiles], data_range: float | None, nan: str, mask: Any) -> Evidence:
         reference = images.get("reference")
         return evidence(
             images["noisy"],
@@ -112,18 +118,19 @@ class Trust:
         )
 
     def _tests(
-        self, noisy: Any, denoised: Any, data_range: float | None, nan: str, mask: Any, with_map: bool
+        self, noisy: Tiles, denoised: Tiles, data_range: float | None, nan: str, mask: Any, with_map: bool
     ) -> tuple[dict[str, np.ndarray], tuple[str | None, ...], np.ndarray | None, tuple[str, ...]]:
-        n, side = denoised.shape[0], min(denoised.shape[-2:])
+        n, *_, height, width = denoised.images.shape
+        side = min(height, width)
         if side < _LEAST_SIDE:
-            empty = np.full((n, *denoised.shape[-2:]), np.nan, np.float32) if with_map else None
+            empty = np.full((n, height, width), np.nan, np.float32) if with_map else None
             return dict.fromkeys(COLUMNS, np.full(n, np.nan)), (None,) * n, empty, ("",) * n
         options: dict[str, Any] = {"data_range": data_range, "nan": nan, "scan_axis": self.scan_axis}
         found = residual_tests(noisy, denoised, mask=mask, return_maps=with_map, **options)
         shown = None if found.maps is None else found.maps["evidence"]
         known = np.array([not model.problem for model in found.noise])  # without the noise's law they mean nothing
         columns = {k: np.where(known, v, np.nan) for k, v in found.columns().items()}
-        columns["residual_variance_se"] = np.full(n, _SCATTER / np.sqrt(np.prod(denoised.shape[-2:])))
+        columns["residual_variance_se"] = np.full(n, _SCATTER / np.sqrt(height * width))
         boxes = tuple(text if ok else None for text, ok in zip(found.boxes_json(), known, strict=True))
         return columns, boxes, shown, tuple(model.problem for model in found.noise)
 
@@ -189,6 +196,12 @@ def _lines(images: Any, scan_axis: int) -> np.ndarray:
 def _safely(look: Any, *images: np.ndarray) -> Any:
     """What a look at finite images says; with others there is nothing to say."""
     return look(*images) if all(np.isfinite(image).all() for image in images) else ""
+
+
+def _checked(images: Mapping[str, Any]) -> dict[str, Tiles]:
+    """The images of one shape and device, each with what is made of it."""
+    like = as_tiles_once("denoised", images["denoised"])
+    return {name: like if name == "denoised" else as_tiles_once(name, v, like) for name, v in images.items()}
 
 
 def _array(images: Any) -> np.ndarray | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from .bands import smooth
-from .blocks import block_sums
-from .transfer import ratio
+from semnr_kernels.transfer.bands import smooth
+from semnr_kernels.transfer.blocks import block_sums
+from semnr_kernels.transfer.reference import ratio
 
 # A shift of δ adds about δ² · mean |∇s|² / 2 to the MSE: reported from here on, if it is 4 standard errors wide.
 MAX_SHIFT, SURE = 0.1, 4.0

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from semnr_kernels import checks
+from semnr_kernels.planes import Tiles
 
 from ..metrics import to_tensor
 
@@ -28,18 +29,28 @@ def as_tiles(name: str, value: Any, like: torch.Tensor | None = None) -> torch.T
     return tensor
 
 
-def finite(images: dict[str, torch.Tensor], valid: torch.Tensor | None, nan: str) -> torch.Tensor | None:
-    """The valid mask; in `images` masked pixels become 0, because 0 · NaN is NaN."""
+def as_tiles_once(name: str, value: Any, like: Tiles | None = None) -> Tiles:
+    """The same, or `value` itself where it was checked before."""
+    return value if isinstance(value, Tiles) else Tiles(as_tiles(name, value, None if like is None else like.images))
+
+
+def valid_pixels(images: dict[str, torch.Tensor], valid: torch.Tensor | None, nan: str) -> torch.Tensor | None:
+    """(N, 1, H, W) bool: pixels of the mask that are finite in every image; None: all."""
     finite = None
     for image in images.values():
-        ok = torch.isfinite(image).all(dim=1, keepdim=True)
-        finite = ok if finite is None else finite & ok
-    if finite is None:
+        if image.dtype.is_floating_point:
+            ok = torch.isfinite(image).all(dim=1, keepdim=True)
+            finite = ok if finite is None else finite & ok
+    if finite is None or bool(finite.all()):
         return valid
-    if not bool(finite.all()):
-        if nan == "error" and (valid is None or bool((valid & ~finite).any())):
-            checks.raise_if_nonfinite(**images)
-        valid = finite if valid is None else valid & finite
+    if nan == "error" and (valid is None or bool((valid & ~finite).any())):
+        checks.raise_if_nonfinite(**images)
+    return finite if valid is None else valid & finite
+
+
+def finite(images: dict[str, torch.Tensor], valid: torch.Tensor | None, nan: str) -> torch.Tensor | None:
+    """The valid mask; in `images` masked pixels become 0, because 0 · NaN is NaN."""
+    valid = valid_pixels(images, valid, nan)
     if valid is not None:
         for name, image in images.items():
             images[name] = torch.where(valid, image, 0.0)

@@ -18,12 +18,16 @@ import numpy as np
 import torch
 
 from semnr_kernels import checks
+from semnr_kernels.planes import Tiles
+from semnr_kernels.transfer import Settings, Transfer
+from semnr_kernels.transfer import reference as definition
+from semnr_kernels.transfer import transfer as transfer_of
+from semnr_kernels.transfer.bands import smooth
+from semnr_kernels.transfer.blocks import block_side
 
 from ..base.jsonable import plain
 from ..noise import NoiseModel
-from .bands import band_pass, smooth
-from .blocks import block_side, block_sums
-from .images import as_tiles, finite
+from .images import as_tiles_once, valid_pixels
 from .residual import ResidualTests, residual_tests
 from .residual.hints import residual_hints
 
@@ -180,28 +184,20 @@ def evidence(
     if block is not None:
         checks.positive_int("block", block)
     against = "reference" if reference is not None else "second_frame" if second_frame is not None else "none"
-    x = as_tiles("noisy", noisy)
-    d = as_tiles("denoised", denoised, like=x)
-    r = None if against == "none" else as_tiles(against, reference if reference is not None else second_frame, like=x)
-    valid = checks.as_mask(torch.as_tensor(mask), x) if mask is not None else None
-    n, c, h, w = x.shape
+    x = as_tiles_once("noisy", noisy)
+    d = as_tiles_once("denoised", denoised, like=x)
+    given = reference if reference is not None else second_frame
+    r = None if given is None else as_tiles_once(against, given, like=x)
+    valid = checks.as_mask(torch.as_tensor(mask), x.images) if mask is not None else None
+    n, c, h, w = x.images.shape
     side = block or block_side(h, w, max(high for _, high in bands))
 
     step = max(1, _CHUNK_PIXELS // (c * h * w))
     parts: list[dict[str, Any]] = []
     for start in range(0, n, step):
         rows = slice(start, start + step)
-        r_rows = None if r is None else r[rows].double()
-        m = None if valid is None else valid[rows]
-        images = {"noisy": x[rows].double(), "denoised": d[rows].double()}
-        if r_rows is not None:
-            images[against] = r_rows
-        m = finite(images, m, nan)
-        parts.append(
-            _chunk(
-                images["noisy"], images["denoised"], images.get(against), m, bands, side, against, hints, return_maps
-            )
-        )
+        part = _Part(x[rows], d[rows], None if r is None else r[rows], None if valid is None else valid[rows])
+        parts.append(part.figures(bands, side, against, nan, hints, return_maps))
 
     joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k not in ("residual", "maps")}
     maps = {k: np.concatenate([p["maps"][k] for p in parts]) for k in parts[0]["maps"]} if return_maps else None
@@ -247,106 +243,49 @@ def _as_bands(bands: Sequence[tuple[float, float]]) -> tuple[tuple[float, float]
     return checked
 
 
-def _chunk(
-    x: torch.Tensor,
-    d: torch.Tensor,
-    r: torch.Tensor | None,
-    valid: torch.Tensor | None,
-    bands: tuple[tuple[float, float], ...],
-    side: int,
-    against: str,
-    hints: bool,
-    return_maps: bool,
-) -> dict[str, Any]:
-    n, nan = x.shape[0], np.full((x.shape[0], len(bands)), np.nan)
-    weight = torch.ones_like(x[:, :1]) if valid is None else valid.double()
-    out: dict[str, Any] = {"transfer": nan.copy(), "se": nan.copy(), "structure_z": nan.copy(), "energy": nan.copy()}
-    local: list[torch.Tensor] = []
-    for b, (low, high) in enumerate(bands):
-        if r is None:
-            break
-        bx, bd, br = (band_pass(v, low, high, valid) * weight for v in (x, d, r))
-        upper, lower = (bd * br).sum(1), (bx * br).sum(1)
-        t, se, z = ratio(upper, lower, side)
-        few = torch.nonzero(~(z >= MIN_STRUCTURE_Z)).flatten()  # structure in few blocks only, or none
-        if len(few):
-            t_few = t[few, None, None, None]
-            se[few], z[few] = _isolated(bx[few], bd[few], br[few], t_few)
-        out["transfer"][:, b], out["se"][:, b], out["structure_z"][:, b] = (v.cpu().numpy() for v in (t, se, z))
-        own = lower.sum((1, 2))
-        if against == "reference":
-            own = own.square() / br.square().sum((1, 2, 3))
-        out["energy"][:, b] = (bd.square().sum((1, 2, 3)) / own).cpu().numpy()
-        if return_maps:
-            local.append(_local_ratio(upper, lower, 4 * high))
-    out["mse_drop"] = np.full(n, np.nan) if r is None else _mse_drop(x, d, r, weight, against).cpu().numpy()
-    out["residual"] = residual_hints(x, d, valid) if hints else {}
-    if return_maps:
-        none = torch.full((n, len(bands), *x.shape[2:]), torch.nan)
-        out["maps"] = {
-            "residual": (x - d).float().cpu().numpy(),
-            "transfer": (torch.stack(local, 1).float().cpu() if local else none).numpy(),
+class _Part:
+    """Some of the tiles, as many as are worked on at once."""
+
+    def __init__(self, x: Tiles, d: Tiles, r: Tiles | None, valid: torch.Tensor | None) -> None:
+        self.x, self.d, self.r, self.valid = x, d, r, valid
+
+    def figures(
+        self, bands: tuple[tuple[float, float], ...], side: int, against: str, nan: str, hints: bool, maps: bool
+    ) -> dict[str, Any]:
+        images = {"noisy": self.x.images, "denoised": self.d.images}
+        if self.r is not None:
+            images[against] = self.r.images
+        valid = valid_pixels(images, self.valid, nan)
+        n = len(self.x.images)
+        rows, local = [], []
+        for k, (low, high) in enumerate(bands):
+            settings = Settings(low, high, side, MIN_STRUCTURE_Z, against == "second_frame", with_drop=k == 0)
+            if self.r is None:
+                none = torch.full((n,), torch.nan, dtype=torch.float64)
+                rows.append(Transfer(none, none, none, none, none))
+                continue
+            rows.append(transfer_of(self.x, self.d, self.r, valid, settings))
+            if maps:
+                local.append(_local_ratio(*definition.products(self.x, self.d, self.r, valid, settings), 4 * high))
+        out: dict[str, Any] = {
+            name: torch.stack([getattr(row, name) for row in rows], 1).cpu().numpy()
+            for name in ("transfer", "se", "structure_z", "energy")
         }
-    return out
-
-
-def ratio(upper: torch.Tensor, lower: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Σ upper / Σ lower per tile, its standard error, and Σ lower over its own standard error.
-
-    upper, lower: (N, H, W) products. Blocks of `side` px are taken as independent; the delete-one-block
-    jackknife in its linear form: the spread of upper − T · lower over the blocks.
-    """
-    a, b = block_sums(upper, side), block_sums(lower, side)
-    k = a.shape[1]
-    total_b = b.sum(1)
-    t = a.sum(1) / total_b
-    scale = k / (k - 1) if k > 1 else math.nan
-    se = (scale * (a - t[:, None] * b).square().sum(1)).sqrt() / total_b.abs()
-    se_b = (scale * (b - b.mean(1, keepdim=True)).square().sum(1)).sqrt()
-    return t, se, total_b / se_b
-
-
-def _isolated(
-    bx: torch.Tensor, bd: torch.Tensor, br: torch.Tensor, t: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Standard error of T and z of ⟨Bx, Br⟩ for structure that lies in too few blocks for their spread to tell
-    (one edge, one defect): from the spectra, as if what is left after regression were stationary and independent."""
-    dims = (1, 2, 3)
-    cross = (bx * br).sum(dims)
-    gain = (cross / br.square().sum(dims))[:, None, None, None]
-    back = (cross / bx.square().sum(dims))[:, None, None, None]
-    z = cross / _product_sigma(bx - gain * br, br - back * bx)
-    return _product_sigma(bd - t * bx, br) / cross.abs(), z
-
-
-def _product_sigma(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of ⟨u, v⟩ for independent stationary fields: √(Σ |U|² |V|²) / pixels."""
-    power = torch.fft.fft2(u).abs().square() * torch.fft.fft2(v).abs().square()
-    return power.sum((1, 2, 3)).sqrt() / (u.shape[2] * u.shape[3])
+        out["mse_drop"] = rows[0].mse_drop.cpu().numpy()
+        x, d = (v.images.double() for v in (self.x, self.d)) if hints or maps else (None, None)
+        if valid is not None and x is not None and d is not None:
+            x, d = (torch.where(valid, v, 0.0) for v in (x, d))
+        out["residual"] = residual_hints(x, d, valid) if hints and x is not None and d is not None else {}
+        if maps and x is not None and d is not None:
+            none = torch.full((n, len(bands), *x.shape[2:]), torch.nan)
+            out["maps"] = {
+                "residual": (x - d).float().cpu().numpy(),
+                "transfer": (torch.stack(local, 1).float().cpu() if local else none).numpy(),
+            }
+        return out
 
 
 def _local_ratio(upper: torch.Tensor, lower: torch.Tensor, sigma: float) -> torch.Tensor:
     a, b = (smooth(v[:, None], (sigma,))[0][:, 0] for v in (upper, lower))
     floor = 0.1 * b.mean(dim=(1, 2), keepdim=True)  # too little structure to divide by
     return torch.where((b > floor) & (floor > 0), a / b, torch.nan)
-
-
-def _mse_drop(x: torch.Tensor, d: torch.Tensor, r: torch.Tensor, weight: torch.Tensor, against: str) -> torch.Tensor:
-    """MSE(x) − MSE(d) against a·r + b. A clean r is fitted by least squares; the noise of a second frame would
-    pull that slope towards 0, so there the ratio of the standard deviations is the gain (equal doses)."""
-    dims = (1, 2, 3)
-    count = weight.sum(dims, keepdim=True) * x.shape[1]
-
-    def centre(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mean = (v * weight).sum(dims, keepdim=True) / count
-        return (v - mean) * weight, mean
-
-    (x0, mean_x), (r0, _) = centre(x), centre(r)
-    power_r = r0.square().sum(dims, keepdim=True)
-    slope = (x0 * r0).sum(dims, keepdim=True) / power_r
-    if against == "second_frame":
-        slope = (x0.square().sum(dims, keepdim=True) / power_r).sqrt()
-    slope = torch.where(power_r > 0, slope, 0.0)
-    target = slope * r0
-    d0 = (d - mean_x) * weight
-    return (((x0 - target).square() - (d0 - target).square()).sum(dims, keepdim=True) / count).flatten()

@@ -24,9 +24,9 @@ import torch
 
 from semnr_kernels.checks import as_data_range, as_mask, choice
 from semnr_kernels.cnr import otsu_masks
+from semnr_kernels.transfer.blocks import block_side, block_sums
 
 from ..base.jsonable import plain
-from .blocks import block_side, block_sums
 from .frame_checks import fluctuation, suspects
 from .images import as_tiles, finite
 from .unknown import UNKNOWN

@@ -16,23 +16,22 @@ import numpy as np
 import torch
 
 from semnr_kernels import checks
+from semnr_kernels.planes import Tiles
+from semnr_kernels.residual import SIZES, Law, Place, Scanned, Settings, Shape, bank, scan
+from semnr_kernels.residual.marking import LISTED
 
 from ...base.jsonable import plain
-from ...noise import NoiseModel, fit_noise
+from ...noise import NoiseModel
 from ...noise.model import array_windows
-from ..images import as_tiles
-from .marking import LISTED, edge_strength, marks, middle_of, scanned
-from .scanning import scan, threshold
-from .spread import energy_at_edges, spectrum_distance
+from ..fits import fit_each
+from ..images import as_tiles_once, valid_pixels
 
 __all__ = ["COLUMNS", "SIZES", "ResidualTests", "residual_tests"]
 
-SIZES = (3.0, 4.2, 6.0, 8.5, 12.0)  # px, steps of √2: a feature between two loses 2 % of its z
 COLUMNS = (
     *("residual_variance", "residual_spectrum", "residual_structure_z"),
     *("removed_z", "removed_count", "invented_z", "invented_count"),
 )
-_CHUNK_PIXELS = 2**20  # pixels worked on at once
 _MIN_SIDE = 32  # of a tile: below, neither its noise nor the surroundings of a bump are known
 _SAMPLES = 2  # windows of 256² that a tile's noise is taken from
 
@@ -220,32 +219,39 @@ def residual_tests(
         raise ValueError(f"alpha is {alpha!r}; accepted: a probability between 0 and 1")
     if scan_axis not in (-1, -2):
         raise ValueError(f"scan_axis is {scan_axis!r}; accepted: -1 (scan lines are rows), -2 (they are columns)")
-    x = as_tiles("noisy", noisy)
-    d = as_tiles("denoised", denoised, like=x)
-    if min(x.shape[-2:]) < _MIN_SIDE:
-        raise ValueError(f"noisy is {x.shape[-2]} x {x.shape[-1]} px; accepted: sides of at least {_MIN_SIDE}")
-    valid = checks.as_mask(torch.as_tensor(mask), x) if mask is not None else None
-    n = x.shape[0]
+    x = as_tiles_once("noisy", noisy)
+    d = as_tiles_once("denoised", denoised, like=x)
+    n, _, height, width = x.images.shape
+    if min(height, width) < _MIN_SIDE:
+        raise ValueError(f"noisy is {height} x {width} px; accepted: sides of at least {_MIN_SIDE}")
+    valid = checks.as_mask(torch.as_tensor(mask), x.images) if mask is not None else None
+    valid = valid_pixels({"noisy": x.images, "denoised": d.images}, valid, nan)
     models = _as_models(noise, n)
-    if data_range is None and x.dtype in (torch.uint8, torch.uint16):
-        data_range = float(torch.iinfo(x.dtype).max)
-
-    step = max(1, _CHUNK_PIXELS // x[0].numel())
-    parts = []
-    for start in range(0, n, step):
-        rows = slice(start, start + step)
-        a, b = (_plane(v[rows], scan_axis) for v in (x, d))
-        m = None if valid is None else _plane(valid[rows].float(), scan_axis) > 0
-        m = _finite(a, b, m, nan)
-        known = None if models is None else models[rows]
-        parts.append(_tiles(a, b, m, known, data_range, wanted, float(alpha), return_maps, scan_axis))
-    columns = {name: np.concatenate([p[name] for p in parts]) for name in (*COLUMNS, "threshold")}
-    values = {name.removeprefix("residual_"): column for name, column in columns.items()}
+    if data_range is None and x.images.dtype in (torch.uint8, torch.uint16):
+        data_range = float(torch.iinfo(x.images.dtype).max)
+    if scan_axis == -2:
+        x, d = (Tiles(v.images.transpose(2, 3)) for v in (x, d))
+        valid = None if valid is None else valid.transpose(2, 3)
+    asked = Settings(float(alpha), wanted, return_maps)
+    found, models = _tiles(x, d, valid, models, data_range, asked)
+    tiles = list(zip(found.places, found.threshold.tolist(), strict=True))
+    shapes = bank(wanted)
+    maps = None
+    if found.largest is not None:
+        signed = _signed(found.largest, found.places, shapes, found.threshold)
+        maps = {"evidence": signed if scan_axis == -1 else signed.transpose(0, 2, 1)}
     return ResidualTests(
-        **values,
-        boxes=tuple(found for p in parts for found in p["boxes"]),
-        noise=tuple(model for p in parts for model in p["noise"]),
-        maps={"evidence": np.concatenate([p["map"] for p in parts])} if return_maps else None,
+        found.variance,
+        found.spectrum,
+        found.structure_z,
+        removed_z=np.array([_strongest(places, False) for places, _ in tiles]),
+        removed_count=np.array([_beyond(places, False, limit) for places, limit in tiles]),
+        invented_z=np.array([_strongest(places, True) for places, _ in tiles]),
+        invented_count=np.array([_beyond(places, True, limit) for places, limit in tiles]),
+        boxes=tuple(_boxes(places, limit, shapes, scan_axis)[:LISTED] for places, limit in tiles),
+        threshold=found.threshold,
+        noise=tuple(models),
+        maps=maps,
         settings={"alpha": float(alpha), "sizes": wanted, "scan_axis": scan_axis, "nan": nan},
     )
 
@@ -271,100 +277,60 @@ def _as_models(noise: Any, n: int) -> list[Any] | None:
     return models
 
 
-def _plane(v: torch.Tensor, scan_axis: int) -> torch.Tensor:
-    """(N, H, W) float32 with scan lines as rows; channels averaged."""
-    v = v.float().mean(1)
-    return v if scan_axis == -1 else v.transpose(1, 2).contiguous()
-
-
-def _finite(x: torch.Tensor, d: torch.Tensor, valid: torch.Tensor | None, nan: str) -> torch.Tensor | None:
-    ok = torch.isfinite(x) & torch.isfinite(d)
-    if bool(ok.all()):
-        return valid
-    if nan == "error" and bool((~ok if valid is None else valid & ~ok).any()):
-        checks.raise_if_nonfinite(noisy=x[:, None], denoised=d[:, None])
-    return ok if valid is None else valid & ok
-
-
 def _tiles(
-    x: torch.Tensor,
-    d: torch.Tensor,
-    valid: torch.Tensor | None,
-    models: list[Any] | None,
-    data_range: float | None,
-    sizes: tuple[float, ...],
-    alpha: float,
-    return_maps: bool,
-    scan_axis: int,
-) -> dict[str, Any]:
+    x: Tiles, d: Tiles, valid: torch.Tensor | None, models: list[Any] | None, data_range: float | None, asked: Settings
+) -> tuple[Scanned, list[Any]]:
+    """The scan of tiles with scan lines as rows, and the noise that they were held against."""
     if valid is not None:
-        x, d = (_filled(v, valid) for v in (x, d))
+        x, d = (Tiles(_filled(v.images, valid)) for v in (x, d))
     if models is None:
-        models = [_fit(tile, data_range) for tile in x.cpu().numpy()]
-    levels = d.double().cpu().numpy()
-    variance = np.stack([model.variance(level) for model, level in zip(models, levels, strict=True)])
-    floor = 1e-12 + 1e-6 * np.abs(levels).max((1, 2), keepdims=True) ** 2 * 1e-6  # a frame without any noise
-    sigma = torch.from_numpy(np.sqrt(np.maximum(variance, floor))).float().to(x.device)
-    u = (x - d) / sigma
-    weight = torch.ones_like(u) if valid is None else valid.float()
-    count = weight.sum((1, 2)).clamp(min=1)
-    u = (u - ((u * weight).sum((1, 2)) / count)[:, None, None]) * weight
-    measured = (u.square().sum((1, 2)) / count).double().cpu().numpy()
-    u = _less_lines(u, weight)
-    found = scan(u, [model.whitening() for model in models], sizes)
-    strength = edge_strength(d, sigma)
-    seen = scanned(found, strength)
-    limit = np.array([threshold(float(v), int(c), alpha) for v, c in zip(found.density, count, strict=True)])
-    out: dict[str, Any] = {
-        "residual_variance": measured,
-        "residual_spectrum": spectrum_distance(found.power),
-        "residual_structure_z": energy_at_edges(found.z(middle_of(found.shapes)), strength, weight),
-        "threshold": limit,
-        "noise": models,
-        "boxes": [],
-    }
-    sigmas = sigma.cpu().numpy()
-    places = [marks(found, seen, i, d[i].cpu().numpy(), sigmas[i], limit[i]) for i in range(len(models))]
-    for kind in ("removed", "invented"):
-        z = [[abs(p["z"]) for p in tile if p["kind"] == kind] for tile in places]
-        out[f"{kind}_z"] = np.array([max(values, default=0.0) for values in z])
-        out[f"{kind}_count"] = np.array([float(sum(v > t for v in values)) for values, t in zip(z, limit, strict=True)])
-    for tile, t in zip(places, limit, strict=True):
-        out["boxes"].append([_turned(p, scan_axis) for p in tile if abs(p["z"]) > t][:LISTED])
-    if return_maps:
-        whole = _signed(seen.largest.cpu().numpy(), places, limit)
-        out["map"] = whole if scan_axis == -1 else whole.transpose(0, 2, 1)
-    return out
+        models = _fits(x.images, data_range)
+    laws = [Law(model.gain, model.offset, model.floor, model.whitening()) for model in models]
+    return scan(x, d, valid, laws, asked), models
 
 
 def _filled(v: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Pixels that take no part get the mean of the others."""
+    """(N, 1, H, W) float32: channels averaged; pixels that take no part get the mean of the others."""
+    v = v.float().mean(1, keepdim=True)
     kept = torch.where(valid, v, 0.0)
-    mean = kept.sum((1, 2), keepdim=True) / valid.sum((1, 2), keepdim=True).clamp(min=1)
+    mean = kept.sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True).clamp(min=1)
     return torch.where(valid, v, mean)
 
 
-def _fit(tile: np.ndarray, data_range: float | None) -> Any:
-    return fit_noise(array_windows(tile, limit=_SAMPLES), data_range=data_range, name="noisy")
+def _fits(tiles: torch.Tensor, data_range: float | None) -> list[NoiseModel]:
+    """The noise of each of (N, C, H, W) tiles, channels averaged."""
+    whole = tiles.shape[1] == 1 and tiles.dtype in (torch.uint8, torch.uint16)
+    planes = (tiles[:, 0] if whole else tiles.float().mean(1)).cpu().numpy()
+    return fit_each([array_windows(plane, limit=_SAMPLES) for plane in planes], data_range=data_range)
 
 
-def _less_lines(u: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Each scan line's own offset is noise of the tool, not structure: taken out, outliers turned down."""
-    core = u.clamp(-3, 3)
-    offset = core.sum(2, keepdim=True) / weight.sum(2, keepdim=True).clamp(min=1)
-    return (u - offset) * weight
+def _boxes(places: Sequence[Place], limit: float, shapes: Sequence[Shape], scan_axis: int) -> list[dict[str, Any]]:
+    """The places beyond the limit, as they are told."""
+    told = []
+    for place in places:
+        if abs(place.z) > limit:
+            row, col = (place.row, place.column) if scan_axis == -1 else (place.column, place.row)
+            side, kind = round(shapes[place.shape].size, 1), "invented" if place.invented else "removed"
+            told.append({"kind": kind, "row": row, "col": col, "height": side, "width": side, "z": round(place.z, 2)})
+    return told
 
 
-def _turned(place: dict[str, Any], scan_axis: int) -> dict[str, Any]:
-    return place if scan_axis == -1 else {**place, "row": place["col"], "col": place["row"]}
+def _strongest(places: Sequence[Place], invented: bool) -> float:
+    return max((abs(round(p.z, 2)) for p in places if p.invented == invented), default=0.0)
 
 
-def _signed(best: np.ndarray, places: list[list[dict[str, Any]]], limit: np.ndarray) -> np.ndarray:
+def _beyond(places: Sequence[Place], invented: bool, limit: float) -> float:
+    return float(sum(abs(p.z) > limit for p in places if p.invented == invented))
+
+
+def _signed(
+    largest: np.ndarray, places: Sequence[Sequence[Place]], shapes: Sequence[Shape], limit: np.ndarray
+) -> np.ndarray:
     """The largest |z|, below 0 around the places where structure was invented."""
-    rows, cols = np.ogrid[: best.shape[1], : best.shape[2]]
+    rows, cols = np.ogrid[: largest.shape[1], : largest.shape[2]]
     for i, tile in enumerate(places):
         for p in tile:
-            if p["kind"] == "invented" and abs(p["z"]) > limit[i]:
-                near = np.hypot(rows - p["row"], cols - p["col"]) <= p["height"] / 2 + 3
-                best[i][near] *= -1
-    return best
+            if p.invented and abs(p.z) > limit[i]:
+                near = np.hypot(rows - p.row, cols - p.column) <= round(shapes[p.shape].size, 1) / 2 + 3
+                largest[i][near] *= -1
+    return largest

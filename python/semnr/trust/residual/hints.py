@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..bands import band_pass, smooth
+from semnr_kernels.transfer.bands import band_pass, smooth
 
 
 def residual_hints(x: torch.Tensor, d: torch.Tensor, valid: torch.Tensor | None = None) -> dict[str, np.ndarray]:

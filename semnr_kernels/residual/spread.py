@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-_BLOCK = 32  # px: blocks whose spread gives the standard error
+BLOCK = 32  # px: blocks whose spread gives the standard error
 
 
 def spectrum_distance(power: torch.Tensor) -> np.ndarray:
@@ -33,7 +33,7 @@ def energy_at_edges(z: torch.Tensor, strength: torch.Tensor, weight: torch.Tenso
 
     e, g = centred(energy).double(), centred(bounded).double()
     slope = (e * g).sum((1, 2)) / g.square().sum((1, 2)).clamp(min=1e-12)
-    rows, columns = max(1, z.shape[1] // _BLOCK), max(1, z.shape[2] // _BLOCK)
+    rows, columns = max(1, z.shape[1] // BLOCK), max(1, z.shape[2] // BLOCK)
     left = (e - slope[:, None, None] * g) * g
     i = torch.arange(z.shape[1], device=z.device) * rows // z.shape[1]
     j = torch.arange(z.shape[2], device=z.device) * columns // z.shape[2]

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from ..bands import _fast_size
+from ..transfer.bands import fast_size
 from .templates import Shape, bank, template
 
 BACKGROUND = 12.0  # px: Gaussian sigma of the surroundings that a bump stands out from
@@ -65,9 +65,9 @@ def scan(u: torch.Tensor, taps: list[np.ndarray], sizes: tuple[float, ...]) -> S
     """
     height, width = u.shape[1:]
     shapes = bank(sizes)
-    cuts = [_cuts(length) for length in (height, width)]
+    cuts = [cuts_of(length) for length in (height, width)]
     room = max(template(s).shape[0] for s in shapes) + 8
-    rows, columns = (_fast_size(max(end - start for _, (start, end) in cut) + room) for cut in cuts)
+    rows, columns = (fast_size(max(end - start for _, (start, end) in cut) + room) for cut in cuts)
     padded = (rows, columns)
     spectra, high = (v.to(u.device) for v in _spectra(shapes, rows, columns))
     fx = np.fft.rfftfreq(columns)
@@ -91,7 +91,7 @@ def scan(u: torch.Tensor, taps: list[np.ndarray], sizes: tuple[float, ...]) -> S
     return Scan(windows, (height, width), padded, spectra, gain, shapes, density, power / len(windows))
 
 
-def _cuts(length: int) -> list[tuple[slice, tuple[int, int]]]:
+def cuts_of(length: int) -> list[tuple[slice, tuple[int, int]]]:
     """The windows along a side: the pixels each answers for, and those it sees."""
     count = 1 if length <= 1.5 * _CORE else math.ceil(length / _CORE)
     cores = [slice(k * length // count, (k + 1) * length // count) for k in range(count)]

@@ -26,7 +26,7 @@ def smooth(v: torch.Tensor, sigmas: Sequence[float], valid: torch.Tensor | None 
     """`v` under a normalised Gaussian of each sigma; `v` must be 0 where it is not valid."""
     size = (v.shape[2], v.shape[3])
     room = max(_radius(s) for s in sigmas)
-    padded = (_fast_size(size[0] + room), _fast_size(size[1] + room))
+    padded = (fast_size(size[0] + room), fast_size(size[1] + room))
     spectrum = torch.fft.rfft2(v, s=padded)
     inside = None if valid is None else torch.fft.rfft2(valid.to(v.dtype), s=padded)
     out = []
@@ -50,7 +50,7 @@ def _radius(sigma: float) -> int:
     return math.ceil(_TRUNCATE * sigma)
 
 
-def _taps(sigma: float, like: torch.Tensor) -> torch.Tensor:
+def taps_of(sigma: float, like: torch.Tensor) -> torch.Tensor:
     offset = torch.arange(-_radius(sigma), _radius(sigma) + 1, dtype=like.dtype, device=like.device)
     taps = torch.exp(-0.5 * (offset / sigma).square())
     return taps / taps.sum()
@@ -58,7 +58,7 @@ def _taps(sigma: float, like: torch.Tensor) -> torch.Tensor:
 
 def _response(sigma: float, size: int, like: torch.Tensor) -> torch.Tensor:
     """The Gaussian's frequency response on `size` samples: real, because the taps are symmetric."""
-    taps, radius = _taps(sigma, like), _radius(sigma)
+    taps, radius = taps_of(sigma, like), _radius(sigma)
     ring = torch.zeros(size, dtype=like.dtype, device=like.device)
     index = torch.arange(-radius, radius + 1, device=like.device) % size
     return torch.fft.fft(ring.index_add_(0, index, taps)).real
@@ -66,14 +66,14 @@ def _response(sigma: float, size: int, like: torch.Tensor) -> torch.Tensor:
 
 def _reach(sigma: float, size: int, like: torch.Tensor) -> torch.Tensor:
     """The part of the Gaussian's weight that falls inside, at each of `size` positions."""
-    taps, radius = _taps(sigma, like), _radius(sigma)
+    taps, radius = taps_of(sigma, like), _radius(sigma)
     up = torch.cat([torch.zeros(1, dtype=like.dtype, device=like.device), taps.cumsum(0)])
     at = torch.arange(size, device=like.device)
     first, last = (radius - at).clamp(min=0), (radius + size - at).clamp(max=2 * radius + 1)
     return up[last] - up[first]
 
 
-def _fast_size(size: int) -> int:
+def fast_size(size: int) -> int:
     """The next length of small prime factors."""
     while True:
         rest = size

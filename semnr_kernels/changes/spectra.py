@@ -15,6 +15,7 @@ NOTHING: Measured = (math.nan, math.nan)
 MIN_Z = 4.0  # structure must stand this many standard errors above 0 before a ratio over it means anything
 BAND, HIGH, TEXTURE = (1.0, 4.0), (0.7, 2.0), (1.0, 3.0)  # sigmas in px of the Gaussians whose difference is the band
 EDGES = np.geomspace(0.02, 0.42, 13)  # rings of the transfer function, cycles/px
+CENTRES = np.sqrt(EDGES[1:] * EDGES[:-1])
 _TAPER = 0.125  # of each side, at each end
 
 
@@ -23,6 +24,7 @@ class Plan:
     """What depends on the size of the tile alone. Weights count each frequency of the half plane as often as it is."""
 
     taper: np.ndarray
+    sides: tuple[np.ndarray, ...]  # of which the taper is the product
     fy: np.ndarray
     fx: np.ndarray
     band: np.ndarray
@@ -63,12 +65,11 @@ def plan_of(shape: tuple[int, int]) -> Plan:
     rings = np.digitize(np.sqrt(f2), EDGES) - 1
     rings[rings == len(EDGES) - 1] = -1
     inflation = float((taper**4).mean() / (taper**2).mean() ** 2)
-    centres = np.sqrt(EDGES[1:] * EDGES[:-1])
     around = np.digitize(np.sqrt(f2), EDGES).ravel()  # with what lies inside the first and outside the last
     order = np.argsort(around, kind="stable")
     starts = np.unique(around[order], return_index=True)[1]
     bands = band(*BAND), band(*HIGH), band(*TEXTURE)
-    return Plan(taper, fy, fx, *bands, rings, centres, count, inflation, order, starts)
+    return Plan(taper, tuple(sides), fy, fx, *bands, rings, CENTRES, count, inflation, order, starts)
 
 
 def ratio(plan: Plan, weight: np.ndarray, D: np.ndarray, X: np.ndarray | None, R: np.ndarray) -> Measured:

@@ -1,0 +1,371 @@
+// The fit of the noise law: fields of windows, sorted by level once, then four rounds.
+#include "noise_cpu.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "../evidence/ranks.hpp"
+#include "../evidence/rows.hpp"
+#include "../fsim/memory.hpp"
+#include "line.hpp"
+
+namespace semnr {
+namespace {
+
+constexpr std::int64_t L = kLanes<float>;
+constexpr double kTruncated = 0.97334;    // variance left of a normal distribution cut at 3 sigma
+constexpr double kMedianSquare = 0.4549;  // of a normal distribution of variance 1
+constexpr float kTie = 4e-4f;             // of a bin: edges lie off the levels that whole grey levels make
+constexpr double kSure = 4;               // standard errors from which a gain counts
+constexpr double kMuchClipped = 0.05;  // share of clipped pixels from which these, and their neighbours, take no part
+constexpr std::int64_t kLeastFree = 2000;  // pixels that a law can be taken from, where many are clipped
+
+// Of the inner pixels of a window: mean over 3 lines of 5 pixels, difference across the lines (scaled to the noise's
+// variance), squared structure (a fifth of it in noise alone).
+struct Fields {
+  float *level, *difference, *structure;
+};
+
+// Lanes 0 .. count - 1 of v, then `other`.
+template <class R>
+Vec<R> first_or(Vec<R> v, std::int64_t count, R other) {
+  for (std::int64_t i = count; i < kLanes<R>; ++i) v[i] = other;
+  return v;
+}
+
+std::int64_t pixels_of(const NoiseWindow& w) { return (w.h - 2) * (w.w - 4); }
+
+void make_fields(const NoiseWindow& window, float apart, const Fields& out) {
+  constexpr std::int64_t kReach = 7;  // of the bend along the line
+  const std::int64_t w = window.w, room = w + 2 * kReach + 1;
+  std::vector<float> memory(std::size_t(4 * room));
+  float *const three = memory.data(), *const five = three + room, *const bend = five + room + kReach,
+               *const fives = bend + room;
+  const auto row = [&](std::int64_t y) {
+    return window.data + std::min(std::max<std::int64_t>(y, 0), window.h - 1) * window.pitch;
+  };
+  for (std::int64_t y = 1; y + 1 < window.h; ++y) {
+    const float *const a = row(y - 1), *const b = row(y), *const c = row(y + 1), *const d = row(y - 2),
+                       *const e = row(y + 2);
+    for (std::int64_t x = 0; x < w; ++x) {
+      three[x] = a[x] + b[x] + c[x];
+      five[x] = three[x] + d[x] + e[x];
+      bend[x] = a[x] - 2 * b[x] + c[x];
+    }
+    std::fill(bend - kReach, bend, bend[0]);
+    std::fill(bend + w, bend + w + kReach, bend[w - 1]);
+    for (std::int64_t x = -5; x < w + 5; ++x) {  // sums of five, from x - 2 on
+      fives[x] = bend[x - 2] + bend[x - 1] + bend[x] + bend[x + 1] + bend[x + 2];
+    }
+    const std::int64_t to = (y - 1) * (w - 4) - 2;
+    for (std::int64_t x = 2; x < w - 2; ++x) {
+      const float sum = three[x - 2] + three[x - 1] + three[x] + three[x + 1] + three[x + 2];
+      const float across =
+          (c[x - 2] - a[x - 2]) + (c[x - 1] - a[x - 1]) + (c[x] - a[x]) + (c[x + 1] - a[x + 1]) + (c[x + 2] - a[x + 2]);
+      const float along = five[x + 1] + five[x + 2] - five[x - 1] - five[x - 2];
+      const float curve = fives[x - 5] + fives[x + 5];
+      const float most = std::max(across * across * (1 / 50.0f), along * along * (1 / 100.0f));
+      out.level[to + x] = sum * (1 / 15.0f) + apart;
+      out.difference[to + x] = bend[x] * 0.40824829046386302f;
+      out.structure[to + x] = std::max(most, curve * curve * (1 / 300.0f));
+    }
+  }
+}
+
+class Fit {
+ public:
+  Fit(const std::vector<NoiseWindow>& windows, const NoiseLimits& limits) : windows_(windows), limits_(limits) {
+    for (const NoiseWindow& w : windows) count_ += pixels_of(w);
+  }
+
+  void run(double* row) {
+    const std::int64_t room = rounded<float>(count_ + kSpan);
+    const Memory<float> memory(9 * room);
+    float* next = memory.get();
+    for (float** to : {&fields_.level, &fields_.difference, &fields_.structure, &level_, &square_, &structure_, &ratio_,
+                       &kept_, &room_}) {
+      *to = next;
+      next += room;
+    }
+    count_clipped(row);
+    make();
+    row[6] = find_free(row[3] + row[4] > kMuchClipped);
+    sort();
+    rounds();
+    finish(row);
+  }
+
+ private:
+  void count_clipped(double* row) {
+    double low = 0, high = 0, all = 0;
+    for (const NoiseWindow& w : windows_) {
+      const float first = float(limits_.low - w.base), last = float(limits_.high - w.base);
+      for (std::int64_t y = 0; y < w.h; ++y) {
+        const float* const line = w.data + y * w.pitch;
+        std::int32_t below = 0, above = 0;
+        for (std::int64_t x = 0; x < w.w; ++x) {
+          below += line[x] <= first;
+          above += line[x] >= last;
+        }
+        low += below;
+        high += above;
+      }
+      all += double(w.h * w.w);
+    }
+    row[3] = low / all;
+    row[4] = high / all;
+    ends_[0] = row[3] > limits_.piled ? limits_.low : -std::numeric_limits<double>::infinity();
+    ends_[1] = row[4] > limits_.piled ? limits_.high : std::numeric_limits<double>::infinity();
+  }
+
+  // Levels are kept less the least one of all, `base_`.
+  void make() {
+    Fields to = fields_;
+    for (const NoiseWindow& w : windows_) {
+      make_fields(w, float(w.base - windows_[0].base), to);
+      to = {to.level + pixels_of(w), to.difference + pixels_of(w), to.structure + pixels_of(w)};
+    }
+    const float least = *std::min_element(fields_.level, fields_.level + count_);
+    for (std::int64_t i = 0; i < count_; ++i) fields_.level[i] -= least;
+    base_ = windows_[0].base + double(least);
+  }
+
+  // Where many pixels are clipped: those that enter neither level nor difference of a clipped one. Returns their share,
+  // 0 where they are too few; then all take part.
+  double find_free(bool clipped) {
+    if (!clipped) return 1;
+    free_.clear();
+    for (const NoiseWindow& w : windows_) {
+      const float first = float(ends_[0] - w.base), last = float(ends_[1] - w.base);
+      for (std::int64_t y = 1; y + 1 < w.h; ++y) {
+        for (std::int64_t x = 2; x + 2 < w.w; ++x) {
+          bool inside = true;
+          for (std::int64_t i = (y - 1) * w.pitch; i <= (y + 1) * w.pitch; i += w.pitch) {
+            for (std::int64_t j = x - 2; j <= x + 2; ++j) inside &= w.data[i + j] > first && w.data[i + j] < last;
+          }
+          free_.push_back(inside ? 1 : 0);
+        }
+      }
+    }
+    const std::int64_t found = std::count(free_.begin(), free_.end(), 1);
+    if (found < kLeastFree) free_.clear();
+    return found < kLeastFree ? 0 : double(found) / double(count_);
+  }
+
+  bool is_free(std::int64_t i) const { return free_.empty() || free_[std::size_t(i)] != 0; }
+
+  // Pixels by bins of level, in each in their order. From here on `count_` are those that take part.
+  void sort() {
+    const std::int64_t all = count_;
+    count_ = 0;
+    for (std::int64_t i = 0; i < all; ++i) {
+      kept_[count_] = fields_.level[i];
+      count_ += is_free(i);
+    }
+    const double low = quantile(kept_, count_, 0.001, room_), high = quantile(kept_, count_, 0.999, room_);
+    const float first = float(low), scale = high > low ? float(kNoiseBins / (high - low)) : 0.0f;
+    std::vector<std::uint8_t> bin(static_cast<std::size_t>(all));
+    for (std::int64_t i = 0; i < all; ++i) {
+      const float at = scale > 0 ? (fields_.level[i] - first) * scale + kTie
+                                 : (fields_.level[i] >= first ? float(kNoiseBins) : 0.0f);
+      bin[std::size_t(i)] = std::uint8_t(std::min(std::max(at, 0.0f), float(kNoiseBins - 1)));
+    }
+    std::array<std::int64_t, kNoiseBins> sizes = {};
+    for (std::int64_t i = 0; i < all; ++i) sizes[bin[std::size_t(i)]] += is_free(i);
+    std::array<std::int64_t, kNoiseBins> next;
+    for (int b = 0; b < kNoiseBins; ++b) {
+      next[std::size_t(b)] = bounds_[std::size_t(b)];
+      bounds_[std::size_t(b) + 1] = bounds_[std::size_t(b)] + sizes[std::size_t(b)];
+    }
+    for (std::int64_t i = 0; i < all; ++i) {
+      if (!is_free(i)) continue;
+      const std::int64_t to = next[bin[std::size_t(i)]]++;
+      level_[to] = fields_.level[i];
+      square_[to] = fields_.difference[i] * fields_.difference[i];
+      structure_[to] = fields_.structure[i];
+    }
+  }
+
+  // Reject structure, measure the variance by level, fit the line; each round with the last one's line.
+  void rounds() {
+    most_ = float(quantile(structure_, count_, 0.25, room_) * (1 + 1e-5));
+    std::copy_n(structure_, count_, ratio_);
+    for (int round = 0; round < 4; ++round) {
+      measure();
+      inside_.clear();
+      for (const NoisePoint& p : points_) {
+        const double reach = 2.5 * std::sqrt(std::max(p.variance, 0.0));
+        if (p.level - reach > ends_[0] && p.level + reach < ends_[1]) inside_.push_back(p);
+      }
+      line_ = line_through(inside_.size() >= 2 ? inside_ : points_);
+      floor_ = 0.25 * lower_quarter();
+      for (std::int64_t i = 0; i < count_; i += L) {
+        store<float>(ratio_ + i, load(structure_ + i) / expected(load(level_ + i)));
+      }
+      // in noise alone structure / variance has the same law everywhere; its lowest fifth says what is usual
+      most_ = float(3.5 * quantile(ratio_, count_, 0.2, room_));
+    }
+  }
+
+  // The variance that the line gives at levels less base_; 1 where it is 0.
+  Vec<float> expected(Vec<float> level) const {
+    const float gain = float(line_.gain), offset = float(line_.offset + line_.gain * base_), floor = float(floor_);
+    const Vec<float> straight = gain * level + offset, found = straight > floor ? straight : floor - Vec<float>{};
+    return found > Vec<float>{} ? found : splat(1.0f);
+  }
+
+  double lower_quarter() const {
+    std::vector<double> v;
+    for (const NoisePoint& p : points_) v.push_back(p.variance);
+    std::sort(v.begin(), v.end());
+    const double at = 0.25 * double(v.size() - 1);
+    const std::size_t k = std::size_t(at);
+    return v[k] + (at - double(k)) * (v[std::min(k + 1, v.size() - 1)] - v[k]);
+  }
+
+  // Mean level, robust variance and count of every bin that holds enough of the pixels whose ratio is small.
+  void measure() {
+    std::array<std::int64_t, kNoiseBins + 1> ends = {};
+    std::array<double, kNoiseBins> levels = {};
+    std::int64_t kept = 0;
+    for (std::size_t b = 0; b < kNoiseBins; ++b) {
+      for (std::int64_t i = bounds_[b]; i < bounds_[b + 1]; i += L) {
+        const std::int64_t left = std::min(L, bounds_[b + 1] - i);
+        const Vec<float> ratio = left == L ? load(ratio_ + i) : first_or<float>(load(ratio_ + i), left, most_ * 2 + 1);
+        const auto keep = ratio <= most_;
+        levels[b] += double(sum<float>(keep ? load(level_ + i) : Vec<float>{}));
+        std::uint32_t bits = lanes_of<float>(keep);
+        if constexpr (kPacks<float>) {
+          store<float>(kept_ + kept, packed<float>(load(square_ + i), bits));
+          kept += __builtin_popcount(bits);
+        } else {
+          for (; bits != 0; bits &= bits - 1) kept_[kept++] = square_[i + __builtin_ctz(bits)];
+        }
+      }
+      ends[b + 1] = kept;
+    }
+    points_.clear();
+    const double enough = std::max(50.0, 0.002 * double(kept));
+    double all = 0;
+    for (std::size_t b = 0; b < kNoiseBins; ++b) {
+      const std::int64_t count = ends[b + 1] - ends[b];
+      all += levels[b];
+      if (double(count) >= enough) {
+        points_.push_back({base_ + levels[b] / double(count), variance(kept_ + ends[b], count), double(count)});
+      }
+    }
+    if (points_.empty()) points_ = {{base_ + all / double(kept), variance(kept_, kept), double(kept)}};
+  }
+
+  // Variance about zero of the core of a distribution: cut at 3 sigma, corrected for the cut.
+  double variance(const float* squares, std::int64_t count) {
+    double found = median(squares, count, room_) / kMedianSquare;
+    if (!(found > 0)) found = mean_up_to(squares, count, std::numeric_limits<float>::infinity(), 0);
+    for (int turn = 0; turn < 6; ++turn) {
+      const double next = mean_up_to(squares, count, float(9 * found), found * kTruncated) / kTruncated;
+      if (next == found) break;
+      found = next;
+    }
+    return found;
+  }
+
+  static double mean_up_to(const float* squares, std::int64_t count, float most, double none) {
+    double total = 0;
+    std::int64_t kept = 0, i = 0;
+    for (; i + L <= count; i += 8 * L) {
+      Vec<float> some = {};
+      Vec<std::int32_t> held = {};
+      for (std::int64_t j = i; j < std::min(i + 8 * L, count - L + 1); j += L) {
+        const Vec<float> v = load(squares + j);
+        const auto inside = v <= most;
+        some += inside ? v : Vec<float>{};
+        held += inside;  // -1 where it holds
+      }
+      total += sum<double>(widened_sum(some));
+      kept -= sum<std::int32_t>(held);
+    }
+    for (i = count / L * L; i < count; ++i) {
+      if (squares[i] <= most) {
+        total += double(squares[i]);
+        ++kept;
+      }
+    }
+    return kept > 0 ? total / double(kept) : none;
+  }
+
+  void finish(double* row) {
+    const std::vector<NoisePoint>& points = inside_.empty() ? points_ : inside_;
+    row[2] = line_.error;
+    NoiseLine law = line_;
+    if (!(std::abs(law.gain) > kSure * law.error)) law = {0, mean_variance(points), law.error};
+    double least = points[0].variance;
+    for (const NoisePoint& p : points) least = std::min(least, p.variance);
+    row[0] = law.gain;
+    row[1] = law.offset;
+    row[5] = double(points.size());
+    double* const to = row + 7;
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      to[i] = points[i].level;
+      to[kNoiseBins + i] = points[i].variance;
+      to[2 * kNoiseBins + i] = points[i].count;
+    }
+    correlate(law, 0.5 * least, to + 3 * kNoiseBins);
+  }
+
+  // Products of the differences, over the law's σ, of neighbours along the line that are both kept.
+  void correlate(const NoiseLine& law, double floor, double* products) {
+    std::fill_n(products, 2 * kNoiseLags, 0.0);
+    const float gain = float(law.gain), offset = float(law.offset + law.gain * base_), least = float(floor);
+    std::int64_t start = 0;
+    for (const NoiseWindow& window : windows_) {
+      const std::int64_t width = window.w - 4, room = rounded<float>(width + kSpan);
+      std::vector<float> memory(std::size_t(2 * room), 0.0f);
+      float *const unit = memory.data(), *const good = unit + room;
+      for (std::int64_t y = 0; y < window.h - 2; ++y, start += width) {
+        for (std::int64_t x = 0; x < width; x += L) {
+          const Vec<float> level = load(fields_.level + start + x), straight = gain * level + offset;
+          const Vec<float> sigma = root<float>(straight > least ? straight : least - Vec<float>{});
+          const Vec<float> value = load(fields_.difference + start + x) / (sigma > Vec<float>{} ? sigma : splat(1.0f));
+          const Vec<float> over = load(fields_.structure + start + x) / expected(level);
+          const auto keep = (over <= most_) & (value < 4.0f) & (value > -4.0f);
+          store<float>(good + x, keep ? splat(1.0f) : Vec<float>{});
+          store<float>(unit + x, keep ? value : Vec<float>{});
+        }
+        for (std::int64_t x = 0; x < width && !free_.empty(); ++x) {
+          if (!is_free(start + x)) good[x] = unit[x] = 0.0f;
+        }
+        std::fill(good + width, good + room, 0.0f);
+        std::fill(unit + width, unit + room, 0.0f);
+        for (std::int64_t lag = 1; lag <= std::min<std::int64_t>(kNoiseLags, width - 1); ++lag) {
+          products[2 * lag - 2] += total(width, [&](std::int64_t x) { return load(unit + x) * load(unit + x + lag); });
+          products[2 * lag - 1] += 0.5 * total(width, [&](std::int64_t x) {
+                                     const Vec<float> a = load(unit + x), b = load(unit + x + lag);
+                                     return a * a * load(good + x + lag) + b * b * load(good + x);
+                                   });
+        }
+      }
+    }
+  }
+
+  const std::vector<NoiseWindow>& windows_;
+  const NoiseLimits& limits_;
+  std::int64_t count_ = 0;
+  Fields fields_ = {};                                                 // in the order of the pixels
+  float *level_ = nullptr, *square_ = nullptr, *structure_ = nullptr;  // by bins
+  float *ratio_ = nullptr, *kept_ = nullptr, *room_ = nullptr;
+  std::array<std::int64_t, kNoiseBins + 1> bounds_ = {};
+  double base_ = 0, ends_[2] = {}, floor_ = 0;
+  float most_ = 0;  // ratio up to which a pixel is kept
+  NoiseLine line_;
+  std::vector<NoisePoint> points_, inside_;
+  std::vector<std::uint8_t> free_;  // of each pixel, whether it takes part; empty: all do
+};
+
+}  // namespace
+
+void noise_fit(const std::vector<NoiseWindow>& windows, const NoiseLimits& limits, double* row) {
+  Fit(windows, limits).run(row);
+}
+
+}  // namespace semnr

@@ -1,0 +1,35 @@
+"""What a denoiser changed beside noise: the contract (choice of backend). The formulas are in README.md."""
+
+from __future__ import annotations
+
+from .. import registry
+from ..planes import Tiles
+from . import native, reference
+from .reference import FEATURE_PX
+from .settings import NAMES, Figures, Settings
+
+registry.register("changes", "reference", reference.changes)
+registry.register_native("changes", native.changes, native.supports, native.UNSUPPORTED)
+
+__all__ = ["FEATURE_PX", "NAMES", "Figures", "Settings", "changes"]
+
+
+def changes(
+    x: Tiles | None, d: Tiles, r: Tiles | None, settings: Settings, backend: str | None = "auto"
+) -> list[Figures]:
+    """Brightness, place, fine contrast, overshoot, texture and rows of each tile, with standard errors.
+
+    Parameters
+    ----------
+    x, d, r : Tiles, (N, C, H, W) of one shape
+        Noisy input, denoised image, reference; channels are averaged. x or r may be None, not both.
+    settings : Settings
+
+    Returns
+    -------
+    list of dict, one a tile
+        (value, standard error) by the names of `NAMES`; NaN or left out where not evaluated.
+    """
+    others = [v.images for v in (x, r) if v is not None]
+    call = registry.Call.of("changes", d.images, *others)
+    return registry.choose(call, backend).run(x, d, r, settings)  # type: ignore[no-any-return]

@@ -1,0 +1,66 @@
+"""Planes: what the evidence reads. Images as float32 with one channel, each less a level of its own, made once.
+
+The C++ kernels read these and nothing else, so a pixel is converted once whatever asks for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from . import native_support
+
+
+@dataclass(frozen=True)
+class Planes:
+    """(N, H, W) images on the CPU, channels averaged, rows `data.shape[2]` apart and 0 beyond W.
+
+    `stats` is (N, 5): the level that was taken off; sum, least and largest of what is left; pixels not finite, which
+    lie at that level.
+    """
+
+    data: torch.Tensor
+    stats: torch.Tensor
+    width: int
+
+    @classmethod
+    def of(cls, images: torch.Tensor, isa: str | None = None) -> Planes:
+        """Of (N, C, H, W) images of any dtype that kernels read."""
+        module = native_support.module(isa)
+        n, _, height, width = images.shape
+        data = native_support.empty((n, height, module.evidence_pitch(width)), torch.float32)
+        stats = native_support.empty((n, module.EVIDENCE_STATS), torch.float64)
+        module.evidence_planes(
+            native_support.image(images),
+            native_support.DTYPE_CODES[images.dtype],
+            images.shape,
+            torch.get_num_threads(),
+            native_support.address(data),
+            native_support.address(stats),
+        )
+        return cls(data, stats, width)
+
+    @property
+    def argument(self) -> tuple[int, int, int, int, int]:
+        """As the bindings take them."""
+        n, height, _ = self.data.shape
+        return (native_support.address(self.data), native_support.address(self.stats), n, height, self.width)
+
+
+class Tiles:
+    """(N, C, H, W) images of one place each, and what several ops need of them, made when first asked for."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+        self._planes: dict[str | None, Planes] = {}
+
+    def __getitem__(self, rows: slice) -> Tiles:
+        """Some of the images; all of them with what is made already."""
+        return self if rows.indices(len(self.images)) == (0, len(self.images), 1) else Tiles(self.images[rows])
+
+    def planes(self, isa: str | None = None) -> Planes:
+        """Of images on the CPU."""
+        if isa not in self._planes:
+            self._planes[isa] = Planes.of(self.images, isa)
+        return self._planes[isa]

@@ -40,7 +40,7 @@ __all__ = [
 
 def op_names() -> tuple[str, ...]:
     """The packages beside this file: an op is a folder, and being there is all it takes to be found."""
-    return tuple(sorted(found.name for found in pkgutil.iter_modules(__path__) if found.ispkg))
+    return tuple(sorted(entry.name for entry in pkgutil.iter_modules(__path__) if entry.ispkg))
 
 
 def __getattr__(name: str) -> Any:

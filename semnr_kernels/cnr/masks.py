@@ -90,10 +90,12 @@ def otsu_masks(
     smoothing = checks.number("smoothing", smoothing, least=0)
     min_separation = checks.number("min_separation", min_separation, least=0)
     guard, bins = checks.integer("guard", guard, 0), checks.integer("bins", bins, 2)
-    found = build(image, checks.as_mask(mask, image), smoothing, guard, bins, min_separation, nan)
+    regions = build(image, checks.as_mask(mask, image), smoothing, guard, bins, min_separation, nan)
     if reference.ndim == 4:
-        return Masks(found.signal, found.background, found.threshold, found.separation, found.flags())
-    return Masks(found.signal[0, 0], found.background[0, 0], found.threshold[0], found.separation[0], found.flags())
+        return Masks(regions.signal, regions.background, regions.threshold, regions.separation, regions.flags())
+    return Masks(
+        regions.signal[0, 0], regions.background[0, 0], regions.threshold[0], regions.separation[0], regions.flags()
+    )
 
 
 @dataclass(frozen=True)
@@ -127,14 +129,14 @@ def build(
     """`otsu_masks` of a checked (N, C, H, W) image and (N, 1, H, W) mask. The host waits for nothing of a device unless
     nan is "error" and the image floating."""
     smooth = _step("otsu_smooth", image)
-    found: Smoothed = smooth(image, valid, gaussian_taps(smoothing))
-    v, inside, broken = found.values, found.valid, found.bad > 0
+    smoothed: Smoothed = smooth(image, valid, gaussian_taps(smoothing))
+    v, inside, broken = smoothed.values, smoothed.valid, smoothed.bad > 0
     if nan == "error" and image.is_floating_point() and bool(broken.any()):
         mean = image.double().mean(dim=1, keepdim=True)
         checks.raise_if_nonfinite(**{name: mean if valid is None else torch.where(valid, mean, 0.0)})
     broken = broken & (nan == "propagate")
-    varied = (found.high > found.low) & ~broken
-    low, high = torch.where(varied, found.low, 0.0), torch.where(varied, found.high, 1.0)
+    varied = (smoothed.high > smoothed.low) & ~broken
+    low, high = torch.where(varied, smoothed.low, 0.0), torch.where(varied, smoothed.high, 1.0)
     thresholds = [
         otsu_threshold(v[i], None if inside is None else inside[i], low[i], high[i], bins) for i in range(len(v))
     ]
@@ -147,7 +149,7 @@ def build(
     if not (v.is_cpu and bool(split.all())):
         signal, background = (m & split.reshape(-1, 1, 1, 1) for m in (signal, background))
     state = torch.where(broken, STATES.index(NON_FINITE), torch.where(split, 0, STATES.index(ONE_POPULATION)))
-    return Regions(signal, background, at + found.pivot, separations, state)
+    return Regions(signal, background, at + smoothed.pivot, separations, state)
 
 
 def otsu_threshold(

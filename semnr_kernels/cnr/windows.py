@@ -40,11 +40,11 @@ def worst_windows(
     order = torch.argsort(torch.where(torch.isfinite(flat), flat, torch.inf), stable=True)
     keep = order[: min(count, int(torch.isfinite(flat).sum()))].tolist()
     rows, columns = values.shape[-2:]
-    found = []
+    worst = []
     for at in keep:
         image, rest = divmod(at, rows * columns)
         row, column = divmod(rest, columns)
         top, left = row * down, column * right
         value = float(values.reshape(-1, rows, columns)[image, row, column])
-        found.append(Window(image, row, column, top, left, top + height, left + width, value))
-    return tuple(found)
+        worst.append(Window(image, row, column, top, left, top + height, left + width, value))
+    return tuple(worst)

@@ -114,9 +114,9 @@ def fsim(
     """
     checked, call = _prepare(locals())
     settings = call.settings
-    found = registry.choose(call, backend).run(checked.x, checked.y, checked.valid, settings)
-    checks.refuse_nonfinite(checked, found.rows)
-    value = checks.reduce(found.rows, reduction, checked)
+    comparison = registry.choose(call, backend).run(checked.x, checked.y, checked.valid, settings)
+    checks.refuse_nonfinite(checked, comparison.rows)
+    value = checks.reduce(comparison.rows, reduction, checked)
     if not settings.want_maps:
         return value
 
@@ -124,14 +124,18 @@ def fsim(
         narrow = planes.double() if x.dtype == torch.float64 else planes.float()
         return narrow.reshape(narrow.shape[4 - len(checked.lead) - 2 :])
 
-    parts = {"weight": found.weight, "phase_congruency": found.phase_congruency, "gradient": found.gradient}
-    if found.chroma is not None:
-        parts["chroma"] = found.chroma
+    parts = {
+        "weight": comparison.weight,
+        "phase_congruency": comparison.phase_congruency,
+        "gradient": comparison.gradient,
+    }
+    if comparison.chroma is not None:
+        parts["chroma"] = comparison.chroma
     valid = checked.valid
     return Result(
         value,
         checked.data_range,
-        map=as_passed(found.similarity) if return_map else None,
+        map=as_passed(comparison.similarity) if return_map else None,
         components={name: as_passed(part) for name, part in parts.items()} if details else None,
         coverage=None if valid is None else valid.double().mean(dim=(1, 2, 3)),
         clipped_fraction=checked.clipped_fraction,
@@ -189,10 +193,10 @@ def features(
     if valid is not None and image.dtype in checks.FLOAT_DTYPES:
         image4 = torch.where(valid, image4, torch.zeros((), dtype=image4.dtype, device=image4.device))
     call = registry.Call.of("fsim_features", image4, other, masked=valid is not None, settings=settings)
-    found = registry.choose(call, backend).run(image4, valid, other, settings)
-    if nan == "error" and not tensor_kinds.finite(found.phase_congruency):
+    computed = registry.choose(call, backend).run(image4, valid, other, settings)
+    if nan == "error" and not tensor_kinds.finite(computed.phase_congruency):
         checks.raise_if_nonfinite(image=image4)
-    return found
+    return computed
 
 
 def similarity(fx: Features, fy: Features, *, maps: bool = False, backend: str | None = "auto") -> Comparison:

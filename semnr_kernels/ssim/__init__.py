@@ -43,12 +43,12 @@ class _Job:
 
     def choose(self, backend: str | None) -> tuple[_Job, registry.Implementation]:
         """The backend, and this job with the precision that its kernels need for these pixels."""
-        found, checked, settings = registry.choose(self.call, backend), self.checked, self.settings
-        narrow = found.backend in _ON_DEVICES and not settings.double and checked.valid is None
+        implementation, checked, settings = registry.choose(self.call, backend), self.checked, self.settings
+        narrow = implementation.backend in _ON_DEVICES and not settings.double and checked.valid is None
         if narrow and checked.nan != "propagate" and too_wide(checked.x, checked.y, checked.data_range, settings.k2):
             wide = replace(self, settings=settings.in_double)
             return wide, registry.choose(wide.call, backend)
-        return self, found
+        return self, implementation
 
     def explained(self, backend: str | None) -> registry.Call:
         """The call on which the choice rests at last."""
@@ -60,8 +60,8 @@ class _Job:
             return error.call
 
     def run(self, backend: str | None) -> SSIMRows:
-        job, found = self.choose(backend)
-        return found.run(job.checked.x, job.checked.y, job.checked.valid, job.settings)
+        job, implementation = self.choose(backend)
+        return implementation.run(job.checked.x, job.checked.y, job.checked.valid, job.settings)
 
 
 def _prepare(a: Mapping[str, Any]) -> _Job:

@@ -28,9 +28,22 @@ NON_FINITE = "undefined: non-finite pixels where the masks are built"
 class Masks:
     """Signal (bright) and background (dark) regions; empty where no second population was found.
 
-    signal, background: bool, (N, 1, H, W), or (H, W) for one unbatched image.
-    threshold, separation: float64, (N,) or a scalar; NaN where there is none. See `MIN_SEPARATION`.
-    flags: one text an image; "" where both regions stand.
+    Attributes
+    ----------
+    signal, background : bool Tensor, (N, 1, H, W), or (H, W) for one unbatched image
+        True where a pixel belongs to the region.
+    threshold : Tensor, (N,) float64 or a scalar
+        Otsu's threshold in grey levels of the smoothed image; NaN where there is none.
+    separation : Tensor, (N,) float64 or a scalar
+        √2 Δμ / √(σ1² + σ2²) of the two classes; NaN where there is none. See `MIN_SEPARATION`.
+    flags : tuple of str
+        One text an image: "" where both regions hold pixels, else why they do not.
+
+    Examples
+    --------
+    >>> masks = kernels.cnr.otsu_masks(y)
+    >>> masks.signal.shape, bool((masks.signal & masks.background).any()), masks.flags
+    (torch.Size([192, 192]), False, ('',))
     """
 
     signal: torch.Tensor
@@ -57,7 +70,8 @@ def otsu_masks(
     reference : Tensor
         (H, W), (C, H, W) or (N, C, H, W), integer or floating; channels are averaged.
     smoothing : float
-        Gaussian σ in pixels before the threshold, renormalised at the borders and at the mask; 0: none.
+        Gaussian σ in pixels before the threshold, at least 0, renormalised at the borders and at the mask; 0: no
+        smoothing.
     guard : int
         Pixels within this distance (square neighbourhood) of the other population belong to neither. A feature
         narrower than 2·guard + 1 pixels keeps no pixel.
@@ -67,7 +81,8 @@ def otsu_masks(
         Least √2 Δμ / √(σ1² + σ2²) of the two classes, before the guard band, that counts as two populations.
         0 accepts every split.
     mask : Tensor, optional
-        Valid pixels, bool; others enter neither the smoothing nor the histogram nor a region.
+        Bool, (H, W), (N, H, W) or (N, 1, H, W): True where a pixel is valid. Others enter neither the smoothing nor the
+        histogram nor a region.
     nan : {"error", "propagate", "omit"}
         Non-finite pixels: refused; make the image's masks empty; or treated as invalid.
 
@@ -82,8 +97,15 @@ def otsu_masks(
 
     Notes
     -----
-    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979), eq. 12-19. No second
-    population: a flat image, classes that separate too little, or a region that the guard band leaves empty.
+    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979), eq. 12-19. There is no
+    second population in a flat image, where the classes separate too little, and where the guard band leaves a region
+    empty.
+
+    Examples
+    --------
+    >>> masks = kernels.cnr.otsu_masks(y)
+    >>> masks.threshold, masks.separation
+    (tensor(103.9062, dtype=torch.float64), tensor(5.6748, dtype=torch.float64))
     """
     image = checks.as_image("reference", reference)
     checks.choice("nan", nan, ("error", "propagate", "omit"))

@@ -141,23 +141,23 @@ def number(name: str, value: Any, *, least: float | None = None, accepted: str =
         if shape is None or tuple(shape) != () or "bool" in kind or "complex" in kind:
             raise TypeError(f"{name} is {type(value).__name__}; accepted: {accepted}")
     try:
-        found = float(value)
+        converted = float(value)
     except OverflowError:  # an integer beyond float64
-        found = math.inf
-    if least is not None and not (math.isfinite(found) and found >= least):
-        raise ValueError(f"{name} is {found}; accepted: a finite number of at least {least:g}")
-    return found
+        converted = math.inf
+    if least is not None and not (math.isfinite(converted) and converted >= least):
+        raise ValueError(f"{name} is {converted}; accepted: a finite number of at least {least:g}")
+    return converted
 
 
 def integer(name: str, value: Any, least: int | None = 1) -> int:
     """`value` as a Python int: any integer, NumPy's too; no bool, no float."""
     try:
-        found = None if isinstance(value, bool) else operator.index(value)
+        converted = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        found = None
-    if found is None or "bool" in str(getattr(value, "dtype", "")) or (least is not None and found < least):
+        converted = None
+    if converted is None or "bool" in str(getattr(value, "dtype", "")) or (least is not None and converted < least):
         raise ValueError(f"{name} is {value!r}; accepted: an integer{'' if least is None else f' of at least {least}'}")
-    return found
+    return converted
 
 
 def positive_int(name: str, value: Any) -> int:

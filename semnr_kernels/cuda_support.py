@@ -45,38 +45,40 @@ class EmulationError(SemnrError):
 def compiled() -> ModuleType | str:
     """The compiled module, or why there is none."""
     try:
-        found = importlib.import_module("semnr_kernels._cuda_kernels")
+        extension = importlib.import_module("semnr_kernels._cuda_kernels")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError):
             return native_support.other_python("_cuda_kernels") or "not built"
         return f"compiled module semnr_kernels._cuda_kernels does not load ({error})"
-    if found.ABI != ABI:
-        return f"compiled module semnr_kernels._cuda_kernels has ABI {found.ABI}, this package needs {ABI}: rebuild it"
-    return found
+    if extension.ABI != ABI:
+        return (
+            f"compiled module semnr_kernels._cuda_kernels has ABI {extension.ABI}, this package needs {ABI}: rebuild it"
+        )
+    return extension
 
 
 def probe() -> str | None:
     """None where the kernels are built and a device can run them, else the reason."""
-    found = compiled()
-    if isinstance(found, str):
-        return found
-    count, code, text = found.devices()
+    extension = compiled()
+    if isinstance(extension, str):
+        return extension
+    count, code, text = extension.devices()
     if code or not count:
         words = {35: "no driver, or one older than the kernels' CUDA", 100: "no device"}
         return f"built, no device ({words.get(code, text or 'none is visible')})"
-    reasons = [_no_image(found, i) for i in range(count)]
+    reasons = [_no_image(extension, i) for i in range(count)]
     return None if None in reasons else reasons[0]
 
 
 def why_not_on(device: int) -> str | None:
     """None where this device, of several, can run the kernels, else the reason."""
-    found = compiled()
-    return found if isinstance(found, str) else _no_image(found, device)
+    extension = compiled()
+    return extension if isinstance(extension, str) else _no_image(extension, device)
 
 
-def _no_image(found: ModuleType, device: int) -> str | None:
+def _no_image(extension: ModuleType, device: int) -> str | None:
     """Machine code serves later chips of its generation; of the latest there is also PTX, which serves all after it."""
-    chip, built = found.compute_capability(device), found.ARCHITECTURES
+    chip, built = extension.compute_capability(device), extension.ARCHITECTURES
     if chip >= max(built) or any(a // 10 == chip // 10 and a <= chip for a in built):
         return None
     return f"built for {', '.join(f'sm_{a}' for a in built)}, cuda:{device} is sm_{chip}: build with it among the chips"
@@ -89,8 +91,8 @@ def probe_emulated() -> str | None:
 
 def describe() -> str:
     """Architectures that the module holds, for `explain` and `semnr doctor`."""
-    found = compiled()
-    return "" if isinstance(found, str) else "CUDA C++, " + ", ".join(f"sm_{a}" for a in found.ARCHITECTURES)
+    extension = compiled()
+    return "" if isinstance(extension, str) else "CUDA C++, " + ", ".join(f"sm_{a}" for a in extension.ARCHITECTURES)
 
 
 def load_emulated(path: Path) -> ModuleType:
@@ -98,11 +100,11 @@ def load_emulated(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.name.split("-")[0], path)
     if spec is None or spec.loader is None:
         raise SemnrError(f"{path} is no extension module")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    if found.ABI != ABI:
-        raise SemnrError(f"{path} has ABI {found.ABI}, this package needs {ABI}: rebuild it")
-    return found
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    if extension.ABI != ABI:
+        raise SemnrError(f"{path} has ABI {extension.ABI}, this package needs {ABI}: rebuild it")
+    return extension
 
 
 def use_emulated(path: Path) -> None:
@@ -116,10 +118,10 @@ def module(emulated: bool = False) -> ModuleType:
         if not _emulated:
             raise SemnrError(f"cuda-emulated: {probe_emulated()}")
         return _emulated[0]
-    found = compiled()
-    if isinstance(found, str):
-        raise SemnrError(f"cuda: {found}")
-    return found
+    extension = compiled()
+    if isinstance(extension, str):
+        raise SemnrError(f"cuda: {extension}")
+    return extension
 
 
 # --- launching ------------------------------------------------------------------------------------------------
@@ -200,10 +202,10 @@ _recorded: ContextVar[list[Emulated] | None] = ContextVar("semnr_emulated", defa
 @contextmanager
 def recording() -> Iterator[list[Emulated]]:
     """Collect counters and launches of every `launching` inside the `with` block."""
-    found: list[Emulated] = []
-    token = _recorded.set(found)
+    calls: list[Emulated] = []
+    token = _recorded.set(calls)
     try:
-        yield found
+        yield calls
     finally:
         _recorded.reset(token)
 
@@ -267,12 +269,12 @@ def _lines(path: str, addresses: Sequence[int]) -> dict[int, str]:
     tool = shutil.which("addr2line")
     if tool is None or not addresses:
         return {}
-    found: dict[int, str] = {}
+    lines: dict[int, str] = {}
     for address in dict.fromkeys(addresses):
         done = subprocess.run([tool, "-s", "-i", "-e", path, hex(address)], capture_output=True, text=True, check=False)
         frames = [f for f in done.stdout.split() if ":" in f and not f.startswith("??")]
         # the load and store helpers are not where a fault is
         frames = [f for f in frames if not f.startswith(("device.hpp", "cuda_names.hpp", "runtime.hpp"))] or frames
         if frames:
-            found[address] = frames[0] + (f" (from {frames[1]})" if len(frames) > 1 else "")
-    return found
+            lines[address] = frames[0] + (f" (from {frames[1]})" if len(frames) > 1 else "")
+    return lines

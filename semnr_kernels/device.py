@@ -35,8 +35,8 @@ def resolve(given: Any) -> torch.device:
 
 def shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that a block may ask for: 64 KiB on sm_75, 99 on sm_86, 89 and 120, 227 on sm_90."""
-    found: Any = torch.cuda.get_device_properties(device)
-    return int(found.shared_memory_per_block_optin)
+    properties: Any = torch.cuda.get_device_properties(device)
+    return int(properties.shared_memory_per_block_optin)
 
 
 def lanes_of(device: torch.device) -> int:

@@ -30,9 +30,9 @@ def local_mean(y: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     mean, todo, radius = torch.zeros_like(y), ~valid, _FIRST_RADIUS
     while bool(todo.any()):
         share = _box_mean(weight, radius)
-        found = todo & (share > 0.5 / (2 * radius + 1) ** 2)  # half a pixel: above rounding, below one pixel
-        mean = torch.where(found, _box_mean(known, radius) / torch.where(found, share, 1), mean)
-        todo = todo & ~found
+        filled = todo & (share > 0.5 / (2 * radius + 1) ** 2)  # half a pixel: above rounding, below one pixel
+        mean = torch.where(filled, _box_mean(known, radius) / torch.where(filled, share, 1), mean)
+        todo = todo & ~filled
         if radius >= max(y.shape[-2:]):
             break
         radius *= 2

@@ -203,8 +203,8 @@ def _options(this: Op, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_op(this: Op, arguments: dict[str, Any]) -> Any:
     tensors, options = pack(this, arguments)
-    found = getattr(torch.ops.semnr, this.name)(*tensors, **options)
-    return _as_contract(this, found, arguments, options)
+    outputs = getattr(torch.ops.semnr, this.name)(*tensors, **options)
+    return _as_contract(this, outputs, arguments, options)
 
 
 def _unusual(this: Op, arguments: dict[str, Any]) -> Any:
@@ -250,31 +250,31 @@ def _transformed(this: Op, arguments: dict[str, Any], tensors: Mapping[str, torc
     unwrapped = {k: torch._C._functorch._unwrap_batched(v, level) for k, v in tensors.items()}
     count = next(v.shape[dim] for v, dim in unwrapped.values() if dim is not None)
     with interpreter.lower():
-        found = [
+        results = [
             again(**arguments | {k: v if d is None else v.select(d, i) for k, (v, d) in unwrapped.items()})
             for i in range(count)
         ]
-        return _stacked(found, lambda value: torch._C._functorch._add_batch_dim(value, 0, level))
+        return _stacked(results, lambda value: torch._C._functorch._add_batch_dim(value, 0, level))
 
 
-def _stacked(found: Sequence[Any], batched: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def _stacked(results: Sequence[Any], batched: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """What the calls of one vmap returned, as one: tensors side by side, flags of all."""
-    first = found[0]
+    first = results[0]
     if isinstance(first, torch.Tensor):
-        return batched(torch.stack(list(found)))
+        return batched(torch.stack(list(results)))
     if isinstance(first, Mapping):
-        return {name: _stacked([one[name] for one in found], batched) for name in first}
+        return {name: _stacked([one[name] for one in results], batched) for name in first}
     if isinstance(first, Result):
         parts = ("value", "map", "components", "coverage")
         return replace(
             first,
-            **{name: _stacked([getattr(one, name) for one in found], batched) for name in parts},
-            flags=tuple(dict.fromkeys(flag for one in found for flag in one.flags)),
-            clipped_fraction=sum(one.clipped_fraction for one in found) / len(found),
+            **{name: _stacked([getattr(one, name) for one in results], batched) for name in parts},
+            flags=tuple(dict.fromkeys(flag for one in results for flag in one.flags)),
+            clipped_fraction=sum(one.clipped_fraction for one in results) / len(results),
         )
     if isinstance(first, tuple) and hasattr(first, "_fields"):
-        return type(first)(*(_stacked(list(parts), batched) for parts in zip(*found, strict=True)))
-    return None if first is None else tuple(found)
+        return type(first)(*(_stacked(list(parts), batched) for parts in zip(*results, strict=True)))
+    return None if first is None else tuple(results)
 
 
 def full_precision(function: F) -> F:
@@ -380,8 +380,8 @@ def _register(this: Op) -> None:
     def differentiate(ctx: Any, by: list[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
         tensors = ctx.saved_tensors
         wanted = [bool(w) for w in ctx.needs_input_grad[: len(tensors)]]
-        found = iter(getattr(torch.ops.semnr, backward)(by, wanted, *tensors, **ctx.options))
-        return tuple(next(found) if w else None for w in wanted)
+        gradients = iter(getattr(torch.ops.semnr, backward)(by, wanted, *tensors, **ctx.options))
+        return tuple(next(gradients) if w else None for w in wanted)
 
     def refuse(ctx: Any, *by: Any) -> None:
         raise NotImplementedError(
@@ -399,13 +399,13 @@ def _run(this: Op, tensors: Sequence[Any], given: Mapping[str, Any]) -> Tensors:
     arguments = _unpack(this, tensors, given)
     with _no_autocast(tensors[0]), forward_ad._set_fwd_grad_enabled(False):  # below autograd nothing has a tangent
         result = this.contract(**arguments)
-    found = []
+    outputs = []
     for label, output in this.outputs(arguments).items():
         (shape, dtype), value = output(), pick(result, label)
         if value is None:  # the coverage under nan="omit" without a pixel to omit
             value = tensors[0].new_ones(shape, dtype=dtype)
-        found.append(value.detach().to(dtype).contiguous())
-    return found
+        outputs.append(value.detach().to(dtype).contiguous())
+    return outputs
 
 
 def _run_backward(
@@ -432,22 +432,22 @@ def _run_backward(
             if g is not None and value is not None and value.requires_grad
         ]
         inputs = [leaf for leaf, w in zip(leaves, wanted, strict=True) if w and leaf is not None]
-        found: Sequence[torch.Tensor | None] = [None] * len(inputs)
+        gradients: Sequence[torch.Tensor | None] = [None] * len(inputs)
         if pairs:
-            found = torch.autograd.grad([v for v, _ in pairs], inputs, [g for _, g in pairs], allow_unused=True)
-    return _own([torch.zeros_like(v) if g is None else g for g, v in zip(found, inputs, strict=True)])
+            gradients = torch.autograd.grad([v for v, _ in pairs], inputs, [g for _, g in pairs], allow_unused=True)
+    return _own([torch.zeros_like(v) if g is None else g for g, v in zip(gradients, inputs, strict=True)])
 
 
 def _own(gradients: Tensors) -> Tensors:
     """Contiguous, each in memory of its own, as an op's outputs must be."""
     seen: set[int] = set()
-    found = []
+    owned = []
     for g in gradients:
         g = g.contiguous()
         g = g.clone() if g.untyped_storage().data_ptr() in seen else g
         seen.add(g.untyped_storage().data_ptr())
-        found.append(g)
-    return found
+        owned.append(g)
+    return owned
 
 
 def _why_not(this: Op, arguments: Mapping[str, Any]) -> str | None:
@@ -493,11 +493,11 @@ def _unpack(this: Op, tensors: Sequence[Any], given: Mapping[str, Any]) -> dict[
     return arguments
 
 
-def _as_contract(this: Op, found: Tensors, arguments: Arguments, options: Mapping[str, Any]) -> Any:
+def _as_contract(this: Op, outputs: Tensors, arguments: Arguments, options: Mapping[str, Any]) -> Any:
     """What the contract would have returned, from what its op did."""
-    by_label = dict(zip(this.outputs(arguments), found, strict=True))
+    by_label = dict(zip(this.outputs(arguments), outputs, strict=True))
     if not (arguments.get("return_map") or arguments.get("components")):
-        return found[0]
+        return outputs[0]
     components = {label: value for label, value in by_label.items() if label not in PARTS}
     return Result(
         by_label["value"],

@@ -116,13 +116,13 @@ def address(value: torch.Tensor | None) -> int:
     """
     if value is None:
         return 0
-    found = value.data_ptr() if value.is_cpu or value.is_cuda else 0
-    if not found and value.numel():
+    pointer = value.data_ptr() if value.is_cpu or value.is_cuda else 0
+    if not pointer and value.numel():
         raise TypeError(
             f"a {type(value).__name__} on {value.device} has no memory that a kernel can read; accepted: a "
             "torch.Tensor on the CPU, outside of modes that replace new tensors (FakeTensorMode)"
         )
-    return found
+    return pointer
 
 
 def image(value: torch.Tensor) -> tuple[int, int, int, int, int]:
@@ -147,5 +147,5 @@ def reference_gradient(
 ) -> list[torch.Tensor | None]:
     """Gradients of `outputs` (computed by the reference) with a graph of their own: for double backward."""
     some = [v for v, w in zip(inputs, wanted, strict=True) if w]
-    found = iter(torch.autograd.grad(outputs, some, gradients, create_graph=True, allow_unused=True))
-    return [next(found) if w else None for w in wanted]
+    computed = iter(torch.autograd.grad(outputs, some, gradients, create_graph=True, allow_unused=True))
+    return [next(computed) if w else None for w in wanted]

@@ -46,11 +46,11 @@ def scores_alone(arguments: Mapping[str, Any]) -> Outputs:
 
 def with_parts(arguments: Mapping[str, Any], more: Outputs) -> Outputs:
     """The score, `more`, and beside these the share of valid pixels of each image, where there is a mask or may be."""
-    found = scores(arguments, "value") | more
+    parts = scores(arguments, "value") | more
     omits = arguments["nan"] == "omit" and arguments["x"].is_floating_point()
     if more and (arguments["mask"] is not None or omits):
-        found["coverage"] = lambda: (images(arguments) or (1,), torch.float64)
-    return found
+        parts["coverage"] = lambda: (images(arguments) or (1,), torch.float64)
+    return parts
 
 
 def single_plane(arguments: Mapping[str, Any], height: Any, width: Any) -> Shape:

@@ -248,7 +248,7 @@ def checked_state(state: Any, name: str, known: Published) -> dict[str, torch.Te
             f"{name} lacks {len(missing)} of {len(known.shapes)} tensors of {known.title}, first {missing[0]!r}; "
             f"accepted: {accepted if known.torchvision_file else ', '.join(known.shapes)}"
         )
-    found = {}
+    tensors = {}
     for key, shape in known.shapes.items():
         value = state[prefix + key]
         if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape or not value.is_floating_point():
@@ -256,8 +256,8 @@ def checked_state(state: Any, name: str, known: Published) -> dict[str, torch.Te
             raise WeightsUnavailable(f"{name}: {prefix + key!r} is {was}; accepted: a floating tensor of shape {shape}")
         if not bool(torch.isfinite(value).all()):
             raise WeightsUnavailable(f"{name}: {prefix + key!r} has non-finite values")
-        found[key] = value.detach()
-    return found
+        tensors[key] = value.detach()
+    return tensors
 
 
 def tensors_sha256(state: State, known: Published) -> str:

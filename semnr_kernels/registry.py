@@ -36,29 +36,89 @@ FORCED = tuple(f"native-{isa}" for isa in native_support.INSTRUCTION_SETS)
 
 @dataclass(frozen=True)
 class Call:
-    """The facts about one call on which the choice rests. Holds no pixels."""
+    """The facts about one call from which the backend is chosen. It holds no pixels.
+
+    Attributes
+    ----------
+    op : str
+        Name of the op, such as "ssim".
+    device : str
+        Type of the device: "cpu" or "cuda".
+    dtype : torch.dtype
+        Of the candidate.
+    shape : tuple of int
+        Of the candidate.
+    needs_grad : bool
+        Whether a gradient is asked for.
+    settings : Settings, optional
+        The frozen dataclass of the op, as its backends take it. None: the usual ones.
+    masked : bool
+        Whether there is a mask.
+    index : int, optional
+        Number of the device, where there are several.
+    wrapped : bool
+        Whether torch.func or forward-mode differentiation wraps the tensors. Only a backend that is made of torch's own
+        operations can run such a call.
+
+    Examples
+    --------
+    >>> call = kernels.Call.of("ssim", x, y)
+    >>> call.dtype, call.shape, call.needs_grad, call.setting("window_size", 11)
+    (torch.uint8, (192, 192), False, 11)
+    """
 
     op: str
     device: str
     dtype: torch.dtype
     shape: tuple[int, ...]
     needs_grad: bool
-    settings: Any = None  # the op's own frozen dataclass, as its backends take it; None: the usual ones
+    settings: Any = None
     masked: bool = False
-    index: int | None = None  # of the device, where there are several
-    wrapped: bool = False  # by torch.func or forward-mode AD: only what is made of torch's own ops can run it
+    index: int | None = None
+    wrapped: bool = False
 
     @classmethod
     def of(
         cls, op: str, x: torch.Tensor, *others: torch.Tensor | None, settings: Any = None, masked: bool = False
     ) -> Call:
+        """The call of an op on these tensors.
+
+        Parameters
+        ----------
+        op : str
+            Name of the op.
+        x : Tensor
+            The candidate.
+        *others : Tensor, optional
+            Other tensors for which a gradient may be asked.
+        settings : Settings, optional
+            The frozen dataclass of the op.
+        masked : bool
+            Whether there is a mask.
+
+        Returns
+        -------
+        Call
+        """
         some = [v for v in (x, *others) if v is not None]
         grad = torch.is_grad_enabled() and any(v.requires_grad for v in some)
         wrapped = not tensor_kinds.quiet() and tensor_kinds.needs_reference(some, grad)
         return cls(op, x.device.type, x.dtype, tuple(x.shape), grad, settings, masked, x.device.index, wrapped)
 
     def setting(self, name: str, usual: Any) -> Any:
-        """One of the settings, or `usual` where the call has none."""
+        """One of the settings.
+
+        Parameters
+        ----------
+        name : str
+            Its name in the settings of the op.
+        usual : value
+            What is returned where the call has no settings.
+
+        Returns
+        -------
+        value
+        """
         return usual if self.settings is None else getattr(self.settings, name)
 
 
@@ -131,7 +191,27 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which backend a call takes and why the others are out; `print` it for the table."""
+    """Which backend a call takes, and why it does not take the others; `print` it for the table.
+
+    Attributes
+    ----------
+    op : str
+        Name of the op.
+    requested : str
+        The backend that was asked for, or "auto".
+    requested_by : {"argument", "use_backend", "SEMNR_BACKEND", "default"}
+        Where that was asked for.
+    call : Call
+        The facts of the call.
+    candidates : tuple of Candidate
+        The rows of the table, in the order of preference.
+
+    Examples
+    --------
+    >>> table = kernels.explain(kernels.Call.of("ssim", x, y), backend="reference")
+    >>> table.requested_by, table.chosen
+    ('argument', 'reference')
+    """
 
     op: str
     requested: str
@@ -141,6 +221,7 @@ class Explanation:
 
     @property
     def chosen(self) -> str | None:
+        """Name of the backend that the call takes; None where no backend can run it."""
         return next((c.backend for c in self.candidates if c.chosen), None)
 
     def __str__(self) -> str:
@@ -449,7 +530,30 @@ def native_by_default(op: str, backend: str | None) -> bool:
 
 
 def explain(call: Call, backend: str | None = None) -> Explanation:
-    """The decision table for `call`."""
+    """The decision table of a call: which backend it takes, and why it does not take the others.
+
+    Parameters
+    ----------
+    call : Call
+        The facts of the call.
+    backend : str, optional
+        The argument `backend` of the call. None or "auto": the choice is free.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    BackendUnavailable
+        There is no backend of this name.
+
+    Examples
+    --------
+    >>> print(kernels.explain(kernels.Call.of("ssim", x, y), backend="reference"))
+    ssim: 192x192 uint8 on cpu, backend='reference' (argument)
+     -> reference  torch, float64: the definition...
+    """
     name, by = _requested(backend)
     eligible = AUTO_ORDER.get(call.device, ("reference",)) if name == "auto" else (name,)
     order = dict.fromkeys((*eligible, *(b for b in BACKENDS if b not in (*TEST_ONLY, *FORCED)), name))

@@ -246,8 +246,8 @@ def _amd(assembly: str) -> tuple[int, int]:
 
 def versions() -> dict[str, str]:
     """The compilers that a table of compiled kernels rests on."""
-    found = {"triton": triton.__version__}
+    known = {"triton": triton.__version__}
     for name in ("ptxas", "ptxas-blackwell"):
         text = subprocess.run([tool(name), "--version"], check=True, capture_output=True, text=True).stdout
-        found[name] = re.search(r"V([\d.]+)", text).group(1)  # type: ignore[union-attr]
-    return found
+        known[name] = re.search(r"V([\d.]+)", text).group(1)  # type: ignore[union-attr]
+    return known

@@ -744,11 +744,11 @@ def otsu_masks(reference: Array, **options: Any) -> Any:
     (dtype('bool'), False)
     """
     tensors = {k: to_tensor(k, v) for k, v in options.items()}
-    found = kernels.cnr.otsu_masks(to_tensor("reference", reference), **tensors)
+    masks = kernels.cnr.otsu_masks(to_tensor("reference", reference), **tensors)
     if not isinstance(reference, np.ndarray):
-        return found
+        return masks
     parts = ("signal", "background", "threshold", "separation")
-    return dataclasses.replace(found, **{name: to_numpy(getattr(found, name)) for name in parts})
+    return dataclasses.replace(masks, **{name: to_numpy(getattr(masks, name)) for name in parts})
 
 
 @_mirrors(kernels.cnr.worst_windows)

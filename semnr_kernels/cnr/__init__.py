@@ -1,4 +1,7 @@
-"""CNR and its map: the contract (checks, regions, choice of backend, reduction). The formulas are in README.md."""
+"""CNR and its map: the checked calls, the regions, the choice of the backend and the reduction. See README.md.
+
+`KINDS` lists the kinds of CNR that are a ratio of moments, which are those that `cnr_map` takes.
+"""
 
 from __future__ import annotations
 
@@ -128,23 +131,24 @@ def cnr(
         Reference of the shape and dtype of x. The regions are built on it, and `contrast_retention` is taken to it.
         Its σ is never used.
     signal, background : Tensor, optional
-        Bool regions, (H, W), (N, H, W) or (N, 1, H, W); both or neither, disjoint. Without them they are built by
-        `otsu_masks` with its defaults, on y, or on x where there is no y.
+        Bool regions, (H, W), (N, H, W) or (N, 1, H, W); both or neither, without a common pixel. Without them they are
+        built by `otsu_masks` with its defaults, on y, or on x where there is no y.
     kind : {"two_roi", "sum_var", "background", "fixed_noise", "gcnr", "rose"}
-        With Δμ = μs − μb and population variances:
-        |Δμ| / √((σs² + σb²)/2); |Δμ| / √(σs² + σb²); Δμ / σb, signed; |Δμ| / σ(noise). The last two are told in
-        `populations`: they have no gradient, and run on the reference alone.
+        With Δμ = μs − μb and population variances, the first four are:
+        |Δμ| / √((σs² + σb²)/2); |Δμ| / √(σs² + σb²); Δμ / σb, signed; |Δμ| / σ(noise). `populations` describes the last
+        two. They have no gradient and run on the backend `reference` alone.
     noise : number, Tensor or Sigma, optional
         For kind="fixed_noise" alone, the noise of the *noisy input*, in the units of x:
         a number or a (N,) tensor is σ; a tensor of the shape and dtype of x is the noisy image, whose
         σ = √((σs² + σb²)/2) is measured in the same regions; `Sigma(map)` is a map of σ, pooled in the regions as
         variances. Without it the result is NaN, flagged.
     mask : Tensor, optional
-        Valid pixels, bool; exact.
+        Bool, (H, W), (N, H, W) or (N, 1, H, W): True where a pixel is valid. Only valid pixels count.
     value_range : (low, high), optional
-        For kind="gcnr" alone: of the histogram's bins.
+        For kind="gcnr" alone: the range of the histogram's bins, in grey levels.
     data_range : float, optional
-        Only stored in the result: no kind depends on it. NaN there when floating images do not state it.
+        Width of the intensity scale. It is only stored in the result: no kind depends on it. NaN there when floating
+        images come without it.
     reduction : {"none", "mean", "sum"}
         "none": (N,), a scalar for an unbatched image. An undefined image makes a mean NaN.
     details : bool
@@ -160,18 +164,28 @@ def cnr(
     Returns
     -------
     Tensor or Result
-        Float64, unitless. No noise: ±inf. No second population, neither contrast nor noise, no `noise`: NaN. Never 0
-        for want of something; `Result.flags` says which images and why.
+        Float64, without a unit. It is ±inf where there is no noise. It is NaN where there is no second population,
+        neither contrast nor noise, or no `noise` for kind="fixed_noise". A quantity that is missing never gives 0;
+        `Result.flags` says which images and why.
 
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was and what is accepted.
+        Names the argument, what it was and what is accepted.
+    BackendUnavailable
+        The named backend cannot run this call.
 
     Notes
     -----
-    README.md beside this file: who uses which kind, and why a ratio over the output's own σ rises under
+    README.md beside this file says who uses which kind, and why a ratio over the output's own σ rises under
     over-smoothing. "background" is SNR9 of NIST's detection-limits.
+
+    Examples
+    --------
+    >>> kernels.cnr.cnr(x, y)
+    tensor(56.7310, dtype=torch.float64)
+    >>> kernels.cnr.cnr(x, y, details=True).components["contrast_retention"]
+    tensor([1.0006], dtype=torch.float64)
     """
     given = locals()
     checks.choice("reduction", reduction, ("mean", "sum", "none"))
@@ -253,12 +267,12 @@ def cnr_map(
     x, y, signal, background, kind, noise, mask, data_range, nan, backend
         As for `cnr`.
     window, stride : int or (int, int)
-        Rows and columns, in pixels. Windows lie inside the image, the first in its upper-left corner; a remainder at
-        the right or the bottom that no window reaches is flagged.
+        Rows and columns, in pixels. Windows lie inside the image, the first in its upper-left corner. Where pixels at
+        the right or the bottom lie in no window, a flag says so.
     min_pixels : int
         Pixels of *each* region that a window must hold.
     worst : int
-        How many of the lowest windows to list; by magnitude for kind="background".
+        How many of the lowest windows to list. For kind="background" they are ordered by magnitude.
     details : bool
         Return a `Result`. Its components, maps of the same shape: `contrast`, `sigma`, `signal_pixels`,
         `background_pixels`; with y `reference_contrast` and `contrast_retention`; and `worst`, a tuple of `Window`.
@@ -272,7 +286,15 @@ def cnr_map(
     Raises
     ------
     TypeError, ValueError
-        As `cnr`; or a window larger than the image.
+        As `cnr`; also a window larger than the image.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> ratios = kernels.cnr.cnr_map(x, y)  # windows of 64 pixels, every 32 pixels
+    >>> ratios.shape, ratios.min()
+    (torch.Size([5, 5]), tensor(56.5541, dtype=torch.float64))
     """
     job, call = _prepare_map(locals())
     windows, strides = call.settings.window, call.settings.stride

@@ -28,9 +28,22 @@ NON_FINITE = "undefined: non-finite pixels where the masks are built"
 class Masks:
     """Signal (bright) and background (dark) regions; empty where no second population was found.
 
-    signal, background: bool, (N, 1, H, W), or (H, W) for one unbatched image.
-    threshold, separation: float64, (N,) or a scalar; NaN where there is none. See `MIN_SEPARATION`.
-    flags: one text an image; "" where both regions stand.
+    Attributes
+    ----------
+    signal, background : bool Tensor, (N, 1, H, W), or (H, W) for one unbatched image
+        True where a pixel belongs to the region.
+    threshold : Tensor, (N,) float64 or a scalar
+        Otsu's threshold in grey levels of the smoothed image; NaN where there is none.
+    separation : Tensor, (N,) float64 or a scalar
+        √2 Δμ / √(σ1² + σ2²) of the two classes; NaN where there is none. See `MIN_SEPARATION`.
+    flags : tuple of str
+        One text an image: "" where both regions hold pixels, else why they do not.
+
+    Examples
+    --------
+    >>> masks = kernels.cnr.otsu_masks(y)
+    >>> masks.signal.shape, bool((masks.signal & masks.background).any()), masks.flags
+    (torch.Size([192, 192]), False, ('',))
     """
 
     signal: torch.Tensor
@@ -57,7 +70,8 @@ def otsu_masks(
     reference : Tensor
         (H, W), (C, H, W) or (N, C, H, W), integer or floating; channels are averaged.
     smoothing : float
-        Gaussian σ in pixels before the threshold, renormalised at the borders and at the mask; 0: none.
+        Gaussian σ in pixels before the threshold, at least 0, renormalised at the borders and at the mask; 0: no
+        smoothing.
     guard : int
         Pixels within this distance (square neighbourhood) of the other population belong to neither. A feature
         narrower than 2·guard + 1 pixels keeps no pixel.
@@ -67,7 +81,8 @@ def otsu_masks(
         Least √2 Δμ / √(σ1² + σ2²) of the two classes, before the guard band, that counts as two populations.
         0 accepts every split.
     mask : Tensor, optional
-        Valid pixels, bool; others enter neither the smoothing nor the histogram nor a region.
+        Bool, (H, W), (N, H, W) or (N, 1, H, W): True where a pixel is valid. Others enter neither the smoothing nor the
+        histogram nor a region.
     nan : {"error", "propagate", "omit"}
         Non-finite pixels: refused; make the image's masks empty; or treated as invalid.
 
@@ -82,18 +97,27 @@ def otsu_masks(
 
     Notes
     -----
-    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979), eq. 12-19. No second
-    population: a flat image, classes that separate too little, or a region that the guard band leaves empty.
+    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979), eq. 12-19. There is no
+    second population in a flat image, where the classes separate too little, and where the guard band leaves a region
+    empty.
+
+    Examples
+    --------
+    >>> masks = kernels.cnr.otsu_masks(y)
+    >>> masks.threshold, masks.separation
+    (tensor(103.9062, dtype=torch.float64), tensor(5.6748, dtype=torch.float64))
     """
     image = checks.as_image("reference", reference)
     checks.choice("nan", nan, ("error", "propagate", "omit"))
     smoothing = checks.number("smoothing", smoothing, least=0)
     min_separation = checks.number("min_separation", min_separation, least=0)
     guard, bins = checks.integer("guard", guard, 0), checks.integer("bins", bins, 2)
-    found = build(image, checks.as_mask(mask, image), smoothing, guard, bins, min_separation, nan)
+    regions = build(image, checks.as_mask(mask, image), smoothing, guard, bins, min_separation, nan)
     if reference.ndim == 4:
-        return Masks(found.signal, found.background, found.threshold, found.separation, found.flags())
-    return Masks(found.signal[0, 0], found.background[0, 0], found.threshold[0], found.separation[0], found.flags())
+        return Masks(regions.signal, regions.background, regions.threshold, regions.separation, regions.flags())
+    return Masks(
+        regions.signal[0, 0], regions.background[0, 0], regions.threshold[0], regions.separation[0], regions.flags()
+    )
 
 
 @dataclass(frozen=True)
@@ -127,14 +151,14 @@ def build(
     """`otsu_masks` of a checked (N, C, H, W) image and (N, 1, H, W) mask. The host waits for nothing of a device unless
     nan is "error" and the image floating."""
     smooth = _step("otsu_smooth", image)
-    found: Smoothed = smooth(image, valid, gaussian_taps(smoothing))
-    v, inside, broken = found.values, found.valid, found.bad > 0
+    smoothed: Smoothed = smooth(image, valid, gaussian_taps(smoothing))
+    v, inside, broken = smoothed.values, smoothed.valid, smoothed.bad > 0
     if nan == "error" and image.is_floating_point() and bool(broken.any()):
         mean = image.double().mean(dim=1, keepdim=True)
         checks.raise_if_nonfinite(**{name: mean if valid is None else torch.where(valid, mean, 0.0)})
     broken = broken & (nan == "propagate")
-    varied = (found.high > found.low) & ~broken
-    low, high = torch.where(varied, found.low, 0.0), torch.where(varied, found.high, 1.0)
+    varied = (smoothed.high > smoothed.low) & ~broken
+    low, high = torch.where(varied, smoothed.low, 0.0), torch.where(varied, smoothed.high, 1.0)
     thresholds = [
         otsu_threshold(v[i], None if inside is None else inside[i], low[i], high[i], bins) for i in range(len(v))
     ]
@@ -147,7 +171,7 @@ def build(
     if not (v.is_cpu and bool(split.all())):
         signal, background = (m & split.reshape(-1, 1, 1, 1) for m in (signal, background))
     state = torch.where(broken, STATES.index(NON_FINITE), torch.where(split, 0, STATES.index(ONE_POPULATION)))
-    return Regions(signal, background, at + found.pivot, separations, state)
+    return Regions(signal, background, at + smoothed.pivot, separations, state)
 
 
 def otsu_threshold(

@@ -92,15 +92,15 @@ def of_regions(
     """As `reference.of_regions`."""
     h, w = x.shape[2:]
     size, step = settings.grid(h, w)
-    found: list[Moments] = []
+    moments: list[Moments] = []
     for first in range(0, len(regions), _REGIONS):
         views = [x, *(roi.expand(x.shape) for roi in regions[first : first + _REGIONS])]
         if size == (h, w):  # one line of pixels, the same whatever the layout
             out = _moments(views, _axis(1, 1, 1, 1), _axis(h * w, h * w, 1, _LINE))
         else:
             out = _moments(views, _axis(h, size[0], step[0], _HIGH), _axis(w, size[1], step[1], _WIDE))
-        found += (Moments(*(of[..., 0, 0] if settings.whole else of)) for of in out)
-    return tuple(found)
+        moments += (Moments(*(of[..., 0, 0] if settings.whole else of)) for of in out)
+    return tuple(moments)
 
 
 def _moments(views: list[torch.Tensor], down: _Axis, across: _Axis) -> torch.Tensor:
@@ -126,11 +126,11 @@ def _moments(views: list[torch.Tensor], down: _Axis, across: _Axis) -> torch.Ten
         *strides[0], *strides[1], *strides[2], KIND=kind, WRAPPED=wrapped, ROWS=block, COLUMNS=width,
     )  # fmt: skip
     if down.windows == across.windows == 1:
-        found = _merged(table, x, cells, 1, 1, cells, cells, regions)
+        merged = _merged(table, x, cells, 1, 1, cells, cells, regions)
     else:
         part = _merged(table, x, across.cells, 1, across.windows, across.length, across.step, 0)
-        found = _merged(part, x, down.cells, across.windows, down.windows, down.length, down.step, regions)
-    return found.reshape(regions, 3, *x.shape[:2], down.windows, across.windows)
+        merged = _merged(part, x, down.cells, across.windows, down.windows, down.length, down.step, regions)
+    return merged.reshape(regions, 3, *x.shape[:2], down.windows, across.windows)
 
 
 def _merged(

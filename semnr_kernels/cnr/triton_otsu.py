@@ -31,7 +31,7 @@ def _counts(values, edges, partial, size, bins, STEPS: tl.constexpr, BINS: tl.co
     A NaN counts in the last bin, as a search sorts it.
     """
     program, programs = tl.program_id(0), tl.num_programs(0)
-    found = tl.zeros([BINS], tl.int32)
+    counts = tl.zeros([BINS], tl.int32)
     for start in range(program * BLOCK, size, programs * BLOCK):
         place = start + tl.arange(0, BLOCK)
         live = place < size
@@ -41,8 +41,8 @@ def _counts(values, edges, partial, size, bins, STEPS: tl.constexpr, BINS: tl.co
             middle = low + (1 << (STEPS - 1 - step))
             above = v < tl.load(edges + tl.minimum(middle, bins))
             low = tl.where((middle < bins) & (above == 0), middle, low)
-        found += tl.histogram(low, BINS, mask=live)
-    tl.store(partial + program * BINS + tl.arange(0, BINS), found)
+        counts += tl.histogram(low, BINS, mask=live)
+    tl.store(partial + program * BINS + tl.arange(0, BINS), counts)
 
 
 def _many_bins(call: Call) -> str | None:

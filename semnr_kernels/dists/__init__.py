@@ -1,4 +1,4 @@
-"""DISTS: the contract (checks, weights, choice of backend, reduction). Formulas are in README.md."""
+"""DISTS: the checked calls, the weights, the choice of the backend and the reduction. The formulas are in README.md."""
 
 from __future__ import annotations
 
@@ -108,46 +108,64 @@ def dists(
     data_range
         Width of the intensity scale, mapped to 0-1. Required for floating images.
     weights
-        None: VGG16's published ones from the cache (`semnr weights fetch vgg16`), checked by their SHA-256; nothing is
-        downloaded. A path to a .pth or .safetensors file, or a state dict: VGG16's convolutions. "random": seeded and
-        of the same topology, flagged "uncalibrated": its values mean nothing beside those of the trained network.
+        None: the published weights of VGG16 from the cache (`semnr weights fetch vgg16`), checked by their SHA-256;
+        nothing is downloaded. A path to a .pth or .safetensors file, or a state dict: VGG16's convolutions. "random":
+        seeded weights of the same shapes. The result then has the flag "uncalibrated", and its values cannot be
+        compared with those of the trained network.
     resize
-        None (default): native size. "authors": short side to 256, antialiased, where larger. "piq": bilinear without
-        antialiasing. Values at different settings do not compare.
+        None (default): native size. "authors": short side to 256, antialiased, where it is larger. "piq": bilinear
+        without antialiasing. Values at different settings cannot be compared.
     dtype
         What the network computes in: torch.float32, float64, bfloat16 or float16. None: float64 for float64 images,
         float32 for all others. Statistics stay in float32 or float64.
     mask
-        Valid pixels, (H, W), (N, H, W) or (N, 1, H, W). Masked ones take the reference's local mean in both images
-        (the network sees every pixel), statistics run over valid positions only; flagged "approximate". NaN where no
-        pixel is valid.
+        Bool, (H, W), (N, H, W) or (N, 1, H, W): True where a pixel is valid. Masked pixels take the reference's local
+        mean in both images, because the network needs every pixel. Statistics are taken over valid positions only, and
+        the result has the flag "approximate". NaN where no pixel is valid.
     reduction
         "mean", "sum" or "none" (one value an image).
     return_map
-        Also the distance of the window about each pixel, (N, 1, H, W) or with the leading dimensions that were
-        passed: where structure or texture differs. Means, variances and covariances are those of the window, in place
-        of the whole map's; 0 where they agree. Its mean is not the score (a variance over the image holds the
-        differences between windows too), but a window that covers the image gives the score everywhere.
+        Also return the distance of the window around each pixel, (N, 1, H, W) or with the leading dimensions that were
+        passed: it shows where structure or texture differs. Means, variances and covariances are those of the window
+        instead of the whole map's; 0 where they agree. The mean of the map is not the score, because a variance over
+        the image also contains the differences between windows. A window that covers the image gives the score
+        everywhere.
     map_window
-        Side of the window in pixels, an odd multiple of 16; cut where the image ends. The map has one value every
-        16 pixels, bilinear in between.
+        Side of the window in pixels, an odd multiple of 16; it is cut where the image ends. The map has one value every
+        16 pixels and is bilinear in between.
     details
-        A `Result`: components "structure" and "texture", (N, 6), are what the means and the variances of each map
-        (the image, relu1_2 to relu5_3) add to the distance; settings name the weights.
-    nan, overshoot, backend
-        As in `semnr.metrics`.
+        Return a `Result`: components "structure" and "texture", (N, 6), are what the means and the variances of each
+        map (the image, relu1_2 to relu5_3) add to the distance; the settings name the weights.
+    nan
+        "error", "propagate" or "omit": pixels that are not finite are refused, passed on as NaN, or masked.
+    overshoot
+        "keep", "clip" or "error": values outside [0, data_range] are taken as they are, clipped, or refused.
+    backend
+        "auto", or a name of `backends()`. A named backend never falls back.
     memory_budget
-        Bytes, or "2GiB", for what lies between the images and the score; default 1 GiB, on a GPU a quarter of
-        its memory. As many pairs go through the
-        network at once as fit. A pair that does not fit goes through it a band of rows at a time, to the same value
-        (within 1e-5; measured 1e-7): any size can be scored. Autograd keeps all activations, whatever the budget.
+        Bytes, or text such as "2GiB", for everything that is held between the images and the score. Default: 1 GiB, on
+        a GPU a quarter of its memory. As many pairs go through the network at once as fit. A pair that does not fit
+        goes through it a band of rows at a time, to the same value (within 1e-5; measured 1e-7), so any size can be
+        scored. Autograd keeps all activations, whatever the budget.
+
+    Returns
+    -------
+    Tensor or Result
+        A float64 scalar, or (N,) with reduction="none". A `Result` where the map or details are asked for.
 
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was, what is accepted.
+        Names the argument, what it was and what is accepted.
     WeightsUnavailable
-        No weights, or a file that is truncated, altered, of the wrong shape, or holds code.
+        There are no weights, or the file is truncated, altered, of the wrong shape, or holds code.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> kernels.dists.dists(x, y, weights="random").shape  # random weights: the value itself says nothing
+    torch.Size([])
     """
     given = locals()
     checked, call = _prepare(given)
@@ -174,13 +192,34 @@ def against(
 ) -> Any:
     """`dists(x, y)` where `kept` is `features(y)`: half of the network's work, and the maps of `x` are not kept.
 
-    Weights, dtype, resize, mask and data_range are those of `kept`. Where it holds a single image, each of `x` is
-    compared with it. Arguments and errors otherwise as in `dists`; nan: "error" or "propagate".
+    Parameters
+    ----------
+    x : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        The candidate, of the size and on the device of `kept`.
+    kept : Features
+        What `features` returned for the reference. Its weights, dtype, resize, mask and data_range apply. Where it
+        holds a single image, each image of `x` is compared with it.
+    nan : {"error", "propagate"}
+        Pixels that are not finite: refused, or passed on as NaN.
+    reduction, return_map, map_window, details, overshoot, backend, memory_budget
+        As for `dists`.
+
+    Returns
+    -------
+    Tensor or Result
+        As `dists`.
 
     Raises
     ------
-    TypeError, ValueError
-        Also a size, number of images or device other than that of `kept`.
+    TypeError, ValueError, BackendUnavailable
+        As `dists`; also a size, number of images or device other than that of `kept`.
+
+    Examples
+    --------
+    >>> kept = kernels.dists.features(y, weights="random")
+    >>> direct = kernels.dists.dists(x, y, weights="random")
+    >>> bool(torch.isclose(kernels.dists.against(x, kept), direct, rtol=1e-4))
+    True
     """
     given = locals()
     checks.choice("nan", nan, ("error", "propagate"))
@@ -222,15 +261,37 @@ def features(
 ) -> Features:
     """The maps of one batch, to be computed once for a reference and kept: 488 bytes a pixel in float32, 244 in half.
 
-    Arguments as in `dists`. With a mask, the masked pixels take the local mean of `reference_image` (pass the
-    reference when `image` is a candidate), or of the image itself. nan: "error" or "propagate". store: dtype in which
-    the maps are kept, the network's unless given; torch.bfloat16 after a float32 network halves the memory, for an
-    error of the score of at most 2e-3 (measured 1e-5). memory_budget: of what lies between the image and its maps.
+    Parameters
+    ----------
+    image : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        One or three channels; uint8, uint16 or floating; sides of at least 32 pixels.
+    reference_image : Tensor, of the shape of `image`, optional
+        With a mask: the image whose local mean the masked pixels take. Pass the reference when `image` is a candidate.
+        Default: `image` itself.
+    nan : {"error", "propagate"}
+        Pixels that are not finite: refused, or passed on as NaN.
+    store : torch.dtype, optional
+        In which the maps are kept. Default: the network's. torch.bfloat16 after a float32 network halves the memory,
+        for an error of the score of at most 2e-3 (measured 1e-5).
+    memory_budget : int or str, optional
+        Bytes, or text such as "2GiB", for what is held between the image and its maps.
+    data_range, weights, resize, dtype, mask, backend
+        As for `dists`.
+
+    Returns
+    -------
+    Features
 
     Raises
     ------
-    TypeError, ValueError, WeightsUnavailable
+    TypeError, ValueError, WeightsUnavailable, BackendUnavailable
         As `dists`.
+
+    Examples
+    --------
+    >>> kept = kernels.dists.features(y, weights="random")
+    >>> [tuple(m.shape[1:]) for m in kept.maps[:3]]
+    [(3, 192, 192), (64, 192, 192), (128, 96, 96)]
     """
     given = locals()
     checks.choice("nan", nan, ("error", "propagate"))
@@ -257,15 +318,35 @@ def features(
 
 @library.full_precision
 def similarity(fx: Features, fy: Features, *, map_window: int | None = None, backend: str | None = "auto") -> Distance:
-    """Compare the maps of a candidate with those of a reference: `rows` holds a distance an image.
+    """Compare the maps of a candidate with those of a reference.
 
     `dists(x, y)` is the mean of `similarity(features(x), features(y)).rows`. One of the two may hold a single image,
-    which is then compared with each of the other's. map_window: pixels; also the map, as in `dists`.
+    which is then compared with each image of the other.
+
+    Parameters
+    ----------
+    fx, fy : Features
+        Of the candidate and of the reference, made with the same weights, dtype and resize.
+    map_window : int, optional
+        Pixels, an odd multiple of 16: also return the map of windows of this side, as `dists` does.
+    backend : str, optional
+        As for `dists`.
+
+    Returns
+    -------
+    Distance
+        Its `rows` hold one distance an image.
 
     Raises
     ------
     ValueError
         The two were made with different weights, dtype or resize, or at different sizes.
+
+    Examples
+    --------
+    >>> fx, fy = (kernels.dists.features(image, weights="random") for image in (x, y))
+    >>> kernels.dists.similarity(fx, fy).rows.shape
+    torch.Size([1])
     """
     if fx.resize != fy.resize or fx.network.dtype != fy.network.dtype:
         made = [f"resize={f.resize!r}, dtype={checks.dtype_name(f.network.dtype)}" for f in (fx, fy)]

@@ -32,15 +32,39 @@ class Settings:
 
 @dataclass(frozen=True)
 class Features:
-    """The maps of one batch, kept for comparisons."""
+    """The maps of one batch, kept for comparisons.
 
-    maps: tuple[torch.Tensor, ...]  # (N, C, h, w) each: the image on the 0-1 scale and the five stages
-    shares: tuple[torch.Tensor, ...] | None  # with a mask: of valid pixels under each position, (N, 1, h, w) float64
+    Attributes
+    ----------
+    maps : tuple of Tensor, (N, C, h, w) each
+        The image on the scale 0 to 1, and the five stages of the network.
+    shares : tuple of Tensor, (N, 1, h, w) float64 each, optional
+        With a mask: share of valid pixels under each position of each map.
+    network : Network
+        With which they were made.
+    resize : {"authors", "piq"}, optional
+        How the image was resized; None: not at all.
+    data_range : float
+        Width of the intensity scale in grey levels.
+    size : (int, int)
+        Height and width of the image that was passed, in pixels.
+    filled : (Tensor, Tensor), optional
+        With a mask: that image with its masked pixels filled, on the scale 0 to 1, and the valid pixels.
+
+    Examples
+    --------
+    >>> kept = kernels.dists.features(y, weights="random")
+    >>> kept.size, kept.nbytes // 192**2  # bytes a pixel
+    ((192, 192), 492)
+    """
+
+    maps: tuple[torch.Tensor, ...]
+    shares: tuple[torch.Tensor, ...] | None
     network: Network
     resize: str | None
     data_range: float
-    size: tuple[int, int]  # of the image that was passed
-    filled: tuple[torch.Tensor, torch.Tensor] | None = None  # with a mask: that image filled, on 0-1; valid pixels
+    size: tuple[int, int]
+    filled: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -50,12 +74,29 @@ class Features:
 
 @dataclass(frozen=True)
 class Distance:
-    """Rows (N,), what each of the six maps adds to them through its means and through its variances, (N, 6)."""
+    """What the comparison of two images gives.
+
+    Attributes
+    ----------
+    rows : Tensor, (N,)
+        DISTS of each image.
+    structure, texture : Tensor, (N, 6)
+        What each of the six maps adds to the distance through its means and through its variances.
+    map : Tensor, (N, 1, H, W), optional
+        The distance of the window around each pixel.
+
+    Examples
+    --------
+    >>> fx, fy = (kernels.dists.features(image, weights="random") for image in (x, y))
+    >>> distance = kernels.dists.similarity(fx, fy)
+    >>> distance.structure.shape, distance.map
+    (torch.Size([1, 6]), None)
+    """
 
     rows: torch.Tensor
     structure: torch.Tensor
     texture: torch.Tensor
-    map: torch.Tensor | None = None  # (N, 1, H, W)
+    map: torch.Tensor | None = None
 
 
 def dists(

@@ -1,4 +1,4 @@
-"""FSIM and FSIMc: the contract (checks, downsampling rule, choice of backend, reduction). Formulas are in README.md."""
+"""FSIM and FSIMc: the checked calls, the choice of the backend and the reduction. The formulas are in README.md."""
 
 from __future__ import annotations
 
@@ -81,42 +81,58 @@ def fsim(
     data_range
         Width of the intensity scale, mapped to 0-255 on which the paper's constants lie. Required for floating images.
     chromatic
-        FSIMc. None: True for three channels. False on three channels: FSIM of the luminance.
+        Whether colour enters (FSIMc). None: it does for three channels. False on three channels: FSIM of the luminance.
     downsample
         "auto": average over squares of max(1, round(short side / 256)) pixels, the authors' rule as piq rounds it
         (half to even). "authors": rounds half up and samples as MATLAB's conv2(..., "same"). An integer: that factor.
-        A run over tiles fixes one factor for all: scores at different factors do not compare.
+        Take one factor for all tiles of a run: scores at different factors cannot be compared.
     scales, orientations, min_length, mult, sigma_f, delta_theta, k
         The log-Gabor filters: wavelengths min_length · mult^s pixels, relative bandwidth sigma_f, angular spacing over
         the angular spread, and the noise threshold in standard deviations.
     mask
-        Valid pixels, (H, W), (N, H, W) or (N, 1, H, W). Masked ones take the reference's local mean in both images
-        (the FFT sees every pixel), pooling runs over valid ones only; the result is flagged "approximate".
-        NaN where no pixel is valid.
+        Bool, (H, W), (N, H, W) or (N, 1, H, W): True where a pixel is valid. Masked pixels take the reference's local
+        mean in both images, because the FFT needs every pixel. The score is the mean over valid pixels, and the result
+        has the flag "approximate". NaN where no pixel is valid.
     reduction
         "mean", "sum" or "none" (one value an image).
     return_map
-        Also the local similarity at the downsampled size, (N, 1, h, w) or with the leading dimensions that were
+        Also return the local similarity at the downsampled size, (N, 1, h, w) or with the leading dimensions that were
         passed. The score is its mean weighted by the larger phase congruency, `components["weight"]` with `details`.
     details
-        A `Result`: `components` holds the maps "weight", "phase_congruency", "gradient" and, for FSIMc, "chroma".
+        Return a `Result`, with the maps "weight", "phase_congruency", "gradient" and, for FSIMc, "chroma".
     precision
-        "float32" (default) or "float64": what a fast backend computes in. The reference computes in float64, and so
-        does every backend where a gradient is asked for.
-    nan, overshoot, backend
-        As in `semnr.metrics`.
+        "float32" (default) or "float64": what a fast backend computes in. The backend `reference` computes in float64,
+        and so does every backend where a gradient is asked for.
+    nan
+        "error", "propagate" or "omit": pixels that are not finite are refused, passed on as NaN, or masked.
+    overshoot
+        "keep", "clip" or "error": values outside [0, data_range] are taken as they are, clipped, or refused.
+    backend
+        "auto", or a name of `backends()`. A named backend never falls back.
+
+    Returns
+    -------
+    Tensor or Result
+        A float64 scalar, or (N,) with reduction="none". A `Result` where the map or details are asked for.
 
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was, what is accepted; also an image smaller than the longest wavelength
-        (48 pixels by default, after downsampling), or a channel count other than 1 and 3.
+        Names the argument, what it was and what is accepted; also an image smaller than the longest wavelength
+        (48 pixels by default, after downsampling), or a number of channels other than 1 and 3.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> kernels.fsim.fsim(x, y)
+    tensor(0.9693, dtype=torch.float64)
     """
     checked, call = _prepare(locals())
     settings = call.settings
-    found = registry.choose(call, backend).run(checked.x, checked.y, checked.valid, settings)
-    checks.refuse_nonfinite(checked, found.rows)
-    value = checks.reduce(found.rows, reduction, checked)
+    comparison = registry.choose(call, backend).run(checked.x, checked.y, checked.valid, settings)
+    checks.refuse_nonfinite(checked, comparison.rows)
+    value = checks.reduce(comparison.rows, reduction, checked)
     if not settings.want_maps:
         return value
 
@@ -124,14 +140,18 @@ def fsim(
         narrow = planes.double() if x.dtype == torch.float64 else planes.float()
         return narrow.reshape(narrow.shape[4 - len(checked.lead) - 2 :])
 
-    parts = {"weight": found.weight, "phase_congruency": found.phase_congruency, "gradient": found.gradient}
-    if found.chroma is not None:
-        parts["chroma"] = found.chroma
+    parts = {
+        "weight": comparison.weight,
+        "phase_congruency": comparison.phase_congruency,
+        "gradient": comparison.gradient,
+    }
+    if comparison.chroma is not None:
+        parts["chroma"] = comparison.chroma
     valid = checked.valid
     return Result(
         value,
         checked.data_range,
-        map=as_passed(found.similarity) if return_map else None,
+        map=as_passed(comparison.similarity) if return_map else None,
         components={name: as_passed(part) for name, part in parts.items()} if details else None,
         coverage=None if valid is None else valid.double().mean(dim=(1, 2, 3)),
         clipped_fraction=checked.clipped_fraction,
@@ -170,13 +190,34 @@ def features(
 ) -> Features:
     """Everything that FSIM reads from one image, to be computed once for a reference and kept.
 
-    Arguments as in `fsim`. With a mask, the masked pixels take the local mean of `reference_image` (pass the
-    reference when `image` is a candidate), or of the image itself. nan: "error" or "propagate".
+    Parameters
+    ----------
+    image : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        One or three channels; uint8, uint16 or floating.
+    reference_image : Tensor, of the shape of `image`, optional
+        With a mask: the image whose local mean the masked pixels take. Pass the reference when `image` is a candidate.
+        Default: `image` itself.
+    nan : {"error", "propagate"}
+        Pixels that are not finite: refused, or passed on as NaN.
+    data_range, chromatic, downsample, mask, precision, backend
+        As for `fsim`.
+    scales, orientations, min_length, mult, sigma_f, delta_theta, k
+        The log-Gabor filters, as for `fsim`.
+
+    Returns
+    -------
+    Features
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, ValueError, BackendUnavailable
         As `fsim`.
+
+    Examples
+    --------
+    >>> kept = kernels.fsim.features(y)
+    >>> kept.phase_congruency.shape
+    torch.Size([1, 1, 192, 192])
     """
     given = locals()
     checks.choice("nan", nan, ("error", "propagate"))
@@ -189,22 +230,41 @@ def features(
     if valid is not None and image.dtype in checks.FLOAT_DTYPES:
         image4 = torch.where(valid, image4, torch.zeros((), dtype=image4.dtype, device=image4.device))
     call = registry.Call.of("fsim_features", image4, other, masked=valid is not None, settings=settings)
-    found = registry.choose(call, backend).run(image4, valid, other, settings)
-    if nan == "error" and not tensor_kinds.finite(found.phase_congruency):
+    computed = registry.choose(call, backend).run(image4, valid, other, settings)
+    if nan == "error" and not tensor_kinds.finite(computed.phase_congruency):
         checks.raise_if_nonfinite(image=image4)
-    return found
+    return computed
 
 
 def similarity(fx: Features, fy: Features, *, maps: bool = False, backend: str | None = "auto") -> Comparison:
-    """Compare the features of a candidate with those of a reference: `rows` holds a score an image.
+    """Compare the features of a candidate with those of a reference.
 
     `fsim(x, y)` is the mean of `similarity(features(x), features(y)).rows`. One of the two may hold a single image,
-    which is then compared with each of the other's. maps: also the local similarity, its factors and its weight.
+    which is then compared with each image of the other.
+
+    Parameters
+    ----------
+    fx, fy : Features
+        Of the candidate and of the reference, made with the same settings.
+    maps : bool
+        Also return the local similarity, its factors and its weight.
+    backend : str, optional
+        As for `fsim`.
+
+    Returns
+    -------
+    Comparison
+        Its `rows` hold one score an image.
 
     Raises
     ------
     ValueError
         The two were made with different settings or at different sizes.
+
+    Examples
+    --------
+    >>> kernels.fsim.similarity(kernels.fsim.features(x), kernels.fsim.features(y)).rows
+    tensor([0.9693], dtype=torch.float64)
     """
     if fx.settings != fy.settings:
         raise ValueError(f"fx was made with {fx.settings} and fy with {fy.settings}; accepted: the same settings")
@@ -218,7 +278,30 @@ def similarity(fx: Features, fy: Features, *, maps: bool = False, backend: str |
 
 
 def downsampling_factor(height: int, width: int, rule: int | str = "auto") -> int:
-    """The factor that `downsample=rule` takes at this size."""
+    """The factor by which `downsample=rule` averages an image of this size.
+
+    Parameters
+    ----------
+    height, width : int
+        Of the image, in pixels.
+    rule : int or {"auto", "authors"}
+        As the argument `downsample` of `fsim`.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An unknown rule, or a factor below 1.
+
+    Examples
+    --------
+    >>> kernels.fsim.downsampling_factor(1024, 1536)
+    4
+    """
     if not isinstance(rule, str):
         return checks.positive_int("downsample", rule)
     if rule not in ("auto", "authors"):

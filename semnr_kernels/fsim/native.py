@@ -108,12 +108,12 @@ def tables(h: int, w: int, p: Filters, double: bool, isa: str | None) -> Tables:
     kind = (p.scales, p.orientations, float(p.min_length), float(p.mult), float(p.sigma_f), float(p.delta_theta))
     memory = native_support.empty(module.fsim_filter_bytes(kind, (h, w), double), torch.uint8)
     ratios = module.fsim_filters(kind, (h, w), double, native_support.address(memory), torch.get_num_threads())
-    found = Tables(kind, (h, w), double, memory, [reference.threshold_gain(ratio, p.k) for ratio in ratios])
+    built = Tables(kind, (h, w), double, memory, [reference.threshold_gain(ratio, p.k) for ratio in ratios])
     with _tables_lock:
-        _tables[key] = found
+        _tables[key] = built
         while sum(t.memory.nbytes for t in _tables.values()) > _CACHE_BYTES:
             _tables.popitem(last=False)
-    return found
+    return built
 
 
 def _features(
@@ -125,12 +125,12 @@ def _features(
     dtype = torch.float64 if double else torch.float32
     share = None if valid is None else reference.downsample(valid.to(dtype), s)
     if with_gradient:  # what comes before the transforms is left to torch
-        found = []
+        parts = []
         for image in images:
             luminance, chroma = reference.planes(reference.on_255(image, data_range), s)
             phase, gradient = _Planes.apply(luminance, s.filters, isa)
-            found.append(Features(phase, gradient, chroma, share, s))
-        return found
+            parts.append(Features(phase, gradient, chroma, share, s))
+        return parts
     n, _, height, width = images[0].shape
     h, w = (-(-side // s.factor) if s.authors else side // s.factor for side in (height, width))
     total = len(images) * n
@@ -262,10 +262,10 @@ class _Rows(torch.autograd.Function):
             fx, fy = (Features(sides[i], sides[i + 1], sides[i + 2], share, Settings()) for i in (0, 3))
             some = tuple(v for v in sides if v is not None)
             asked = tuple(w for v, w in zip(sides, wanted, strict=True) if v is not None)
-            found = iter(
+            gradients = iter(
                 native_support.reference_gradient((reference.compare(fx, fy, Settings()).rows,), some, (by,), asked)
             )
-            return *(None if v is None else next(found) for v in sides), None, None
+            return *(None if v is None else next(gradients) for v in sides), None, None
         by = by.contiguous()
         out = [torch.empty_like(v) if w and v is not None else None for v, w in zip(sides, wanted, strict=True)]
         arguments = _arguments(tuple(sides[:3]), tuple(sides[3:]), share)  # type: ignore[arg-type]

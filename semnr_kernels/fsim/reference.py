@@ -27,7 +27,28 @@ _CACHE_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Filters:
-    """The log-Gabor filters' parameters."""
+    """The parameters of the log-Gabor filters.
+
+    Attributes
+    ----------
+    scales, orientations : int
+        Number of wavelengths and of directions of the log-Gabor filters.
+    min_length : float
+        Shortest wavelength in pixels, at least 2.
+    mult : float
+        Ratio between the wavelengths of neighbouring scales, above 1.
+    sigma_f : float
+        Relative bandwidth of the filters, between 0 and 1.
+    delta_theta : float
+        Angular spacing of the filters over their angular spread, above 0.
+    k : float
+        Noise threshold in standard deviations, at least 0.
+
+    Examples
+    --------
+    >>> kernels.fsim.Filters(scales=3).longest  # the coarsest wavelength, in pixels
+    24
+    """
 
     scales: int = 4
     orientations: int = 4
@@ -45,33 +66,93 @@ class Filters:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that FSIM needs beside the pixels. Features of two images compare where the first five agree."""
+    """All that FSIM needs beside the pixels. Features of two images can be compared where the first five agree.
+
+    Attributes
+    ----------
+    factor : int
+        By which the images are averaged first.
+    authors : bool
+        Sample as MATLAB's conv2(..., "same") and stride, not as average pooling.
+    chromatic : bool
+        Whether colour enters (FSIMc).
+    filters : Filters
+        The log-Gabor filters.
+    precision : {"float32", "float64"}
+        What a fast backend computes in. The backend `reference` computes in float64.
+    data_range : float
+        Width of the intensity scale in grey levels.
+    want_maps : bool
+        Whether the backend returns the local similarity and its factors.
+
+    Examples
+    --------
+    >>> kernels.fsim.Settings(factor=2) == kernels.fsim.Settings(factor=2, want_maps=True)
+    True
+    """
 
     factor: int = 1
-    authors: bool = False  # sample as conv2(..., "same") and stride, not as average pooling
+    authors: bool = False
     chromatic: bool = False
     filters: Filters = field(default_factory=Filters)
-    precision: str = "float32"  # what a fast backend computes in; here it is float64
+    precision: str = "float32"
     data_range: float = field(default=1.0, compare=False)
     want_maps: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Features:
-    """All that FSIM reads from one image, at the downsampled size; float64, or the precision of a fast backend."""
+    """All that FSIM reads from one image, at the downsampled size; float64, or the precision of a fast backend.
 
-    phase_congruency: torch.Tensor  # (N, 1, h, w), in (0, 1]
-    gradient: torch.Tensor  # (N, 1, h, w), grey levels a pixel on the 0-255 scale
-    chroma: torch.Tensor | None  # (N, 2, h, w): I and Q
-    valid: torch.Tensor | None  # (N, 1, h, w): share of valid pixels under each pooled one
+    Attributes
+    ----------
+    phase_congruency : Tensor, (N, 1, h, w)
+        In (0, 1].
+    gradient : Tensor, (N, 1, h, w)
+        Gradient magnitude, in grey levels a pixel on the scale 0 to 255.
+    chroma : Tensor, (N, 2, h, w), optional
+        The colour channels I and Q.
+    valid : Tensor, (N, 1, h, w), optional
+        With a mask: share of valid pixels under each averaged one.
+    settings : Settings
+        How they were made.
+
+    Examples
+    --------
+    >>> kept = kernels.fsim.features(y)
+    >>> kept.gradient.shape, kept.chroma, kept.settings.factor
+    (torch.Size([1, 1, 192, 192]), None, 1)
+    """
+
+    phase_congruency: torch.Tensor
+    gradient: torch.Tensor
+    chroma: torch.Tensor | None
+    valid: torch.Tensor | None
     settings: Settings
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows (N,) in float64; with maps, the local similarity, its weight in the mean and its factors, (N, 1, h, w).
+    """What the comparison of two images gives.
 
-    chroma: None also where only the luminance was compared.
+    Attributes
+    ----------
+    rows : Tensor, (N,) float64
+        FSIM of each image.
+    similarity : Tensor, (N, 1, h, w), optional
+        The local similarity.
+    weight : Tensor, (N, 1, h, w), optional
+        Its weight in the mean: the larger phase congruency.
+    phase_congruency, gradient : Tensor, (N, 1, h, w), optional
+        The two factors of the local similarity.
+    chroma : Tensor, (N, 1, h, w), optional
+        The third factor; None where only the luminance was compared.
+
+    Examples
+    --------
+    >>> comparison = kernels.fsim.similarity(kernels.fsim.features(x), kernels.fsim.features(y), maps=True)
+    >>> comparison.rows, comparison.similarity.shape
+    (tensor([0.9693], dtype=torch.float64), torch.Size([1, 1, 192, 192]))
     """
 
     rows: torch.Tensor

@@ -210,15 +210,15 @@ def _phase_congruency(spectrum: torch.Tensor, out: torch.Tensor, gains: torch.Te
     (n, _, h, w), p, device = out.shape, s.filters, out.device
     product = torch.empty((min(_TOGETHER, p.scales), n, h, w, 2), dtype=out.dtype, device=device)
     amplitude = torch.empty((n, h, w), dtype=out.dtype, device=device)
-    found = torch.zeros((p.orientations, n, 2), dtype=torch.int64, device=device)
+    medians = torch.zeros((p.orientations, n, 2), dtype=torch.int64, device=device)
     histogram = torch.zeros((n, triton_stages.BINS), dtype=torch.int32, device=device)
     block = _block(512, h * w)
     for orientation in range(p.orientations):
         planes = _responses(spectrum, product, orientation, p)
-        _median(planes[0], found[orientation], histogram)
+        _median(planes[0], medians[orientation], histogram)
         triton_support.launch(
-            triton_stages.accumulate, (triton.cdiv(h * w, block), n), found[orientation], gains, out, amplitude, planes,
-            h * w, orientation, EPS=EPS, SCALES=p.scales, ORIENTATIONS=p.orientations, BLOCK=block,
+            triton_stages.accumulate, (triton.cdiv(h * w, block), n), medians[orientation], gains, out, amplitude,
+            planes, h * w, orientation, EPS=EPS, SCALES=p.scales, ORIENTATIONS=p.orientations, BLOCK=block,
         )  # fmt: skip
         del planes
 
@@ -238,8 +238,8 @@ def _responses(spectrum: torch.Tensor, product: torch.Tensor, orientation: int, 
     return planes
 
 
-def _median(response: torch.Tensor, found: torch.Tensor, histogram: torch.Tensor) -> None:
-    """The bits of the lower median of |response|² of every image into found[:, 0]; `found` begins with zeros."""
+def _median(response: torch.Tensor, medians: torch.Tensor, histogram: torch.Tensor) -> None:
+    """The bits of the lower median of |response|² of every image into medians[:, 0]; `medians` begins with zeros."""
     n, h, w, _ = response.shape
     block = _block(1024, h * w)
     tiles = triton.cdiv(h * w, block)
@@ -248,10 +248,10 @@ def _median(response: torch.Tensor, found: torch.Tensor, histogram: torch.Tensor
         width = min(triton_stages.BITS, todo)
         todo -= width
         triton_support.launch(
-            triton_stages.count, (min(triton.cdiv(tiles, 2), _PROGRAMS), n), response, found, histogram, h * w,
+            triton_stages.count, (min(triton.cdiv(tiles, 2), _PROGRAMS), n), response, medians, histogram, h * w,
             tiles, todo, width, BLOCK=block,
         )  # fmt: skip
-        triton_support.launch(triton_stages.settle, (n,), histogram, found, h * w, width)
+        triton_support.launch(triton_stages.settle, (n,), histogram, medians, h * w, width)
 
 
 # --- two images -----------------------------------------------------------------------------------------------

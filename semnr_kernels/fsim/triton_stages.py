@@ -236,12 +236,12 @@ def complex_load(plane, at, live):
 
 
 @triton.jit(do_not_specialize=["shift", "width"])
-def count(response, found, histogram, pixels, tiles, shift, width, BLOCK: tl.constexpr):
-    """histogram[image, bits] += number of squares |response|² whose bits begin with found[image, 0]."""
+def count(response, medians, histogram, pixels, tiles, shift, width, BLOCK: tl.constexpr):
+    """histogram[image, bits] += number of squares |response|² whose bits begin with medians[image, 0]."""
     WORK: tl.constexpr = response.dtype.element_ty
     BITS: tl.constexpr = tl.int64 if WORK.primitive_bitwidth == 64 else tl.int32
     n = tl.program_id(1).to(tl.int64)
-    begins = tl.load(found + n * 2)
+    begins = tl.load(medians + n * 2)
     counts = tl.zeros([_BINS], tl.int32)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         at = tile * BLOCK + tl.arange(0, BLOCK)
@@ -255,15 +255,15 @@ def count(response, found, histogram, pixels, tiles, shift, width, BLOCK: tl.con
 
 
 @triton.jit(do_not_specialize=["width"])
-def settle(histogram, found, pixels, width):
-    """found[image] = the bits of the lower median up to this pass, number of values below them. Clears histogram."""
+def settle(histogram, medians, pixels, width):
+    """medians[image] = the bits of the lower median up to this pass, number of values below them. Clears histogram."""
     n = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, _BINS)
     counts = tl.load(histogram + n * _BINS + lane)
-    below = tl.load(found + n * 2 + 1)
+    below = tl.load(medians + n * 2 + 1)
     settled = tl.sum((tl.cumsum(counts).to(tl.int64) + below <= (pixels - 1) // 2).to(tl.int32))
-    tl.store(found + n * 2, (tl.load(found + n * 2) << width) + settled)
-    tl.store(found + n * 2 + 1, below + tl.sum(tl.where(lane < settled, counts, 0)))
+    tl.store(medians + n * 2, (tl.load(medians + n * 2) << width) + settled)
+    tl.store(medians + n * 2 + 1, below + tl.sum(tl.where(lane < settled, counts, 0)))
     tl.store(histogram + n * _BINS + lane, tl.zeros([_BINS], tl.int32))
 
 
@@ -272,7 +272,7 @@ def settle(histogram, found, pixels, width):
 
 @triton.jit(do_not_specialize=["orientation"])
 def accumulate(
-    found, gains, energy, amplitude, responses, pixels, orientation, EPS: tl.constexpr,
+    medians, gains, energy, amplitude, responses, pixels, orientation, EPS: tl.constexpr,
     SCALES: tl.constexpr, ORIENTATIONS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Adds one orientation's energy above the noise and its amplitudes; the last leaves phase congruency in energy.
@@ -286,7 +286,7 @@ def accumulate(
     begun = live & (orientation > 0)
     amplitudes = tl.load(amplitude + n * pixels + at, mask=begun, other=0)
     energies = tl.load(energy + n * pixels + at, mask=begun, other=0)
-    median = tl.load(found + n * 2)
+    median = tl.load(medians + n * 2)
     if WORK.primitive_bitwidth == 32:
         median = median.to(tl.int32)
     threshold = tl.load(gains + orientation).to(WORK) * tl.sqrt(median.to(WORK, bitcast=True))

@@ -1,4 +1,4 @@
-"""LPIPS: the contract (checks, weights, choice of backend, reduction). Formulas are in README.md."""
+"""LPIPS: the checked calls, the weights, the choice of the backend and the reduction. The formulas are in README.md."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def lpips(
         Width of the intensity scale, mapped to 0-1. Required for floating images.
     weights
         None: the published convolutions from the cache (`semnr weights fetch alexnet` or `vgg16`). A path or a state
-        dict of that network, or "random": seeded, flagged "uncalibrated"; the linear layers too, unless given.
+        dict of that network. "random": seeded weights, for the linear layers too unless they are given; the result then
+        has the flag "uncalibrated".
     linear
         The linear layers. None: the published ones from the cache (`semnr weights fetch lpips`). A path or a state dict
         of "alex.0" to "vgg.4", or "random".
@@ -101,27 +102,45 @@ def lpips(
         What the network computes in: torch.float32, float64, bfloat16 or float16. None: float64 for float64 images,
         float32 for all others. Norms and differences stay in float32 or float64.
     mask
-        Valid pixels, (H, W), (N, H, W) or (N, 1, H, W). Masked ones take the reference's local mean in both images,
-        positions count by their share of valid pixels; flagged "approximate". NaN where no pixel is valid.
+        Bool, (H, W), (N, H, W) or (N, 1, H, W): True where a pixel is valid. Masked pixels take the reference's local
+        mean in both images, and positions are weighted by their share of valid pixels. The result has the flag
+        "approximate". NaN where no pixel is valid.
     reduction
         "mean", "sum" or "none" (one value an image).
     return_map
-        Also the distance at each pixel, (N, 1, H, W) or with the leading dimensions that were passed: each map's
-        differences, bilinear between its positions, added up.
+        Also return the distance at each pixel, (N, 1, H, W) or with the leading dimensions that were passed: the sum of
+        the differences of each map, bilinear between its positions.
     details
-        A `Result`: component "layers", (N, 5), is what each map adds; settings name the weights.
-    nan, overshoot, backend
-        As in `semnr.metrics`.
+        Return a `Result`: component "layers", (N, 5), is what each map adds; the settings name the weights.
+    nan
+        "error", "propagate" or "omit": pixels that are not finite are refused, passed on as NaN, or masked.
+    overshoot
+        "keep", "clip" or "error": values outside [0, data_range] are taken as they are, clipped, or refused.
+    backend
+        "auto", or a name of `backends()`. A named backend never falls back.
     memory_budget
-        Bytes, or "2GiB", for what lies between the images and the score; default 1 GiB, on a GPU a quarter of its
-        memory. Images of any size are scored, a band of rows at a time. Autograd keeps all activations.
+        Bytes, or text such as "2GiB", for everything that is held between the images and the score. Default: 1 GiB, on
+        a GPU a quarter of its memory. Images of any size are scored, a band of rows at a time. Autograd keeps all
+        activations.
+
+    Returns
+    -------
+    Tensor or Result
+        A float64 scalar, or (N,) with reduction="none". A `Result` where the map or details are asked for.
 
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was, what is accepted.
+        Names the argument, what it was and what is accepted.
     WeightsUnavailable
-        No weights, or a file that is truncated, altered, of the wrong shape, or holds code.
+        There are no weights, or the file is truncated, altered, of the wrong shape, or holds code.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> kernels.lpips.lpips(x, y, weights="random").shape  # random weights: the value itself says nothing
+    torch.Size([])
     """
     checked, call = _prepare(locals())
     network = _network(call.settings, weights, linear, x.device)
@@ -175,12 +194,31 @@ def features(
 ) -> Features:
     """The compared maps of one batch, to be computed once for a reference and kept.
 
-    480 bytes a pixel for VGG16 in float32, 26 for AlexNet. Arguments as in `lpips`; nan: "error" or "propagate".
+    They take 480 bytes a pixel for VGG16 in float32, 26 for AlexNet.
+
+    Parameters
+    ----------
+    image : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        One or three channels; uint8, uint16 or floating; sides of at least 32 pixels.
+    nan : {"error", "propagate"}
+        Pixels that are not finite: refused, or passed on as NaN.
+    net, data_range, weights, linear, resize, dtype, backend, memory_budget
+        As for `lpips`.
+
+    Returns
+    -------
+    Features
 
     Raises
     ------
-    TypeError, ValueError, WeightsUnavailable
+    TypeError, ValueError, WeightsUnavailable, BackendUnavailable
         As `lpips`.
+
+    Examples
+    --------
+    >>> kept = kernels.lpips.features(y, weights="random")
+    >>> [tuple(m.shape[1:]) for m in kept.maps[:2]]
+    [(64, 47, 47), (192, 23, 23)]
     """
     given = locals()
     checks.choice("nan", nan, ("error", "propagate"))
@@ -199,12 +237,38 @@ def features(
 def against(
     x: torch.Tensor, kept: Features, *, reduction: str = "mean", nan: str = "error", backend: str | None = "auto"
 ) -> torch.Tensor:
-    """`lpips(x, y)` where `kept` is `features(y)`: half of the network's work. A single kept image serves each of `x`.
+    """`lpips(x, y)` where `kept` is `features(y)`: half of the network's work.
+
+    Parameters
+    ----------
+    x : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        The candidate, of the size of `kept`.
+    kept : Features
+        What `features` returned for the reference; its settings apply. A single kept image is compared with each image
+        of `x`.
+    reduction : {"mean", "sum", "none"}
+        Over the images: their mean, their sum, or one value an image.
+    nan : {"error", "propagate"}
+        Pixels that are not finite: refused, or passed on as NaN.
+    backend : str, optional
+        As for `lpips`.
+
+    Returns
+    -------
+    Tensor
+        A float64 scalar, or (N,) with reduction="none".
 
     Raises
     ------
-    TypeError, ValueError
-        Also a size or number of images other than that of `kept`.
+    TypeError, ValueError, BackendUnavailable
+        As `lpips`; also a size or number of images other than that of `kept`.
+
+    Examples
+    --------
+    >>> kept = kernels.lpips.features(y, weights="random")
+    >>> direct = kernels.lpips.lpips(x, y, weights="random")
+    >>> bool(torch.isclose(kernels.lpips.against(x, kept), direct, rtol=1e-4))
+    True
     """
     if not isinstance(kept, Features):
         raise TypeError(f"kept is {type(kept).__name__}; accepted: what semnr_kernels.lpips.features returns")
@@ -236,15 +300,33 @@ def with_dists(
     linear: WeightsArgument = None,
     memory_budget: int | str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """DISTS and LPIPS of VGG16, rows of (N,) each, at native size: their first two convolutions run once.
+    """DISTS and LPIPS of VGG16 at native size, with the first two convolutions computed once for both.
 
-    Arguments as in `lpips`; no masks, no gradient. On a device, or where a pair does not fit into the budget whole, the
-    two run one after the other.
+    There is no mask and no gradient. On a GPU, or where a whole pair does not fit into the memory budget, the two run
+    one after the other.
+
+    Parameters
+    ----------
+    x, y, data_range, dtype, weights, linear, memory_budget
+        As for `lpips`; `weights` are those of VGG16.
+
+    Returns
+    -------
+    Tensor
+        DISTS, (N,) float64.
+    Tensor
+        LPIPS, (N,) float64.
 
     Raises
     ------
     TypeError, ValueError, WeightsUnavailable
         As `lpips`.
+
+    Examples
+    --------
+    >>> of_dists, of_lpips = kernels.lpips.with_dists(x, y, weights="random")
+    >>> of_dists.shape, of_lpips.shape
+    (torch.Size([1]), torch.Size([1]))
     """
     checked = checks.pair(x, y, data_range=data_range)
     _check_image("x", checked.x)

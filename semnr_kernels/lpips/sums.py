@@ -26,7 +26,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class Distance:
-    """Rows (N,), what each of the five maps adds to them, (N, 5), and the distance at each pixel, (N, 1, H, W)."""
+    """What the comparison of two images gives.
+
+    Attributes
+    ----------
+    rows : Tensor, (N,)
+        LPIPS of each image.
+    layers : Tensor, (N, 5)
+        What each of the five maps adds to it.
+    map : Tensor, (N, 1, H, W), optional
+        The distance at each pixel.
+
+    Examples
+    --------
+    >>> kernels.lpips.lpips(x, y, weights="random", details=True).components["layers"].shape
+    torch.Size([1, 5])
+    """
 
     rows: torch.Tensor
     layers: torch.Tensor
@@ -35,16 +50,37 @@ class Distance:
 
 @dataclass(frozen=True)
 class Features:
-    """The compared maps of one batch, kept for comparisons: 127 values a pixel for VGG16, 6 for AlexNet."""
+    """The compared maps of one batch, kept for comparisons: 127 values a pixel for VGG16, 6 for AlexNet.
 
-    maps: tuple[torch.Tensor, ...]  # (N, C, h, w) each, as the network gives them
+    Attributes
+    ----------
+    maps : tuple of Tensor, (N, C, h, w) each
+        As the network gives them.
+    network : Network
+        With which they were made.
+    settings : Settings
+        How they were made.
+    size : (int, int)
+        Height and width of the image that was passed, in pixels.
+    finite : bool Tensor, (N,)
+        Whether all pixels of an image are finite.
+
+    Examples
+    --------
+    >>> kept = kernels.lpips.features(y, weights="random")
+    >>> kept.count, kept.size, kept.finite
+    (1, (192, 192), tensor([True]))
+    """
+
+    maps: tuple[torch.Tensor, ...]
     network: Network
     settings: Settings
-    size: tuple[int, int]  # of the image that was passed
-    finite: torch.Tensor  # (N,): whether its pixels are numbers
+    size: tuple[int, int]
+    finite: torch.Tensor
 
     @property
     def count(self) -> int:
+        """Number of images."""
         return self.maps[0].shape[0]
 
 

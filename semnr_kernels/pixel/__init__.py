@@ -1,4 +1,4 @@
-"""MSE, MAE and PSNR: the contract (checks, choice of backend, reduction). The formula is in README.md."""
+"""MSE, MAE and PSNR: the checked calls, the choice of the backend and the reduction. The formulas are in README.md."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from .. import checks, library, outputs, registry
 from ..result import Result
 from . import cuda, native, reference
+
+__all__ = ["errors", "infinite", "mae", "mse", "psnr", "to_db"]
 
 registry.register("pixel", "reference", reference.errors)
 registry.register_native("pixel", native.errors, native.supports, native.UNSUPPORTED)
@@ -28,9 +30,37 @@ def _prepare(a: Mapping[str, Any], scaled: bool) -> tuple[checks.Pair, registry.
 
 
 def errors(a: Mapping[str, Any], scaled: bool = True) -> tuple[checks.Pair, torch.Tensor, torch.Tensor]:
-    """The checked images of a call with these arguments, and their rows (N,) of MSE and MAE.
+    """MSE and MAE of one call, computed in one pass over the pixels.
 
-    scaled: whether the images must say their data_range.
+    Parameters
+    ----------
+    a : mapping of str to value
+        The arguments of a call of `psnr`, by name.
+    scaled : bool
+        Whether floating images must come with their `data_range`.
+
+    Returns
+    -------
+    checks.Pair
+        The checked images, (N, C, H, W).
+    Tensor
+        MSE, (N,) float64, in squared grey levels.
+    Tensor
+        MAE, (N,) float64, in grey levels.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument, what it was and what is accepted.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> options = {"mask": None, "data_range": None, "nan": "error", "overshoot": "keep", "backend": "auto"}
+    >>> checked, square, absolute = kernels.pixel.errors({"x": x, "y": y, **options})
+    >>> square, absolute
+    (tensor([5.9427], dtype=torch.float64), tensor([1.9844], dtype=torch.float64))
     """
     checked, call = _prepare(a, scaled)
     square, absolute = registry.choose(call, a["backend"]).run(checked.x, checked.y, checked.valid)
@@ -79,7 +109,43 @@ def mse(
     data_range: float | None = None,
     backend: str | None = "auto",
 ) -> torch.Tensor:
-    """Mean squared error per image; see `semnr.mse`. `data_range` matters to `overshoot` alone."""
+    """Mean squared error (x − y)², in squared grey levels, at least 0. It is exact for integers and differentiable.
+
+    Parameters
+    ----------
+    x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        Candidate and reference, of one shape and dtype: uint8, uint16, float16, bfloat16, float32 or float64.
+    mask : bool Tensor, (H, W), (N, H, W) or (N, 1, H, W), optional
+        True where a pixel is valid. Only valid pixels count.
+    reduction : {"mean", "sum", "none"}
+        Over the images: their mean, their sum, or one value an image.
+    nan : {"error", "propagate", "omit"}
+        Pixels that are not finite: refused, passed on as NaN, or masked.
+    overshoot : {"keep", "clip", "error"}
+        Values outside [0, data_range]: taken as they are, clipped, or refused.
+    data_range : float, optional
+        Width of the intensity scale in grey levels. Only `overshoot` reads it. Default for integers: the range of the
+        dtype.
+    backend : str, optional
+        "auto", or a name of `backends()`. A named backend never falls back.
+
+    Returns
+    -------
+    Tensor
+        A float64 scalar, or (N,) with reduction="none".
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument, what it was and what is accepted.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> kernels.pixel.mse(x, y)
+    tensor(5.9427, dtype=torch.float64)
+    """
     if data_range in (None, 1) and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
         return torch.scalar_tensor(error, dtype=torch.float64, device=x.device)
     checked, square, _ = errors(locals(), scaled=False)
@@ -98,7 +164,28 @@ def mae(
     data_range: float | None = None,
     backend: str | None = "auto",
 ) -> torch.Tensor:
-    """Mean absolute error per image; see `semnr.mae`."""
+    """Mean absolute error |x − y|, in grey levels, at least 0. It is exact for integers and differentiable.
+
+    Parameters
+    ----------
+    x, y, mask, reduction, nan, overshoot, data_range, backend
+        As for `mse`.
+
+    Returns
+    -------
+    Tensor
+        A float64 scalar, or (N,) with reduction="none".
+
+    Raises
+    ------
+    TypeError, ValueError, BackendUnavailable
+        As `mse`.
+
+    Examples
+    --------
+    >>> kernels.pixel.mae(x, y)
+    tensor(1.9844, dtype=torch.float64)
+    """
     error = (
         _plain_error(x, y, mask, reduction, nan, overshoot, backend, absolute=True) if data_range in (None, 1) else None
     )
@@ -121,7 +208,47 @@ def psnr(
     details: bool = False,
     backend: str | None = "auto",
 ) -> Any:
-    """PSNR in dB; see `semnr.psnr`."""
+    """Peak signal-to-noise ratio 10 log10(L² / MSE), in dB, L the data range. It is infinite for identical images.
+
+    Parameters
+    ----------
+    x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        Candidate and reference, of one shape and dtype: uint8, uint16, float16, bfloat16, float32 or float64.
+    data_range : float, optional
+        Width of the intensity scale L in grey levels. It is required for floating images. Default for integers: the
+        range of the dtype, so that 10-bit data in uint16 must say 1023.
+    mask : bool Tensor, (H, W), (N, H, W) or (N, 1, H, W), optional
+        True where a pixel is valid. Only valid pixels count.
+    reduction : {"mean", "sum", "none", "mean_mse"}
+        Over the images: their mean in dB, their sum, one value an image, or the PSNR of their mean squared error.
+    nan : {"error", "propagate", "omit"}
+        Pixels that are not finite: refused, passed on as NaN, or masked.
+    overshoot : {"keep", "clip", "error"}
+        Values outside [0, data_range]: taken as they are, clipped, or refused.
+    details : bool
+        Return a `Result`, whose components "mse" and "mae" are (N,).
+    backend : str, optional
+        "auto", or a name of `backends()`. A named backend never falls back.
+
+    Returns
+    -------
+    Tensor or Result
+        A float64 scalar, or (N,) with reduction="none".
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument, what it was and what is accepted.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> kernels.pixel.psnr(x, y)
+    tensor(40.3910, dtype=torch.float64)
+    >>> kernels.pixel.psnr(x, y, details=True).components["mse"]
+    tensor([5.9427], dtype=torch.float64)
+    """
     checks.choice("reduction", reduction, (*REDUCTIONS, "mean_mse"))
     if not details and (error := _plain_error(x, y, mask, reduction, nan, overshoot, backend)) is not None:
         scale = checks.as_data_range(x.dtype, data_range)
@@ -148,10 +275,44 @@ def psnr(
 
 
 def infinite(count: int) -> tuple[str, ...]:
-    """What is said of `count` images that are identical to their reference."""
+    """The flags of a result in which some images are identical to their reference.
+
+    Parameters
+    ----------
+    count : int
+        Number of such images, at least 0.
+
+    Returns
+    -------
+    tuple of str
+        One text, or none where the count is 0.
+
+    Examples
+    --------
+    >>> kernels.pixel.infinite(2)
+    ('2 identical images: infinite PSNR',)
+    """
     return (f"{count} identical images: infinite PSNR",) if count else ()
 
 
 def to_db(mse: torch.Tensor, data_range: float) -> torch.Tensor:
-    """10 log10(L² / MSE); infinite where the images are identical."""
+    """PSNR of a mean squared error: 10 log10(L² / MSE).
+
+    Parameters
+    ----------
+    mse : Tensor, any shape
+        Mean squared errors in squared grey levels, at least 0.
+    data_range : float
+        Width of the intensity scale L in grey levels, above 0.
+
+    Returns
+    -------
+    Tensor
+        dB, of the shape and dtype of `mse`; infinite where the error is 0.
+
+    Examples
+    --------
+    >>> kernels.pixel.to_db(torch.tensor([100.0, 0.0]), 255)
+    tensor([28.1308,     inf])
+    """
     return 10 * torch.log10(data_range**2 / mse)

@@ -109,9 +109,9 @@ def _on_cuda(
     if chosen not in ({"cuda"}, {"cuda-emulated"}) or too_wide(x, y, settings.data_range, settings.k2):
         return None
     emulated = chosen == {"cuda-emulated"}
-    found = cuda.scores(x, y, signal, background, settings, emulated=emulated)
-    rows = torch.stack([found.mse, found.mae, found.ssim, *found.signal, *found.background, *found.reference])
-    if not bool((torch.isfinite(rows).all(dim=0) & (found.shared == 0)).all()):
+    scores = cuda.scores(x, y, signal, background, settings, emulated=emulated)
+    rows = torch.stack([scores.mse, scores.mae, scores.ssim, *scores.signal, *scores.background, *scores.reference])
+    if not bool((torch.isfinite(rows).all(dim=0) & (scores.shared == 0)).all()):
         return None
-    _, mean, variance = found.reference
-    return Together(found.mse, found.mae, found.ssim, found.signal, found.background, mean, variance)
+    _, mean, variance = scores.reference
+    return Together(scores.mse, scores.mae, scores.ssim, scores.signal, scores.background, mean, variance)

@@ -1,4 +1,8 @@
-"""SSIM and MS-SSIM: the contract (checks, presets, choice of backend, reduction). Formulas are in README.md."""
+"""SSIM and MS-SSIM: the checked calls, the choice of the backend and the reduction. The formulas are in README.md.
+
+`CONVENTIONS` holds the `Settings` of each convention of SSIM by its name, `MS_WEIGHTS` the five exponents of MS-SSIM
+(Wang 2003, section 3.2), from the finest scale to the coarsest. `window_taps` gives the window along one axis.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +47,12 @@ class _Job:
 
     def choose(self, backend: str | None) -> tuple[_Job, registry.Implementation]:
         """The backend, and this job with the precision that its kernels need for these pixels."""
-        found, checked, settings = registry.choose(self.call, backend), self.checked, self.settings
-        narrow = found.backend in _ON_DEVICES and not settings.double and checked.valid is None
+        implementation, checked, settings = registry.choose(self.call, backend), self.checked, self.settings
+        narrow = implementation.backend in _ON_DEVICES and not settings.double and checked.valid is None
         if narrow and checked.nan != "propagate" and too_wide(checked.x, checked.y, checked.data_range, settings.k2):
             wide = replace(self, settings=settings.in_double)
             return wide, registry.choose(wide.call, backend)
-        return self, found
+        return self, implementation
 
     def explained(self, backend: str | None) -> registry.Call:
         """The call on which the choice rests at last."""
@@ -60,8 +64,8 @@ class _Job:
             return error.call
 
     def run(self, backend: str | None) -> SSIMRows:
-        job, found = self.choose(backend)
-        return found.run(job.checked.x, job.checked.y, job.checked.valid, job.settings)
+        job, implementation = self.choose(backend)
+        return implementation.run(job.checked.x, job.checked.y, job.checked.valid, job.settings)
 
 
 def _prepare(a: Mapping[str, Any]) -> _Job:
@@ -114,7 +118,75 @@ def ssim(
     precision: str = "float32",
     backend: str | None = "auto",
 ) -> Any:
-    """Structural similarity of candidate `x` to reference `y`; the arguments are told in `semnr.ssim`."""
+    """Structural similarity of candidate `x` to reference `y`, in [−1, 1]; 1 for identical images. Differentiable.
+
+    Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE
+    TIP 13(4), 2004, eq. 13. The formula as it is computed is in README.md.
+
+    Parameters
+    ----------
+    x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        Candidate and reference, of one shape and dtype: uint8, uint16, float16, bfloat16, float32 or float64.
+    data_range : float, optional
+        Width of the intensity scale in grey levels. It is required for floating images. Default for integers: the range
+        of the dtype, so that 10-bit data in uint16 must say 1023.
+    window : {"gaussian", "uniform"}, optional
+        Shape of the window. Default: that of the convention.
+    window_size : int, optional
+        Side of the window in pixels, odd. Default: that of the convention, 11 for "wang2004".
+    sigma : float, optional
+        Standard deviation of the Gaussian window in pixels, above 0. Default: 1.5.
+    k1, k2 : float, optional
+        They stabilise the luminance term and the contrast-structure term, at least 0. Default: 0.01 and 0.03.
+    downsample : int or "auto", optional
+        Factor by which both images are averaged first. "auto" is the rule of piq: max(1, round(short side / 256)).
+        Default: that of the convention; 1 leaves the images as they are.
+    border : {"valid", "reflect"}, optional
+        "valid": only windows that lie inside the image. "reflect": one window a pixel, the image mirrored.
+    convention : {"wang2004", "piq", "skimage", "torchmetrics"}
+        Whose defaults the options above take. What the caller passes overrides them.
+    mask : bool Tensor, (H, W), (N, H, W) or (N, 1, H, W), optional
+        True where a pixel is valid. The window's weights are normalised over the valid pixels, and windows whose centre
+        is valid are averaged.
+    reduction : {"mean", "sum", "none"}
+        Over the images: their mean, their sum, or one value an image.
+    return_map : bool
+        Also return the map of the windows' values, (..., H − 10, W − 10) for the default window; NaN where the centre
+        is masked.
+    components : bool
+        Also return the means of the luminance, contrast and structure terms.
+    details : bool
+        Return a `Result` with settings, coverage, clipped fraction and flags.
+    nan : {"error", "propagate", "omit"}
+        Pixels that are not finite: refused, passed on as NaN, or masked.
+    overshoot : {"keep", "clip", "error"}
+        Values outside [0, data_range]: taken as they are, clipped, or refused.
+    precision : {"float32", "float64"}
+        What a fast backend computes its moments in. The backend `reference` always computes in float64.
+    backend : str, optional
+        "auto", or a name of `backends()`. A named backend never falls back.
+
+    Returns
+    -------
+    Tensor or Result
+        A float64 scalar, or (N,) with reduction="none". A `Result` where the map, the components or details are asked
+        for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument, what it was and what is accepted.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> kernels.ssim.ssim(x, y)
+    tensor(0.9818, dtype=torch.float64)
+    >>> value, ssim_map = kernels.ssim.ssim(x, y, return_map=True)
+    >>> ssim_map.shape
+    torch.Size([182, 182])
+    """
     given = locals()
     if (score := _plain_score(given)) is not None:
         return torch.scalar_tensor(score, dtype=torch.float64, device=x.device)
@@ -178,7 +250,40 @@ def ms_ssim(
     precision: str = "float32",
     backend: str | None = "auto",
 ) -> Any:
-    """Multi-scale structural similarity (Wang 2003); the arguments are told in `semnr.ms_ssim`."""
+    """Multi-scale structural similarity of candidate `x` to reference `y`, in [0, 1]; 1 for identical images.
+
+    Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality assessment", Asilomar 2003, eq. 7.
+    Differentiable.
+
+    Parameters
+    ----------
+    x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        Candidate and reference, as for `ssim`. Five scales and a window of 11 pixels need sides of at least 161 pixels.
+    weights : tuple of float, optional
+        The exponent of each scale, at least 0, from the finest to the coarsest; as many as there are scales. Default:
+        `MS_WEIGHTS`.
+    convention : {"piq", "pytorch-msssim", "torchmetrics"}
+        Whose rule for odd sides and for channels is taken.
+    data_range, window, window_size, sigma, k1, k2, mask, reduction, details, nan, overshoot, precision, backend
+        As for `ssim`. The components of a `Result` are "scale_1" to "scale_5", (N,).
+
+    Returns
+    -------
+    Tensor or Result
+        A float64 scalar, or (N,) with reduction="none".
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument, what it was and what is accepted; also an image that is too small for the scales.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> kernels.ssim.ms_ssim(x, y)
+    tensor(0.9986, dtype=torch.float64)
+    """
     job, scale_weights = _prepare_scales(locals())
     checked, settings = job.checked, job.settings
     terms, level = [], checked
@@ -256,10 +361,30 @@ _ON_DEVICES = ("triton", "cuda", "triton-interpret", "cuda-emulated")
 
 
 def too_wide(x: torch.Tensor, y: torch.Tensor, data_range: float, k2: float) -> bool:
-    """Whether pixels lie so far apart that float32 moments beside C2 = (k2 L)² may not keep their digits.
+    """Whether pixels lie so far apart that float32 moments beside C2 = (k2 L)² may lose their digits.
 
-    Differences of up to L are safe for k2 = 0.03 (csrc/ssim/ssim_tile.hpp: kNarrow). The pixels are looked at only
-    where they may lie further apart; that reads the device, so that it is not asked under nan="propagate".
+    Differences of up to L are safe for k2 = 0.03 (csrc/ssim/ssim_tile.hpp: kNarrow). The pixels are read only where
+    they may lie further apart. That waits for the device, so `ssim` does not ask under nan="propagate".
+
+    Parameters
+    ----------
+    x, y : Tensor, (N, C, H, W)
+        Candidate and reference, checked.
+    data_range : float
+        Width of the intensity scale L in grey levels, above 0.
+    k2 : float
+        The constant of the contrast-structure term.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> kernels.ssim.too_wide(x, y, 255, 0.03)
+    False
+    >>> kernels.ssim.too_wide(x.float() * 100, y.float() * 100, 255, 0.03)
+    True
     """
     limit = data_range * k2 / 0.03
     if x.dtype == torch.float64 or (x.dtype in checks.INTEGER_DTYPES and torch.iinfo(x.dtype).max <= limit):

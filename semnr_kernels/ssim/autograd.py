@@ -82,10 +82,10 @@ class _SSIM(torch.autograd.Function):
             rows = reference.ssim(x, y, None, s)
             outputs = ((rows.score, by[0]), (rows.contrast_structure, by[1]), (rows.map, by[3]))
             pairs = [(out, g.to(out.dtype)) for out, g in outputs if out is not None and g is not None]
-            found = native_support.reference_gradient(
+            gradients = native_support.reference_gradient(
                 tuple(o for o, _ in pairs), (x, y), tuple(g for _, g in pairs), wanted
             )
-            return *found, None, None
+            return *gradients, None, None
         down, across = s.windows(x)
         by_rows = torch.zeros((2, *x.shape[:2]), dtype=torch.float64, device=x.device)
         for row, g in zip(by_rows, by[:2], strict=True):

@@ -28,12 +28,12 @@ def over_first(taps: tuple[float, ...]) -> tuple[tuple[float, ...], float]:
     """
     ratios = [t / taps[0] for t in taps[: len(taps) // 2 + 1]]
     nearest = np.float32(taps[0] * taps[0])
-    found = []
+    candidates = []
     for step in (0, -1, 1, -2, 2):  # the weight's neighbours: steps of the taps are finer on one side of 1
         weight = float(nearest + np.float32(step) * np.spacing(nearest))
         chosen = _mirrored(_rounded(ratios, Fraction(1 / math.sqrt(weight)), len(taps), fixed=1), len(taps))
-        found.append((chosen, weight))
-    return min(found, key=lambda f: abs(excess(*f)))
+        candidates.append((chosen, weight))
+    return min(candidates, key=lambda f: abs(excess(*f)))
 
 
 def excess(taps: Sequence[float], weight: float = 1.0) -> float:

@@ -15,13 +15,34 @@ from .settings import Settings
 
 
 class SSIMRows(NamedTuple):
-    """What every backend returns. Means are over windows, per image and channel; maps are (N, C, h, w)."""
+    """What every backend returns: means over the windows, for each image and channel.
 
-    score: torch.Tensor  # (N, C) float64
-    contrast_structure: torch.Tensor  # (N, C) float64: the mean of c·s, which MS-SSIM multiplies over scales
-    components: dict[str, torch.Tensor] | None  # luminance, contrast, structure: (N, C) float64
-    map: torch.Tensor | None  # NaN where the window's centre pixel is masked
-    coverage: torch.Tensor | None  # (N,) float64: mean share of valid weight under the pooled windows
+    Parameters
+    ----------
+    score : Tensor, (N, C) float64
+        SSIM.
+    contrast_structure : Tensor, (N, C) float64
+        Mean of contrast times structure, which MS-SSIM multiplies over the scales.
+    components : dict of str to Tensor, optional
+        "luminance", "contrast" and "structure", (N, C) float64 each.
+    map : Tensor, (N, C, h, w), optional
+        The value of each window; NaN where the window's centre pixel is masked.
+    coverage : Tensor, (N,) float64, optional
+        With a mask: mean share of valid weight under the averaged windows.
+
+    Examples
+    --------
+    >>> job = kernels.ssim.Settings(data_range=255.0)
+    >>> rows = kernels.ssim.reference.ssim(x[None, None], y[None, None], None, job)
+    >>> type(rows).__name__, rows.score.shape
+    ('SSIMRows', torch.Size([1, 1]))
+    """
+
+    score: torch.Tensor
+    contrast_structure: torch.Tensor
+    components: dict[str, torch.Tensor] | None
+    map: torch.Tensor | None
+    coverage: torch.Tensor | None
 
 
 def ssim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> SSIMRows:

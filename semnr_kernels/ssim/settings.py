@@ -16,7 +16,27 @@ from . import float32_window
 
 @functools.cache
 def window_taps(window: str, size: int, sigma: float) -> tuple[float, ...]:
-    """The 1-D window, normalised in float64; the 2-D window is its outer product."""
+    """The window along one axis, normalised in float64; the 2-D window is its outer product.
+
+    Parameters
+    ----------
+    window : {"gaussian", "uniform"}
+        Its shape.
+    size : int
+        Its length in pixels, odd.
+    sigma : float
+        Standard deviation of the Gaussian in pixels, above 0.
+
+    Returns
+    -------
+    tuple of float
+        `size` weights, whose sum is 1.
+
+    Examples
+    --------
+    >>> [round(tap, 4) for tap in kernels.ssim.window_taps("gaussian", 3, 1.5)]
+    [0.3078, 0.3844, 0.3078]
+    """
     if window == "uniform":
         return (1.0 / size,) * size
     half = (size - 1) // 2
@@ -29,8 +49,38 @@ def window_taps(window: str, size: int, sigma: float) -> tuple[float, ...]:
 class Settings:
     """All that SSIM needs beside the pixels. A convention decides the first nine; what the caller passes overrides it.
 
-    `sample_covariance` scales variances by n / (n − 1); `clamp_variance` raises negative ones to 0, which those of the
-    compiled backends never are.
+    Attributes
+    ----------
+    window : {"gaussian", "uniform"}
+        Shape of the window.
+    window_size : int
+        Side of the window in pixels, odd.
+    sigma : float
+        Standard deviation of the Gaussian window in pixels.
+    k1, k2 : float
+        Constants of the luminance term and of the contrast-structure term.
+    downsample : int or "auto"
+        Factor by which both images are averaged first.
+    border : {"valid", "reflect"}
+        Windows inside the image alone, or one a pixel with the image mirrored.
+    sample_covariance : bool
+        Whether variances are scaled by n / (n − 1), n the pixels of the window.
+    clamp_variance : bool
+        Whether negative variances are raised to 0. Those of the compiled backends are never negative.
+    precision : {"float32", "float64"}
+        Type of the moments.
+    data_range : float
+        Width of the intensity scale in grey levels.
+    want_map : bool
+        Whether the backend returns the map.
+    want_components : bool
+        Whether the backend returns the three terms.
+
+    Examples
+    --------
+    >>> settings = kernels.ssim.Settings(window_size=7)
+    >>> settings.windows(torch.zeros(1, 1, 192, 192)), settings.told()["k2"]
+    ((186, 186), 0.03)
     """
 
     window: str = "gaussian"
@@ -89,16 +139,49 @@ class Settings:
         return self if self.double else replace(self, precision="float64")
 
     def for_images(self, dtype: torch.dtype, masked: bool) -> Settings:
-        """The same, with float64 moments for float64 images and where speed is not the point."""
+        """These settings, with float64 moments where the call needs them.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            Of the images; float64 images take float64 moments.
+        masked : bool
+            Whether there is a mask, which takes float64 moments, as the components do.
+
+        Returns
+        -------
+        Settings
+
+        Examples
+        --------
+        >>> kernels.ssim.Settings().for_images(torch.float64, masked=False).precision
+        'float64'
+        """
         return self.in_double if dtype == torch.float64 or masked or self.want_components else self
 
     def windows(self, x: torch.Tensor) -> tuple[int, int]:
-        """How many windows an image of (N, C, H, W) has, down and across."""
+        """How many windows an image has along each axis.
+
+        Parameters
+        ----------
+        x : Tensor, (N, C, H, W)
+            The image; only its shape is read.
+
+        Returns
+        -------
+        (int, int)
+            Down and across.
+        """
         less = 0 if self.reflect else self.window_size - 1
         return x.shape[2] - less, x.shape[3] - less
 
     def told(self) -> dict[str, Any]:
-        """What a convention decides, for a result."""
+        """The options that a convention decides, as the `settings` of a result hold them.
+
+        Returns
+        -------
+        dict of str to value
+        """
         return {name: getattr(self, name) for name in _OF_A_CONVENTION}
 
 

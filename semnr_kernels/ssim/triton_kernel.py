@@ -137,11 +137,11 @@ def launches() -> Iterator[tuple[str, triton_support.Launch]]:
         dtype: torch.dtype, size: int = 11, gradient: bool = False, mask: torch.Tensor | None = None, **changed: Any
     ) -> list[triton_support.Launch]:
         x = torch.zeros((1, 1, 160, 160), dtype=dtype, requires_grad=gradient)
-        with triton_support.recording() as found:
+        with triton_support.recording() as recorded:
             rows = ssim(x, x.detach(), mask, Settings(window_size=size, **changed))
             if gradient:
                 rows.score.sum().backward()
-        return found
+        return recorded
 
     def one(dtype: torch.dtype, size: int = 11, **changed: Any) -> triton_support.Launch:
         return made(dtype, size, **changed)[0]

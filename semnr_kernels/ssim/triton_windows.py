@@ -55,12 +55,12 @@ def _row_moments(
         me += (e * e) * TAPS[j]
         if SPLIT:
             md += (aa - bb) * TAPS[j]
-    found = (ma, mb, ms, me)
+    moments = (ma, mb, ms, me)
     if SPLIT:
-        found = found + (md,)  # type: ignore[assignment]
+        moments = moments + (md,)  # type: ignore[assignment]
     if MASKED:
-        found = found + (mv,)  # type: ignore[assignment]
-    return found
+        moments = moments + (mv,)  # type: ignore[assignment]
+    return moments
 
 
 @triton.jit
@@ -83,21 +83,21 @@ def _terms(m, sx, sy, c1, c2, scale, MASKED: tl.constexpr, SPLIT: tl.constexpr):
     ux, uy, ue = sx + ma, sy + mb, (sx - sy) + mean_e
     light = ue * ue / (ux * ux + uy * uy + c1)
     rest = apart / (total + c2)
-    found = (light + rest - light * rest, rest)
+    terms = (light + rest - light * rest, rest)
     if SPLIT:
         md = m[4]
         if MASKED:
             md = md * share
         unlike = (md - ma * ma + mb * mb) * scale  # σx² − σy²
         deviations = tl.sqrt(_positive(total + unlike) * _positive(total - unlike))  # 2 σx σy
-        found = found + (  # type: ignore[assignment]
+        terms = terms + (  # type: ignore[assignment]
             light,
             1 - (deviations + c2) / (total + c2),
             1 - (total - apart + c2) / (deviations + c2),
         )
     if MASKED:
-        found = found + (weight,)  # type: ignore[assignment]
-    return found
+        terms = terms + (weight,)  # type: ignore[assignment]
+    return terms
 
 
 @triton.jit
@@ -190,12 +190,12 @@ def walk(
             by_index = tl.load(by_rows + plane) + zero.to(tl.float64)
             if by_map is not None:
                 by_index += tl.load(by_map + place, mask=whole, other=0)
-            found = triton_gradient.fields(
+            fields = triton_gradient.fields(
                 ring[(SIZE - 1) * MOMENTS :], sx, sy, tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2),
                 by_index, tl.load(by_rows + tl.num_programs(1) + plane),
             )  # fmt: skip
             for k in tl.static_range(4):
-                tl.store(windows + k * (tl.num_programs(1).to(tl.int64) * down * across) + place, found[k], mask=whole)
+                tl.store(windows + k * (tl.num_programs(1).to(tl.int64) * down * across) + place, fields[k], mask=whole)
 
     if partial is not None:
         to = partial + (plane.to(tl.int64) * tl.num_programs(0) + block) * (TERMS + MASKED)

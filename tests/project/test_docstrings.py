@@ -1,6 +1,7 @@
 """Everything public says what it takes, what it gives back and how it is used; the examples run.
 
-They use the images that the docstring of `semnr` makes: `clean`, `noisy`, `second`, `denoised`.
+Those of `semnr` use the images that its docstring makes: `clean`, `noisy`, `second`, `denoised`. Those of
+`semnr_kernels` may use these too, and the tensors `x` and `y` that the docstring of `semnr_kernels` makes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import public_names
 import pytest
 
 import semnr
+import semnr_kernels
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-PUBLIC = {one.name: one for one in public_names.names()}
+PACKAGES = (semnr, semnr_kernels)
+PUBLIC = {one.name: one for package in PACKAGES for one in public_names.names(package)}
+MODULES = {name: module for package in PACKAGES for name, module in public_names.modules(package).items()}
 TEXTS = {
-    **{name: inspect.getdoc(module) or "" for name, module in public_names.modules().items()},
+    **{name: inspect.getdoc(module) or "" for name, module in MODULES.items()},
     **{name: public_names.docstring(one) for name, one in PUBLIC.items() if not public_names.is_constant(one)},
 }
 
@@ -34,10 +38,11 @@ def run(name: str, text: str, names: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, Any]:
-    """The names that the docstring of `semnr` leaves."""
+    """The names that the docstrings of the packages leave."""
     names: dict[str, Any] = {}
-    wrong = run("semnr", semnr.__doc__, names)
-    assert not wrong, wrong
+    for package in PACKAGES:
+        wrong = run(package.__name__, package.__doc__ or "", names)
+        assert not wrong, wrong
     return names
 
 
@@ -54,7 +59,11 @@ def test_no_public_name_lacks_parameters_returns_or_an_example() -> None:
 
 
 def test_every_public_module_says_what_it_is_for() -> None:
-    assert [name for name in public_names.modules() if not TEXTS[name]] == []
+    assert [name for name in MODULES if not TEXTS[name]] == []
+
+
+def test_the_ops_are_among_them() -> None:
+    assert {"semnr_kernels.ssim.ssim", "semnr_kernels.pixel.psnr", "semnr_kernels.fsim.features"} <= set(PUBLIC)
 
 
 def test_the_count_sees_what_is_missing() -> None:

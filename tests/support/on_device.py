@@ -26,7 +26,7 @@ MOCK = os.environ.get("SEMNR_HERE") == "mock"
 KINDS = {"cuda-here": "cuda", "reference-here": "reference"} | ({} if MOCK else {"triton-here": "triton"})
 # What the mock itself cannot do, though a device can: test and reason.
 BEYOND_THE_MOCK = {
-    "test_a_gradient_of_the_gradient_goes_through_the_definition": "torch adds up second gradients of meta tensors itself",
+    "test_a_gradient_of_the_gradient_goes_through_the_definition": "torch adds second gradients of meta tensors itself",
 }
 _session = contextlib.ExitStack()
 

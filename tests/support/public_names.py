@@ -1,7 +1,8 @@
-"""What of semnr is public, and what its docstrings lack.
+"""What of semnr and of semnr_kernels is public, and what its docstrings lack.
 
-Public is what `semnr.__all__` lists, and what the `__all__` of each module in it lists. The rule for docstrings
-(docs/api.md says it to users):
+Public is what the package's `__all__` lists, and what the `__all__` of each module in it lists. `modules` and `names`
+take the package; `semnr` is the default, whose names are a promise to users. Those of `semnr_kernels` may change, but
+have docstrings by the same rule (docs/api.md says it to users):
 
 - a function, method or class that takes arguments names each of them under "Parameters", and nothing else there (the
   fields of a dataclass may stand under "Attributes");
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import semnr
+import semnr_kernels
 
 OURS = ("semnr", "semnr_kernels")
 
@@ -32,17 +34,18 @@ class Public(NamedTuple):
     owner: type | None = None  # the class of a method
 
 
-def modules() -> dict[str, types.ModuleType]:
-    """The public modules by their full names, `semnr` first."""
-    inside = {name: getattr(semnr, name) for name in semnr.__all__}
-    return {"semnr": semnr, **{f"semnr.{n}": m for n, m in inside.items() if isinstance(m, types.ModuleType)}}
+def modules(package: types.ModuleType = semnr) -> dict[str, types.ModuleType]:
+    """The public modules of a package by their full names, the package itself first."""
+    inside = {name: getattr(package, name) for name in package.__all__}
+    own = {f"{package.__name__}.{n}": m for n, m in inside.items() if isinstance(m, types.ModuleType)}
+    return {package.__name__: package, **own}
 
 
-def names() -> list[Public]:
+def names(package: types.ModuleType = semnr) -> list[Public]:
     """Every public function, class, method and constant, each once: under the first name that leads to it."""
     known: set[int] = set()
     listed: list[Public] = []
-    for module_name, module in modules().items():
+    for module_name, module in modules(package).items():
         for name in module.__all__:
             value = getattr(module, name)
             if isinstance(value, types.ModuleType) or id(value) in known:
@@ -131,7 +134,8 @@ def lacks(one: Public) -> list[str]:
 
 def _constant_lacks(one: Public) -> list[str]:
     name = one.name.rpartition(".")[2]
-    texts = [inspect.getdoc(m) or "" for m in modules().values() if getattr(m, name, None) is one.value]
+    everywhere = [*modules().values(), *modules(semnr_kernels).values()]
+    texts = [inspect.getdoc(m) or "" for m in everywhere if getattr(m, name, None) is one.value]
     named = name.startswith("__") or any(f"`{name}`" in text for text in texts)
     return [] if named else ["a sentence in the docstring of its module"]
 

@@ -24,23 +24,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = examine()
+    state = examine()
     if args.json:
-        print_json(found)
+        print_json(state)
         return PASS
-    say(f"semnr {found['semnr']}, Python {found['python']}, torch {found['torch']}")
-    say(f"{found['machine']['processor']}, {found['machine']['cores']} cores, GPU: {found['machine']['gpu'] or 'none'}")
+    say(f"semnr {state['semnr']}, Python {state['python']}, torch {state['torch']}")
+    say(f"{state['machine']['processor']}, {state['machine']['cores']} cores, GPU: {state['machine']['gpu'] or 'none'}")
     say("\nBackends")
-    say(table(("backend", "state", "remedy"), [(b["name"], b["state"], b["remedy"]) for b in found["backends"]]))
+    say(table(("backend", "state", "remedy"), [(b["name"], b["state"], b["remedy"]) for b in state["backends"]]))
     say("\nWhat `auto` takes for a 1x1x512x512 tile on the CPU")
     names = {"pixel": "mse, mae, psnr"}
-    rows = [(names.get(op, op), d["uint8"], d["float32"]) for op, d in found["auto"].items()]
+    rows = [(names.get(op, op), d["uint8"], d["float32"]) for op, d in state["auto"].items()]
     say(table(("op", "uint8", "float32"), rows))
     say("\nWeights")
     absent = "absent: `semnr weights fetch NAME`"
-    say(table(("name", "state"), [(w["name"], w["path"] if w["present"] else absent) for w in found["weights"]]))
+    say(table(("name", "state"), [(w["name"], w["path"] if w["present"] else absent) for w in state["weights"]]))
     say("\nOptional packages")
-    rows = [(p["name"], p["version"] or "not installed", p["for"]) for p in found["packages"]]
+    rows = [(p["name"], p["version"] or "not installed", p["for"]) for p in state["packages"]]
     say(table(("package", "version", "for"), rows))
     return PASS
 

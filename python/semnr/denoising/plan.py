@@ -122,15 +122,17 @@ def request(
     model: object, params: Mapping[str, Any], vst: object, noise: object, data_range: object, halo: object
 ) -> Request:
     """Check what does not need the pixels."""
-    found = find(model)
-    checked = found.parameters(params)
+    chosen = find(model)
+    checked = chosen.parameters(params)
     if not isinstance(vst, bool) and vst != "auto":
         raise ValueError(f"vst is {vst!r}; accepted: 'auto', True, False")
     if not isinstance(noise, NoiseModel) and noise not in ("run", "image"):
         raise ValueError(f"noise is {noise!r}; accepted: 'run', 'image' or a NoiseModel (of semnr.denoising)")
-    if vst is True and found.by_law:
-        raise ValueError(f"vst is True, but model {found.name!r} takes the noise law itself; accepted: 'auto' or False")
-    if vst is True and checked.get("sigma") is not None and found.by_sigma:
+    if vst is True and chosen.by_law:
+        raise ValueError(
+            f"vst is True, but model {chosen.name!r} takes the noise law itself; accepted: 'auto' or False"
+        )
+    if vst is True and checked.get("sigma") is not None and chosen.by_sigma:
         raise ValueError(
             f"sigma is {checked['sigma']:g} and vst is True; accepted: one of them "
             "(stabilised noise has sigma 1; give noise=NoiseModel(gain, offset) to set its law)"
@@ -143,4 +145,4 @@ def request(
         data_range = float(data_range)
     if halo is not None and (isinstance(halo, bool) or not isinstance(halo, int) or halo < 0):
         raise ValueError(f"halo is {halo!r}; accepted: an integer of at least 0, or None for the model's own")
-    return Request(found, checked, vst, noise, data_range, halo)  # type: ignore[arg-type]
+    return Request(chosen, checked, vst, noise, data_range, halo)  # type: ignore[arg-type]

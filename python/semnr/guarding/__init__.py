@@ -121,12 +121,12 @@ def guard(
     waived = _waived(allow_unknown, rules)
     if before is not None:
         before = pairing.align(before, after)
-    found, after = measured(inputs, after)
+    evidence, after = measured(inputs, after)
     whole = after
-    found, after = without_wrong_references(found, after)
+    evidence, after = without_wrong_references(evidence, after)
     on_the_run = (evaluate.tiles_scored(before, whole), evaluate.identical_tiles(before, whole))
     findings = [finding for finding in on_the_run if finding is not None]
-    findings += [_judged(rule, before, after, found) for rule in rules.values()]
+    findings += [_judged(rule, before, after, evidence) for rule in rules.values()]
     signals = tuple(f.signal for f in findings)
     return Verdict(
         signals=signals,
@@ -157,13 +157,13 @@ def _beside(rules: Rules, before: Profile | None, after: Profile) -> dict[str, A
     }
 
 
-def _judged(rule: AnyRule, before: Profile | None, after: Profile, found: Inputs) -> evaluate.Finding:
+def _judged(rule: AnyRule, before: Profile | None, after: Profile, evidence: Inputs) -> evaluate.Finding:
     if isinstance(rule, Comparison):
-        finding = evaluate.compare(rule, before, after, found)
+        finding = evaluate.compare(rule, before, after, evidence)
     elif isinstance(rule, Range):
         finding = evaluate.ranged(rule, after)
     else:
-        finding = evaluate.transfer(rule, after, found)
+        finding = evaluate.transfer(rule, after, evidence)
     finding = not_comparable(rule, finding, after)
     signal = dataclasses.replace(finding.signal, needs=needs(rule, finding.signal, before, after))
     return dataclasses.replace(finding, signal=signal)
@@ -223,7 +223,7 @@ def tile_flags(
     rules = as_rules(rules)
     if before is not None:
         before = pairing.align(before, after)
-    found, after = measured(inputs, after)
+    evidence, after = measured(inputs, after)
     flags = {}
     for name, rule in rules.items():
         none = np.zeros(len(after), dtype=bool)
@@ -234,7 +234,7 @@ def tile_flags(
             if before is not None and "noisy" not in (before.kind, after.kind):
                 _, known, fired = evaluate.compared_tiles(rule, before, after)
         else:
-            known, meets, low = evaluate.transfer_tiles(rule, found)
+            known, meets, low = evaluate.transfer_tiles(rule, evidence)
             fired = low & meets
         flags[name] = (known, fired)
     return flags

@@ -65,18 +65,18 @@ def needs(rule: AnyRule, signal: Signal, before: Profile | None, after: Profile)
     return WITNESS if witnessed and not _known(after, ("transfer", "reference_mean", "mse_estimated")) else ""
 
 
-def without_wrong_references(found: Inputs, after: Profile) -> tuple[Inputs, Profile]:
+def without_wrong_references(evidence: Inputs, after: Profile) -> tuple[Inputs, Profile]:
     """The same evidence without that of tiles whose reference is not that of the noisy frame (shifted, another)."""
     wrong = np.array([bool(text) for text in _problems(after)], dtype=bool)
     if not wrong.any():
-        return found, after
+        return evidence, after
     columns = {
         name: np.where(wrong, np.nan, rows) if name.removesuffix("_se") in OF_A_REFERENCE else rows
         for name, rows in after.columns.items()
     }
-    transfer, se, gain = (np.where(wrong, np.nan, rows) for rows in (found.transfer, found.se, found.gain))
-    found = dataclasses.replace(found, transfer=transfer, se=se, gain=gain)
-    return found, dataclasses.replace(after, columns=columns)
+    transfer, se, gain = (np.where(wrong, np.nan, rows) for rows in (evidence.transfer, evidence.se, evidence.gain))
+    evidence = dataclasses.replace(evidence, transfer=transfer, se=se, gain=gain)
+    return evidence, dataclasses.replace(after, columns=columns)
 
 
 def not_comparable(rule: AnyRule, finding: Finding, after: Profile) -> Finding:

@@ -257,14 +257,14 @@ def tiles_scored(before: Profile | None, after: Profile) -> Finding | None:
 
 def _why(profiles: Iterable[Profile]) -> str:
     """The commonest reasons, each with how many tiles it holds for."""
-    found = Counter(
+    reasons = Counter(
         f"{status}, {reason}" if reason else status
         for profile in profiles
         for status, reason in zip(profile.status, profile.texts.get("reason") or (None,) * len(profile), strict=True)
         if status != "ok"
     )
-    said = [f"{text} ({count} tiles)" if count > 1 else text for text, count in found.most_common(_REASONS)]
-    return f": {'; '.join(said)}{'; ...' if len(found) > _REASONS else ''}" if said else ""
+    said = [f"{text} ({count} tiles)" if count > 1 else text for text, count in reasons.most_common(_REASONS)]
+    return f": {'; '.join(said)}{'; ...' if len(reasons) > _REASONS else ''}" if said else ""
 
 
 def identical_tiles(before: Profile | None, after: Profile) -> Finding | None:
@@ -302,11 +302,11 @@ def _copies(profile: Profile) -> np.ndarray:
     tiles: dict[tuple[float, float], list[int]] = {}
     for i in np.flatnonzero(np.isfinite(mean) & (spread > 0)):
         tiles.setdefault((float(mean[i]), float(spread[i])), []).append(int(i))
-    found = np.zeros(len(profile), dtype=bool)
+    copied = np.zeros(len(profile), dtype=bool)
     for same in tiles.values():
         if len({float(noisy[i]) for i in same}) > 1:
-            found[same] = True
-    return found
+            copied[same] = True
+    return copied
 
 
 def _on_the_run(
@@ -388,13 +388,13 @@ def _boxes(profile: Profile, i: int, metrics: tuple[str, ...]) -> dict[str, Any]
     """Where in the tile: the run's boxes of the kinds that the rule reads ("removed" for removed_z)."""
     text = (profile.texts.get("evidence_boxes") or (None,) * len(profile))[i]
     kinds = {m.split("_")[0] for m in metrics}
-    found = [box for box in json.loads(text) if box.get("kind") in kinds] if text else []
-    return {"boxes": found} if found else {}
+    boxes = [box for box in json.loads(text) if box.get("kind") in kinds] if text else []
+    return {"boxes": boxes} if boxes else {}
 
 
 def _place(profile: Profile, i: int) -> dict[str, float]:
-    found = {k: float(profile.columns[k][i]) for k in _PLACE if k in profile.columns}
-    return {k: v for k, v in found.items() if not math.isnan(v)}
+    place = {k: float(profile.columns[k][i]) for k in _PLACE if k in profile.columns}
+    return {k: v for k, v in place.items() if not math.isnan(v)}
 
 
 def _stand_in(inputs: Inputs) -> dict[str, Any]:

@@ -32,8 +32,8 @@ class LineComparison:
 
     Examples
     --------
-    >>> found = semnr.metrology.compare_lines(noisy, denoised)
-    >>> found.unit, abs(found.cd_shift) < 1, len(found.bands)
+    >>> comparison = semnr.metrology.compare_lines(noisy, denoised)
+    >>> comparison.unit, abs(comparison.cd_shift) < 1, len(comparison.bands)
     ('px', True, 4)
     """
 
@@ -70,8 +70,8 @@ def compare_lines(
 
     Examples
     --------
-    >>> found = semnr.metrology.compare_lines(clean, denoised, pixel_nm=1.0)
-    >>> 0 < found.edge_rms < 0.5, found.unit  # how far the edges moved
+    >>> comparison = semnr.metrology.compare_lines(clean, denoised, pixel_nm=1.0)
+    >>> 0 < comparison.edge_rms < 0.5, comparison.unit  # how far the edges moved
     (True, 'nm')
     """
     first = before if isinstance(before, LineEdges) else find_edges(before, level=level)

@@ -34,8 +34,8 @@ class Roughness:
     Examples
     --------
     >>> edges = semnr.metrology.find_edges(clean)
-    >>> found = semnr.metrology.roughness(edges.positions)
-    >>> found.unit, found.biased > 0
+    >>> ler = semnr.metrology.roughness(edges.positions)
+    >>> ler.unit, ler.biased > 0
     ('px', True)
     """
 
@@ -105,8 +105,8 @@ def roughness(positions: Any, *, pixel_nm: float | None = None) -> Roughness:
     Examples
     --------
     >>> edges = semnr.metrology.find_edges(noisy)
-    >>> found = semnr.metrology.roughness(edges.positions, pixel_nm=1.0)
-    >>> found.unit, found.biased > found.noise
+    >>> ler = semnr.metrology.roughness(edges.positions, pixel_nm=1.0)
+    >>> ler.unit, ler.biased > ler.noise
     ('nm', True)
     """
     places = _checked(positions)

@@ -58,8 +58,8 @@ def columns(
 
     Examples
     --------
-    >>> found = semnr.metrology.columns(noisy[None], denoised[None], clean[None], pixel_nm=1.0)
-    >>> abs(found["cd_bias_px"][0]) < 0.5, "ler_change_px" in found
+    >>> figures = semnr.metrology.columns(noisy[None], denoised[None], clean[None], pixel_nm=1.0)
+    >>> abs(figures["cd_bias_px"][0]) < 0.5, "ler_change_px" in figures
     (np.True_, True)
     """
     if kind not in KINDS:

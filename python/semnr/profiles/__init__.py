@@ -22,10 +22,10 @@ __all__ = ["FINGERPRINT", "KINDS", "METRICS", "Profile", "Reference", "align", "
 def __getattr__(name: str) -> Any:
     """`profile` and `Reference` compute, and load torch when they are first asked for."""
     if name == "profile":
-        from .score import profile as found
+        from .score import profile as value
     elif name == "Reference":
-        from .reference import Reference as found  # type: ignore[assignment]
+        from .reference import Reference as value  # type: ignore[assignment]
     else:
         raise AttributeError(f"module 'semnr.profiles' has no attribute {name!r}")
-    globals()[name] = found
-    return found
+    globals()[name] = value
+    return value

@@ -76,21 +76,21 @@ def readings(gains: Mapping[str, np.ndarray], group: np.ndarray, before: Mapping
     """
     from scipy.special import stdtr, stdtrit
 
-    found = {}
+    words = {}
     for column, values in gains.items():
         total, number = (table[:, 0] for table in statistics.sums_by(values[:, None], group))
         total, number = total[number > 0], number[number > 0]
         clusters = len(total)
         if clusters < 2:
-            found[column] = TOO_FEW
+            words[column] = TOO_FEW
             continue
         mean = float(total.sum() / number.sum())
         spread = float(np.sum((total - mean * number) ** 2))
         error = float(np.sqrt(clusters / (clusters - 1) * spread) / number.sum())
         reach = float(stdtrit(clusters - 1, 1 - LEVEL / 2)) * error
         p = 2 * float(stdtr(clusters - 1, -abs(mean) / error)) if error > 0 else float(mean == 0)
-        found[column] = read(
+        words[column] = read(
             mean, mean - reach, mean + reach, tolerance_of(column, before[column]),
             significant=p * len(gains) <= LEVEL, sure=enough(clusters, len(gains)),
         )  # fmt: skip
-    return found
+    return words

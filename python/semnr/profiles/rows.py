@@ -492,10 +492,10 @@ class Profile:
     def _repr_html_(self) -> str:
         """For a notebook: the means of its columns, with the 5th and 95th percentile."""
         rows = []
-        for name, found in self.summary().items():
-            if isinstance(found, dict) and name in BY_NAME:
-                mean = found.get("mean", found.get("mean_of_db", math.nan))
-                cells = "".join(f"<td>{v:.4g}</td>" for v in (mean, found["p05"], found["p95"]))
+        for name, figures in self.summary().items():
+            if isinstance(figures, dict) and name in BY_NAME:
+                mean = figures.get("mean", figures.get("mean_of_db", math.nan))
+                cells = "".join(f"<td>{v:.4g}</td>" for v in (mean, figures["p05"], figures["p95"]))
                 rows.append(f"<tr><th>{escape(BY_NAME[name].heading)}</th>{cells}</tr>")
         head = "<tr><th></th><th>mean</th><th>5 %</th><th>95 %</th></tr>"
         return f"<div>{escape(repr(self))}</div><table>{head}{''.join(rows)}</table>"

@@ -193,21 +193,21 @@ class _Scored:
             return False
         x, y = self.checked.x, self.checked.y
         regions = [checks.as_mask(v, x, n) for v, n in zip(ref.regions(), ("signal", "background"), strict=True)]
-        found = kernel.together(x, y, *regions, data_range=ref.data_range, backend=ref.backend)  # type: ignore[arg-type]
-        if found is None or 0 in found.mse.tolist():
+        scores = kernel.together(x, y, *regions, data_range=ref.data_range, backend=ref.backend)  # type: ignore[arg-type]
+        if scores is None or 0 in scores.mse.tolist():
             return False
-        variance = cnr.reference.noise_variance("two_roi", found.signal, found.background)
-        ratio = cnr.reference.ratio(found.signal.mean - found.background.mean, variance, signed=False)
+        variance = cnr.reference.noise_variance("two_roi", scores.signal, scores.background)
+        ratio = cnr.reference.ratio(scores.signal.mean - scores.background.mean, variance, signed=False)
         if not all(map(math.isfinite, ratio.tolist())):
             return False
         rows = {
-            "mse": found.mse,
-            "mae": found.mae,
-            "psnr": pixel.to_db(found.mse, ref.data_range),
-            "ssim": found.ssim,
+            "mse": scores.mse,
+            "mae": scores.mae,
+            "psnr": pixel.to_db(scores.mse, ref.data_range),
+            "ssim": scores.ssim,
             "cnr_two_roi": ratio,
-            "reference_mean": found.reference_mean,
-            "reference_std": found.reference_variance.sqrt(),
+            "reference_mean": scores.reference_mean,
+            "reference_std": scores.reference_variance.sqrt(),
         }
         self._pending |= rows
         self.settings["ssim"] = dict(kernel.SSIM_SETTINGS)
@@ -219,9 +219,9 @@ class _Scored:
             value = pixel.to_db(square, self.ref.data_range)
             self.flags.append(lambda host: pixel.infinite(int(np.isinf(host["psnr"]).sum())))
         else:
-            found = pixel.psnr(self.x, self.ref.y, reduction="none", details=True, **self.common)
-            square, absolute, value = found.components["mse"], found.components["mae"], found.value
-            self.flags += found.flags
+            result = pixel.psnr(self.x, self.ref.y, reduction="none", details=True, **self.common)
+            square, absolute, value = result.components["mse"], result.components["mae"], result.value
+            self.flags += result.flags
         self._rows("mse", square)
         self._rows("mae", absolute)
         self._rows("psnr", value)
@@ -231,15 +231,15 @@ class _Scored:
             self._rows("clipped_high", (x >= self.ref.data_range).double().mean((1, 2, 3)))
 
     def ssim(self) -> None:
-        found = ssim.ssim(
+        result = ssim.ssim(
             self.x, self.ref.y, reduction="none", details=True, components=self.ref.details, **self.common
         )
-        self._rows("ssim", found.value)
-        for name, part in (found.components or {}).items():
+        self._rows("ssim", result.value)
+        for name, part in (result.components or {}).items():
             if part.numel() == len(self.ref):
                 self._rows(f"ssim_{name}", part)
-        self.flags += found.flags
-        self.settings["ssim"] = {k: v for k, v in found.settings.items() if k not in ("reduction", "nan")}
+        self.flags += result.flags
+        self.settings["ssim"] = {k: v for k, v in result.settings.items() if k not in ("reduction", "nan")}
 
     def fsim(self) -> None:
         ref = self.ref
@@ -254,9 +254,9 @@ class _Scored:
             if ref.mask is not None:
                 self.flags.append("approximate: masked pixels take the reference's local mean")
             return
-        found = fsim.fsim(self.x, ref.y, downsample=ref.fsim_downsample, reduction="none", details=True, **self.common)
-        self._rows("fsim", found.value)
-        self.flags += found.flags
+        result = fsim.fsim(self.x, ref.y, downsample=ref.fsim_downsample, reduction="none", details=True, **self.common)
+        self._rows("fsim", result.value)
+        self.flags += result.flags
 
     def dists(self) -> None:
         ref = self.ref
@@ -268,10 +268,10 @@ class _Scored:
             self.flags += dists._flags(weights, channels=self.checked.x.shape[1], masked=ref.mask is not None)
             source, sha256, calibrated = weights.source, weights.sha256, weights.calibrated
         else:
-            found = dists.dists(self.x, ref.y, reduction="none", details=True, **options, **self.common)
-            self._rows("dists", found.value)
-            self.flags += found.flags
-            source, sha256, calibrated = (found.settings[k] for k in ("weights", "weights_sha256", "calibrated"))
+            result = dists.dists(self.x, ref.y, reduction="none", details=True, **options, **self.common)
+            self._rows("dists", result.value)
+            self.flags += result.flags
+            source, sha256, calibrated = (result.settings[k] for k in ("weights", "weights_sha256", "calibrated"))
         self.settings["dists"] = {
             "weights": source, "weights_sha256": sha256, "calibrated": calibrated, "resize": ref.dists_resize,
         }  # fmt: skip
@@ -303,13 +303,13 @@ class _Scored:
     def _worst_windows(self, options: dict[str, Any]) -> None:
         """The lowest window of each image: contrast lost in one place does not show in the ratio of a whole tile."""
         side = min(_WINDOW, *self.ref.y4.shape[2:])
-        found: Any = cnr.cnr_map(
+        result: Any = cnr.cnr_map(
             self.x, self.ref.y, kind="fixed_noise", noise=self.noise, window=side, stride=max(1, side // 2),
             min_pixels=_WINDOW_PIXELS, **options,
         )  # fmt: skip
         parts = {
-            "cnr_fixed_noise_worst": found.value,
-            "contrast_retention_worst": found.components["contrast_retention"],
+            "cnr_fixed_noise_worst": result.value,
+            "contrast_retention_worst": result.components["contrast_retention"],
         }
         for name, values in parts.items():
             rows = values.reshape(len(self.ref), -1)

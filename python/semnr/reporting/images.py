@@ -66,11 +66,11 @@ def worst_end(ranking: Column) -> str:
 
 def _flags_on(tile: str, runs: Sequence[RunData], flags: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
     """Of every candidate that is flagged there, by which signals."""
-    found = []
+    lines = []
     for k, run in enumerate(runs):
         if names := flags.get(run.label, {}).get(tile):
-            found.append((f"{letter(k)}: " if len(runs) > 1 else "") + f"flagged: {', '.join(names)}")
-    return found
+            lines.append((f"{letter(k)}: " if len(runs) > 1 else "") + f"flagged: {', '.join(names)}")
+    return lines
 
 
 def _marked(run: RunData) -> np.ndarray:

@@ -24,13 +24,13 @@ _RESAMPLES = 500  # of the bootstrap: the ends of a 95 % interval to a few per c
 
 def load(runs: Sequence[RunData]) -> list[Any]:
     """The `semnr.Profile` of each run, or the reason (str) why it has none."""
-    found: list[Any] = []
+    loaded: list[Any] = []
     for run in runs:
         try:
-            found.append(Run.open(run.path).profile())
+            loaded.append(Run.open(run.path).profile())
         except (ValueError, SemnrError) as error:
-            found.append(f"the profile of {run.label} cannot be formed: {error}")
-    return found
+            loaded.append(f"the profile of {run.label} cannot be formed: {error}")
+    return loaded
 
 
 def profiles(runs: Sequence[RunData], loaded: Sequence[Any]) -> list[dict[str, Any]]:
@@ -83,8 +83,8 @@ def gains(
         rows: list[dict[str, Any]] = []
         reason = ""
         try:
-            found = compare(loaded[base], loaded[k], resamples=_RESAMPLES)
-            rows = [_gain(d) for differences in found.candidates.values() for d in differences]
+            comparison = compare(loaded[base], loaded[k], resamples=_RESAMPLES)
+            rows = [_gain(d) for differences in comparison.candidates.values() for d in differences]
         except ValueError as error:  # other tiles, another reference
             reason = str(error)
         tables.append({

@@ -63,8 +63,8 @@ def _fitted(lines: list[Line], width: int) -> list[Line]:
 
 
 def _numbers(signal: Signal) -> str:
-    found = [r for r in readings(signal.evidence, signal.limits) if r.beyond][:_NUMBERS_SHOWN]
-    said = ", ".join(f"{r.label} {r.value}" + (f" (limit {r.limit})" if r.limit else "") for r in found)
+    beyond = [r for r in readings(signal.evidence, signal.limits) if r.beyond][:_NUMBERS_SHOWN]
+    said = ", ".join(f"{r.label} {r.value}" + (f" (limit {r.limit})" if r.limit else "") for r in beyond)
     where = tiles_of(signal.evidence)
     return f"{where}: {said}" if where and said else where or said
 
@@ -86,12 +86,12 @@ def _cut(lines: list[str], most: int, rest: str) -> list[str]:
 
 def _worst(fired: Sequence[Signal]) -> list[str]:
     """Tiles to look at: the worst of each guardrail in turn."""
-    found: dict[str, None] = {}
+    tiles: dict[str, None] = {}
     for place in range(_TILES_SHOWN):
         for signal in fired:
             if place < len(signal.regions):
-                found.setdefault(str(signal.regions[place]["tile"]))
-    return list(found)[:_TILES_SHOWN]
+                tiles.setdefault(str(signal.regions[place]["tile"]))
+    return list(tiles)[:_TILES_SHOWN]
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -42,9 +42,9 @@ class Schema:
 
     def only(self, names: Iterable[str]) -> Schema:
         """Of these columns, those that are here."""
-        found = Schema()
-        found._kinds = {name: self._kinds[name] for name in names if name in self._kinds}
-        return found
+        part = Schema()
+        part._kinds = {name: self._kinds[name] for name in names if name in self._kinds}
+        return part
 
     def arrow(self) -> Any:
         import pyarrow as pa

@@ -43,14 +43,14 @@ class Stress:
 
     Examples
     --------
-    >>> found = semnr.stress_test(tiles=2, side=64, faults=["offset"], metrics=("psnr", "ssim"))
-    >>> found.share(found.rows[-1], "brightness_shift")  # an offset of 10 % of the range
+    >>> report = semnr.stress_test(tiles=2, side=64, faults=["offset"], metrics=("psnr", "ssim"))
+    >>> report.share(report.rows[-1], "brightness_shift")  # an offset of 10 % of the range
     1.0
-    >>> found.thresholds()["offset"]["psnr"] <= 0.1
+    >>> report.thresholds()["offset"]["psnr"] <= 0.1
     True
-    >>> found.notices[:2], sorted(found.to_dict())
+    >>> report.notices[:2], sorted(report.to_dict())
     (['psnr', 'ssim'], ['harmless', 'rows', 'settings', 'thresholds'])
-    >>> [path.name for path in found.save("stress")]
+    >>> [path.name for path in report.save("stress")]
     ['stress.json', 'stress.html', 'stress.svg']
     """
 
@@ -194,8 +194,8 @@ def stress_test(
 
     Examples
     --------
-    >>> found = semnr.stress_test(tiles=2, side=64, faults=["gain"], metrics=("psnr",))
-    >>> [row["strength"] for row in found.rows]
+    >>> report = semnr.stress_test(tiles=2, side=64, faults=["gain"], metrics=("psnr",))
+    >>> [row["strength"] for row in report.rows]
     [0.01, 0.03, 0.06, 0.1, 0.2]
     """
     for name, value, least in (("tiles", tiles, 2), ("side", side, 64)):

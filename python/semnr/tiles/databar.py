@@ -83,8 +83,8 @@ def _by_tags(instrument: Instrument, size: tuple[int, int]) -> Bar | None:
 
 
 def _number(text: bytes, name: bytes) -> int | None:
-    found = re.search(rb"(?:^|[\r\n\0])" + name + rb"\s*=\s*(\d+)", text)
-    return int(found[1]) if found else None
+    match = re.search(rb"(?:^|[\r\n\0])" + name + rb"\s*=\s*(\d+)", text)
+    return int(match[1]) if match else None
 
 
 def _by_pixels(lower: np.ndarray, size: tuple[int, int]) -> Bar:

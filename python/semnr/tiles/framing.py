@@ -80,13 +80,13 @@ class Frame:
         with self._lock:
             if at in self._bars:
                 return self._bars[at]
-        found = look() if self.crop == "auto" else ((0, 0), Bar(self.crop, "as it was asked for"))
+        decision = look() if self.crop == "auto" else ((0, 0), Bar(self.crop, "as it was asked for"))
         with self._lock:
-            self._bars[at] = found
-            self._said.setdefault(str(at), (name, found[1]))
+            self._bars[at] = decision
+            self._said.setdefault(str(at), (name, decision[1]))
             while len(self._bars) > _KEPT:
                 self._bars.popitem(last=False)
-        return found
+        return decision
 
     def part(self, size: Size, whole: Size, bar: Bar, tile: str) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of an image of this size, which may have been cut already."""
@@ -139,9 +139,9 @@ def _masked(pixels: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Pixels that do not count as NaN, in float32, which holds every 16-bit value."""
     if mask is None:
         return pixels
-    found = pixels.astype(np.float64 if pixels.dtype == np.float64 else np.float32)
-    found[..., ~mask] = np.nan
-    return found
+    masked = pixels.astype(np.float64 if pixels.dtype == np.float64 else np.float32)
+    masked[..., ~mask] = np.nan
+    return masked
 
 
 class Framed(Over):

@@ -56,7 +56,7 @@ def populations(a: Mapping[str, Any]) -> torch.Tensor | Result:
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was and what is accepted.
+        Names the argument, what it was and what is accepted.
     """
     from . import cnr
 

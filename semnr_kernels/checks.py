@@ -1,4 +1,4 @@
-"""The only validation of shape, dtype, range, mask and NaN: one way in for every metric.
+"""The only validation of shape, dtype, range, mask and NaN: every metric calls it first.
 
 Every message names the argument, what it was and what is accepted.
 """

@@ -1,4 +1,4 @@
-"""The only loader of the compiled CPU modules, and the way from tensors to addresses.
+"""The only loader of the compiled CPU modules, and the step from tensors to addresses.
 
 One extension module per instruction set (same sources, other flags), so that wide
 instructions never leak into the baseline. The best one that this CPU runs is loaded;

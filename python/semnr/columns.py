@@ -1,4 +1,4 @@
-"""The columns of a scored run, one catalogue: what each holds, its unit, which way is better, who reads it.
+"""The catalogue of the columns of a scored run: what each holds, its unit, which direction is better, who reads it.
 
 Every list of columns elsewhere is a query of this one. What a plan or a source says of a tile is metadata. A metadata
 column that has the name of a result is written as `plan_NAME`, also where that result was not asked for; and a reader

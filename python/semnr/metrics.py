@@ -1,4 +1,4 @@
-"""The metrics as people call them: torch tensor or NumPy array in, the same kind out.
+"""The public functions of the metrics: they take torch tensors or NumPy arrays and return the same kind.
 
 `x` is the candidate, `y` the reference. Scores are float64. Each function says what it takes; docs/numerics.md says
 what holds for all of them.

@@ -1,4 +1,4 @@
-"""Denoise, score and guard in one pass over the tiles: the only place where the three meet."""
+"""Denoise, score and guard in one pass over the tiles: the only place that combines the three."""
 
 from __future__ import annotations
 

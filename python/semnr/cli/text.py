@@ -1,4 +1,4 @@
-"""What the subcommands share: JSON for machines, options that many of them have."""
+"""What the subcommands share: JSON output, and options that many of them have."""
 
 from __future__ import annotations
 

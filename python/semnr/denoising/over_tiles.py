@@ -1,4 +1,4 @@
-"""Tiles in, denoised tiles out. A tile cut from a mosaic gets its halo from the tiles around it."""
+"""Denoises tiles of a source. A tile that is cut from a mosaic gets its halo from the tiles around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thresholds from harmless re-imagings: how far every column strays when nothing but the noise is new."""
+"""Thresholds from repeated recordings: how far every column varies when only the noise changes."""
 
 from __future__ import annotations
 

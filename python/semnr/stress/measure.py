@@ -1,4 +1,4 @@
-"""Everything that semnr reads off a candidate, for stacks of tiles: the profile, the evidence, the tests."""
+"""Everything that semnr measures on a candidate, for stacks of tiles: the profile, the evidence, the tests."""
 
 from __future__ import annotations
 

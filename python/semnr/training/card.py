@@ -1,4 +1,4 @@
-"""The model card (markdown) and the curves (SVG) that a training run leaves."""
+"""The model card (Markdown) and the curves (SVG) that a training run writes."""
 
 from __future__ import annotations
 

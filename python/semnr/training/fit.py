@@ -1,4 +1,4 @@
-"""One training run: the trainer, the files it leaves, the card at its end."""
+"""One training run: the trainer, the files that it writes, and the model card at the end."""
 
 from __future__ import annotations
 

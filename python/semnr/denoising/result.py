@@ -10,7 +10,7 @@ from ..runs import Run
 from ..tiles import Problem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Denoised:
     """What a denoising run over a source did.
 
@@ -87,6 +87,10 @@ class Denoised:
         if self.run is not None and self.run.exit_code:
             return self.run.exit_code
         return 3 if self.problems or not self.counts.get("ok") else 0
+
+    def __repr__(self) -> str:
+        done, scored = f"{self.counts.get('ok', 0)} of {self.counts.get('tiles', 0)} tiles", f", scored: {self.run!r}"
+        return f"<Denoised by {self.model} at {self.out}: {done}{'' if self.run is None else scored}>"
 
     def to_dict(self) -> dict[str, Any]:
         """The record in plain Python, for JSON.

@@ -21,6 +21,7 @@ from ...base.jsonable import plain
 from ...noise import NoiseModel, fit_noise
 from ...noise.model import array_windows
 from ..images import as_tiles
+from ..shown import Drawn
 from .marking import LISTED, edge_strength, marks, middle_of, scanned
 from .scanning import scan, threshold
 from .spread import energy_at_edges, spectrum_distance
@@ -37,8 +38,8 @@ _MIN_SIDE = 32  # of a tile: below, neither its noise nor the surroundings of a 
 _SAMPLES = 2  # windows of 256² that a tile's noise is taken from
 
 
-@dataclass(frozen=True)
-class ResidualTests:
+@dataclass(frozen=True, repr=False)
+class ResidualTests(Drawn):
     """What `semnr.residual_tests` found, a row a tile.
 
     Attributes
@@ -112,6 +113,19 @@ class ResidualTests:
             "invented_z": self.invented_z,
             "invented_count": self.invented_count,
         }
+
+    def _in_short(self) -> str:
+        """How many places were marked, and the variance."""
+        removed, invented = int(self.removed_count.sum()), int(self.invented_count.sum())
+        return f"{removed} places removed, {invented} invented, variance {np.mean(self.variance):.2f} of the law's"
+
+    def _table(self) -> dict[str, Any]:
+        """The figures of each tile."""
+        return {name.removeprefix("residual_").replace("_", " "): rows for name, rows in self.columns().items()}
+
+    def _marks(self, tile: int) -> Sequence[Mapping[str, Any]]:
+        """The boxes of a tile."""
+        return self.boxes[tile]
 
     def boxes_json(self) -> list[str | None]:
         """The boxes of each tile as JSON text.

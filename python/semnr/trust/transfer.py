@@ -155,7 +155,7 @@ def evidence(
 
     Parameters
     ----------
-    noisy, denoised : Tensor or ndarray, (N, C, H, W), (C, H, W) or (H, W), C of 1 or 3
+    noisy, denoised : Tensor or ndarray, (N, C, H, W) with C of 1 or 3, (1, H, W) or (H, W)
         The denoiser's input and output, on one intensity scale. Dtypes may differ (8-bit in, float out).
     reference, second_frame : same shape, optional
         One of them: the clean image, or another noisy frame of the same site. Registered; its noise must be

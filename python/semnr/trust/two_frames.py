@@ -191,7 +191,7 @@ def without_reference(
 
     Parameters
     ----------
-    noisy, denoised : Tensor or ndarray, (N, C, H, W), (C, H, W) or (H, W), C of 1 or 3
+    noisy, denoised : Tensor or ndarray, (N, C, H, W) with C of 1 or 3, (1, H, W) or (H, W)
         Input and output of the denoiser, on one intensity scale.
     second_frame, third_frame : same shape
         Further frames of the site on that scale: registered, their noise independent of each other's and of that of

@@ -182,7 +182,7 @@ def residual_tests(
 
     Parameters
     ----------
-    noisy, denoised : Tensor or ndarray, (N, C, H, W), (C, H, W) or (H, W), C of 1 or 3
+    noisy, denoised : Tensor or ndarray, (N, C, H, W) with C of 1 or 3, (1, H, W) or (H, W)
         Input and output of the denoiser on one intensity scale, sides of at least 32 px. Channels are averaged.
         The mean of several frames is an input too, and shows fainter losses: the noise is fitted to it.
     noise : NoiseModel, sequence of N, optional

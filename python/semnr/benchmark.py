@@ -28,7 +28,7 @@ from .synth import tile
 from .trust.residual import residual_tests
 from .trust.transfer import evidence
 
-__all__ = ["DTYPES", "OPS", "PEERS", "Bench", "Timing", "bench"]
+__all__ = ["DTYPES", "NETWORKS", "OPS", "PEERS", "Bench", "Timing", "bench"]
 
 DTYPES = ("uint8", "uint16", "float32")
 SIDES = (512,)
@@ -42,6 +42,7 @@ PEERS = {
     "DISTS_pytorch": "DISTS-pytorch",
     "lpips": "lpips",
 }
+NETWORKS = ("dists", "lpips")  # timed where they are asked for: seconds a call
 _SETTLE = 0.005  # s: threads of another library go on spinning on their cores for some milliseconds after its call
 _LEAST, _MOST = 3, 200  # timed calls of each
 _SLOW = 1.0  # s: where a turn takes longer, one is enough
@@ -142,7 +143,7 @@ def bench(
     Parameters
     ----------
     ops : sequence of str, optional
-        Some of `OPS`. Default: all.
+        Some of `OPS`. Default: all but `NETWORKS`, which take seconds a call.
     sides : sequence of int
         Sides of the square images, in pixels, at least 64.
     dtypes : sequence of str
@@ -163,7 +164,11 @@ def bench(
     TypeError, ValueError
         An unknown metric or dtype, a side that is too small.
     """
-    wanted = tuple(OPS) if ops is None else tuple(choice("ops", op, tuple(OPS)) for op in ops)
+    wanted = (
+        tuple(op for op in OPS if op not in NETWORKS)
+        if ops is None
+        else tuple(choice("ops", op, tuple(OPS)) for op in ops)
+    )
     kinds = [choice("dtypes", dtype, DTYPES) for dtype in dtypes]
     sizes = [whole("sides", side, 64) for side in sides]
     number("seconds", seconds, 0.0, above=True)
@@ -237,10 +242,10 @@ def alternate(calls: Mapping[str, Call], seconds: float) -> dict[str, list[float
 def _images(side: int, dtype: str) -> Images:
     site = tile("lines", side, seed=side)
     x, y = (np.asarray(image, np.float64) / 255 for image in (site.noisy(dtype="uint8"), site.reference("uint8")))
-    if dtype == "float32":
-        return Images(*(torch.from_numpy(image.astype(np.float32))[None, None] for image in (x, y)), 1.0)
-    top = float(np.iinfo(dtype).max)
-    return Images(*(torch.from_numpy((image * top).round().astype(dtype))[None, None] for image in (x, y)), top)
+    top = 1.0 if dtype == "float32" else float(np.iinfo(dtype).max)
+    scaled = [image if dtype == "float32" else (image * top).round() for image in (x, y)]
+    noisy, clean = (torch.from_numpy(image.astype(dtype))[None, None] for image in scaled)
+    return Images(noisy, clean, top)
 
 
 def _imported(name: str) -> Any | None:
@@ -341,8 +346,8 @@ def _lpips(a: Images, peers: Mapping[str, Any]) -> Calls:
 
 def _cnr(a: Images, peers: Mapping[str, Any]) -> Calls:
     masks = cnr.otsu_masks(a.y)
-    regions = {"signal": masks.signal, "background": masks.background}
-    return {"semnr": lambda: cnr.cnr(a.x, a.y, data_range=a.scale, **regions)}, {}
+    signal, background = masks.signal, masks.background
+    return {"semnr": lambda: cnr.cnr(a.x, a.y, data_range=a.scale, signal=signal, background=background)}, {}
 
 
 def _profile(a: Images, peers: Mapping[str, Any]) -> Calls:

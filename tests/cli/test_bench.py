@@ -24,7 +24,8 @@ def peers(monkeypatch) -> None:
 
 
 def test_every_metric_is_timed_and_peers_in_turn(peers, capsys) -> None:
-    assert main(["bench", "--sides", "176", "--seconds", "0.01", "--json"]) == 0
+    every = ",".join(benchmark.OPS)
+    assert main(["bench", "--ops", every, "--sides", "176", "--seconds", "0.01", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     ours = [row for row in found["timings"] if row["library"] == "semnr"]
     assert [row["op"] for row in ours] == list(benchmark.OPS)
@@ -35,6 +36,13 @@ def test_every_metric_is_timed_and_peers_in_turn(peers, capsys) -> None:
     assert "torchmetrics" in found["absent"]
     assert "piq" not in found["absent"]
     assert found["machine"]["cores"] >= 1
+
+
+def test_networks_are_timed_where_they_are_asked_for(peers, monkeypatch) -> None:
+    calls = {op: (lambda images, peers: ({"semnr": lambda: None}, {})) for op in benchmark.OPS}
+    monkeypatch.setattr(benchmark, "OPS", calls)
+    ops = [row.op for row in benchmark.bench(sides=[64], seconds=0.01).timings]
+    assert ops == [op for op in calls if op not in ("dists", "lpips")]
 
 
 def test_what_fails_is_a_row_that_says_so(peers) -> None:

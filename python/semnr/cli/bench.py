@@ -16,10 +16,12 @@ from .text import add_output_options, print_json, say
 if TYPE_CHECKING:
     from ..benchmark import Bench, Timing
 
+_OPS_HELP = "comma separated; default psnr,ssim,ms_ssim,fsim,cnr,profile,noise,evidence,residual; also dists and lpips"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is timed")
-    what.add_argument("--ops", metavar="M", help="comma separated: psnr, ssim, ms_ssim, fsim, cnr, ...; default all")
+    what.add_argument("--ops", metavar="M", help=_OPS_HELP)
     what.add_argument("--sides", default="512", metavar="PX", help="sides of the images, comma separated; default 512")
     what.add_argument("--dtypes", default="uint8", metavar="D", help="uint8, uint16, float32; default uint8")
     what.add_argument("--no-peers", action="store_true", help="semnr alone, without the other libraries")

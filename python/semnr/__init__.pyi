@@ -47,8 +47,8 @@ from .pipeline import denoise as denoise
 from .profiles import Profile as Profile
 from .profiles import Reference as Reference
 from .profiles import profile as profile
-from .profiles.comparison import compare as compare
 from .reporting import report as report
+from .runs.comparison import compare as compare
 from .scoring import Run as Run
 from .scoring import score as score
 from .stress import learn_rules as learn_rules

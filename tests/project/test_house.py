@@ -15,10 +15,20 @@ ROOT = Path(semnr.__file__).parent
 # Imports of our own modules that stand inside a function, file by file, and why.
 INSIDE = {
     **dict.fromkeys(
-        ("cli/demo", "cli/denoise", "cli/doctor", "cli/report", "cli/stress", "cli/synth", "cli/text", "cli/train"),
+        (
+            "cli/bench",
+            "cli/demo",
+            "cli/denoise",
+            "cli/doctor",
+            "cli/report",
+            "cli/stress",
+            "cli/synth",
+            "cli/text",
+            "cli/train",
+        ),
         "a help text loads no torch",
     ),
-    **dict.fromkeys(("cli/check", "cli/guard", "cli/score", "cli/weights"), "a help text loads no torch"),
+    **dict.fromkeys(("cli/bench", "cli/check", "cli/guard", "cli/score", "cli/weights"), "a help text loads no torch"),
     **dict.fromkeys(("denoising/learned", "denoising/weights"), "the network loads torch: classical models do without"),
     "guarding/inputs": "the evidence on pixels loads torch: a run is judged without",
     "pipeline": "scores load torch: classical denoising does without",

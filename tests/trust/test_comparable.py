@@ -12,6 +12,7 @@ from scipy import ndimage
 
 import cases
 import semnr
+from semnr.cli import main
 from semnr.denoising import denoise
 from semnr.noise import estimate_noise
 from semnr.synth import Detector, quantise, tile
@@ -193,7 +194,47 @@ def test_noise_that_cannot_be_told_is_said_and_judges_nothing() -> None:
     assert verdict["erased_structure"].status == "unknown"
 
 
+def independent_sigma(image: np.ndarray) -> float:
+    """σ of the noise from differences of neighbours, where nothing is clipped and the image is flat."""
+    image = image.astype(float)
+    free = (ndimage.minimum_filter(image, 5) > 0) & (ndimage.maximum_filter(image, 5) < 255)
+    smooth = ndimage.gaussian_filter(image, 3)
+    slope = np.hypot(ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1))
+    flat = free & (slope <= np.quantile(slope[free], 0.3))
+    return 1.4826 * float(np.median(np.abs((image - np.roll(image, 1, axis=1)) / np.sqrt(2))[flat]))
+
+
+def is_denoised_and_said(image: np.ndarray, sigma: float, most_changed_share: float) -> None:
+    """What is not clipped loses its noise, by the law of the pixels that are not clipped, and the user is told so."""
+    law = estimate_noise(image)
+    assert law.sigma() == pytest.approx(sigma, rel=0.1)
+    assert law.remarks[0].endswith(f"are clipped: the noise is that of the other {law.unclipped:.0%}")
+    free = (image > 0) & (image < 255)
+    for model in ("nlm", "wavelet"):
+        with pytest.warns(UserWarning, match="of the pixels are clipped: the noise is that of the other"):
+            denoised = semnr.denoise(image, model=model)
+        assert np.mean(denoised[free] != image[free]) > most_changed_share
+        assert independent_sigma(denoised) < 0.5 * sigma
+
+
 def test_a_real_frame_of_which_half_is_clipped_is_denoised() -> None:
     image = np.asarray(Image.open(cases.real_data() / "general" / "zircon_bse_01.jpg").convert("L"))[300:700, 400:900]
-    law = estimate_noise(image)
-    assert law.problem or law.sigma() > 0
+    assert np.mean((image == 0) | (image == 255)) > 0.5
+    is_denoised_and_said(image, independent_sigma(image), 0.8)
+
+
+@pytest.mark.parametrize("sigma", [8.0, 15.0])
+def test_a_frame_of_which_half_is_clipped_is_denoised(sigma: float) -> None:
+    clean = np.where(np.arange(256) // 32 % 2, 120.0, -60.0) * np.ones((256, 1))
+    image = np.clip(np.random.default_rng(0).normal(clean, sigma).round(), 0, 255).astype(np.uint8)
+    is_denoised_and_said(image, sigma, 0.8)
+
+
+def test_where_the_noise_cannot_be_known_denoising_says_so(tmp_path, capsys) -> None:
+    image = np.zeros((128, 128), np.uint8)
+    image[40:60, 40:60] = np.random.default_rng(0).normal(90, 12, (20, 20)).astype(np.uint8)  # all the rest is black
+    with pytest.warns(UserWarning, match=r"noise cannot be told from this image: 98% of the pixels are clipped"):
+        semnr.denoise(image, model="nlm")
+    Image.fromarray(image).save(tmp_path / "black.png")
+    assert main(["denoise", str(tmp_path / "black.png"), "--out", str(tmp_path / "out.png"), "-q"]) == 0
+    assert "note: the noise cannot be told from this image" in capsys.readouterr().out

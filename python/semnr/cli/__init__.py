@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "a report of scored runs: HTML, Markdown, JSON or one picture",
     "synth": "write a synthetic SEM wafer with known truth",
     "weights": "list, fetch and verify the network weights of DISTS and LPIPS",
+    "bench": "time each metric on this machine, beside the other libraries that are installed",
     "doctor": "what this machine can run, and what is missing",
 }
 

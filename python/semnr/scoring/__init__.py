@@ -36,6 +36,7 @@ from .on_cluster import Cluster, Spec, cluster, workers_of
 from .prepare import METRICS
 from .resume import begin, identity, may_write, metrics_before, same_first_tile, set_aside_verdict
 from .scorer import Scorer, unscored
+from .stream import held
 
 __all__ = ["METRICS", "Run", "score"]
 _REGISTERED = (
@@ -359,7 +360,7 @@ def score(
         write_json(folder / "run.json", info)
         if before.info and counts != before.info.get("counts"):
             set_aside_verdict(folder)
-    run = Run(folder, info)
+    run = Run(folder, info, images=held(inputs))
     if rules is None and not inputs.alone:
         return run
     verdict = guard(

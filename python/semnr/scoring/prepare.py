@@ -14,10 +14,8 @@ from semnr_kernels.registry import check_named
 
 from ..columns import METRICS
 from ..tiles import open_tiles
-from ..tiles.framing import Frame, framed
-from ..tiles.pairs import pair
-from ..tiles.planes import PlaneSource
 from ..tiles.source import TileSource
+from ..tiles.together import together
 from ..trust.columns import Trust
 from ..wafers import Wafer
 from .device import device_of
@@ -154,26 +152,10 @@ def inputs_of(
             f"{'crop' if crop is not None else 'mask'} is given for {source.name}, which is denoised as it is read; "
             "accepted: `semnr denoise` first, then the scores"
         )
-    frame = None
-    if cut := isinstance(source, PlaneSource) and source.is_cut:  # what a mosaic is cut into depends on its size
-        inputs, frame = _framed(inputs, crop, mask)
     named = {name: place for name, place in inputs.named().items() if place is not None}
-    paired = pair(inputs.candidate[0], {name: other for name, (other, _) in named.items()}, match)
-    places: dict[str, Any] = {name: (paired.others[name], role) for name, (_, role) in named.items()}
-    places["candidate"] = (paired.candidate, inputs.candidate[1])
-    inputs = replace(inputs, remarks=paired.remarks, **places)
-    if not cut:
-        inputs, frame = _framed(inputs, crop, mask)
-    return replace(inputs, frame=frame)
-
-
-def _framed(inputs: Inputs, crop: Any, mask: Any) -> tuple[Inputs, Frame | None]:
-    """The same part of each image of a pair; the data bar is looked for in the noisy one, or in the reference."""
-    named = {name: place for name, place in inputs.named().items() if place is not None}
-    witness = "noisy" if inputs.noisy is not None else "reference"
-    places, frame = framed({"candidate": inputs.candidate, **named}, witness, crop, mask)
-    changed: dict[str, Any] = dict(places)
-    return replace(inputs, **changed), frame
+    laid = together({"candidate": inputs.candidate, **named}, match, crop, mask)
+    places: dict[str, Any] = dict(laid.places)
+    return replace(inputs, frame=laid.frame, remarks=laid.remarks, **places)
 
 
 def _places(source: TileSource, reference: Any, noisy: Any, root: Any, noisy_2: Any, noisy_3: Any) -> Inputs:

@@ -479,7 +479,7 @@ def test_wrong_images_are_named():
     with pytest.raises(ValueError, match="x is 31 x 64; accepted: sides of at least 32"):
         dists(torch.zeros(31, 64), torch.zeros(31, 64), **RANDOM)
     with pytest.raises(ValueError, match="x has 4 channels"):
-        dists(torch.zeros(4, 64, 64), torch.zeros(4, 64, 64), **RANDOM)
+        dists(torch.zeros(1, 4, 64, 64), torch.zeros(1, 4, 64, 64), **RANDOM)
     with pytest.raises(ValueError, match="image is 64 x 8"):
         features(torch.zeros(64, 8), **RANDOM)
 

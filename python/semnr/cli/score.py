@@ -43,7 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics",
         metavar="M",
-        help="comma separated; default psnr,ssim,fsim,dists,cnr, DISTS only where its weights are in the cache",
+        help="comma separated; default psnr,ssim,fsim,dists,cnr, DISTS only where its weights are in the cache; "
+        "also lpips",
     )
     parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
     parser.add_argument("--label", help="name of the candidate in tables and reports")

@@ -58,7 +58,7 @@ def direct(run: Callable[[], Any]) -> Callable[[], Any]:
     return call
 
 
-def calls(images: int, side: int) -> dict[str, Callable[[], Any]]:
+def alex(images: int, side: int) -> dict[str, Callable[[], Any]]:
     x, y = pairs(images, side)
     colours = [v.expand(-1, 3, -1, -1).contiguous() for v in (x, y)]
     model, options = peer(), {"data_range": 1.0, "reduction": "none"}
@@ -73,17 +73,36 @@ def calls(images: int, side: int) -> dict[str, Callable[[], Any]]:
         "LPIPS-Alex": lambda: lpips.lpips(x, y, **options),
         "LPIPS-Alex, three channels": lambda: lpips.lpips(*colours, **options),
         "LPIPS-Alex, kept reference": lambda: lpips.against(x, kept, reduction="none"),
+    }
+    return runs | {"LPIPS-Alex, direct convolutions": direct(runs["LPIPS-Alex"])}
+
+
+def vgg(images: int, side: int) -> dict[str, Callable[[], Any]]:
+    x, y = pairs(images, side)
+    options = {"data_range": 1.0, "reduction": "none"}
+    runs: dict[str, Callable[[], Any]] = {
         "DISTS": lambda: dists.dists(x, y, **options),
         "LPIPS-VGG": lambda: lpips.lpips(x, y, net="vgg", **options),
         "DISTS and LPIPS-VGG together": lambda: lpips.with_dists(x, y, data_range=1.0),
     }
-    runs |= {f"{name}, direct convolutions": direct(runs[name]) for name in ("LPIPS-Alex", "DISTS")}
-    return runs
+    return runs | {"DISTS, direct convolutions": direct(runs["DISTS"])}
+
+
+def in_turn(runs: dict[str, Callable[[], Any]], turns: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds of each, one call after the other in every turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(turns):
+        for name, run in runs.items():
+            begun = clock()
+            run()
+            seconds[name].append(clock() - begun)
+    return seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--vgg-images", type=int, metavar="N", help="of the rows of VGG16; default as --images")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--turns", type=int, default=5)
@@ -91,38 +110,33 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     clock = time.process_time if args.cpu else time.perf_counter
-    for run in calls(1, args.side).values():  # packs and transforms the weights
-        run()
-    runs = calls(args.images, args.side)
-    theirs, ours = (runs[name]() for name in ("lpips 0.1.4, AlexNet", "LPIPS-Alex"))
-    worst = float((ours - theirs).abs().max())
-    if worst > AGREES:
-        raise SystemExit(f"LPIPS-Alex is {worst:.1e} from lpips 0.1.4: nothing is timed")
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(args.turns):
-        for name, run in runs.items():
-            begun = clock()
+    rows, middle = [], {}
+    for make, images in ((alex, args.images), (vgg, args.vgg_images or args.images)):
+        for run in make(1, args.side).values():  # packs and transforms the weights
             run()
-            seconds[name].append(clock() - begun)
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, value in middle.items():
-        print(f"{name}: {value:.3f} s")
-    ratios = {
-        "lpips 0.1.4 over LPIPS-Alex": middle["lpips 0.1.4, AlexNet"] / middle["LPIPS-Alex"],
-        "together over DISTS": middle["DISTS and LPIPS-VGG together"] / middle["DISTS"],
-        "direct convolutions over Winograd's, DISTS": middle["DISTS, direct convolutions"] / middle["DISTS"],
-        "direct convolutions over Winograd's, LPIPS-Alex": middle["LPIPS-Alex, direct convolutions"]
-        / middle["LPIPS-Alex"],
+        runs = make(images, args.side)
+        if make is alex:
+            theirs, ours = (runs[name]() for name in ("lpips 0.1.4, AlexNet", "LPIPS-Alex"))
+            worst = float((ours - theirs).abs().max())
+            if worst > AGREES:
+                raise SystemExit(f"LPIPS-Alex is {worst:.1e} from lpips 0.1.4: nothing is timed")
+        seconds = in_turn(runs, args.turns, clock)
+        rows.append({"work": f"{images} x {args.side}", "pixels": images * args.side**2, "seconds": seconds})
+        for name, values in seconds.items():
+            middle[name] = statistics.median(values)
+            print(f"{images} x {args.side}, {name}: {middle[name]:.3f} s", flush=True)
+    pairs_of = {
+        "lpips 0.1.4 over LPIPS-Alex": ("lpips 0.1.4, AlexNet", "LPIPS-Alex"),
+        "lpips 0.1.4 over LPIPS-Alex, three channels": ("lpips 0.1.4, AlexNet", "LPIPS-Alex, three channels"),
+        "together over DISTS": ("DISTS and LPIPS-VGG together", "DISTS"),
+        "direct convolutions over Winograd's, LPIPS-Alex": ("LPIPS-Alex, direct convolutions", "LPIPS-Alex"),
+        "direct convolutions over Winograd's, DISTS": ("DISTS, direct convolutions", "DISTS"),
     }
+    ratios = {name: middle[one] / middle[other] for name, (one, other) in pairs_of.items()}
     for name, value in ratios.items():
         print(f"{name}: {value:.2f}")
-    work = f"{args.images} x {args.side}"
-    tree = {
-        "clock": "CPU time" if args.cpu else "wall",
-        "largest difference from lpips 0.1.4": worst,
-        "ratios": ratios,
-        "rows": [{"work": work, "pixels": args.images * args.side**2, "seconds": seconds}],
-    }
+    clocked = "CPU time" if args.cpu else "wall"
+    tree = {"clock": clocked, "largest difference from lpips 0.1.4": worst, "ratios": ratios, "rows": rows}
     print(f"raw rows: {table.keep('lpips', __file__, tree, sys.argv[1:])}")
 
 

@@ -32,7 +32,7 @@ class _FirstMaps:
         ]
 
     def first_maps(self, some: slice, row: int, column: int, x: torch.Tensor, y: torch.Tensor) -> None:
-        x, y = F.relu(x), F.relu(y)
+        x, y = F.relu_(x), F.relu_(y)  # as DISTS does next
         self.sums.add(0, row, x, y, some)
         for pooled, h in zip(self.pooled, (x, y), strict=True):
             if min(h.shape[-2:]) > 1:

@@ -18,6 +18,8 @@ PREFIX = "plan_"
 ROW = ("tile", "path", "index", "status", "reason")
 # The five metrics, as they are asked for.
 METRICS = ("psnr", "ssim", "fsim", "dists", "cnr")
+# These, and what is asked for by name only and is no axis of the profile.
+ASKED = (*METRICS, "lpips")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Column:
     digits
         Decimals, or where negative significant figures.
     of
-        What it is computed of: one of `METRICS`, or "reference", "noisy", "frames", "tests", "metrology", "all".
+        What it is computed of: one of `ASKED`, or "reference", "noisy", "frames", "tests", "metrology", "all".
     note
         What a reader should know.
     group
@@ -81,6 +83,9 @@ COLUMNS = (
     Column("dists", "DISTS", "", "lower", 4, "dists",
            "distance from the reference in texture and structure, as a network sees them: 0 is identical",
            uses=("summary", "rule", "compare")),
+    Column("lpips", "LPIPS", "", "lower", 4, "lpips",
+           "distance from the reference in the features of AlexNet, weighted by what people see: 0 is identical",
+           uses=("summary", "rule", "compare if asked")),
     Column("cnr_fixed_noise", "CNR, fixed noise", "", "higher", 2, "cnr",
            "contrast of the image's two populations over the noise of the noisy input, which smoothing cannot lower",
            uses=("summary", "rule", "compare")),

@@ -54,7 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     measured.add_argument(
         "--metrics",
         metavar="M",
-        help="comma separated; default psnr,ssim,fsim,dists,cnr, DISTS only where its weights are in the cache",
+        help="comma separated; default psnr,ssim,fsim,dists,cnr, DISTS only where its weights are in the cache; "
+        "also lpips",
     )
     measured.add_argument("--fsim-downsample", default="auto", metavar="F", help="one factor for the run; default auto")
     measured.add_argument("--dists-weights", metavar="W", help="a file, or `random` (uncalibrated); default: the cache")

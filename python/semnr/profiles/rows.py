@@ -19,7 +19,7 @@ from . import statistics as statistics
 from .intervals import grouped, intervals
 
 SCORES = (
-    "mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention",
+    "mse", "mae", "psnr", "ssim", "fsim", "dists", "lpips", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention",
     "cnr_fixed_noise_worst", "contrast_retention_worst",  # of the tile's lowest window
 )  # fmt: skip
 # Known where the noisy input was: what the transfer rule reads.
@@ -155,6 +155,10 @@ class Profile:
     fsim = property(lambda self: self.column("fsim"), doc="FSIM of each tile, (N,).")
     dists = property(
         lambda self: self.column("dists"), doc="DISTS of each tile, (N,): a distance, 0 for identical images."
+    )
+    lpips = property(
+        lambda self: self.column("lpips"),
+        doc="LPIPS (AlexNet) of each tile, (N,): a distance, 0 for identical images; NaN unless it was asked for.",
     )
     cnr = property(lambda self: self.column("cnr_two_roi"), doc="Contrast-to-noise ratio `two_roi` of each tile, (N,).")
     cnr_fixed_noise = property(

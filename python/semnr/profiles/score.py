@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semnr_kernels import checks, cnr, dists, fsim, pixel, ssim
+from semnr_kernels import checks, cnr, dists, fsim, lpips, pixel, ssim
 from semnr_kernels import profile as kernel
 
 from ..metrics import to_tensor
@@ -53,7 +53,8 @@ def profile(
         Width of the intensity scale. Required for floating images; default for integers: the range of the dtype.
     metrics : sequence of str
         Some of "psnr" (with mse and mae), "ssim", "fsim", "dists", "cnr". The columns of the others are NaN, and so is
-        the area unless all five are there. "dists" needs the weights of VGG16, see `dists_weights`.
+        the area unless all five are there. "dists" needs the weights of VGG16, see `dists_weights`. "lpips" besides:
+        LPIPS of AlexNet, with the published weights in the cache; it is no axis.
     masks : (signal, background), mapping with these keys, or Masks, optional
         Bool regions for CNR. Default: Otsu's threshold on `y`, see `semnr.otsu_masks`.
     noise : float, Tensor, ndarray or Sigma, optional
@@ -91,7 +92,7 @@ def profile(
     TypeError, ValueError
         Names the argument, what it was and what is accepted.
     WeightsUnavailable
-        "dists" is asked for and there are no weights.
+        "dists" or "lpips" is asked for and there are no weights.
 
     Examples
     --------
@@ -275,6 +276,16 @@ class _Scored:
         self.settings["dists"] = {
             "weights": source, "weights_sha256": sha256, "calibrated": calibrated, "resize": ref.dists_resize,
         }  # fmt: skip
+
+    def lpips(self) -> None:
+        ref = self.ref
+        rows = ref.rows("lpips", self.x, {})
+        if rows is None:
+            found = lpips.lpips(self.x, ref.y, reduction="none", details=True, **self.common)
+            rows = found.value
+            self.flags += found.flags
+        self._rows("lpips", rows)
+        self.settings["lpips"] = lpips.published()
 
     def cnr(self) -> None:
         signal, background = self.ref.regions()

@@ -121,8 +121,8 @@ def score(
     out
         Folder of the run.
     metrics
-        Of "psnr", "ssim", "fsim", "dists", "cnr". None: all, but DISTS only where its weights are in the cache; where
-        they are not, `Run.remarks` says how to have it.
+        Of "psnr", "ssim", "fsim", "dists", "cnr", "lpips". None: the first five, but DISTS only where its weights are
+        in the cache; where they are not, `Run.remarks` says how to have it. LPIPS (AlexNet) needs the published ones.
     data_range
         Width of the intensity scale of the whole run; required for floating tiles, the sources' or the dtype's
         otherwise. Sources or rows of a plan that name several are refused without it.

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from semnr_kernels import WeightsUnavailable
+from semnr_kernels import WeightsUnavailable, lpips
 from semnr_kernels.checks import as_data_range
 from semnr_kernels.dists.weights import load
 from semnr_kernels.pretrained import VGG16
 from semnr_kernels.registry import check_named
 
-from ..columns import METRICS
+from ..columns import ASKED, METRICS
 from ..tiles import open_tiles
 from ..tiles.source import TileSource
 from ..tiles.together import together
@@ -29,14 +29,14 @@ def count_of(name: str, value: int) -> int:
 
 
 def metrics_of(metrics: Sequence[str] | None) -> tuple[str, ...]:
-    """As asked for, in one order; None: all of them."""
+    """As asked for, in one order; None: the five axes."""
     if metrics is None:
         return METRICS
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    unknown = [m for m in names if m not in METRICS]
+    unknown = [m for m in names if m not in ASKED]
     if unknown or not names:
-        raise ValueError(f"metrics is {list(names)!r}; accepted: one or more of {', '.join(METRICS)}")
-    return tuple(m for m in METRICS if m in names)
+        raise ValueError(f"metrics is {list(names)!r}; accepted: one or more of {', '.join(ASKED)}")
+    return tuple(m for m in ASKED if m in names)
 
 
 def dists_of(
@@ -88,6 +88,8 @@ def ready(
     dists: dict[str, Any] = {}
     if inputs.reference is not None and "dists" in wanted:
         wanted, dists, left_out = dists_of(wanted, weights, metrics is None, before)
+    if inputs.reference is not None and "lpips" in wanted:
+        lpips.published()
     check_named(
         backend, ops_of(wanted) if inputs.reference is not None else [], "cpu" if target is None else target.type
     )

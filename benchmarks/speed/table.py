@@ -20,7 +20,7 @@ from semnr_kernels import native_support
 HERE = Path(__file__).parent
 RESULTS = records.RESULTS
 HERE = Path(__file__).parent
-VERSIONS = ("python", "torch", *PACKAGES)  # of what `machine` tells, the others are the machine's
+VERSIONS = ("python", "torch", *PACKAGES.values())  # of what `machine` tells, the others are the machine's
 
 
 def machine() -> dict[str, Any]:

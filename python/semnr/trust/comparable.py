@@ -31,7 +31,8 @@ _SCALE = 4.0  # times the contrast and the level: another scale
 _JPEG = 0.75  # share of the fine detail that blocks on JPEG's grid hold
 _NEAR = 3  # px around the peak at every second pixel
 _BETWEEN = ((4, 0), (0, 4), (4, 4), (2, 6), (6, 2))  # px, down and across, off that grid
-_BLOCKS = 2048  # blocks that speak for an image
+_UPPER = np.flatnonzero(np.add.outer(np.arange(8), np.arange(8)) >= 7)  # of the 64 frequencies of a block
+_BLOCKS = 1024  # blocks that speak for an image
 _FEW_LEVELS = 16
 
 _TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -64,12 +65,16 @@ class Likeness:
 def likeness(noisy: np.ndarray, other: np.ndarray) -> Likeness:
     """Compare the structure of `other` with that of a noisy frame, both (H, W)."""
     own, neighbours, seen = (_band(v) for v in _looks(noisy, other))
-    signal = float(np.vdot(own, neighbours))
-    power = math.sqrt(float(np.vdot(own, own)) * float(np.vdot(neighbours, neighbours)))
-    shown = float(np.vdot(seen, seen))
+    signal, shown = _product(own, neighbours), _product(seen, seen)
+    power = math.sqrt(_product(own, own) * _product(neighbours, neighbours))
     if not power > 0 or signal < _SEEN * power or not shown > 0:
         return Likeness(math.nan, math.nan)
-    return Likeness(float(np.vdot(seen, neighbours)) / math.sqrt(signal * shown), math.sqrt(shown / signal))
+    return Likeness(_product(seen, neighbours) / math.sqrt(signal * shown), math.sqrt(shown / signal))
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> float:
+    """Σ a b, the same on any number of threads."""
+    return float((a * b).sum())
 
 
 def pair_problem(noisy: np.ndarray, denoised: np.ndarray) -> str:
@@ -161,14 +166,15 @@ def shift(noisy: np.ndarray, other: np.ndarray) -> tuple[float, float, bool]:
     start = [2 * (int(p) if p <= n // 2 else int(p) - n) for p, n in zip(peak, pooled, strict=True)]
     near = _around(cross, pooled, start)
     row, column = np.unravel_index(int(near[1:-1, 1:-1].argmax()), (2 * _NEAR - 1,) * 2)
-    middle, moved, sure = near[row + 1, column + 1], [start[0] + row + 1 - _NEAR, start[1] + column + 1 - _NEAR], True
+    middle, sure = near[row + 1, column + 1], True
+    moved = [float(at + step + 1 - _NEAR) for at, step in zip(start, (row, column), strict=True)]
     sides = (near[row, column + 1], near[row + 2, column + 1]), (near[row + 1, column], near[row + 1, column + 2])
     for axis, (before, after) in enumerate(sides):
         bend = before - 2 * middle + after
         sure &= bool(-bend > 1e-3 * middle)  # along straight lines the peak is a ridge
         if bend < 0:
             moved[axis] += 0.5 * float(before - after) / float(bend)
-    return float(moved[0]), float(moved[1]), sure
+    return moved[0], moved[1], sure
 
 
 def _on_jpeg_grid(image: np.ndarray) -> bool:
@@ -186,23 +192,15 @@ def _detail(v: np.ndarray, row: int, column: int) -> float:
     h, w = (n // 8 for n in v.shape)
     blocks = v[: 8 * h, : 8 * w].reshape(h, 8, w, 8)
     down, right = np.divmod(_sample(h * w), w)
-    taken = blocks[down, :, right].reshape(-1, 64).astype(np.float32)
-    return float(np.median(np.square(taken @ _upper_half()).sum(axis=1)))
+    taken = blocks[down, :, right].astype(np.float32)
+    cosines = fft.dctn(taken, axes=(1, 2), norm="ortho", overwrite_x=True)
+    return float(np.median(np.square(cosines).reshape(-1, 64)[:, _UPPER].sum(axis=1)))
 
 
 @lru_cache(maxsize=32)
 def _sample(count: int) -> np.ndarray:
     """Which of so many blocks are looked at: drawn once, so that no period of the scene is met."""
     return np.sort(np.random.default_rng(0).permutation(count)[:_BLOCKS])
-
-
-@lru_cache(maxsize=1)
-def _upper_half() -> np.ndarray:
-    """(64, 36): from the pixels of a block to the upper half of its two-dimensional cosine transform."""
-    cosines = fft.dct(np.eye(8), axis=0, norm="ortho")
-    upper = np.add.outer(np.arange(8), np.arange(8)).ravel() >= 7
-    out: np.ndarray = np.kron(cosines, cosines)[upper].T.astype(np.float32)
-    return out
 
 
 def _levels(v: np.ndarray) -> int:
@@ -267,7 +265,8 @@ def _around(cross: np.ndarray, pooled: tuple[int, int], start: list[int]) -> np.
     rows = np.exp(2j * np.pi * np.outer(start[0] + steps, down))
     twice = np.where((right == 0) | (right == 0.25), 1, 2)  # columns that stand for their mirror image too
     columns = np.exp(2j * np.pi * np.outer(right, start[1] + steps)) * twice[:, None]
-    return (rows @ cross @ columns).real / (pooled[0] * pooled[1])
+    out: np.ndarray = np.einsum("ij,jk->ik", np.einsum("ij,jk->ik", rows.astype(cross.dtype), cross), columns).real
+    return out / (pooled[0] * pooled[1])
 
 
 def _roughness(v: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from semnr.cli import main
 from semnr.denoising import denoise
 from semnr.noise import estimate_noise
 from semnr.synth import Detector, quantise, tile
-from semnr.trust.comparable import likeness, pair_problem, reference_problem, shift
+from semnr.trust.comparable import likeness, notes, pair_problem, reference_problem, shift
 
 SIDE = 160
 PATTERNS = ("holes", "vias", "metal")
@@ -103,6 +103,42 @@ def test_a_blur_is_no_other_scene(sigma: float) -> None:
         assert pair_problem(x, d) == ""
         assert pair_problem(x, ndimage.gaussian_filter(x.astype(float), sigma)) == ""
         assert pair_problem(x, x + 1.5 * (x - ndimage.gaussian_filter(x.astype(float), 2))) == ""
+
+
+def test_the_structure_is_that_of_filtered_images() -> None:
+    """Σ over the pixels of images between 1.5 and 12 px, mirrored at their borders, columns by twos."""
+
+    def band(v: np.ndarray) -> np.ndarray:
+        fine, coarse = (ndimage.gaussian_filter(v, (s / 2, s), mode="reflect", truncate=6) for s in (1.5, 12.0))
+        return (fine - coarse).ravel()
+
+    for x, d in zip(NOISY, GOOD, strict=True):
+        rows = 75  # of the 79 that lie between two others
+        own, neighbours = x[1:150:2].astype(float), (x[0:149:2].astype(float) + x[2:151:2]) / 2
+        assert len(own) == rows
+        own, neighbours, seen = (band(v) for v in (own, neighbours, d[1:150:2].astype(float)))
+        signal, power = own @ neighbours, seen @ seen
+        told = likeness(x, d)
+        assert told.correlation == pytest.approx(seen @ neighbours / np.sqrt(signal * power), abs=0.01)
+        assert told.contrast == pytest.approx(np.sqrt(power / signal), rel=0.02)
+
+
+@pytest.mark.parametrize("moved", [(0.0, 0.0), (0.4, -1.3), (-7.5, 12.25)])
+def test_a_shift_is_told_between_pixels(moved: tuple[float, float]) -> None:
+    rng = np.random.default_rng(5)
+    scene = 128 + 400 * ndimage.gaussian_filter(rng.normal(size=(200, 200)), 3)
+    other = ndimage.shift(scene, moved, order=3, mode="nearest")[20:-21, 20:-20]  # an odd number of rows
+    down, right, sure = shift(rng.normal(scene, 5)[20:-21, 20:-20], other)
+    assert sure
+    assert (down, right) == pytest.approx(moved, abs=0.15)
+
+
+@pytest.mark.parametrize("width", [0, 1, 9])
+def test_an_empty_border_is_told_by_its_narrowest_side(width: int) -> None:
+    framed = np.pad(GOOD[0][20:-20, 20:-20], width, constant_values=7)
+    framed = np.pad(framed, ((4, 0), (0, 6)), constant_values=7)
+    word = f"an empty border of {width} px"
+    assert any(word in note for note in notes(NOISY[0][: len(framed), : framed.shape[1]], framed)) == (width > 0)
 
 
 def test_a_flat_frame_says_nothing_of_what_it_shows() -> None:

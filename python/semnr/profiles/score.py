@@ -189,7 +189,7 @@ class _Scored:
     def together(self) -> bool:
         """PSNR, SSIM and CNR from one read of the pixels; False where they are to be scored one by one."""
         ref = self.ref
-        plain = ref.mask is None and ref.nan == "error" and not ref.details and self.noise is None
+        plain = ref.mask is None and ref.nan == "error" and not ref.details
         if not plain or not set(_TOGETHER) <= set(ref.metrics):
             return False
         x, y = self.checked.x, self.checked.y
@@ -212,6 +212,8 @@ class _Scored:
         }
         self._pending |= rows
         self.settings["ssim"] = dict(kernel.SSIM_SETTINGS)
+        if self.noise is not None:
+            self._fixed_noise(lambda host: ())
         return True
 
     def psnr(self) -> None:
@@ -289,10 +291,6 @@ class _Scored:
 
     def cnr(self) -> None:
         signal, background = self.ref.regions()
-        options: dict[str, Any] = {
-            "signal": signal, "background": background, "mask": self.ref.mask, "data_range": self.ref.data_range,
-            "nan": self.ref.nan, "backend": self.ref.backend, "reduction": "none", "details": True,
-        }  # fmt: skip
         # what the reference built shares no pixel
         value, reasons = cnr.rows(
             self.x, self.ref.y, signal, background, disjoint=self.ref.builds_regions, **self.common
@@ -305,11 +303,20 @@ class _Scored:
 
         self.flags.append(lambda host: tuple(f"cnr: {flag}" for flag in told(host)))
         if self.noise is not None:
-            fixed: Any = cnr.cnr(self.x, self.ref.y, kind="fixed_noise", noise=self.noise, **options)
-            self._rows("cnr_fixed_noise", fixed.value)
-            self._rows("contrast_retention", fixed.components["contrast_retention"])
-            self.flags.append(lambda host: tuple(f"cnr_fixed_noise: {f}" for f in fixed.flags if f not in told(host)))
-            self._worst_windows({k: v for k, v in options.items() if k != "reduction"})
+            self._fixed_noise(told)
+
+    def _fixed_noise(self, told: Callable[[dict[str, np.ndarray]], tuple[str, ...]]) -> None:
+        """CNR over the noise of the noisy input; `told`: the flags of CNR over the candidate's own noise."""
+        signal, background = self.ref.regions()
+        options: dict[str, Any] = {
+            "signal": signal, "background": background, "mask": self.ref.mask, "data_range": self.ref.data_range,
+            "nan": self.ref.nan, "backend": self.ref.backend, "reduction": "none", "details": True,
+        }  # fmt: skip
+        fixed: Any = cnr.cnr(self.x, self.ref.y, kind="fixed_noise", noise=self.noise, **options)
+        self._rows("cnr_fixed_noise", fixed.value)
+        self._rows("contrast_retention", fixed.components["contrast_retention"])
+        self.flags.append(lambda host: tuple(f"cnr_fixed_noise: {f}" for f in fixed.flags if f not in told(host)))
+        self._worst_windows({k: v for k, v in options.items() if k != "reduction"})
 
     def _worst_windows(self, options: dict[str, Any]) -> None:
         """The lowest window of each image: contrast lost in one place does not show in the ratio of a whole tile."""

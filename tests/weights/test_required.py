@@ -1,4 +1,4 @@
-"""Tests that need the published weights or pairs: skipped with the command to run, and failed where CI requires them."""
+"""What needs the published weights or pairs: skipped with the command to run, failed where CI requires them."""
 
 from __future__ import annotations
 

@@ -93,8 +93,10 @@ class Works:
             verdict = semnr.check(arrays["noisy"], arrays["denoised"], report=False)
             assert len(verdict.signals) > 0
             return count
-        noisy = {"noisy": source} if kind == "job" else {"tests": False}
-        done = semnr.score(source, reference=source, out=out, metrics=METRICS, **noisy)
+        if kind == "job":
+            done = semnr.score(source, reference=source, noisy=source, out=out, metrics=METRICS)
+        else:
+            done = semnr.score(arrays["denoised"], reference=arrays["reference"], out=out, metrics=METRICS)
         assert done.counts["ok"] == count
         return count
 

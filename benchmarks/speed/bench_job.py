@@ -182,7 +182,7 @@ def main() -> None:
         for process in processes.values():
             process.close()
     wafers(rows)
-    print(f"raw rows: {table.keep('job', __file__, {'rows': rows})}")
+    print(f"raw rows: {table.keep('job', __file__, {'rows': rows}, sys.argv[1:])}")
 
 
 def _row(work: str, took: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def keep(name: str, script: str, tree: dict[str, Any]) -> Path:
+def keep(name: str, script: str, tree: dict[str, Any], arguments: Sequence[str] = ()) -> Path:
     """Write the record NAME.json of what `script` measured here, now."""
     told = machine()
     versions = {what: told.pop(what) for what in VERSIONS}
     path = RESULTS / f"{name}.json"
-    records.write(path, records.record(script, tree, machine=told, versions=versions))
+    records.write(path, records.record(script, tree, machine=told, versions=versions, arguments=arguments))
     return path
 
 

@@ -41,6 +41,7 @@ WORKS = {
     "job, reference": "PSNR, SSIM, FSIM, CNR and trust columns, noisy and reference given",
     "job, no reference": "`check`: noisy and denoised alone",
     "metrics alone": "PSNR, SSIM, FSIM, CNR alone",
+    "job, reference, large": "PSNR, SSIM, FSIM, CNR and trust columns, noisy and reference given",
     "trust, reference, large": "trust columns, noisy and reference given",
     "trust, no reference, large": "trust columns, noisy alone",
 }
@@ -60,12 +61,11 @@ def prepare(folder: Path, tiles: int, large: int) -> None:
     for name, side, count in (("small", SIDE, tiles), ("large", LARGE, large)):
         made = [np.stack(role) for role in zip(*images(side, count), strict=True)]
         np.savez(folder / f"{name}.npz", noisy=made[0], denoised=made[1], reference=made[2])
-        if name == "small":
-            roles = {"noisy": made[0], "denoised": made[1], "reference": made[2]}
-            with create_tiles(folder / "wafer.zarr", count=count, roles=tuple(roles), compress=False) as out:
-                for role, stack in roles.items():
-                    for i, image in enumerate(stack):
-                        out.write(TileKey(f"t{i:06d}", i), image, role)
+        roles = {"noisy": made[0], "denoised": made[1], "reference": made[2]}
+        with create_tiles(folder / f"{name}.zarr", count=count, roles=tuple(roles), compress=False) as out:
+            for role, stack in roles.items():
+                for i, image in enumerate(stack):
+                    out.write(TileKey(f"t{i:06d}", i), image, role)
 
 
 class Works:
@@ -78,7 +78,8 @@ class Works:
 
     def run(self, work: str) -> int:
         """Do one work; the number of its tiles."""
-        arrays = self.arrays["large" if work.endswith("large") else "small"]
+        size = "large" if work.endswith("large") else "small"
+        arrays = self.arrays[size]
         kind, rest = work.split(", ", 1) if ", " in work else (work, "")
         count = len(arrays["noisy"])
         if kind == "trust":
@@ -87,13 +88,15 @@ class Works:
             torch.set_num_threads(os.cpu_count() or 1)
             return count
         self.turn += 1
-        source, out = str(self.folder / "wafer.zarr"), self.folder / f"run_{os.getpid()}_{self.turn}"
+        source, out = str(self.folder / f"{size}.zarr"), self.folder / f"run_{os.getpid()}_{self.turn}"
         if rest == "no reference":
             verdict = semnr.check(arrays["noisy"], arrays["denoised"], report=False)
             assert len(verdict.signals) > 0
             return count
-        noisy = {"noisy": source} if kind == "job" else {"tests": False}
-        done = semnr.score(source, reference=source, out=out, metrics=METRICS, **noisy)
+        if kind == "job":
+            done = semnr.score(source, reference=source, noisy=source, out=out, metrics=METRICS)
+        else:
+            done = semnr.score(arrays["denoised"], reference=arrays["reference"], out=out, metrics=METRICS)
         assert done.counts["ok"] == count
         return count
 
@@ -179,7 +182,7 @@ def main() -> None:
         for process in processes.values():
             process.close()
     wafers(rows)
-    print(f"raw rows: {table.keep('job', __file__, {'rows': rows})}")
+    print(f"raw rows: {table.keep('job', __file__, {'rows': rows}, sys.argv[1:])}")
 
 
 def _row(work: str, took: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,11 @@ class _Scored:
             x, reference.y, data_range=reference.data_range, mask=reference.mask, nan=reference.nan
         )
 
+    @cached_property
+    def regions(self) -> tuple[Any, Any]:
+        """Signal and background, which more than one column asks for."""
+        return self.ref.regions()
+
     def _rows(self, name: str, value: torch.Tensor) -> None:
         self._pending[name] = value.detach().double().reshape(-1)
 
@@ -193,7 +199,7 @@ class _Scored:
         if not plain or not set(_TOGETHER) <= set(ref.metrics):
             return False
         x, y = self.checked.x, self.checked.y
-        regions = [checks.as_mask(v, x, n) for v, n in zip(ref.regions(), ("signal", "background"), strict=True)]
+        regions = [checks.as_mask(v, x, n) for v, n in zip(self.regions, ("signal", "background"), strict=True)]
         scores = kernel.together(x, y, *regions, data_range=ref.data_range, backend=ref.backend)  # type: ignore[arg-type]
         if scores is None or 0 in scores.mse.tolist():
             return False
@@ -290,7 +296,7 @@ class _Scored:
         self.settings["lpips"] = lpips.published()
 
     def cnr(self) -> None:
-        signal, background = self.ref.regions()
+        signal, background = self.regions
         # what the reference built shares no pixel
         value, reasons = cnr.rows(
             self.x, self.ref.y, signal, background, disjoint=self.ref.builds_regions, **self.common
@@ -307,7 +313,7 @@ class _Scored:
 
     def _fixed_noise(self, told: Callable[[dict[str, np.ndarray]], tuple[str, ...]]) -> None:
         """CNR over the noise of the noisy input; `told`: the flags of CNR over the candidate's own noise."""
-        signal, background = self.ref.regions()
+        signal, background = self.regions
         options: dict[str, Any] = {
             "signal": signal, "background": background, "mask": self.ref.mask, "data_range": self.ref.data_range,
             "nan": self.ref.nan, "backend": self.ref.backend, "reduction": "none", "details": True,

@@ -76,6 +76,8 @@ def as_image(name: str, value: torch.Tensor) -> torch.Tensor:
 def two_readings(name: str, shape: Sequence[int]) -> ValueError:
     """Of three dimensions that may be the channels of one image or a stack of images: what to give instead."""
     count, height, width = shape
+    if width <= 4 < height:
+        return ValueError(f"{name} has shape {tuple(shape)}; are the channels last? accepted: (C, H, W), C of 1 or 3")
     return ValueError(
         f"{name} has shape ({count}, {height}, {width}), which reads as one image of {count} channels and as a stack "
         f"of {count} images; accepted: ({count}, 1, {height}, {width}) for the stack, (1, {count}, {height}, {width}) "

@@ -350,12 +350,27 @@ def with_dists(
 
 
 def published(net: str = "alex") -> dict[str, str]:
-    """What a score with the published weights rests on: the network, and SHA-256 of its convolutions and linear layers.
+    """Which published weights a score is computed with: the network, and the SHA-256 of its two sets of weights.
+
+    Parameters
+    ----------
+    net : {"alex", "vgg"}
+        The network.
+
+    Returns
+    -------
+    dict of str
+        "net", "weights_sha256" of the convolutions and "linear_sha256" of the linear layers.
 
     Raises
     ------
     WeightsUnavailable
         They are not in the cache, or damaged.
+
+    Examples
+    --------
+    >>> kernels.lpips.published("vgg")["net"]  # doctest: +SKIP
+    'vgg'
     """
     trunk, linear = pretrained.load(None, TRUNKS[net][0], "LPIPS"), pretrained.load(None, LPIPS, "LPIPS")
     return {"net": net, "weights_sha256": trunk.sha256, "linear_sha256": linear.sha256}

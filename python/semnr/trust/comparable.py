@@ -160,7 +160,7 @@ def shift(noisy: np.ndarray, other: np.ndarray) -> tuple[float, float, bool]:
     """
     a, b = (_spectrum(v) for v in (noisy, other))
     pooled = (noisy.shape[0] // 2, noisy.shape[1] // 2)
-    cross = b * a.conj() * _between(*(np.abs(f) for f in _frequencies(pooled))) ** 2
+    cross = b * a.conj() * _spectrum_weights(pooled)
     plane = fft.irfft2(cross, s=pooled)
     peak = np.unravel_index(int(plane.argmax()), pooled)
     start = [2 * (int(p) if p <= n // 2 else int(p) - n) for p, n in zip(peak, pooled, strict=True)]
@@ -235,6 +235,11 @@ def _cosine_weights(shape: tuple[int, int]) -> np.ndarray:
     down, right = (np.arange(n) / (4 * n) for n in shape)
     out: np.ndarray = _between(down, right) / np.cos(np.pi * right)  # what the mean of two columns took
     return out.astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _spectrum_weights(pooled: tuple[int, int]) -> np.ndarray:
+    return _between(*(np.abs(f) for f in _frequencies(pooled))) ** 2
 
 
 def _between(down: np.ndarray, right: np.ndarray) -> np.ndarray:

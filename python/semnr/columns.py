@@ -39,7 +39,7 @@ class Column:
     note
         What a reader should know.
     group
-        Of the report: "scores", "estimated", "evidence", "changes" or "metrology".
+        Of the report: "scores", "estimated", "evidence", "changes", "metrology" or "category".
     uses
         "summary" of a run, "rule" between two candidates, "compare" by default, "compare if asked".
     shown
@@ -240,6 +240,14 @@ COLUMNS = (
            "not registered, rescaled or not independent", group="estimated", shown=False),
     Column("evidence_boxes", "Places marked", "text", "", 0, "tests",
            "JSON: where structure was removed or invented", group="evidence", shown=False),
+    Column("category", "Category", "text", "", 0, "classify",
+           "what the tile shows, by `semnr classify predict`; unknown where the confidence is too low",
+           group="category", shown=False),
+    Column("category_likeliest", "Likeliest category", "text", "", 0, "classify",
+           "what the tile most likely shows, whatever the confidence", group="category", shown=False),
+    Column("category_confidence", "Confidence of the category", "", "higher", 3, "classify",
+           "probability of the likeliest category, calibrated on the validation images of the classifier",
+           group="category", uses=("summary",)),
     Column("area", "Area of the profile", "", "higher", 3, "all", "of the radar, all five axes", shown=False),
     Column("mean_axis", "Mean axis", "", "higher", 3, "all", "of the radar, all five axes", shown=False),
 )

@@ -18,6 +18,7 @@ GROUPS = {
     "evidence": "Evidence",
     "changes": "Changes",
     "metrology": "Metrology",
+    "category": "Category",
 }
 
 

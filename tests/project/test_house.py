@@ -18,8 +18,11 @@ INSIDE = {
         ("cli/demo", "cli/denoise", "cli/doctor", "cli/report", "cli/stress", "cli/synth", "cli/text", "cli/train"),
         "a help text loads no torch",
     ),
-    **dict.fromkeys(("cli/check", "cli/guard", "cli/score", "cli/weights"), "a help text loads no torch"),
+    **dict.fromkeys(
+        ("cli/anomaly", "cli/check", "cli/guard", "cli/score", "cli/weights"), "a help text loads no torch"
+    ),
     **dict.fromkeys(("denoising/learned", "denoising/weights"), "the network loads torch: classical models do without"),
+    "anomaly/fitting": "needs the extra [train]",
     "guarding/inputs": "the evidence on pixels loads torch: a run is judged without",
     "pipeline": "scores load torch: classical denoising does without",
     "profiles/__init__": "scoring loads torch: a profile is read without",

@@ -18,6 +18,7 @@ COMMANDS = {
     "score": "score a stream of tiles against its reference",
     "denoise": "denoise a stream of tiles",
     "train": "train a denoiser on the generator or on your own tiles",
+    "anomaly": "fit a model to normal tiles, choose its threshold, flag the tiles that differ",
     "guard": "hold a candidate's scores against those of the released denoiser",
     "stress": "harm images in known ways and see which metric and signal notices",
     "report": "a report of scored runs: HTML, Markdown, JSON or one picture",

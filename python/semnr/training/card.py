@@ -104,9 +104,11 @@ def _table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     return out
 
 
-def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def curves(
+    rows: Sequence[Mapping[str, Any]], path: Path, shown: Sequence[str] = ("score", "psnr", "transfer", "loss")
+) -> None:
     """Score, transfer and loss over the steps, one small panel each; no plotting library is needed."""
-    panels = [key for key in ("score", "psnr", "transfer", "loss") if any(_finite(row.get(key)) for row in rows)]
+    panels = [key for key in shown if any(_finite(row.get(key)) for row in rows)]
     width, height, left, gap = 640, 130, 70, 34
     parts = []
     for k, key in enumerate(panels):

@@ -128,15 +128,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, An
         tables, name = {k: dict(v) for k, v in recipe.items()}, "recipe"
     else:
         tables, name = _read(recipe), Path(recipe).stem
-    accepted = ("model", "noise", "scenes", "data", "training", "validation", "loss")
-    for key, value in (changes or {}).items():
-        table, _, entry = key.partition(".")
-        if not entry:
-            raise ValueError(f"change {key!r} is no entry; accepted: TABLE.ENTRY, such as training.steps")
-        tables.setdefault(table, {})[entry] = value
-    for table in tables:
-        if table not in accepted:
-            raise ValueError(f"recipe has table {table!r}; accepted: {', '.join(accepted)}")
+    set_entries(tables, changes, ("model", "noise", "scenes", "data", "training", "validation", "loss"))
     made = Recipe(
         name=name,
         model=Layout.of(tables.get("model", {})),
@@ -149,6 +141,20 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, An
     )
     _check(made)
     return made
+
+
+def set_entries(
+    tables: dict[str, dict[str, Any]], changes: Mapping[str, Any] | None, accepted: tuple[str, ...]
+) -> None:
+    """Put single entries, {"training.steps": 500}, into the tables of a recipe, and refuse a table that it has not."""
+    for key, value in (changes or {}).items():
+        table, _, entry = key.partition(".")
+        if not entry:
+            raise ValueError(f"change {key!r} is no entry; accepted: TABLE.ENTRY, such as training.steps")
+        tables.setdefault(table, {})[entry] = value
+    for table in tables:
+        if table not in accepted:
+            raise ValueError(f"recipe has table {table!r}; accepted: {', '.join(accepted)}")
 
 
 def _read(recipe: str | Path) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from ..base.outputs import apart
 from ..denoising.weights import load
 from ..tiles.extent import extent_of
 from . import card as cards
-from .config import Recipe
-from .module import Chooser, Denoising
+from .config import Recipe, Steps
+from .module import Averaged, Chooser, Denoising
 from .result import Trained
 
 _CHECKPOINT, _RECIPE = "last.ckpt", "recipe.json"
@@ -29,14 +30,29 @@ _CHECKPOINT, _RECIPE = "last.ckpt", "recipe.json"
 
 def fit(recipe: Recipe, out: Path, *, source: Any, resume: bool, quiet: bool) -> Trained:
     """See `semnr.training.train_denoiser`."""
-    checkpoint = out / _CHECKPOINT
-    _room(out, resume)
+    room(out, resume)
     if source is not None:
         apart("out", out, extent_of(source))
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / _RECIPE, recipe.to_dict())
+    begin(out, recipe.to_dict())
     module, chooser = Denoising(recipe, source), Chooser(recipe, out, quiet)
-    steps = recipe.training
+    trainer = run(module, chooser, out, recipe.training, recipe.validation.every, resume=resume, quiet=quiet)
+    return _finish(recipe, out, trainer, module, chooser)
+
+
+def begin(out: Path, recipe: Mapping[str, Any]) -> None:
+    """The folder of a run, and what it was asked for."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / _RECIPE, recipe)
+
+
+def run(
+    module: Averaged, judge: lightning.Callback, out: Path, steps: Steps, every: int, *, resume: bool, quiet: bool
+) -> lightning.Trainer:
+    """Train `module` for so many steps, with a checkpoint every `every` of them that `resume` goes on from.
+
+    judge: the callback that validates the moving average; it writes judged.jsonl and keeps the best weights.
+    """
+    checkpoint = out / _CHECKPOINT
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     trainer = lightning.Trainer(
@@ -47,9 +63,9 @@ def fit(recipe: Recipe, out: Path, *, source: Any, resume: bool, quiet: bool) ->
         precision=precision(steps.precision, steps.accelerator),
         gradient_clip_val=steps.clip,
         callbacks=[
-            chooser,
+            judge,
             ModelCheckpoint(
-                out, filename="last", every_n_train_steps=min(recipe.validation.every, steps.steps), save_top_k=1,
+                out, filename="last", every_n_train_steps=min(every, steps.steps), save_top_k=1,
                 enable_version_counter=False, save_on_train_epoch_end=False,
             ),
         ],
@@ -70,10 +86,11 @@ def fit(recipe: Recipe, out: Path, *, source: Any, resume: bool, quiet: bool) ->
         trainer.fit(module, ckpt_path=str(checkpoint) if go_on else None, weights_only=True if go_on else None)
     if not trainer.is_global_zero:
         raise SystemExit(0)  # a process that Lightning started for another device: the first one reports
-    return _finish(recipe, out, trainer, module, chooser)
+    shutil.rmtree(out / "log" / "checkpoints", ignore_errors=True)
+    return trainer
 
 
-def _room(out: Path, resume: bool) -> None:
+def room(out: Path, resume: bool) -> None:
     """A folder that is new or empty, or holds the run that is resumed."""
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if "judged.jsonl" in names and _RECIPE in names:
@@ -120,7 +137,6 @@ def _finish(recipe: Recipe, out: Path, trainer: Any, module: Denoising, chooser:
     card = cards.write(
         out / "card.md", recipe, network, chooser, digest=digest, step=step, minutes=minutes, passed=kept is not None
     )
-    shutil.rmtree(out / "log" / "checkpoints", ignore_errors=True)
     return Trained(
         str(out), None if kept is None else str(kept), str(out / "last.safetensors"), digest, str(card), step,
         round(minutes, 3), chosen[-1] if chosen else None, rows,

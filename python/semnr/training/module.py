@@ -20,58 +20,38 @@ from ..denoising import weights
 from ..denoising.network import SemDenoiser
 from ..noise.family import figures
 from . import judge as judging
-from .config import Recipe
+from .config import Recipe, Steps
 from .data import Batches, FromTiles
 from .loss import TrainingLoss
 
 _ASKED = 0.1  # of the loss with texture asked for: the optimiser does not care, the common limit of the gradient does
 
 
-class Denoising(lightning.LightningModule):
-    """The network, its moving average (which is what is judged and kept), and the loss."""
+class Averaged(lightning.LightningModule):
+    """What every training here shares: a network and its moving average, which is what is judged and kept, the schedule
+    of the learning rate, and a clock that a resumed run goes on with.
 
-    def __init__(self, recipe: Recipe, source: Any = None) -> None:
+    A training of its own defines `training_step` and `batches_from`, and calls `take` with its network.
+    """
+
+    network: torch.nn.Module
+    average: AveragedModel
+    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW
+
+    def __init__(self, steps: Steps) -> None:
         super().__init__()
-        torch.manual_seed(recipe.training.seed)
-        self.recipe, self.source = recipe, source
-        self.network = SemDenoiser(recipe.model)
-        if (start := recipe.training.start) is not None:
-            network = weights.load(start).network
-            if network.layout != recipe.model:
-                raise ValueError(
-                    f"training.start is {start!r}, of layout {network.layout}; accepted: weights of {recipe.model}"
-                )
-            self.network.load_state_dict(network.state_dict())
-        self.textured = bool(recipe.loss.get("grain"))
-        self.whole = recipe.training.part == "all"
-        if not self.whole:
-            self.network.grain = SemDenoiser(recipe.model).grain  # from nothing
-        self.network.network.requires_grad_(self.whole)
-        self.network.grain.requires_grad_(self.textured)
-        self.network.to(memory_format=torch.channels_last)
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.training.average))
-        self.average.requires_grad_(False)
-        self.loss = TrainingLoss(recipe.loss, recipe.data.margin, recipe.data.mode == "noise2noise")
-        self.clock = Clock(recipe.training.minutes)
-        self.batches: Batches | None = None
+        torch.manual_seed(steps.seed)
+        self.steps, self.clock = steps, Clock(steps.minutes)
 
-    def training_step(self, batch: Mapping[str, Tensor], index: int) -> Tensor:
-        few = max(1, len(batch["noisy"]) // 4) if self.whole else len(batch["noisy"])
-        if self.textured:
-            plain, textured = self.network.both(batch["noisy"], batch["law"], few)
-        else:
-            plain = self.network.plain(batch["noisy"], batch["law"])
-        total, terms = plain.new_zeros(()), {}
-        with torch.autocast(plain.device.type, enabled=False):
-            if self.whole:
-                total, terms = self.loss(plain, batch)
-            if self.textured:
-                asked, more = self.loss(textured, {name: v[:few] for name, v in batch.items()}, asked=True)
-                total = total + _ASKED * asked
-                terms |= {f"asked_{name}": value for name, value in more.items()}
-        self.log("loss", total, prog_bar=True)
-        self.log_dict({f"loss_{name}": value for name, value in terms.items()})
-        return total
+    def take(self, network: torch.nn.Module) -> None:
+        """The network that is trained; what of it asks for no gradient stays as it is."""
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(self.steps.average))
+        self.average.requires_grad_(False)
+
+    def batches_from(self, step: int) -> Any:
+        """The batches from a step on, an iterable dataset; the step is known by now, also of a resumed run."""
+        raise NotImplementedError
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         super().optimizer_step(*args, **options)
@@ -88,15 +68,10 @@ class Denoising(lightning.LightningModule):
         if self.clock.limit is not None and self.trainer.global_step % 8 == 0 and agreed(self.trainer, self.clock.over):
             self.trainer.should_stop = True
 
-    def averaged(self) -> SemDenoiser:
-        network = self.average.module
-        assert isinstance(network, SemDenoiser)
-        return network.eval()
-
     def configure_optimizers(self) -> Any:
-        steps = self.recipe.training
+        steps = self.steps
         optimiser = torch.optim.AdamW(
-            self.network.parameters(), steps.learning_rate, weight_decay=steps.weight_decay, betas=(0.9, 0.99)
+            self.network.parameters(), steps.learning_rate, weight_decay=steps.weight_decay, betas=self.betas
         )
 
         def share(step: int) -> float:
@@ -109,15 +84,70 @@ class Denoising(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        # the step is known by now, also of a resumed run
-        self.batches = Batches(self.recipe, self.trainer.global_step, self.trainer.global_rank, self.source)
-        return DataLoader(self.batches, batch_size=None)
+        return DataLoader(self.batches_from(self.trainer.global_step), batch_size=None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["seconds"] = self.clock.seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.clock.before = float(checkpoint.get("seconds", 0.0))
+
+
+class Denoising(Averaged):
+    """The denoiser's network and the loss."""
+
+    def __init__(self, recipe: Recipe, source: Any = None) -> None:
+        super().__init__(recipe.training)
+        self.recipe, self.source = recipe, source
+        network = SemDenoiser(recipe.model)
+        if (start := recipe.training.start) is not None:
+            begun = weights.load(start).network
+            if begun.layout != recipe.model:
+                raise ValueError(
+                    f"training.start is {start!r}, of layout {begun.layout}; accepted: weights of {recipe.model}"
+                )
+            network.load_state_dict(begun.state_dict())
+        self.textured = bool(recipe.loss.get("grain"))
+        self.whole = recipe.training.part == "all"
+        if not self.whole:
+            network.grain = SemDenoiser(recipe.model).grain  # from nothing
+        network.network.requires_grad_(self.whole)
+        network.grain.requires_grad_(self.textured)
+        self.take(network)
+        self.loss = TrainingLoss(recipe.loss, recipe.data.margin, recipe.data.mode == "noise2noise")
+        self.batches: Batches | None = None
+
+    @property
+    def denoiser(self) -> SemDenoiser:
+        assert isinstance(self.network, SemDenoiser)
+        return self.network
+
+    def training_step(self, batch: Mapping[str, Tensor], index: int) -> Tensor:
+        few = max(1, len(batch["noisy"]) // 4) if self.whole else len(batch["noisy"])
+        if self.textured:
+            plain, textured = self.denoiser.both(batch["noisy"], batch["law"], few)
+        else:
+            plain = self.denoiser.plain(batch["noisy"], batch["law"])
+        total, terms = plain.new_zeros(()), {}
+        with torch.autocast(plain.device.type, enabled=False):
+            if self.whole:
+                total, terms = self.loss(plain, batch)
+            if self.textured:
+                asked, more = self.loss(textured, {name: v[:few] for name, v in batch.items()}, asked=True)
+                total = total + _ASKED * asked
+                terms |= {f"asked_{name}": value for name, value in more.items()}
+        self.log("loss", total, prog_bar=True)
+        self.log_dict({f"loss_{name}": value for name, value in terms.items()})
+        return total
+
+    def averaged(self) -> SemDenoiser:
+        network = self.average.module
+        assert isinstance(network, SemDenoiser)
+        return network.eval()
+
+    def batches_from(self, step: int) -> Batches:
+        self.batches = Batches(self.recipe, step, self.trainer.global_rank, self.source)
+        return self.batches
 
 
 def agreed(trainer: Any, stop: bool) -> bool:

@@ -1,0 +1,191 @@
+"""The autoencoder's training on `semnr.training`'s loop: its batches, its loss, and the judge of the held-out error."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import IterableDataset
+
+from ..base.random_streams import stream
+from ..denoising import denoise
+from ..noise import NoiseModel
+from ..training.module import Averaged, agreed
+from ..training.scenes import specks
+from .network import Autoencoder, reconstruct
+from .normals import Tiles, stacked
+from .recipe import Recipe
+
+Batch = dict[str, Tensor]
+_BATCHES = 81  # of the seed
+_PASTED = (4, 20)  # px: sides of pieces of other tiles that are planted
+_LEAST_ERROR = 0.01  # of the held-out error that a better model must gain
+
+
+class Patches(IterableDataset[Batch]):
+    """Endless; batch `step` of a seed is always the same one, so that a resumed run goes on where it stopped."""
+
+    def __init__(self, recipe: Recipe, targets: list[np.ndarray], noise: NoiseModel, top: float, start: int) -> None:
+        self.recipe, self.targets, self.noise, self.top, self.start = recipe, targets, noise, top, start
+        side = recipe.data.patch
+        frequency = np.fft.rfftfreq(side)
+        self.shape = np.sqrt(noise.spectrum(frequency)).astype(np.float32)  # of the noise along a line, at variance 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        step = self.start
+        while True:
+            yield self.batch(stream(self.recipe.training.seed, _BATCHES, step))
+            step += 1
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        data = self.recipe.data
+        target = np.stack([self._patch(rng) for _ in range(data.batch)])
+        sigma = self.noise.sigma(target).astype(np.float32)
+        seen = self._with_faults(target, sigma, rng)
+        if data.target != "tile":
+            seen = np.clip(seen, 0, self.top)
+            white = rng.standard_normal(seen.shape, dtype=np.float32)
+            lines = np.fft.irfft(np.fft.rfft(white) * self.shape, n=data.patch).astype(np.float32)
+            seen = seen + lines * self.noise.sigma(seen).astype(np.float32)
+        seen = np.clip(seen, 0, self.top)
+        return {
+            name: torch.from_numpy(v)[:, None] for name, v in (("seen", seen), ("target", target), ("sigma", sigma))
+        }
+
+    def _patch(self, rng: np.random.Generator) -> np.ndarray:
+        side, image = self.recipe.data.patch, self.targets[int(rng.integers(len(self.targets)))]
+        top, left = (int(rng.integers(0, n - side + 1)) for n in image.shape)
+        patch = image[top : top + side, left : left + side]
+        if self.recipe.data.turn:
+            patch = patch[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+        return patch
+
+    def _with_faults(self, target: np.ndarray, sigma: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Bumps of 2 to 9 px and pieces of other places, in a share of the patches; the others stay as they are."""
+        n, side = target.shape[0], target.shape[-1]
+        chosen = rng.random(n) < self.recipe.data.faults
+        change, _ = specks(n, side, np.sqrt(np.mean(sigma**2, axis=(1, 2))), rng)
+        seen = target + change * chosen[:, None, None]
+        for at in np.flatnonzero(chosen & (rng.random(n) < 0.5)):
+            height, width = (int(v) for v in rng.integers(*_PASTED, 2))
+            other = self._patch(rng)
+            rows, columns, y, x = (int(rng.integers(0, side - extent)) for extent in (height, width, height, width))
+            seen[at, y : y + height, x : x + width] = other[rows : rows + height, columns : columns + width]
+        return seen.astype(np.float32)
+
+
+class Reconstruction(Averaged):
+    """The autoencoder and its loss, in units of the noise."""
+
+    def __init__(self, recipe: Recipe, targets: list[np.ndarray], noise: NoiseModel, top: float) -> None:
+        super().__init__(recipe.training)
+        self.recipe, self.targets, self.noise, self.top = recipe, targets, noise, top
+        levels = np.concatenate([image.ravel() for image in targets])
+        self.take(Autoencoder(recipe.model, float(levels.mean()), max(float(levels.std()), 1e-6 * top)))
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        wrong = (self.network(batch["seen"]) - batch["target"]) / batch["sigma"]
+        loss = functional.smooth_l1_loss(wrong, torch.zeros_like(wrong))
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def batches_from(self, step: int) -> Patches:
+        return Patches(self.recipe, self.targets, self.noise, self.top, step)
+
+    def averaged(self) -> Autoencoder:
+        network = self.average.module
+        assert isinstance(network, Autoencoder)
+        return network.eval()
+
+
+class HeldOut(lightning.Callback):
+    """Compares the error of held-out tiles with that of training tiles, keeps the best weights, stops at the end.
+
+    An error is the mean square of reconstruction less target, in units of the noise: 0 where the model gives back what
+    a denoiser sees in the tile, 1 where it is wrong by as much as the noise. Each judgement is a line of judged.jsonl.
+    """
+
+    def __init__(
+        self, recipe: Recipe, out: Path, noise: NoiseModel, pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]],
+        quiet: bool = True,
+    ) -> None:  # fmt: skip
+        self.recipe, self.out, self.noise, self.pairs, self.quiet = recipe, out, noise, pairs, quiet
+        self.rows: list[dict[str, Any]] = []
+        self.best: float | None = None
+        self.weights: dict[str, Tensor] = {}
+        self.waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        rows = json.dumps(self.rows)
+        return {"rows": rows, "best": self.best, "waited": self.waited, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.best, self.waited = json.loads(state["rows"]), state["best"], state["waited"]
+        self.weights = dict(state["weights"])
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        step, every = trainer.global_step, self.recipe.validation.every
+        last = step >= self.recipe.training.steps or trainer.should_stop
+        if trainer.is_global_zero and (step % every == 0 or last):
+            self.judge(trainer, module, step)
+        if step % every == 0 and agreed(trainer, self.waited >= self.recipe.validation.patience):
+            trainer.should_stop = True
+
+    def judge(self, trainer: Any, module: Any, step: int) -> None:
+        network = module.averaged()
+        errors = {name: float(self.errors(network, name).mean()) for name in self.pairs}
+        better = self.best is None or errors["held_out"] < self.best * (1 - _LEAST_ERROR)
+        row = {
+            "step": step,
+            "minutes": round(module.clock.seconds / 60, 3),
+            "loss": float(trainer.callback_metrics.get("loss", math.nan)),
+            **{f"{name}_error": value for name, value in errors.items()},
+            "chosen": better,
+        }
+        self.rows.append(row)
+        with (self.out / "judged.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        trainer.logger.log_metrics({k: v for k, v in row.items() if isinstance(v, float)}, step)
+        if not self.quiet:
+            told = f"held-out error {errors['held_out']:.4g}, training error {errors['training']:.4g}"
+            print(f"anomaly: step {step}, {row['minutes']:.1f} min, {told}", file=sys.stderr, flush=True)
+        if better:
+            self.best, self.waited = errors["held_out"], 0
+            self.weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+        else:
+            self.waited += 1
+
+    def errors(self, network: Autoencoder, name: str) -> np.ndarray:
+        """One error a tile."""
+        rows = []
+        for tile, target in self.pairs[name]:
+            made = reconstruct(network, torch.from_numpy(tile)[None].to(network.centre.device))[0].cpu().numpy()
+            rows.append(float(np.mean((made - target) ** 2 / self.noise.variance(target))))
+        return np.array(rows)
+
+
+def targets_of(tiles: Tiles, recipe: Recipe, noise: NoiseModel) -> list[np.ndarray]:
+    """What the network is to give back of each tile: the tile denoised, or the tile itself."""
+    model = recipe.data.target
+    if model == "tile":
+        return tiles.images
+    made = []
+    for image in tiles.images:
+        clean = denoise(image, model=model, data_range=tiles.data_range, noise=noise)
+        made.append(np.clip(np.asarray(clean, np.float32), 0, tiles.data_range))
+    return made
+
+
+def chosen(images: list[np.ndarray], targets: list[np.ndarray], at: list[int], limit: int) -> list[Any]:
+    """(tile, target) of at most `limit` of the tiles `at`, evenly spread."""
+    picked = [at[i] for i in np.unique(np.linspace(0, len(at) - 1, min(limit, len(at))).round().astype(int))]
+    return [(stacked([images[i]])[0], stacked([targets[i]])[0]) for i in picked]

@@ -30,6 +30,8 @@ _RISES = ("scan", "mse", "mae", "dists", "lpips")  # with the anomaly; the other
 class Autoencoding:
     """An autoencoder, the noise law of its tiles and the statistic that is its score."""
 
+    map_name = "evidence"  # as the residual's scan of a denoiser has it
+
     def __init__(
         self, network: Autoencoder, noise: NoiseModel, top: float, score: str = "scan",
         statistics: tuple[str, ...] = USUAL, scan_axis: int = -1,
@@ -78,7 +80,7 @@ class Autoencoding:
         columns = {**found.columns(), **{f"anomaly_{name}": value for name, value in values.items()}}
         sign = 1.0 if self.score_name in _RISES else -1.0
         columns["anomaly_score"] = sign * values[self.score_name]
-        shown = None if found.maps is None else np.abs(found.maps["evidence"]).astype(np.float32)
+        shown = None if found.maps is None else found.maps["evidence"]
         return Measured(columns, {"evidence_boxes": tuple(found.boxes_json())}, shown)
 
     def _statistic(self, name: str, images: np.ndarray, made: np.ndarray, found: Any) -> np.ndarray:

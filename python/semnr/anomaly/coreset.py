@@ -27,7 +27,7 @@ _ROWS = 1024  # places whose distances are taken together
 class Nearest:
     """A bank (size, d) of normal vectors."""
 
-    score_name = "distance"
+    score_name, map_name = "distance", "anomaly"
 
     def __init__(self, extractor: Extractor, bank: Tensor) -> None:
         self.extractor, self.bank = extractor, bank

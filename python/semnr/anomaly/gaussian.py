@@ -24,7 +24,7 @@ _AT_ONCE = 64  # places whose covariance is factorised together
 class Gaussians:
     """Means (places, d) and whitening matrices (places, d, d) on the grid of tiles of one shape."""
 
-    score_name = "mahalanobis"
+    score_name, map_name = "mahalanobis", "anomaly"
 
     def __init__(self, extractor: Extractor, shape: tuple[int, int], mean: Tensor, whitening: Tensor) -> None:
         self.extractor, self.shape, self.mean, self.whitening = extractor, shape, mean, whitening

@@ -9,8 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-MAP = "anomaly"  # the name of the map in maps.zarr
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -23,7 +21,8 @@ class Measured:
     texts : dict of str to tuple of (str or None)
         `evidence_boxes`: the places, as JSON.
     map : ndarray, (N, H, W), or None
-        The score of each pixel, where it was asked for.
+        Where it was asked for: of an autoencoder the signed z of the scan, below 0 where the reconstruction has
+        structure that the tile lacks; of a feature model the distance.
 
     Examples
     --------
@@ -41,6 +40,7 @@ class Scores(Protocol):
     """What computes the scores of one kind of model."""
 
     score_name: str
+    map_name: str  # in maps.zarr
 
     def measure(self, images: np.ndarray, with_map: bool = False) -> Measured:
         """Scores of (N, H, W) float32 grey levels."""

@@ -34,7 +34,6 @@ from ..scoring.stream import Inputs
 from ..tiles import open_tiles
 from ..tiles.extent import extent_of
 from ..tiles.source import TileKey, length_of
-from .measured import MAP
 from .model import AnomalyModel, load
 from .normals import LEAST_SIDE, grey, input_role, range_of
 from .thresholds import Threshold, finite
@@ -80,7 +79,8 @@ def score(
     label : str, optional
         Name of the run in tables. Default: the name of the source.
     maps : bool
-        Also the map of each tile's score, array `anomaly` of maps.zarr.
+        Also a map of each tile in maps.zarr: of an autoencoder `evidence`, the signed z of the scan, which the report
+        shows; of a feature model `anomaly`, its distances.
     wafer : semnr.wafers.Wafer, optional
         Layout of the wafer: rows get what is missing of their coordinates.
     resume : bool
@@ -97,8 +97,8 @@ def score(
     Returns
     -------
     Run
-        `.verdict["anomaly"]` names the flagged tiles. `.exit_code` is 3 where tiles could not be scored, or where there
-        is no threshold; flagged tiles alone do not change it.
+        `.verdict["anomaly"]` names the flagged tiles. `.exit_code` is 1 where there are some, else 3 where tiles could
+        not be scored or there is no threshold, else 0.
 
     Raises
     ------
@@ -177,10 +177,10 @@ def score(
         sink = ParquetSink(folder)
         stack.callback(sink.flush)
         if maps:
-            scorer.maps = MapSink(folder, (MAP,))
-        count = 0
+            scorer.maps = MapSink(folder, (fitted.engine.map_name,))
         with Progress("anomaly score", total, quiet=quiet) as progress:
-            for problem in opened.problems:
+            early = opened.problems
+            for problem in early:
                 sink.add(problem_row(problem))
             progress.tiles = len(before.done)
             for pixels, rows in engine.run(key for key in opened if key.tile not in before.done):
@@ -189,8 +189,10 @@ def score(
                     write_json(folder / "run.json", info)  # before any row that depends on it
                 for row in rows:
                     sink.add(row)
-                count += len(rows)
                 progress.advance(len(rows), pixels)
+            for problem in opened.problems:  # a stream knows them by its end only
+                if problem not in early:
+                    sink.add(problem_row(problem))
         sink.flush()
         if scorer.maps is not None:
             scorer.maps.trim(summaries.last_index(folder) + 1)
@@ -239,7 +241,7 @@ class AnomalyScorer(Scorer):
         found = self.anomaly.engine.measure(images, self.maps is not None)
         if self.maps is not None and found.map is not None:
             for key, values in zip(keys, found.map, strict=True):
-                self.maps.write(MAP, key.index, values)
+                self.maps.write(self.anomaly.engine.map_name, key.index, values)
         rows = []
         for i, key in enumerate(keys):
             numbers = {name: _number(column[i]) for name, column in found.columns.items()}
@@ -249,7 +251,7 @@ class AnomalyScorer(Scorer):
 
 
 def judged(folder: Path, info: Mapping[str, Any], limit: Threshold | None) -> Verdict:
-    """The verdict on a run: which tiles are above the threshold. It shows, and does not shut a gate."""
+    """The verdict on a run: which tiles are above the threshold."""
     column = BY_NAME["anomaly_score"]
     flagged, scored = list(_above(folder, limit)), 0
     for table in parts(folder, ["anomaly_score", "status"]):
@@ -275,16 +277,13 @@ def judged(folder: Path, info: Mapping[str, Any], limit: Threshold | None) -> Ve
         tuple(flagged),
         "Look at these tiles: they hold what the model of normal tiles does not explain." if flagged else "",
         required=limit is None,
-        gate=False,
         needs="a threshold: `semnr anomaly calibrate`, or --threshold" if limit is None else "",
         question="Does a tile hold what normal tiles do not?",
         limits=limits,
     )
     notes = () if limit is None else (f"threshold {limit.value:.4g}: {limit.statement}",)
-    return Verdict(
-        (signal,), (f"{SIGNAL}: {line}",), after=str(info["label"]), tiles=scored, notes=notes,
-        axes={SIGNAL: "measured" if limit is not None else "unknown"},
-    )  # fmt: skip
+    path = (f"{SIGNAL}: {line}",)
+    return Verdict((signal,), path, after=str(info["label"]), tiles=scored, notes=notes)
 
 
 def _above(folder: Path, limit: Threshold | None) -> Iterator[dict[str, Any]]:

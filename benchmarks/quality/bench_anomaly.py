@@ -8,7 +8,7 @@ particles of 6 to 10 px, either sign, whose contrast is three times the noise's 
 tiles in the test set is larger than on a wafer, so that recall has a narrow interval; precision is that of a wafer with
 5 % anomalous tiles, from recall and false-alarm rate.
 
-Peak memory is taken in a process of its own, less what it held before the fit. Timing is left out: the machine is shared.
+Peak memory is taken in a process of its own, less what it held before the fit. Nothing is timed: the machine is shared.
 """
 
 from __future__ import annotations

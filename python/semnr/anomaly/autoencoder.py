@@ -73,9 +73,8 @@ class Autoencoding:
 
     def measure(self, images: np.ndarray, with_map: bool = False) -> Measured:
         made = self.reconstruct(images)
-        found = residual_tests(
-            images, made, noise=self.noise, data_range=self.top, scan_axis=self.scan_axis, return_maps=with_map
-        )
+        options: dict[str, Any] = {"data_range": self.top, "scan_axis": self.scan_axis, "return_maps": with_map}
+        found = residual_tests(images[:, None], made[:, None], noise=self.noise, **options)
         values = {name: self._statistic(name, images, made, found) for name in self.statistics}
         columns = {**found.columns(), **{f"anomaly_{name}": value for name, value in values.items()}}
         sign = 1.0 if self.score_name in _RISES else -1.0

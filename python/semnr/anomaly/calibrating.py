@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..base.files import write_json
 from ..base.jsonable import plain
-from ..base.outputs import has_keys, replaceable
 from ..base.progress import Progress
 from ..tiles import Problem, TileSource, open_tiles
 from .charts import calibration_chart
-from .model import CALIBRATION, THRESHOLD, AnomalyModel, load
+from .model import CALIBRATION, AnomalyModel, load
 from .normals import digest, grey, usable
 from .thresholds import (
     Threshold,
@@ -172,7 +170,7 @@ def calibrate(
         threshold, good, bad, precision_recall(good, bad) if bad.size else [], populations(good, bad),
         auroc(good, bad), average_precision(good, bad), told, tuple(problems),
     )  # fmt: skip
-    write_threshold(fitted.path, threshold)
+    fitted.keep(threshold)
     write_json(fitted.path / CALIBRATION, found.to_dict())
     (fitted.path / "calibration.svg").write_text(calibration_chart(found.to_dict()), encoding="utf-8")
     say(threshold.statement)
@@ -180,13 +178,6 @@ def calibrate(
         if line:
             say(str(line))
     return found
-
-
-def write_threshold(folder: Path, threshold: Threshold) -> Path:
-    """Put a threshold beside a model; replaces an earlier one, and nothing else."""
-    path = replaceable("threshold", folder / THRESHOLD, "a threshold", has_keys("value", "method"))
-    write_json(path, threshold.to_dict())
-    return path
 
 
 def _scored(

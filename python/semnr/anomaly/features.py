@@ -41,18 +41,21 @@ class Extractor:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], chosen: Tensor) -> Extractor:
-        """As a model's file has it; the backbone's weights are looked for where they are installed, then where they
-        lay."""
-        try:
-            backbone = load_backbone(facts["backbone"])
-        except WeightsUnavailable:
-            backbone = load_backbone(facts["backbone"], facts["backbone_source"])
-        if backbone.sha256 != facts["backbone_sha256"]:
-            raise WeightsUnavailable(
+        """As a model's file has it: with the backbone's weights where they lay then, or where they are installed."""
+        problem = ""
+        for place in (facts["backbone_source"], None):
+            try:
+                backbone = load_backbone(facts["backbone"], place)
+            except WeightsUnavailable as error:
+                problem = str(error)
+                continue
+            if backbone.sha256 == facts["backbone_sha256"]:
+                return cls(backbone, float(facts["data_range"]), chosen)
+            problem = (
                 f"backbone {backbone.name} at {backbone.source} has SHA-256 {backbone.sha256[:16]}..., the model was "
                 f"fitted on {facts['backbone_sha256'][:16]}...: its features would not compare"
             )
-        return cls(backbone, float(facts["data_range"]), chosen)
+        raise WeightsUnavailable(problem)
 
     def facts(self) -> dict[str, Any]:
         backbone = self.backbone

@@ -18,6 +18,7 @@ import numpy as np
 from semnr_kernels.errors import WeightsUnavailable
 
 from ..base.files import atomic, write_json
+from ..base.outputs import has_keys, replaceable
 from ..noise import NoiseModel
 from ..tiles.pixels import to_numpy
 from .autoencoder import Autoencoding
@@ -54,6 +55,8 @@ class AnomalyModel:
     >>> model = semnr.anomaly.load("model")  # doctest: +SKIP
     >>> model.kind, model.data_range, model.score_name  # doctest: +SKIP
     ('autoencoder', 255.0, 'scan')
+    >>> model.keep(semnr.anomaly.Threshold(6.5))  # doctest: +SKIP
+    >>> model.check_range(255.0)  # another one is refused  # doctest: +SKIP
     >>> model.scores(noisy).columns["anomaly_score"]  # doctest: +SKIP
     array([4.12])
     """
@@ -103,6 +106,30 @@ class AnomalyModel:
                 f"{name} is {data_range:g}, the model at {self.path} was fitted on {self.data_range:g}: errors of "
                 "different ranges do not compare; accepted: tiles of the model's range, or a model fitted on this one"
             )
+
+    def keep(self, threshold: Threshold) -> Path:
+        """Put a threshold beside the model, in place of an earlier one; the model's own files stay as they are.
+
+        Parameters
+        ----------
+        threshold : Threshold
+            For this model's score.
+
+        Returns
+        -------
+        Path
+            Its file.
+
+        Raises
+        ------
+        ValueError
+            A threshold for another score.
+        """
+        if threshold.score not in ("", self.score_name):
+            raise ValueError(f"threshold is for the score {threshold.score!r}; accepted: {self.score_name!r}")
+        path = replaceable("threshold", self.path / THRESHOLD, "a threshold", has_keys("value", "method"))
+        write_json(path, threshold.to_dict())
+        return path
 
     def scores(self, tiles: Any, *, data_range: float | None = None, with_map: bool = False) -> Measured:
         """Score tiles that are in memory.

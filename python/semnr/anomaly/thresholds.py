@@ -207,8 +207,7 @@ def choose_threshold(
             f"the lowest cost on the validation tiles, {cost_missed:g} a missed tile and {cost_false:g} a false alarm"
         )
     best = np.flatnonzero(rank >= rank.max() - 1e-12)
-    at = int(best[np.argmax(candidates[best])]) if method == "cost" else int(best[np.lexsort((candidates[best],))[-1]])
-    value = float(candidates[at])
+    value = float(candidates[best[-1]])  # of equal ones the strictest
     figures = confusion(good, bad, value, confidence)
     statement = (
         f"{said}: recall {figures['recall']:.3f} ({_interval(figures['recall_interval'])} at {confidence:.0%} "

@@ -82,19 +82,20 @@ def _score(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"fit": fit, "calibrate": calibrate, "score": score, "threshold": threshold, "export": export}[args.action](
-        args
-    )
+    from .. import anomaly, report, wafers
+
+    if args.action == "score":
+        return score(args, anomaly, report, wafers)
+    actions = {"fit": fit, "calibrate": calibrate, "threshold": threshold, "export": export}
+    return actions[args.action](args, anomaly)
 
 
 def _teller(args: argparse.Namespace) -> Any:
     return (lambda line: None) if args.json else (lambda line: say(line, flush=True))
 
 
-def fit(args: argparse.Namespace) -> int:
-    from ..anomaly import fit as fitted
-
-    model = fitted(
+def fit(args: argparse.Namespace, anomaly: Any) -> int:
+    model = anomaly.fit(
         args.source, args.out, kind=args.kind, data_range=args.data_range, recipe=args.recipe,
         changes=changed(args.set), backbone=args.backbone, weights=args.weights, dims=args.dims, coreset=args.coreset,
         score=args.statistic, scan_axis=-1 if args.scan_axis == "x" else -2, seed=args.seed, resume=args.resume,
@@ -110,10 +111,8 @@ def fit(args: argparse.Namespace) -> int:
     return PASS
 
 
-def calibrate(args: argparse.Namespace) -> int:
-    from ..anomaly import calibrate as calibrated
-
-    found = calibrated(
+def calibrate(args: argparse.Namespace, anomaly: Any) -> int:
+    found = anomaly.calibrate(
         args.model, args.normal, args.anomalous, label=args.label_column, method=args.method, recall=args.recall,
         cost_missed=args.cost_missed, cost_false=args.cost_false, false_alarms=args.false_alarms,
         confidence=args.confidence, data_range=args.data_range, quiet=args.quiet or args.json, say=_teller(args),
@@ -129,14 +128,10 @@ def calibrate(args: argparse.Namespace) -> int:
     return PASS
 
 
-def score(args: argparse.Namespace) -> int:
-    from ..anomaly import score as scored
-    from ..reporting import report
-    from ..wafers import read_wafer
-
-    done = scored(
+def score(args: argparse.Namespace, anomaly: Any, report: Any, wafers: Any) -> int:
+    done = anomaly.score(
         args.model, args.source, args.out, threshold=args.threshold, data_range=args.data_range, label=args.label,
-        maps=args.maps, wafer=None if args.wafer is None else read_wafer(args.wafer), resume=args.resume,
+        maps=args.maps, wafer=None if args.wafer is None else wafers.read_wafer(args.wafer), resume=args.resume,
         workers=args.workers, memory_budget=args.memory_budget, root=args.root, quiet=args.quiet or args.json,
     )  # fmt: skip
     if args.klarf is not None:
@@ -162,15 +157,12 @@ def score(args: argparse.Namespace) -> int:
     return done.exit_code
 
 
-def threshold(args: argparse.Namespace) -> int:
-    from ..anomaly import Threshold, load
-    from ..anomaly.calibrating import write_threshold
-
-    model = load(args.model)
+def threshold(args: argparse.Namespace, anomaly: Any) -> int:
+    model = anomaly.load(args.model)
     limit = model.threshold
     if args.value is not None:
-        limit = (limit or Threshold(0.0, score=model.score_name)).moved(args.value)
-        write_threshold(model.path, limit)
+        limit = (limit or anomaly.Threshold(0.0, score=model.score_name)).moved(args.value)
+        model.keep(limit)
     if args.json:
         print_json(None if limit is None else limit.to_dict())
     elif limit is None:
@@ -180,10 +172,8 @@ def threshold(args: argparse.Namespace) -> int:
     return PASS
 
 
-def export(args: argparse.Namespace) -> int:
-    from ..anomaly import export_onnx
-
-    path = export_onnx(args.model, args.out)
+def export(args: argparse.Namespace, anomaly: Any) -> int:
+    path = anomaly.export_onnx(args.model, args.out)
     if args.json:
         print_json({"out": str(path)})
     else:

@@ -55,19 +55,19 @@ def export_onnx(model: Any, out: str | Path) -> Path:
     if not isinstance(engine, Autoencoding):
         raise ValueError(f"model is of kind {fitted.kind!r}; accepted: 'autoencoder'")
     path = replaceable("out", out, "an exported model", holds(b"anomaly_sha256"))
-    law = engine.noise
+    law, network = engine.noise, engine.network
 
     class Graph(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = engine.network
+            self.network = network
 
         def forward(self, tile: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             made = self.network(tile)
             variance = torch.clamp(law.gain * made + law.offset, min=law.floor)
             return made, (tile - made) / torch.sqrt(variance)
 
-    align = engine.network.layout.align
+    align = network.layout.align
     side = 4 * align
     names = ["reconstruction", "error"]
     axes = {name: {0: "n", 2: "h", 3: "w"} for name in ("tile", *names)}

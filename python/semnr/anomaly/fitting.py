@@ -18,7 +18,7 @@ from .coreset import Nearest
 from .features import Extractor, in_words
 from .gaussian import Gaussians
 from .model import FACTS, KINDS, AnomalyModel, save
-from .normals import digest, grey, read_tiles, usable
+from .normals import digest, grey, left_out, read_tiles, usable
 
 _NOISE_TILES = 16  # that a feature model's noise law is taken from
 
@@ -161,7 +161,7 @@ def _features(
         "source": source.name,
         "fitted_on": first.digests,
     }
-    for line in first.remarks():
+    for line in left_out(first.problems):
         say(line)
     return save(folder, engine, facts)
 
@@ -205,8 +205,3 @@ class _First:
                 image = grey(got[0])
                 self.digests.append(digest(image))
                 yield image
-
-    def remarks(self) -> list[str]:
-        if not self.problems:
-            return []
-        return [f"{len(self.problems)} tiles were left out, first {self.problems[0].tile}: {self.problems[0].reason}"]

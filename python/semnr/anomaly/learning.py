@@ -28,14 +28,18 @@ from .recipe import Recipe
 Batch = dict[str, Tensor]
 _BATCHES = 81  # of the seed
 _PASTED = (4, 20)  # px: sides of pieces of other tiles that are planted
+_VISIBLE = 0.5  # of the noise: a pixel that a planted fault changes by more counts more in the loss
 _LEAST_ERROR = 0.01  # of the held-out error that a better model must gain
 
 
 class Patches(IterableDataset[Batch]):
     """Endless; batch `step` of a seed is always the same one, so that a resumed run goes on where it stopped."""
 
-    def __init__(self, recipe: Recipe, targets: list[np.ndarray], noise: NoiseModel, top: float, start: int) -> None:
+    def __init__(
+        self, recipe: Recipe, targets: list[np.ndarray], noise: NoiseModel, top: float, scan_axis: int, start: int
+    ) -> None:
         self.recipe, self.targets, self.noise, self.top, self.start = recipe, targets, noise, top, start
+        self.scan_axis = scan_axis
         side = recipe.data.patch
         frequency = np.fft.rfftfreq(side)
         self.shape = np.sqrt(noise.spectrum(frequency)).astype(np.float32)  # of the noise along a line, at variance 1
@@ -51,15 +55,17 @@ class Patches(IterableDataset[Batch]):
         target = np.stack([self._patch(rng) for _ in range(data.batch)])
         sigma = self.noise.sigma(target).astype(np.float32)
         seen = self._with_faults(target, sigma, rng)
+        faulty = np.abs(seen - target) > _VISIBLE * sigma
         if data.target != "tile":
             seen = np.clip(seen, 0, self.top)
             white = rng.standard_normal(seen.shape, dtype=np.float32)
             lines = np.fft.irfft(np.fft.rfft(white) * self.shape, n=data.patch).astype(np.float32)
+            lines = lines if self.scan_axis == -1 else lines.transpose(0, 2, 1)
             seen = seen + lines * self.noise.sigma(seen).astype(np.float32)
         seen = np.clip(seen, 0, self.top)
-        return {
-            name: torch.from_numpy(v)[:, None] for name, v in (("seen", seen), ("target", target), ("sigma", sigma))
-        }
+        weight = np.where(faulty, np.float32(1 + data.fault_weight), np.float32(1))
+        arrays = {"seen": seen, "target": target, "sigma": sigma, "weight": weight}
+        return {name: torch.from_numpy(value)[:, None] for name, value in arrays.items()}
 
     def _patch(self, rng: np.random.Generator) -> np.ndarray:
         side, image = self.recipe.data.patch, self.targets[int(rng.integers(len(self.targets)))]
@@ -72,7 +78,7 @@ class Patches(IterableDataset[Batch]):
     def _with_faults(self, target: np.ndarray, sigma: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Bumps of 2 to 9 px and pieces of other places, in a share of the patches; the others stay as they are."""
         n, side = target.shape[0], target.shape[-1]
-        chosen = rng.random(n) < self.recipe.data.faults
+        chosen = np.asarray(rng.random(n) < self.recipe.data.faults)
         change, _ = specks(n, side, np.sqrt(np.mean(sigma**2, axis=(1, 2))), rng)
         seen = target + change * chosen[:, None, None]
         for at in np.flatnonzero(chosen & (rng.random(n) < 0.5)):
@@ -86,20 +92,23 @@ class Patches(IterableDataset[Batch]):
 class Reconstruction(Averaged):
     """The autoencoder and its loss, in units of the noise."""
 
-    def __init__(self, recipe: Recipe, targets: list[np.ndarray], noise: NoiseModel, top: float) -> None:
+    def __init__(
+        self, recipe: Recipe, targets: list[np.ndarray], noise: NoiseModel, top: float, scan_axis: int = -1
+    ) -> None:
         super().__init__(recipe.training)
-        self.recipe, self.targets, self.noise, self.top = recipe, targets, noise, top
+        self.recipe, self.targets, self.noise, self.top, self.scan_axis = recipe, targets, noise, top, scan_axis
         levels = np.concatenate([image.ravel() for image in targets])
         self.take(Autoencoder(recipe.model, float(levels.mean()), max(float(levels.std()), 1e-6 * top)))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wrong = (self.network(batch["seen"]) - batch["target"]) / batch["sigma"]
-        loss = functional.smooth_l1_loss(wrong, torch.zeros_like(wrong))
+        each = functional.smooth_l1_loss(wrong, torch.zeros_like(wrong), reduction="none")
+        loss = (each * batch["weight"]).sum() / batch["weight"].sum()
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def batches_from(self, step: int) -> Patches:
-        return Patches(self.recipe, self.targets, self.noise, self.top, step)
+        return Patches(self.recipe, self.targets, self.noise, self.top, self.scan_axis, step)
 
     def averaged(self) -> Autoencoder:
         network = self.average.module
@@ -173,15 +182,16 @@ class HeldOut(lightning.Callback):
         return np.array(rows)
 
 
-def targets_of(tiles: Tiles, recipe: Recipe, noise: NoiseModel) -> list[np.ndarray]:
+def targets_of(tiles: Tiles, recipe: Recipe, noise: NoiseModel, scan_axis: int = -1) -> list[np.ndarray]:
     """What the network is to give back of each tile: the tile denoised, or the tile itself."""
     model = recipe.data.target
     if model == "tile":
         return tiles.images
     made = []
     for image in tiles.images:
-        clean = denoise(image, model=model, data_range=tiles.data_range, noise=noise)
-        made.append(np.clip(np.asarray(clean, np.float32), 0, tiles.data_range))
+        rows = image if scan_axis == -1 else np.ascontiguousarray(image.T)  # scan lines as rows
+        clean = np.asarray(denoise(rows, model=model, data_range=tiles.data_range, noise=noise), np.float32)
+        made.append(np.clip(clean if scan_axis == -1 else clean.T, 0, tiles.data_range))
     return made
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from semnr_kernels.errors import WeightsUnavailable
 
 from ..base.files import atomic, write_json
+from ..base.jsonable import from_plain
 from ..base.outputs import has_keys, replaceable
 from ..noise import NoiseModel
 from ..tiles.pixels import to_numpy
@@ -174,8 +175,8 @@ def dtype_range(dtype: np.dtype[Any]) -> float:
 
 def law_of(facts: Mapping[str, Any]) -> NoiseModel:
     """The noise law as model.json keeps it."""
-    known = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["noise"].items()}
-    return NoiseModel(**{k: known[k] for k in NoiseModel.__dataclass_fields__ if k in known})
+    law: NoiseModel = from_plain(NoiseModel, "noise", facts["noise"])
+    return law
 
 
 def save(folder: Path, engine: Scores, facts: Mapping[str, Any]) -> AnomalyModel:

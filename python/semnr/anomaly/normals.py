@@ -36,15 +36,22 @@ class Tiles:
     def shapes(self) -> set[tuple[int, ...]]:
         return {image.shape for image in self.images}
 
-    def noise(self) -> NoiseModel:
+    def noise(self, scan_axis: int = -1) -> NoiseModel:
         """One law of all tiles, from windows spread over them."""
         chosen = [self.images[i] for i in evenly(len(self.images), MAX_WINDOWS)]
-        return fit_noise([w for image in chosen for w in array_windows(image, limit=1)], data_range=self.data_range)
+        windows = [window for image in chosen for window in array_windows(image, limit=1)]
+        return fit_noise(windows, data_range=self.data_range, scan_axis=scan_axis)
 
     def remarks(self) -> list[str]:
-        said = [f"{len(self.problems)} tiles were left out, first {self.problems[0].tile}: {self.problems[0].reason}"]
         same = [f"{self.identical} tiles equal an earlier one, pixel by pixel: they teach nothing new"]
-        return [*(said if self.problems else []), *(same if self.identical else [])]
+        return [*left_out(self.problems), *(same if self.identical else [])]
+
+
+def left_out(problems: Sequence[Problem]) -> list[str]:
+    """How many tiles cannot be used, and why the first one cannot."""
+    if not problems:
+        return []
+    return [f"{len(problems)} tiles were left out, first {problems[0].tile}: {problems[0].reason}"]
 
 
 def input_role(source: TileSource) -> str:
@@ -60,7 +67,7 @@ def grey(pixels: np.ndarray) -> np.ndarray:
 
 def digest(image: np.ndarray) -> str:
     """By which a tile is known again, pixel by pixel."""
-    return hashlib.sha256(np.ascontiguousarray(image, np.float32)).hexdigest()[:16]
+    return hashlib.sha256(np.ascontiguousarray(image, np.float32).tobytes()).hexdigest()[:16]
 
 
 def range_of(source: TileSource, dtype: np.dtype[Any], given: float | None) -> float:

@@ -22,7 +22,8 @@ class Data:
     """Patches of the normal tiles, the noise that is added to them anew, and the faults planted in them.
 
     `target`: the denoiser that makes the target of a tile (a model of `semnr.denoise`), or "tile": the tile itself with
-    its noise. `faults`: share of the patches that get faults. `split`: a column of the tiles whose values must not be
+    its noise. `faults`: share of the patches that get faults; `fault_weight`: how
+    much more a pixel counts that they change. `split`: a column of the tiles whose values must not be
     on both sides of the split ("lot_id", "wafer_id", ...), "auto" takes the first of these that has two values.
     """
 
@@ -32,6 +33,7 @@ class Data:
     split: str = "auto"
     target: str = "semnr-small"
     faults: float = 0.8
+    fault_weight: float = 20.0
     turn: bool = False  # patches are mirrored too; scan lines stay rows
 
 
@@ -103,6 +105,8 @@ def _check(recipe: Recipe) -> None:
     for name, part in (("data.held_out", data.held_out), ("data.faults", data.faults)):
         if isinstance(part, bool) or not isinstance(part, int | float) or not 0 <= part <= 1:
             raise ValueError(f"{name} is {part!r}; accepted: 0 to 1")
+    if isinstance(data.fault_weight, bool) or not isinstance(data.fault_weight, int | float) or data.fault_weight < 0:
+        raise ValueError(f"data.fault_weight is {data.fault_weight!r}; accepted: a number of at least 0")
     if not 0 < data.held_out < 1:
         raise ValueError(f"data.held_out is {data.held_out!r}; accepted: between 0 and 1")
     if recipe.training.part != "all" or recipe.training.start is not None:

@@ -41,7 +41,7 @@ def train(
             f"data.patch is {wanted.data.patch}, and tile {tiles.keys[small[0]].tile} is {size} px; accepted: a patch "
             f"that every tile holds, a multiple of {wanted.model.align}"
         )
-    noise = tiles.noise()
+    noise = tiles.noise(scan_axis)
     if noise.problem:
         raise ValueError(f"source: {noise.problem}; accepted: recorded tiles with their noise")
     for line in tiles.remarks():
@@ -50,13 +50,13 @@ def train(
     parts = memory(tiles, wanted)
     say(in_words(parts))
     begin(out, wanted.to_dict())
-    targets = targets_of(tiles, wanted, noise)
+    targets = targets_of(tiles, wanted, noise, scan_axis)
     limit = wanted.validation.tiles
     pairs = {
         "held_out": chosen(tiles.images, targets, outside, limit),
         "training": chosen(tiles.images, targets, inside, limit),
     }
-    module = Reconstruction(wanted, [targets[i] for i in inside], noise, tiles.data_range)
+    module = Reconstruction(wanted, [targets[i] for i in inside], noise, tiles.data_range, scan_axis)
     judge = HeldOut(wanted, out, noise, pairs, quiet)
     trainer = run(module, judge, out, wanted.training, wanted.validation.every, resume=resume, quiet=quiet)
     network = Autoencoder(wanted.model)

@@ -28,10 +28,13 @@ INSIDE = {
         ),
         "a help text loads no torch",
     ),
-    **dict.fromkeys(("cli/bench", "cli/check", "cli/guard", "cli/score", "cli/weights"), "a help text loads no torch"),
+    **dict.fromkeys(
+        ("cli/anomaly", "cli/bench", "cli/check", "cli/guard", "cli/score", "cli/weights"), "a help text loads no torch"
+    ),
     **dict.fromkeys(("cli/classify", "cli/leakage"), "a help text loads no torch"),
     "classify/__init__": "needs the extra [classify]",
     **dict.fromkeys(("denoising/learned", "denoising/weights"), "the network loads torch: classical models do without"),
+    "anomaly/fitting": "needs the extra [train]",
     "guarding/inputs": "the evidence on pixels loads torch: a run is judged without",
     "pipeline": "scores load torch: classical denoising does without",
     "profiles/__init__": "scoring loads torch: a profile is read without",

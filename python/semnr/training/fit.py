@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ..denoising.weights import load
 from ..tiles.extent import extent_of
 from . import card as cards
 from .config import Recipe
-from .loop import LOG, RECIPE, room, train
+from .loop import RECIPE, room, train
 from .module import Chooser, Denoising
 from .result import Trained
 
@@ -44,7 +43,6 @@ def _finish(recipe: Recipe, out: Path, trainer: Any, module: Denoising, chooser:
     card = cards.write(
         out / "card.md", recipe, network, chooser, digest=digest, step=step, minutes=minutes, passed=kept is not None
     )
-    shutil.rmtree(out / LOG / "checkpoints", ignore_errors=True)
     return Trained(
         str(out), None if kept is None else str(kept), str(out / "last.safetensors"), digest, str(card), step,
         round(minutes, 3), chosen[-1] if chosen else None, rows,

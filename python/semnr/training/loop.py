@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import sys
 import time
 import warnings
@@ -129,8 +130,8 @@ class Choosing(lightning.Callback):
         whatever its score."""
         raise NotImplementedError
 
-    def save(self, network: Any, name: str, step: int) -> str:
-        """Keep a model under a name; returns the checksum of its file."""
+    def save(self, network: Any, name: str, step: int) -> str | None:
+        """Keep a model under a name; returns the checksum of its file, or None where the checkpoint keeps it."""
         raise NotImplementedError
 
     def line(self, row: Mapping[str, Any]) -> str:
@@ -205,6 +206,7 @@ def train(module: Averaged, chooser: Choosing, out: Path, *, resume: bool, quiet
         trainer.fit(module, ckpt_path=str(checkpoint) if go_on else None, weights_only=True if go_on else None)
     if not trainer.is_global_zero:
         raise SystemExit(0)  # a process that Lightning started for another device: the first one reports
+    shutil.rmtree(out / LOG / "checkpoints", ignore_errors=True)
     return trainer
 
 

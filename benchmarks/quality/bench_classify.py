@@ -214,7 +214,7 @@ def publish(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("--specimens", type=int, default=60, help="of each class; default 60")
+    parser.add_argument("--specimens", type=int, default=40, help="of each class; default 40")
     parser.add_argument("--copies", type=int, default=300, help="that are planted; default 300")
     parser.add_argument("--minutes", type=float, help="of training, at most")
     parser.add_argument("--epochs", type=int, nargs="+", help="of each stage, in place of the recipe's")

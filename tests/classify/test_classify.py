@@ -140,6 +140,7 @@ def test_tiles_of_a_wafer_become_rows_with_a_category(run: Path, tmp_path: Path)
     assert "die_x" in rows[0]
     page = semnr.report(done.run, out=tmp_path / "report.html").read_text()
     assert "Confidence of the category" in page
+    assert "What the tiles of synthetic wafer show" in page
     every = semnr.classify.predict(run, wafer, tmp_path / "none", threshold=1.0)
     assert every.counts == {"unknown": len(wafer)}
     with pytest.raises(FileExistsError, match="accepted: a new or empty folder"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-WIDTHS = (24, 48, 96, 160)
+WIDTHS = (16, 32, 64, 128)
 
 
 class Compact(nn.Module):

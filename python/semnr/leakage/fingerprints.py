@@ -24,7 +24,7 @@ RANGES = tuple(
 SYMMETRIES = tuple(
     (turned, down, right) for turned in (False, True) for down in (False, True) for right in (False, True)
 )
-LIKELY = 0.6  # agreement of two fingerprints from which on the pixels are compared
+LIKELY = 0.68  # agreement of two fingerprints from which on the pixels are compared
 _MOST = 12  # candidates looked at of each image
 _BLOCK = 20_000_000  # numbers held of the comparison at once
 _AT_ONCE = 256  # images whose spectra are held at once

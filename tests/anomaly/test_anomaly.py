@@ -317,7 +317,8 @@ def test_onnx_gives_what_torch_gives_and_holds_no_threshold(fitted: anomaly.Anom
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == ["reconstruction", "error"]
     x = np.stack([film(1, 0.4), film(2)]).astype(np.float32)
-    made, error = session.run(None, {"tile": x[:, None]})
+    seen = fitted.engine.inputs(x)  # type: ignore[attr-defined]
+    made, error = session.run(None, {"tile": x[:, None], "denoised": seen[:, None]})
     expected = fitted.engine.reconstruct(x)  # type: ignore[attr-defined]
     assert np.abs(made[:, 0] - expected).max() <= 1e-5 * fitted.data_range
     wrong = (x - expected) / fitted.noise.sigma(expected)

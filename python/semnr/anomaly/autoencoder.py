@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .. import metrics
+from ..denoising import denoise
 from ..noise import NoiseModel
 from ..trust.residual import residual_tests
 from .measured import Measured
@@ -27,6 +28,13 @@ _LEAST = {"ssim": 11, "fsim": 48, "dists": 32, "lpips": 32}  # px that an op nee
 _RISES = ("scan", "mse", "mae", "dists", "lpips")  # with the anomaly; the others fall
 
 
+def denoised(image: np.ndarray, model: str, noise: NoiseModel, top: float, scan_axis: int) -> np.ndarray:
+    """One (H, W) tile after a denoiser of `semnr.denoise`, float32 within the range."""
+    lines = image if scan_axis == -1 else np.ascontiguousarray(image.T)  # scan lines as rows
+    clean = np.asarray(denoise(lines, model=model, data_range=top, noise=noise), np.float32)
+    return np.clip(clean if scan_axis == -1 else clean.T, 0, top)
+
+
 class Autoencoding:
     """An autoencoder, the noise law of its tiles and the statistic that is its score."""
 
@@ -34,14 +42,14 @@ class Autoencoding:
 
     def __init__(
         self, network: Autoencoder, noise: NoiseModel, top: float, score: str = "scan",
-        statistics: tuple[str, ...] = USUAL, scan_axis: int = -1,
+        statistics: tuple[str, ...] = USUAL, scan_axis: int = -1, denoiser: str | None = None,
     ) -> None:  # fmt: skip
         for name in (score, *statistics):
             if name not in STATISTICS:
                 raise ValueError(f"statistic is {name!r}; accepted: {', '.join(map(repr, STATISTICS))}")
         self.network, self.noise, self.top = network.eval(), noise, top
         self.score_name, self.statistics = score, tuple(dict.fromkeys((*statistics, score)))
-        self.scan_axis = scan_axis
+        self.scan_axis, self.denoiser = scan_axis, denoiser
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], state: Mapping[str, torch.Tensor], noise: NoiseModel) -> Autoencoding:
@@ -52,7 +60,8 @@ class Autoencoding:
             network.load_state_dict({name: value.float() for name, value in state.items()})
         network.requires_grad_(False)
         statistics = tuple(facts["statistics"])
-        return cls(network, noise, float(facts["data_range"]), facts["score"], statistics, int(facts["scan_axis"]))
+        top, scan_axis = float(facts["data_range"]), int(facts["scan_axis"])
+        return cls(network, noise, top, facts["score"], statistics, scan_axis, facts["denoiser"])
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return {name: value.float() for name, value in self.network.state_dict().items()}
@@ -64,12 +73,20 @@ class Autoencoding:
             "score": self.score_name,
             "statistics": list(self.statistics),
             "scan_axis": self.scan_axis,
+            "denoiser": self.denoiser,
         }
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """What the normal tile looks like, (N, H, W) float32, without noise."""
-        made = reconstruct(self.network, torch.from_numpy(np.ascontiguousarray(images, np.float32)))
-        return np.asarray(made.numpy())
+        seen = self.inputs(images)
+        return np.asarray(reconstruct(self.network, torch.from_numpy(seen)).numpy())
+
+    def inputs(self, images: np.ndarray) -> np.ndarray:
+        """What the network sees of (N, H, W) tiles: the tiles after the denoiser, or as they are."""
+        if self.denoiser is None:
+            return np.ascontiguousarray(images, np.float32)
+        made = [denoised(image, self.denoiser, self.noise, self.top, self.scan_axis) for image in images]
+        return np.ascontiguousarray(np.stack(made))
 
     def measure(self, images: np.ndarray, with_map: bool = False) -> Measured:
         made = self.reconstruct(images)

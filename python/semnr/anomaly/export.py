@@ -15,7 +15,8 @@ from .model import AnomalyModel, load
 def export_onnx(model: Any, out: str | Path) -> Path:
     """Write an autoencoder as ONNX (opset 18) for runtimes without torch.
 
-    Input: `tile` (N, 1, H, W) float32 in grey levels, sides multiples of the metadata's `align`. Outputs:
+    Inputs: `tile` (N, 1, H, W) float32 in grey levels, sides multiples of the metadata's `align`, and, where the model
+    sees denoised tiles, `denoised`, the tile after the denoiser that the metadata name. Outputs:
     `reconstruction` (N, 1, H, W), and `error` (N, 1, H, W), the tile less its reconstruction over the σ of the noise.
     The threshold is not in the graph: it can be moved. The metadata holds `align`, the data range, the noise law and
     the checksum of the model. The residual's scan is not in the graph either.
@@ -62,20 +63,24 @@ def export_onnx(model: Any, out: str | Path) -> Path:
             super().__init__()
             self.network = network
 
-        def forward(self, tile: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            made = self.network(tile)
+        def forward(
+            self, tile: torch.Tensor, denoised: torch.Tensor | None = None
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            made = self.network(tile if denoised is None else denoised)
             variance = torch.clamp(law.gain * made + law.offset, min=law.floor)
             return made, (tile - made) / torch.sqrt(variance)
 
     align = network.layout.align
     side = 4 * align
+    inputs = ["tile"] if engine.denoiser is None else ["tile", "denoised"]
     names = ["reconstruction", "error"]
-    axes = {name: {0: "n", 2: "h", 3: "w"} for name in ("tile", *names)}
+    axes = {name: {0: "n", 2: "h", 3: "w"} for name in (*inputs, *names)}
+    example = tuple(torch.zeros(1, 1, side, side) for _ in inputs)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():  # the tracing exporter needs no further package
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            Graph().eval(), (torch.zeros(1, 1, side, side),), str(path), input_names=["tile"], output_names=names,
+            Graph().eval(), example, str(path), input_names=inputs, output_names=names,
             dynamic_axes=axes, opset_version=18, dynamo=False,
         )  # fmt: skip
     written = onnx.load(str(path))
@@ -83,6 +88,7 @@ def export_onnx(model: Any, out: str | Path) -> Path:
         "align": align,
         "data_range": fitted.data_range,
         "noise": {"gain": law.gain, "offset": law.offset, "floor": law.floor},
+        "denoiser": engine.denoiser,
         "anomaly_sha256": fitted.facts["sha256"],
     }
     entry = written.metadata_props.add()

@@ -13,16 +13,17 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..base.random_streams import stream
-from ..denoising import denoise
 from ..noise import NoiseModel
 from ..training.loop import Averaged, Choosing
 from ..training.scenes import specks
-from .network import Autoencoder, reconstruct
-from .normals import Tiles, stacked
+from .autoencoder import denoised
+from .network import Autoencoder
+from .normals import Tiles
 from .recipe import Recipe
 
 Batch = dict[str, Tensor]
-_BATCHES = 81  # of the seed
+_BATCHES, _JUDGED = 81, 82  # of the seed
+_PARTS = ("seen", "target", "sigma", "weight")
 _PASTED = (4, 20)  # px: sides of pieces of other tiles that are planted
 _VISIBLE = 0.5  # of the noise: a pixel that a planted fault changes by more counts more in the loss
 _LEAST_ERROR = 0.01  # of the held-out error that a better model must gain
@@ -52,7 +53,7 @@ class Patches(IterableDataset[Batch]):
         sigma = self.noise.sigma(target).astype(np.float32)
         seen = self._with_faults(target, sigma, rng)
         faulty = np.abs(seen - target) > _VISIBLE * sigma
-        if data.target != "tile":
+        if data.input == "tile" and data.target != "tile":
             seen = np.clip(seen, 0, self.top)
             white = rng.standard_normal(seen.shape, dtype=np.float32)
             lines = np.fft.irfft(np.fft.rfft(white) * self.shape, n=data.patch).astype(np.float32)
@@ -113,18 +114,15 @@ class Reconstruction(Averaged):
 class HeldOut(Choosing):
     """Compares the error of held-out tiles with that of training tiles, and keeps the weights of the least error.
 
-    An error is the mean square of reconstruction less target, in units of the noise: 0 where the model gives back what
-    a denoiser sees in the tile, 1 where it is wrong by as much as the noise. The score is the held-out error with a
-    minus; a model that does not gain enough on the best one is not eligible.
+    An error is that of a patch with planted faults: the mean square of reconstruction less target, in units of the
+    noise and weighted as in the loss. 0 where the model takes every fault away and nothing else. The score is the
+    held-out error with a minus; a model that does not gain enough on the best one is not eligible.
     """
 
-    def __init__(
-        self, recipe: Recipe, out: Path, noise: NoiseModel, pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]],
-        quiet: bool = True,
-    ) -> None:  # fmt: skip
+    def __init__(self, recipe: Recipe, out: Path, batches: dict[str, list[Batch]], quiet: bool = True) -> None:
         wanted = recipe.validation
         super().__init__(out, every=wanted.every, steps=recipe.training.steps, patience=wanted.patience, quiet=quiet)
-        self.noise, self.pairs = noise, pairs
+        self.batches = batches
         self.weights: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,7 +134,7 @@ class HeldOut(Choosing):
 
     def judged(self, module: Any, step: int, loss: float) -> tuple[dict[str, Any], bool]:
         network = module.averaged()
-        errors = {f"{name}_error": float(self.errors(network, name).mean()) for name in self.pairs}
+        errors = {f"{name}_error": float(self.errors(network, name).mean()) for name in self.batches}
         score = -errors["held_out_error"]
         gains = self.best is None or score > self.best * (1 - _LEAST_ERROR)
         return {"score": score, "eligible": gains, **errors}, False
@@ -149,12 +147,14 @@ class HeldOut(Choosing):
         return f"anomaly: step {row['step']}, {row['minutes']:.1f} min, {told}{': chosen' if row['chosen'] else ''}"
 
     def errors(self, network: Autoencoder, name: str) -> np.ndarray:
-        """One error a tile."""
+        """One error a patch."""
         rows = []
-        for tile, target in self.pairs[name]:
-            made = reconstruct(network, torch.from_numpy(tile)[None].to(network.centre.device))[0].cpu().numpy()
-            rows.append(float(np.mean((made - target) ** 2 / self.noise.variance(target))))
-        return np.array(rows)
+        with torch.inference_mode():
+            for batch in self.batches[name]:
+                seen, target, sigma, weight = (batch[k].to(network.centre.device) for k in _PARTS)
+                wrong = ((network(seen) - target) / sigma).square() * weight
+                rows.append(wrong.sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)))
+        return torch.cat(rows).double().cpu().numpy()
 
 
 def targets_of(tiles: Tiles, recipe: Recipe, noise: NoiseModel, scan_axis: int = -1) -> list[np.ndarray]:
@@ -162,15 +162,11 @@ def targets_of(tiles: Tiles, recipe: Recipe, noise: NoiseModel, scan_axis: int =
     model = recipe.data.target
     if model == "tile":
         return tiles.images
-    made = []
-    for image in tiles.images:
-        rows = image if scan_axis == -1 else np.ascontiguousarray(image.T)  # scan lines as rows
-        clean = np.asarray(denoise(rows, model=model, data_range=tiles.data_range, noise=noise), np.float32)
-        made.append(np.clip(clean if scan_axis == -1 else clean.T, 0, tiles.data_range))
-    return made
+    return [denoised(image, model, noise, tiles.data_range, scan_axis) for image in tiles.images]
 
 
-def chosen(images: list[np.ndarray], targets: list[np.ndarray], at: list[int], limit: int) -> list[Any]:
-    """(tile, target) of at most `limit` of the tiles `at`, evenly spread."""
-    picked = [at[i] for i in np.unique(np.linspace(0, len(at) - 1, min(limit, len(at))).round().astype(int))]
-    return [(stacked([images[i]])[0], stacked([targets[i]])[0]) for i in picked]
+def fixed(recipe: Recipe, targets: list[np.ndarray], noise: NoiseModel, top: float, scan_axis: int) -> list[Batch]:
+    """The batches that every judgement is made on: as many patches as `validation.tiles`, always the same ones."""
+    patches = Patches(recipe, targets, noise, top, scan_axis, 0)
+    count = -(-recipe.validation.tiles // recipe.data.batch)
+    return [patches.batch(stream(recipe.training.seed, _JUDGED, k)) for k in range(count)]

@@ -19,6 +19,7 @@ from torch.nn import functional
 from ..base.jsonable import from_plain
 
 CELL = 2  # pixels a side of a cell
+_SHY = 0.03  # of the spread of the tiles: what a fresh network takes away
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,23 @@ class Layout:
     """Channels at each resolution (cells, pairs of cells, ...), and residual blocks at the coarsest one.
 
     `code`: channels of the coarsest resolution, all that it may hand on. `skips`: whether the finer resolutions are
-    handed on as well.
+    handed on as well. `removes`: whether the network says what to take away from its input, and begins with nothing;
+    else it makes the tile anew.
     """
 
     widths: tuple[int, ...] = (24, 48, 64)
     middle: int = 3
     code: int = 32
     skips: bool = True
+    removes: bool = True
 
     def __post_init__(self) -> None:
         for name, value in (("widths", self.widths), ("middle", (self.middle,)), ("code", (self.code,))):
             if not value or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in value):
                 raise ValueError(f"model.{name} is {getattr(self, name)!r}; accepted: integers of at least 1")
-        if not isinstance(self.skips, bool):
-            raise ValueError(f"model.skips is {self.skips!r}; accepted: true or false")
+        for name in ("skips", "removes"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"model.{name} is {getattr(self, name)!r}; accepted: true or false")
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Layout:
@@ -84,6 +88,9 @@ class Autoencoder(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in reversed(pairs))
         self.leave = nn.ModuleList(_Block(width) for width in reversed(widths[:-1]))
         self.tail = nn.Conv2d(widths[0], CELL * CELL, 3, padding=1)
+        if layout.removes:
+            nn.init.normal_(self.tail.weight, std=_SHY / (3 * widths[0] ** 0.5))
+            nn.init.zeros_(self.tail.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.head(functional.pixel_unshuffle((x - self.centre) / self.spread, CELL))
@@ -97,8 +104,8 @@ class Autoencoder(nn.Module):
             z = up(z)
             skip = finer.pop()
             z = block(z + skip if self.layout.skips else z)
-        made: Tensor = functional.pixel_shuffle(self.tail(z), CELL) * self.spread + self.centre
-        return made
+        made: Tensor = functional.pixel_shuffle(self.tail(z), CELL) * self.spread
+        return x - made if self.layout.removes else made + self.centre
 
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -172,7 +172,3 @@ def split(tiles: Tiles, held_out: float, by: str) -> tuple[list[int], list[int],
         list(range(count - wanted, count)),
         "the last tiles held out: the source names no lots or wafers, so neighbours may lie on both sides",
     )
-
-
-def stacked(images: Sequence[np.ndarray]) -> np.ndarray:
-    return np.ascontiguousarray(np.stack(images), np.float32)

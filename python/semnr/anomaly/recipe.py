@@ -17,8 +17,10 @@ TABLES = ("model", "data", "training", "validation")
 
 @dataclass(frozen=True)
 class Data:
-    """Patches of the normal tiles, the noise that is added to them anew, and the faults planted in them.
+    """Patches of the normal tiles, and the faults planted in them.
 
+    `input`: "denoised", what the network sees is the tile after the denoiser of `target`; "tile": as it was recorded,
+    with noise that is drawn anew for each patch.
     `target`: the denoiser that makes the target of a tile (a model of `semnr.denoise`), or "tile": the tile itself with
     its noise. `faults`: share of the patches that get faults; `fault_weight`: how
     much more a pixel counts that they change. `split`: a column of the tiles whose values must not be
@@ -29,6 +31,7 @@ class Data:
     batch: int = 8
     held_out: float = 0.15
     split: str = "auto"
+    input: str = "denoised"
     target: str = "semnr-small"
     faults: float = 0.8
     fault_weight: float = 20.0
@@ -104,5 +107,10 @@ def _check(recipe: Recipe) -> None:
             raise ValueError(f"{name} is {part!r}; accepted: 0 to 1")
     if isinstance(data.fault_weight, bool) or not isinstance(data.fault_weight, int | float) or data.fault_weight < 0:
         raise ValueError(f"data.fault_weight is {data.fault_weight!r}; accepted: a number of at least 0")
+    if data.input not in ("denoised", "tile") or (data.input == "denoised" and data.target == "tile"):
+        raise ValueError(
+            f"data.input is {data.input!r} with data.target {data.target!r}; accepted: 'tile', or 'denoised' with the "
+            "name of a denoiser"
+        )
     if not 0 < data.held_out < 1:
         raise ValueError(f"data.held_out is {data.held_out!r}; accepted: between 0 and 1")

@@ -17,7 +17,7 @@ from ..training import loop
 from ..training.card import curves
 from .autoencoder import Autoencoding
 from .features import in_words
-from .learning import HeldOut, Reconstruction, chosen, targets_of
+from .learning import HeldOut, Reconstruction, fixed, targets_of
 from .model import AnomalyModel, save
 from .network import Autoencoder
 from .normals import Tiles, digest, read_tiles, split
@@ -53,13 +53,11 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / loop.RECIPE, wanted.to_dict())
     targets = targets_of(tiles, wanted, noise, scan_axis)
-    limit = wanted.validation.tiles
-    pairs = {
-        "held_out": chosen(tiles.images, targets, outside, limit),
-        "training": chosen(tiles.images, targets, inside, limit),
-    }
-    module = Reconstruction(wanted, [targets[i] for i in inside], noise, tiles.data_range, scan_axis)
-    judge = HeldOut(wanted, out, noise, pairs, quiet)
+    top = tiles.data_range
+    parts_of = {"held_out": [targets[i] for i in outside], "training": [targets[i] for i in inside]}
+    batches = {name: fixed(wanted, images, noise, top, scan_axis) for name, images in parts_of.items()}
+    module = Reconstruction(wanted, parts_of["training"], noise, top, scan_axis)
+    judge = HeldOut(wanted, out, batches, quiet)
     trainer = loop.train(module, judge, out, resume=resume, quiet=quiet)
     network = Autoencoder(wanted.model)
     network.load_state_dict(judge.weights)
@@ -80,10 +78,12 @@ def train(
         "recipe": wanted.name,
         "source": source.name,
     }
-    engine = Autoencoding(network, noise, tiles.data_range, score, statistics, scan_axis)
-    seen = np.stack([tile for tile, _ in pairs["training"] if tile.shape == pairs["training"][0][0].shape])
+    denoiser = wanted.data.target if wanted.data.input == "denoised" else None
+    engine = Autoencoding(network, noise, top, score, statistics, scan_axis, denoiser)
+    known = [tiles.images[i] for i in inside[: wanted.validation.tiles]]
+    alike = np.stack([tile for tile in known if tile.shape == known[0].shape])
     facts["error_of_training_tiles"] = (
-        engine.measure(seen).columns["anomaly_mse"].tolist() if "mse" in engine.statistics else []
+        engine.measure(alike).columns["anomaly_mse"].tolist() if "mse" in engine.statistics else []
     )
     facts["fitted_on"] = [digest(tiles.images[i]) for i in inside]
     model = save(out, engine, facts)

@@ -153,6 +153,13 @@ def planted(copies: int) -> dict[str, Any]:
     }
 
 
+def conditions() -> dict[str, str]:
+    """On what, and by which command, a part was measured."""
+    threads, load = torch.get_num_threads(), os.getloadavg()[1]
+    told = f"{os.cpu_count()} cores shared with others (load {load:.0f}), {threads} thread(s)"
+    return {"machine": told, "command": " ".join(["python", "benchmarks/quality/bench_classify.py", *sys.argv[1:]])}
+
+
 def tables(made: dict[str, Any]) -> str:
     def ends(low: float, high: float, percent: bool = True) -> str:
         return f"{low:.1%} to {high:.1%}" if percent else f"{low:.3f} to {high:.3f}"
@@ -192,15 +199,15 @@ def tables(made: dict[str, Any]) -> str:
             f"The set: {t['images']} images of {t['side']} px, {t['specimens']} specimens a class, seed {t['seed']}; "
             f"{t['data_bars_cut']} data bars were cut; {t['specimens_torn']} of {t['specimens_all']} specimens lie in "
             f"two parts of the split because two recordings of them were not told for near-duplicates. Training: "
-            f"{c['steps']} steps in {c['minutes']:.1f} minutes.",
+            f"{c['steps']} steps in {c['minutes']:.1f} minutes. {whole['machine']}. Command: `{whole['command']}`.",
         ]
     if "planted" in made:
         lines += [
             "",
             f"Copies: {p['images'] // 2} specimens and a copy of each (cropped to 80 to 100 % of each side, one of "
-            f"eight positions, other brightness and contrast, new noise), compared in {p['seconds']:.0f} s.",
+            f"eight positions, other brightness and contrast, new noise), compared in {p['seconds']:.0f} s. "
+            f"{p['machine']}. Command: `{p['command']}`.",
         ]
-    lines += ["", f"Machine: {made['load']}. Command: `python benchmarks/quality/bench_classify.py`."]
     return "\n".join(lines)
 
 
@@ -227,13 +234,13 @@ def main() -> None:
         print(text)
         publish(text)
         return
-    made: dict[str, Any] = records.read_tree(RESULTS) if args.only and RESULTS.is_file() else {}
+    made: dict[str, Any] = {}
     if args.only != "planted":
-        made["classifier"] = classifier(args.specimens, args.minutes, args.epochs)
+        made["classifier"] = {**classifier(args.specimens, args.minutes, args.epochs), **conditions()}
     if args.only != "classifier":
-        made["planted"] = planted(args.copies)
-    load = os.getloadavg()[1]
-    made["load"] = f"{os.cpu_count()} cores, {torch.get_num_threads()} thread(s), load {load:.0f} (shared with others)"
+        made["planted"] = {**planted(args.copies), **conditions()}
+    if args.only and RESULTS.is_file():  # the other one stays as it was
+        made = {**records.read_tree(RESULTS), **made}
     print(tables(made))
     if not args.look:
         versions = {"torch": torch.__version__, "numpy": np.__version__}

@@ -16,6 +16,6 @@ import sys
 from semnr_kernels import native_support
 assert native_support.module().__file__.startswith(sys.argv[1]), f"not the sanitized module: {native_support.module().__file__}"
 CHECK
-exec $python -m pytest -q -p no:cacheprovider tests/kernels/test_native.py tests/kernels/ssim/test_ssim.py \
+exec $python -m pytest -q -p no:cacheprovider tests/kernels/test_native.py tests/kernels/test_convolution_cpu.py tests/kernels/ssim/test_ssim.py \
   tests/kernels/pixel tests/kernels/cnr tests/kernels/dists/test_dists_passes.py tests/kernels/profile \
-  -k "(native or test_native or cnr_masks or together) and not two_to_the_31_pixels and not 32_bits_count" "$@"
+  -k "(native or test_native or convolution_cpu or cnr_masks or together) and not two_to_the_31_pixels and not 32_bits_count" "$@"

@@ -1,4 +1,4 @@
-"""The only validation of shape, dtype, range, mask and NaN: one way in for every metric.
+"""The only validation of shape, dtype, range, mask and NaN: every metric calls it first.
 
 Every message names the argument, what it was and what is accepted.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -68,7 +68,21 @@ def as_image(name: str, value: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"{name} has shape {tuple(value.shape)}; accepted: (H, W), (C, H, W) or (N, C, H, W)")
     if value.numel() == 0:
         raise ValueError(f"{name} is empty, shape {tuple(value.shape)}; accepted: at least one image of one pixel")
+    if value.ndim == 3 and value.shape[0] not in (1, 3):
+        raise two_readings(name, value.shape)
     return tensor_kinds.plain(value).reshape((1,) * (4 - value.ndim) + tuple(value.shape))
+
+
+def two_readings(name: str, shape: Sequence[int]) -> ValueError:
+    """Of three dimensions that may be the channels of one image or a stack of images: what to give instead."""
+    count, height, width = shape
+    if width <= 4 < height:
+        return ValueError(f"{name} has shape {tuple(shape)}; are the channels last? accepted: (C, H, W), C of 1 or 3")
+    return ValueError(
+        f"{name} has shape ({count}, {height}, {width}), which reads as one image of {count} channels and as a stack "
+        f"of {count} images; accepted: ({count}, 1, {height}, {width}) for the stack, (1, {count}, {height}, {width}) "
+        "for the channels"
+    )
 
 
 def _dense(name: str, value: torch.Tensor) -> None:
@@ -94,6 +108,7 @@ def is_plain(x: object, y: object) -> bool:
         and (x.dtype in FLOAT_DTYPES or x.dtype in INTEGER_DTYPES)
         and not (x.requires_grad or y.requires_grad)
         and 2 <= x.dim() <= 4
+        and (x.dim() != 3 or x.shape[0] in (1, 3))
         and x.shape == y.shape
         and x.numel() > 0
         and x.is_contiguous()

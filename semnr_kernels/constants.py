@@ -1,4 +1,4 @@
-"""Small constants where a kernel reads them: copied to a device once, not with every call.
+"""Small constants on the device that reads them: copied once, not with every call.
 
 A copy makes the host wait, and no CUDA graph can hold one. What a graph was captured with is kept for good: the graph
 reads it by its address.

@@ -1,4 +1,4 @@
-"""Convolutions with frozen weights in the precision of their dtype, whatever torch's switches say.
+"""Convolutions with fixed weights in the precision of their dtype, whatever torch's global switches are.
 
 On a GPU cuDNN rounds the operands of float32 convolutions to ten bits (TF32) unless a switch of the whole process is
 off. Here it is told with each call, forward and backward, and nobody else's convolutions change.

@@ -1,4 +1,4 @@
-"""The CUDA kernels: the only loader of their compiled module, and the way from tensors to a launch.
+"""The only loader of the compiled CUDA module, and the step from tensors to a launch.
 
 The same kernels run on the host under the emulation of csrc/emulation, a test tool that is not in the package:
 tests/support/emulated.py builds it and hands it over with `use_emulated`.

@@ -1,4 +1,4 @@
-"""Stand-ins for masked pixels, for metrics whose transform or network sees every pixel."""
+"""Values for masked pixels, for metrics whose transform or network needs every pixel."""
 
 from __future__ import annotations
 

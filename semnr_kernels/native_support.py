@@ -1,4 +1,4 @@
-"""The only loader of the compiled CPU modules, and the way from tensors to addresses.
+"""The only loader of the compiled CPU modules, and the step from tensors to addresses.
 
 One extension module per instruction set (same sources, other flags), so that wide
 instructions never leak into the baseline. The best one that this CPU runs is loaded;
@@ -18,7 +18,7 @@ from types import ModuleType
 
 import torch
 
-ABI = 6  # csrc/module.cpp exports the same number; a stale build is refused, not called
+ABI = 7  # csrc/module.cpp exports the same number; a stale build is refused, not called
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")  # best last; on aarch64 the baseline is NEON
 
 # csrc/image.hpp: enum class Dtype

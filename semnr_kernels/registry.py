@@ -1,4 +1,4 @@
-"""Which code runs: the backends, what each can do, and the choice between them.
+"""The backends, the calls that each can run, and the choice between them.
 
 A choice is made *before* launch from a cached probe of the machine and a pure
 `supports(call)`; a launch that fails raises and never becomes a quiet fallback.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A metric's value with everything that is needed to read it.
 
@@ -49,9 +49,61 @@ class Result:
     flags: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        value = self.value if getattr(self.value, "ndim", 0) < 2 else _shape(self.value)
+        said = [f"value={value}", f"data_range={self.data_range:g}"]
+        said += [] if self.map is None else [f"map of {_shape(self.map)}"]
+        said += [f"components {', '.join(self.components)}"] if self.components else []
+        return f"<Result {', '.join([*said, *map(str, self.flags)])}>"
+
+    def plot(self, image: int = 0, ax: Any = None) -> Any:
+        """Draw the map of one image.
+
+        Parameters
+        ----------
+        image : int
+            Which image of the batch, from 0.
+        ax : matplotlib axes, optional
+            Where to draw. Default: new axes.
+
+        Returns
+        -------
+        matplotlib axes
+
+        Raises
+        ------
+        ValueError
+            There is no map (`return_map=True` keeps it), or no such image.
+        ImportError
+            matplotlib is not installed; it is in the extra `semnr[plot]`.
+
+        Examples
+        --------
+        >>> result = semnr.ssim(denoised, clean, return_map=True, details=True)
+        >>> result.plot()  # doctest: +SKIP
+        """
+        if self.map is None:
+            raise ValueError("there is no map to draw; accepted: a result with return_map=True, details=True")
+        planes = self.map.detach().cpu().numpy() if hasattr(self.map, "detach") else self.map
+        planes = planes.reshape((1,) * (4 - planes.ndim) + planes.shape).mean(axis=1)
+        if not -len(planes) <= image < len(planes):
+            raise ValueError(f"image is {image}; accepted: 0 to {len(planes) - 1}")
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError("Result.plot needs matplotlib: pip install 'semnr[plot]'") from error
+        ax = plt.figure(figsize=(5, 4.4)).add_subplot() if ax is None else ax
+        ax.figure.colorbar(ax.imshow(planes[image], interpolation="nearest", cmap="viridis"), ax=ax)
+        ax.set_axis_off()
+        return ax
+
     def __iter__(self) -> Iterator[Any]:
         yield self.value
         if self.map is not None:
             yield self.map
         if self.components is not None:
             yield self.components
+
+
+def _shape(array: Any) -> str:
+    return " x ".join(map(str, array.shape))

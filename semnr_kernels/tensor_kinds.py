@@ -1,4 +1,4 @@
-"""What lies under a tensor, and what torch is doing around a call: whether a kernel may read the pixels as they lie.
+"""Whether a kernel may read the memory of a tensor: its kind, its layout, and what torch is doing around the call.
 
 A kernel reads addresses. Of a tensor that only stands for memory (FakeTensor, a wrapper subclass, "meta"), and of one
 that a transform of torch.func or forward-mode differentiation has wrapped, there is none to read.

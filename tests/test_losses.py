@@ -8,12 +8,13 @@ import math
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import cases
 import semnr_kernels as kernels
-from semnr.losses import CharbonnierLoss, DISTSLoss, FSIMLoss, MSSSIMLoss, ProfileLoss, SSIMLoss
+from semnr.losses import CharbonnierLoss, DISTSLoss, FSIMLoss, LPIPSLoss, MSSSIMLoss, ProfileLoss, SSIMLoss
 
 # name -> how to make it, the side of a small image that it takes
 MAKE: dict[str, tuple[Any, int]] = {
@@ -192,7 +193,7 @@ class TestProfileLoss:
     @pytest.mark.parametrize(
         ("weights", "error", "says"),
         [
-            ({"psnr": 1.0}, ValueError, "'psnr'; accepted: 'charbonnier', 'ssim', 'ms_ssim', 'fsim', 'dists'"),
+            ({"psnr": 1.0}, ValueError, "'psnr'; accepted: 'charbonnier', 'ssim', 'ms_ssim', 'fsim', 'dists', 'lpips'"),
             ({}, ValueError, "at least one weight above 0"),
             ({"ssim": 0.0}, ValueError, "at least one weight above 0"),
             ({"ssim": -1.0}, ValueError, r"weights\['ssim'\] is -1.0"),
@@ -213,16 +214,43 @@ class TestProfileLoss:
 
 @pytest.mark.parametrize("loss", [SSIMLoss, MSSSIMLoss, FSIMLoss, DISTSLoss, CharbonnierLoss])
 def test_the_settings_are_checked_when_the_loss_is_made(loss: Any) -> None:
-    with pytest.raises(TypeError, match="data_range"):
-        loss()
-    with pytest.raises(ValueError, match="data_range is missing"):
-        loss(None)
     with pytest.raises(ValueError, match="data_range is 0"):
         loss(0)
     with pytest.raises(ValueError, match="reduction is 'median'"):
         loss(1.0, reduction="median")
     with pytest.raises(TypeError, match="bandwidth"):
         loss(1.0, bandwidth=3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "side", "options"),
+    [
+        (SSIMLoss, 32, {}),
+        (MSSSIMLoss, 176, {}),
+        (FSIMLoss, 64, {}),
+        (DISTSLoss, 32, {"weights": "random"}),
+        (LPIPSLoss, 32, {"weights": "random"}),
+        (CharbonnierLoss, 32, {}),
+    ],
+)
+def test_a_loss_takes_what_its_metric_takes(loss: Any, side: int, options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    x, y = (rng.integers(0, 256, (2, 1, side, side)).astype(np.uint8) for _ in range(2))
+    mask = np.ones((side, side), bool)
+    mask[: side // 4] = False
+    tensors = [torch.from_numpy(value) for value in (x, y)]
+    wanted = loss(255, **options)(*tensors, mask=torch.from_numpy(mask))
+    assert loss(**options)(*tensors, mask=torch.from_numpy(mask)) == wanted  # the range of the dtype
+    assert loss(**options)(x, y, mask=mask) == wanted  # arrays
+    assert loss(**options)(x.astype(np.uint16), y.astype(np.uint16)) != loss(255, **options)(x, y)
+    for shape in ((side, side), (1, side, side), (1, 1, side, side)):
+        one = loss(**options)(x[0].reshape(shape), y[0].reshape(shape))
+        assert one.ndim == 0
+        assert one == loss(**options)(x[:1], y[:1])
+    with pytest.raises(ValueError, match="data_range is missing"):
+        loss(**options)(*(tensor.float() for tensor in tensors))
+    with pytest.raises(ValueError, match="as a stack of 5 images"):
+        loss(255, **options)(*[torch.zeros(5, side, side)] * 2)
 
 
 def test_the_names_hang_on_the_package() -> None:

@@ -12,7 +12,13 @@ from typing import Any
 
 import torch
 
-PACKAGES = {"frame_analytics": "frame-analytics", "fast_ssim": "fast-ssim", "piq": "piq", "skimage": "scikit-image"}
+PACKAGES = {
+    "frame_analytics": "frame-analytics",
+    "fast_ssim": "fast-ssim",
+    "piq": "piq",
+    "skimage": "scikit-image",
+    "lpips": "lpips",
+}
 
 
 @cache

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from semnr_kernels import native_support
 HERE = Path(__file__).parent
 RESULTS = records.RESULTS
 HERE = Path(__file__).parent
-VERSIONS = ("python", "torch", *PACKAGES)  # of what `machine` tells, the others are the machine's
+VERSIONS = ("python", "torch", *PACKAGES.values())  # of what `machine` tells, the others are the machine's
 
 
 def machine() -> dict[str, Any]:
@@ -42,12 +43,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def keep(name: str, script: str, tree: dict[str, Any]) -> Path:
-    """Write the record NAME.json of what `script` measured here, now."""
+def keep(name: str, script: str, tree: dict[str, Any], arguments: Sequence[str] = ()) -> Path:
+    """Write the record NAME.json of what `script`, called with these arguments, measured here, now."""
     told = machine()
     versions = {what: told.pop(what) for what in VERSIONS}
     path = RESULTS / f"{name}.json"
-    records.write(path, records.record(script, tree, machine=told, versions=versions))
+    records.write(path, records.record(script, tree, machine=told, versions=versions, arguments=arguments))
     return path
 
 

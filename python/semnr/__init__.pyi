@@ -5,10 +5,12 @@ use, one list for both. lazy_loader takes relative imports alone; a name of `sem
 """
 
 from . import anomaly as anomaly
+from . import classify as classify
 from . import denoising as denoising
 from . import errors as errors
 from . import guarding as guarding
 from . import klarf as klarf
+from . import leakage as leakage
 from . import losses as losses
 from . import metrics as metrics
 from . import metrology as metrology
@@ -48,8 +50,8 @@ from .pipeline import denoise as denoise
 from .profiles import Profile as Profile
 from .profiles import Reference as Reference
 from .profiles import profile as profile
-from .profiles.comparison import compare as compare
 from .reporting import report as report
+from .runs.comparison import compare as compare
 from .scoring import Run as Run
 from .scoring import score as score
 from .stress import learn_rules as learn_rules

@@ -67,8 +67,8 @@ def check(
     noisy, denoised
         The denoiser's input and output on one intensity scale: images, arrays (NumPy or torch, (H, W), (T, H, W) or
         (T, C, H, W)), folders, TIFF, Zarr, plans, KLARF or whatever else `semnr.open_tiles` takes, paired by tile.
-        `denoised` None: `noisy` is a source that holds both (a plan with `path` and `noisy`, role folders), or a run
-        that `semnr.score` left.
+        `denoised` None: `noisy` is a source that holds both (a plan with `path` and `noisy`, role folders), or scores
+        at hand: a `semnr.Run`, its folder, or a `semnr.Profile`.
     reference
         Clean images. None: the role `reference` of `noisy` or `denoised`, where there is one.
     second_frame, third_frame
@@ -132,8 +132,8 @@ def check(
     ('a second noisy frame of each site, or a clean reference',)
     """
     judged = alone(DEFAULT_RULES) if rules is None else rules
-    if denoised is None and (profile := _scored(noisy)) is not None:
-        return guard(None, profile, rules=judged, allow_unknown=waive, strict=strict)
+    if denoised is None and _is_scored(noisy):
+        return guard(None, noisy, rules=judged, allow_unknown=waive, strict=strict)
     first = _opened("noisy", noisy, root)
     source = first if denoised is None else _opened("denoised", denoised, root)
     further = {"noisy_2": second_frame, "noisy_3": third_frame}
@@ -163,7 +163,7 @@ def check(
     }
     if out is None:
         with tempfile.TemporaryDirectory(prefix="semnr-") as gone:
-            return _verdict(score(source, out=Path(gone) / "run", **options))
+            return _kept(score(source, out=Path(gone) / "run", **options))
     folder = local("out", out)
     _make_room(folder)
     run = score(source, out=folder, resume=False, **options)
@@ -173,15 +173,11 @@ def check(
     return verdict
 
 
-def _scored(given: Any) -> Profile | None:
-    """The rows of a run that was given in place of images; None where it is none."""
-    if isinstance(given, Profile):
-        return given
-    if isinstance(given, Run):
-        return given.profile()
-    if isinstance(given, str | Path) and (Path(given) / "run.json").is_file() and "requested" in read_info(given):
-        return Run.open(given).profile()
-    return None
+def _is_scored(given: Any) -> bool:
+    """Whether scores were given in place of images."""
+    if isinstance(given, str | Path):
+        return (Path(given) / "run.json").is_file() and "requested" in read_info(given)
+    return isinstance(given, Profile | Run)
 
 
 def _unused_bits(sources: Iterable[TileSource]) -> tuple[float | None, tuple[str, ...]]:
@@ -223,10 +219,22 @@ def _verdict(run: Run) -> Verdict:
     return replace(run.verdict, notes=(*run.verdict.notes, *run.remarks))
 
 
+def _kept(run: Run) -> Verdict:
+    """The verdict of a run whose folder goes, with what a notebook shows of it."""
+    verdict = _verdict(run)
+    rows = None if verdict.profile is None else replace(verdict.profile, run=None)
+    return replace(verdict, profile=rows, run=None, thumbnails=run.thumbnails_html(verdict))
+
+
 def _opened(name: str, given: Any, root: Any) -> TileSource:
     """The source; of a tensor on a device its pixels are fetched once."""
     if given is None:
         raise TypeError(f"{name} is None; accepted: images, a path, a folder, or another source of tiles")
+    if isinstance(given, Profile | Run):
+        raise TypeError(
+            f"{name} is a {type(given).__name__}; accepted: images, a path, a folder, or another source of tiles (or a "
+            "run, its folder or a profile as the only argument)"
+        )
     value = given.detach().cpu() if is_tensor(given) else given
     try:
         return open_tiles(value, root=root)

@@ -1,4 +1,4 @@
-"""The columns of a scored run, one catalogue: what each holds, its unit, which way is better, who reads it.
+"""The catalogue of the columns of a scored run: what each holds, its unit, which direction is better, who reads it.
 
 Every list of columns elsewhere is a query of this one. What a plan or a source says of a tile is metadata. A metadata
 column that has the name of a result is written as `plan_NAME`, also where that result was not asked for; and a reader
@@ -18,6 +18,8 @@ PREFIX = "plan_"
 ROW = ("tile", "path", "index", "status", "reason")
 # The five metrics, as they are asked for.
 METRICS = ("psnr", "ssim", "fsim", "dists", "cnr")
+# These, and what is asked for by name only and is no axis of the profile.
+ASKED = (*METRICS, "lpips")
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,12 @@ class Column:
     digits
         Decimals, or where negative significant figures.
     of
-        What it is computed of: one of `METRICS`, or "reference", "noisy", "frames", "tests", "metrology", "anomaly",
+        What it is computed of: one of `ASKED`, or "reference", "noisy", "frames", "tests", "metrology", "anomaly",
         "all".
     note
         What a reader should know.
     group
-        Of the report: "scores", "estimated", "evidence", "changes", "metrology" or "anomaly".
+        Of the report: "scores", "estimated", "evidence", "changes", "metrology", "category" or "anomaly".
     uses
         "summary" of a run, "rule" between two candidates, "compare" by default, "compare if asked".
     shown
@@ -82,6 +84,9 @@ COLUMNS = (
     Column("dists", "DISTS", "", "lower", 4, "dists",
            "distance from the reference in texture and structure, as a network sees them: 0 is identical",
            uses=("summary", "rule", "compare")),
+    Column("lpips", "LPIPS", "", "lower", 4, "lpips",
+           "distance from the reference in the features of AlexNet, weighted by what people see: 0 is identical",
+           uses=("summary", "rule", "compare if asked")),
     Column("cnr_fixed_noise", "CNR, fixed noise", "", "higher", 2, "cnr",
            "contrast of the image's two populations over the noise of the noisy input, which smoothing cannot lower",
            uses=("summary", "rule", "compare")),
@@ -254,6 +259,14 @@ COLUMNS = (
            "not registered, rescaled or not independent", group="estimated", shown=False),
     Column("evidence_boxes", "Places marked", "text", "", 0, "tests",
            "JSON: where structure was removed or invented", group="evidence", shown=False),
+    Column("category", "Category", "text", "", 0, "classify",
+           "what the tile shows, by `semnr classify predict`; unknown where the confidence is too low",
+           group="category", shown=False),
+    Column("category_likeliest", "Likeliest category", "text", "", 0, "classify",
+           "what the tile most likely shows, whatever the confidence", group="category", shown=False),
+    Column("category_confidence", "Confidence of the category", "", "higher", 3, "classify",
+           "probability of the likeliest category, calibrated on the validation images of the classifier",
+           group="category", uses=("summary",)),
     Column("area", "Area of the profile", "", "higher", 3, "all", "of the radar, all five axes", shown=False),
     Column("mean_axis", "Mean axis", "", "higher", 3, "all", "of the radar, all five axes", shown=False),
 )

@@ -1,21 +1,21 @@
 """The metrics as training losses: `nn.Module`s, differentiable, lower is better.
 
-Each takes a candidate `x` and a reference `y` of one shape and dtype, (H, W), (C, H, W) or (N, C, H, W), and an
-optional `mask` of valid pixels, and returns 1 − metric (DISTS: the distance itself) in x's dtype where that is
-floating. They hold settings only: no parameters, an empty `state_dict`, cheap to copy and to pickle. Networks stay in
-the kernels' cache.
+Each takes what its metric takes: a candidate `x` and a reference `y` of one shape and dtype, (H, W), (C, H, W) or (N,
+C, H, W), tensors or NumPy arrays, floating or uint8 and uint16, and an optional `mask` of valid pixels. It returns a
+tensor, 1 − metric (DISTS and LPIPS: the distance itself), in x's dtype where that is floating. They hold settings only:
+no parameters, an empty `state_dict`, cheap to copy and to pickle. Networks stay in the kernels' cache.
 
 Shared arguments
 
-data_range : float
-    Width of the intensity scale, required.
+data_range : float, optional
+    Width of the intensity scale. Required for floating images; default for integers: the range of the dtype.
 reduction : {"mean", "sum", "none"}
     Over the images of the batch.
 Other keywords
     Go to the metric as they are (see `semnr.ssim`, `semnr.ms_ssim`, `semnr.fsim`, `semnr.dists`).
 
     Raises TypeError or ValueError at construction for a keyword that the metric does not have, or a `data_range`
-    that is not a finite number above 0.
+    that is not a finite number above 0; at the first call where floating images have no `data_range`.
 
 Under torch.compile a loss is one node a metric, backward pass included, with nan="omit" of `CharbonnierLoss` as the
 exception; nan="propagate" waits for no GPU (see `semnr.metrics`). Under autocast a loss computes in float32 and wider,
@@ -35,6 +35,8 @@ from torch import nn
 import semnr_kernels as kernels
 from semnr_kernels import checks, library
 
+from .metrics import to_tensor
+
 __all__ = ["CharbonnierLoss", "DISTSLoss", "FSIMLoss", "LPIPSLoss", "MSSSIMLoss", "ProfileLoss", "SSIMLoss"]
 
 # What a loss decides itself, or what would not return a single number.
@@ -49,7 +51,12 @@ class _MetricLoss(_Loss):
     """`best` − metric, or the metric where it is a distance."""
 
     def __init__(
-        self, metric: Callable[..., Any], best: float | None, data_range: float, reduction: str, options: dict[str, Any]
+        self,
+        metric: Callable[..., Any],
+        best: float | None,
+        data_range: float | None,
+        reduction: str,
+        options: dict[str, Any],
     ) -> None:
         super().__init__()
         checks.choice("reduction", reduction, ("mean", "sum", "none"))
@@ -59,7 +66,7 @@ class _MetricLoss(_Loss):
                 raise TypeError(f"{type(self).__name__} got {name!r}; accepted: {', '.join(accepted)}")
         self.metric = metric
         self.best = best
-        self.data_range = checks.as_data_range(torch.float32, data_range)
+        self.data_range = _given(data_range)
         self.reduction = reduction
         self.options = options
 
@@ -68,9 +75,9 @@ class _MetricLoss(_Loss):
 
         Parameters
         ----------
-        x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        x, y : Tensor or ndarray, (H, W), (C, H, W) or (N, C, H, W)
             Candidate and reference.
-        mask : bool Tensor, optional
+        mask : bool Tensor or ndarray, optional
             True where a pixel is valid.
 
         Returns
@@ -88,7 +95,7 @@ class _MetricLoss(_Loss):
         >>> loss(x, y).round(decimals=2)
         tensor([0.5400, 0.1000], dtype=torch.float64)
         """
-        x, y = checks.promoted(x, y)
+        x, y, mask = _tensors(x, y, mask)
         value = self.metric(x, y, data_range=self.data_range, mask=mask, reduction="none", **self.options)
         loss = value if self.best is None else self.best - value
         return _as_passed(_reduced(loss, self.reduction), x)
@@ -114,8 +121,8 @@ class SSIMLoss(_MetricLoss):
 
     Parameters
     ----------
-    data_range : float
-        Width of the intensity scale.
+    data_range : float, optional
+        Width of the intensity scale. Default for integers: the range of the dtype.
     reduction : {"mean", "sum", "none"}
         Over the images of the batch.
     **options
@@ -137,7 +144,7 @@ class SSIMLoss(_MetricLoss):
     (torch.Size([1, 1, 32, 32]), 0.0)
     """
 
-    def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
+    def __init__(self, data_range: float | None = None, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.ssim.ssim, 1.0, data_range, reduction, options)
 
 
@@ -146,8 +153,8 @@ class MSSSIMLoss(_MetricLoss):
 
     Parameters
     ----------
-    data_range : float
-        Width of the intensity scale.
+    data_range : float, optional
+        Width of the intensity scale. Default for integers: the range of the dtype.
     reduction : {"mean", "sum", "none"}
         Over the images of the batch.
     **options
@@ -166,7 +173,7 @@ class MSSSIMLoss(_MetricLoss):
     0.0
     """
 
-    def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
+    def __init__(self, data_range: float | None = None, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.ssim.ms_ssim, 1.0, data_range, reduction, options)
 
 
@@ -175,8 +182,8 @@ class FSIMLoss(_MetricLoss):
 
     Parameters
     ----------
-    data_range : float
-        Width of the intensity scale.
+    data_range : float, optional
+        Width of the intensity scale. Default for integers: the range of the dtype.
     reduction : {"mean", "sum", "none"}
         Over the images of the batch.
     **options
@@ -195,7 +202,7 @@ class FSIMLoss(_MetricLoss):
     0.072
     """
 
-    def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
+    def __init__(self, data_range: float | None = None, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.fsim.fsim, 1.0, data_range, reduction, options)
 
 
@@ -204,8 +211,8 @@ class DISTSLoss(_MetricLoss):
 
     Parameters
     ----------
-    data_range : float
-        Width of the intensity scale.
+    data_range : float, optional
+        Width of the intensity scale. Default for integers: the range of the dtype.
     reduction : {"mean", "sum", "none"}
         Over the images of the batch.
     **options
@@ -226,7 +233,7 @@ class DISTSLoss(_MetricLoss):
     True
     """
 
-    def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
+    def __init__(self, data_range: float | None = None, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.dists.dists, None, data_range, reduction, options)
 
 
@@ -237,8 +244,8 @@ class CharbonnierLoss(_Loss):
 
     Parameters
     ----------
-    data_range : float
-        Width of the intensity scale.
+    data_range : float, optional
+        Width of the intensity scale. Default for integers: the range of the dtype.
     epsilon : float
         ε, above 0: it keeps the gradient finite.
     reduction : {"mean", "sum", "none"}
@@ -262,12 +269,12 @@ class CharbonnierLoss(_Loss):
     """
 
     def __init__(
-        self, data_range: float, *, epsilon: float = 1e-3, reduction: str = "mean", nan: str = "error"
+        self, data_range: float | None = None, *, epsilon: float = 1e-3, reduction: str = "mean", nan: str = "error"
     ) -> None:
         super().__init__()
         checks.choice("nan", nan, ("error", "propagate", "omit"))
         checks.choice("reduction", reduction, ("mean", "sum", "none"))
-        self.data_range = checks.as_data_range(torch.float32, data_range)
+        self.data_range = _given(data_range)
         self.epsilon = checks.number("epsilon", epsilon, least=0)
         if self.epsilon < torch.finfo(torch.float32).tiny:
             raise ValueError(
@@ -282,9 +289,9 @@ class CharbonnierLoss(_Loss):
 
         Parameters
         ----------
-        x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        x, y : Tensor or ndarray, (H, W), (C, H, W) or (N, C, H, W)
             Candidate and reference.
-        mask : bool Tensor, optional
+        mask : bool Tensor or ndarray, optional
             True where a pixel is valid.
 
         Returns
@@ -299,10 +306,10 @@ class CharbonnierLoss(_Loss):
         >>> semnr.losses.CharbonnierLoss(data_range=1.0)(torch.ones(8, 8), torch.zeros(8, 8)).shape
         torch.Size([])
         """
-        x, y = checks.promoted(x, y)
+        x, y, mask = _tensors(x, y, mask)
         checked = checks.pair(x, y, data_range=self.data_range, mask=mask, nan=self.nan)
         work = torch.promote_types(torch.float32, x.dtype) if x.is_floating_point() else torch.float64
-        d = (checked.x.to(work) - checked.y.to(work)) / self.data_range
+        d = (checked.x.to(work) - checked.y.to(work)) / checked.data_range
         penalty = torch.hypot(d, torch.full_like(d[:1, :1, :1, :1], self.epsilon))  # ε² may be below float32
         if checked.valid is None:
             rows = penalty.mean(dim=(1, 2, 3))
@@ -328,15 +335,6 @@ class CharbonnierLoss(_Loss):
         return f"data_range={self.data_range!r}, epsilon={self.epsilon!r}, reduction={self.reduction!r}"
 
 
-TERMS: Mapping[str, type[nn.Module]] = {
-    "charbonnier": CharbonnierLoss,
-    "ssim": SSIMLoss,
-    "ms_ssim": MSSSIMLoss,
-    "fsim": FSIMLoss,
-    "dists": DISTSLoss,
-}
-
-
 class LPIPSLoss(_MetricLoss):
     """LPIPS (Zhang et al. 2018) of VGG16, the authors' choice for a loss; 0 for identical images.
 
@@ -345,8 +343,8 @@ class LPIPSLoss(_MetricLoss):
 
     Parameters
     ----------
-    data_range : float
-        Width of the intensity scale.
+    data_range : float, optional
+        Width of the intensity scale. Default for integers: the range of the dtype.
     reduction : {"mean", "sum", "none"}
         Over the images of the batch.
     **options
@@ -366,8 +364,18 @@ class LPIPSLoss(_MetricLoss):
     0.0
     """
 
-    def __init__(self, data_range: float, *, reduction: str = "mean", **options: Any) -> None:
+    def __init__(self, data_range: float | None = None, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.lpips.lpips, None, data_range, reduction, {"net": "vgg", **options})
+
+
+TERMS: Mapping[str, type[nn.Module]] = {
+    "charbonnier": CharbonnierLoss,
+    "ssim": SSIMLoss,
+    "ms_ssim": MSSSIMLoss,
+    "fsim": FSIMLoss,
+    "dists": DISTSLoss,
+    "lpips": LPIPSLoss,
+}
 
 
 class ProfileLoss(_Loss):
@@ -376,10 +384,10 @@ class ProfileLoss(_Loss):
     Parameters
     ----------
     weights : mapping of str to float
-        Term ("charbonnier", "ssim", "ms_ssim", "fsim", "dists") to its weight. Weights are finite and at least 0, one
-        of them above 0. A term of weight 0 is not computed.
-    data_range : float
-        Width of the intensity scale.
+        Term ("charbonnier", "ssim", "ms_ssim", "fsim", "dists", "lpips") to its weight. Weights are finite and at least
+        0, one of them above 0. A term of weight 0 is not computed.
+    data_range : float, optional
+        Width of the intensity scale. Default for integers: the range of the dtype.
     reduction : {"mean", "sum", "none"}
         Over the images of the batch.
     options : mapping of str to mapping, optional
@@ -404,7 +412,7 @@ class ProfileLoss(_Loss):
     def __init__(
         self,
         weights: Mapping[str, float],
-        data_range: float,
+        data_range: float | None = None,
         *,
         reduction: str = "mean",
         options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -434,9 +442,9 @@ class ProfileLoss(_Loss):
 
         Parameters
         ----------
-        x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        x, y : Tensor or ndarray, (H, W), (C, H, W) or (N, C, H, W)
             Candidate and reference.
-        mask : bool Tensor, optional
+        mask : bool Tensor or ndarray, optional
             True where a pixel is valid.
 
         Returns
@@ -450,9 +458,9 @@ class ProfileLoss(_Loss):
 
         Parameters
         ----------
-        x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        x, y : Tensor or ndarray, (H, W), (C, H, W) or (N, C, H, W)
             Candidate and reference.
-        mask : bool Tensor, optional
+        mask : bool Tensor or ndarray, optional
             True where a pixel is valid.
 
         Returns
@@ -484,6 +492,17 @@ class ProfileLoss(_Loss):
         "weights={'ssim': 1.0}"
         """
         return f"weights={self.weights!r}"
+
+
+def _given(data_range: float | None) -> float | None:
+    """Checked; None is decided by the dtype of the images."""
+    return None if data_range is None else checks.as_data_range(torch.float32, data_range)
+
+
+def _tensors(x: Any, y: Any, mask: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Arrays as tensors; under autocast both images in the wider dtype."""
+    x, y, mask = (to_tensor(name, value) for name, value in (("x", x), ("y", y), ("mask", mask)))
+    return *checks.promoted(x, y), mask
 
 
 def _reduced(rows: torch.Tensor, reduction: str) -> torch.Tensor:

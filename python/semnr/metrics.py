@@ -1,4 +1,4 @@
-"""The metrics as people call them: torch tensor or NumPy array in, the same kind out.
+"""The public functions of the metrics: they take torch tensors or NumPy arrays and return the same kind.
 
 `x` is the candidate, `y` the reference. Scores are float64. Each function says what it takes; docs/numerics.md says
 what holds for all of them.
@@ -22,10 +22,13 @@ Processes and threads
     After a fork, torch runs on one thread in the child. `use_backend` holds for the thread (the context) that entered
     it; threads of a pool take "auto" unless they are given the context.
 Good to know
-    Images of several channels are (C, H, W). With convention="torchmetrics" the window stays 11 unless `window_size` is
-    given, whatever `sigma` is (torchmetrics itself takes 2 · int(3.5 σ + 0.5) + 1). FSIM keeps the filters of the sizes
-    that it met, up to 256 MiB. 10-bit data in uint16 without `data_range` is scored on a range of 65,535. Under
-    nan="propagate" the gradient of an image that holds a NaN is NaN, also where its score is left out of the loss.
+    Three dimensions are (C, H, W), one image of 1 or 3 channels; others are refused, because they may be a stack: a
+    stack of grey images is (N, 1, H, W), one image of more channels (1, C, H, W). Sources of tiles (`semnr.check`,
+    `semnr.score`, `semnr.denoise`) read (T, H, W) as T grey images. With convention="torchmetrics" the window stays 11
+    unless `window_size` is given, whatever `sigma` is (torchmetrics itself takes 2 · int(3.5 σ + 0.5) + 1). FSIM keeps
+    the filters of the sizes that it met, up to 256 MiB. 10-bit data in uint16 without `data_range` is scored on a range
+    of 65,535. Under nan="propagate" the gradient of an image that holds a NaN is NaN, also where its score is left out
+    of the loss.
 """
 
 from __future__ import annotations

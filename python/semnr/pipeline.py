@@ -1,4 +1,4 @@
-"""Denoise, score and guard in one pass over the tiles: the only place where the three meet."""
+"""Denoise, score and guard in one pass over the tiles: the only place that combines the three."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def denoise(
     resume: bool = False,
     score: bool | str | Path | Mapping[str, Any] = False,
     frames: bool = False,
+    crop: Any = None,
+    mask: Any = None,
     root: str | Path | None = None,
     quiet: bool = True,
     **params: Any,
@@ -86,6 +88,11 @@ def denoise(
     frames : bool
         Sources only: the roles noisy, noisy_2 (and noisy_3) are frames of one site. They are registered and averaged
         before they are denoised (`semnr.denoising.fuse`); the noise is that of the average.
+    crop : "auto" or four int, optional
+        Sources only: what of each image is denoised. "auto" leaves out the microscope's data bar, (left, top, right,
+        bottom) all but this box; the rest stays as it was. None: whole images.
+    mask : path or array, optional
+        Sources only: an image that is 0 where pixels stay as they were; they take no part in the noise either.
     root : path, optional
         Folder that the paths of a plan may lie in.
     quiet : bool
@@ -128,6 +135,11 @@ def denoise(
     """
     scores = None
     if score is not False:
+        if crop is not None or mask is not None:
+            raise ValueError(
+                f"{'crop' if crop is not None else 'mask'} is given with score; accepted: denoise first, then `semnr "
+                "check` or `semnr score` with the same"
+            )
         from .scoring.beside import Scores  # loads torch, which classical denoising does without
 
         scores = Scores(score, out)
@@ -145,6 +157,8 @@ def denoise(
         resume=resume,
         scores=scores,
         frames=frames,
+        crop=crop,
+        mask=mask,
         root=root,
         quiet=quiet,
         **params,

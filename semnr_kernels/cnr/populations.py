@@ -1,4 +1,4 @@
-"""Two kinds of CNR that are no ratio of moments: `gcnr` from the histograms, `rose` from the noise's autocorrelation.
+"""Two kinds of CNR that are not a ratio of moments: `gcnr` uses histograms, `rose` the autocorrelation of the noise.
 
 Regions, checks and flags are those of `cnr`. Neither has a gradient, a map or a second backend: they are computed
 from sorted pixels and one Fourier transform, once an image.
@@ -56,7 +56,7 @@ def populations(a: Mapping[str, Any]) -> torch.Tensor | Result:
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was and what is accepted.
+        Names the argument, what it was and what is accepted.
     """
     from . import cnr
 

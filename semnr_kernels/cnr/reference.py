@@ -1,4 +1,4 @@
-"""CNR, as defined: two-pass moments of two regions in float64, then one ratio a name.
+"""The definition of CNR: two-pass moments of two regions in float64, then one ratio for each kind.
 
 Differentiable in the pixels; the regions are fixed. Undefined and infinite entries have a zero gradient,
 so that they never turn the gradient of the others into NaN. What the Otsu masks are made of stands here too; its

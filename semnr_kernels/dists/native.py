@@ -1,15 +1,14 @@
-"""DISTS on CPU: convolutions by torch (oneDNN), channels last; all that lies between them in one pass of C++."""
+"""DISTS on CPU: convolutions by Winograd's filtering and oneDNN, channels last; all between them in one pass of C++."""
 
 from __future__ import annotations
 
-import functools
 import weakref
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from .. import native_support
+from ..convolution_cpu import Convolution
 from ..registry import Call, no_gradient, refusal
 from . import score
 from .network import POOL_EPS, Network
@@ -18,7 +17,6 @@ from .stream import Rectangle
 from .sums import Into
 
 _NONE = (0, 0, 0, 0, 0)  # no image
-_ONE = (1, 1)
 _VECTOR = 16  # channels that the widest instruction set takes at once
 
 
@@ -42,12 +40,7 @@ class Native:
         self, network: Network, stage: int, layer: int, h: torch.Tensor, padding: tuple[int, int]
     ) -> torch.Tensor:
         last = layer == len(network.stages[stage]) - 1
-        weight, bias, packed = _weights(network)[stage][layer]
-        if packed:  # one call for a convolution and its ReLU, weights in the order in which it reads them
-            relu = "none" if last else "relu"
-            return torch.ops.mkldnn._convolution_pointwise(h, weight, bias, padding, _ONE, _ONE, 1, relu, [], "")
-        made = F.conv2d(h, weight, bias, padding=padding)
-        return made if last else F.relu_(made)
+        return _convolutions(network)[stage][layer](h, padding, not last, self.module)
 
     def finish(
         self,
@@ -127,42 +120,18 @@ def _totals(into: Into | None) -> tuple[int, ...]:
     return (int(into.fresh), native_support.address(into.near), native_support.address(into.totals), *cells)
 
 
-_Layers = tuple[tuple[tuple[torch.Tensor, torch.Tensor, bool], ...], ...]
-_ready: weakref.WeakKeyDictionary[Network, _Layers] = weakref.WeakKeyDictionary()  # gone with their network
+_Stages = tuple[tuple[Convolution, ...], ...]
+_ready: weakref.WeakKeyDictionary[Network, _Stages] = weakref.WeakKeyDictionary()  # gone with their network
 
 
-def _weights(network: Network) -> _Layers:
-    """The network's weights for `layer`: weight, bias, and whether the weight is packed for oneDNN."""
-    if (found := _ready.get(network)) is not None:
-        return found
-    packed = packs(network.dtype)
-    stages = []
-    with torch.inference_mode(False), torch.no_grad():
-        for number, stage in enumerate(network.stages):
-            layers = []
-            for weight, bias in stage:
-                weight = weight.contiguous(memory_format=torch.channels_last)
-                if packed:
-                    shape = (1, weight.shape[1], 256 >> number, 256 >> number)  # the order hardly depends on the size
-                    weight = torch.ops.mkldnn._reorder_convolution_weight(weight, _ONE, _ONE, _ONE, 1, shape)
-                layers.append((weight, bias, packed))
-            stages.append(tuple(layers))
-    return _ready.setdefault(network, tuple(stages))
-
-
-@functools.cache
-def packs(dtype: torch.dtype) -> bool:
-    """Whether this torch has oneDNN's convolution with a ReLU, which torch.compile calls, for `dtype` on this CPU."""
-    names = {
-        torch.float32: "_convolution_pointwise",
-        torch.bfloat16: "_is_mkldnn_bf16_supported",
-        torch.float16: "_is_mkldnn_fp16_supported",
-    }
-    ops = torch.ops.mkldnn
-    needed = ("_convolution_pointwise", "_reorder_convolution_weight", names.get(dtype, ""))
-    if dtype not in names or not torch.backends.mkldnn.is_available() or not all(hasattr(ops, n) for n in needed):
-        return False
-    return dtype == torch.float32 or bool(getattr(ops, needed[-1])())
+def _convolutions(network: Network) -> _Stages:
+    if (made := _ready.get(network)) is not None:
+        return made
+    stages = tuple(
+        tuple(Convolution(weight, bias, 1, 1, 256 >> number) for weight, bias in stage)
+        for number, stage in enumerate(network.stages)
+    )
+    return _ready.setdefault(network, stages)
 
 
 def dists(*arguments: Any, isa: str | None = None, **options: Any) -> Distance:

@@ -1,4 +1,4 @@
-"""FSIM in C++: transforms of its own, so that what lies between them stays in the cache.
+"""FSIM in C++, with its own transforms, so that the data between them stays in the cache.
 
 float32 or float64 throughout; float64 where a gradient is asked for, because that of a phase grows without bound where
 the response vanishes.

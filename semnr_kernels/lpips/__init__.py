@@ -22,7 +22,7 @@ for _op in ("lpips", "lpips_features", "lpips_against"):
     # oneDNN picks the instruction set itself: no variant of its own for each
     registry.register(_op, "native", getattr(native, _run), native.supports, lambda: native.UNSUPPORTED)
 
-__all__ = ["Distance", "Features", "against", "features", "lpips", "with_dists"]
+__all__ = ["Distance", "Features", "against", "features", "lpips", "published", "with_dists"]
 
 
 def _prepare(a: Mapping[str, Any]) -> tuple[checks.Pair, registry.Call]:
@@ -347,6 +347,33 @@ def with_dists(
     if not all(bool(torch.isfinite(rows).all()) for rows in made):
         checks.raise_if_nonfinite(x=checked.x, y=checked.y)
     return made
+
+
+def published(net: str = "alex") -> dict[str, str]:
+    """Which published weights a score is computed with: the network, and the SHA-256 of its two sets of weights.
+
+    Parameters
+    ----------
+    net : {"alex", "vgg"}
+        The network.
+
+    Returns
+    -------
+    dict of str
+        "net", "weights_sha256" of the convolutions and "linear_sha256" of the linear layers.
+
+    Raises
+    ------
+    WeightsUnavailable
+        They are not in the cache, or damaged.
+
+    Examples
+    --------
+    >>> kernels.lpips.published("vgg")["net"]  # doctest: +SKIP
+    'vgg'
+    """
+    trunk, linear = pretrained.load(None, TRUNKS[net][0], "LPIPS"), pretrained.load(None, LPIPS, "LPIPS")
+    return {"net": net, "weights_sha256": trunk.sha256, "linear_sha256": linear.sha256}
 
 
 def _network(settings: Settings, weights: WeightsArgument, linear: WeightsArgument, device: torch.device) -> Network:

@@ -30,6 +30,9 @@ class Engine(Protocol):
     def layer(self, network: Network, number: int, h: torch.Tensor, padding: tuple[int, int]) -> torch.Tensor:
         """Layer `number` with its ReLU; padding: of zeros, down and across."""
 
+    def differences(self, x: torch.Tensor, y: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
+        """Σ over channels of linear (x / ‖x‖ − y / ‖y‖)², (N, h, w), in the dtype of `linear`."""
+
 
 class Torch:
     """See `Engine`: in torch, on any device."""
@@ -38,6 +41,13 @@ class Torch:
 
     def layer(self, network: Network, number: int, h: torch.Tensor, padding: tuple[int, int]) -> torch.Tensor:
         return applied(*network.layers[number], h, padding)
+
+    def differences(self, x: torch.Tensor, y: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
+        a, b = (v * (1 / (torch.linalg.vector_norm(v, dim=1, keepdim=True) + EPS)) for v in (
+            x.to(linear.dtype), y.to(linear.dtype)
+        ))  # fmt: skip
+        squares = a.sub_(b).square_().permute(0, 2, 3, 1)
+        return (squares.reshape(-1, x.shape[1]) @ linear).reshape(x.shape[0], *x.shape[2:])
 
 
 def lpips(
@@ -57,7 +67,7 @@ def lpips(
         if masks is not None or resized(*size, settings.resize) != size:
             x1, y1, share = pair_on_1(x1, y1, masks, network, settings)  # type: ignore[arg-type]
             scale = 1.0
-        found, count = PairSums(network, tuple(x1.shape), share, settings.want_map), len(x1)
+        found, count = PairSums(engine, network, tuple(x1.shape), share, settings.want_map), len(x1)
         for number, at, band in Flow(engine, network, (x1, y1), scale, settings.memory_budget).maps():
             found.add(number, at, band[:count], band[count:])
         parts.append(found.distance())
@@ -91,7 +101,7 @@ def against(engine: Engine, x: torch.Tensor, y: Features) -> Distance:
     """Candidates with kept maps of references: the maps of the candidates are not kept."""
     settings = y.settings
     on_1 = resampled(x.to(y.network.work) / settings.data_range, settings.resize)
-    found = PairSums(y.network, tuple(on_1.shape), None, settings.want_map)
+    found = PairSums(engine, y.network, tuple(on_1.shape), None, settings.want_map)
     for number, at, band in Flow(engine, y.network, (on_1,), 1.0, settings.memory_budget).maps():
         other = y.maps[number][:, :, at : at + band.shape[2]]
         found.add(number, at, band, other.expand(band.shape[0], -1, -1, -1))
@@ -187,8 +197,10 @@ class _Waiting:
 class PairSums:
     """What each compared map adds to the distance of each pair, as it grows."""
 
-    def __init__(self, network: Network, shape: tuple[int, ...], share: torch.Tensor | None, want_map: bool) -> None:
-        self.network, self.size, self.share = network, shape[-2:], share
+    def __init__(
+        self, engine: Engine, network: Network, shape: tuple[int, ...], share: torch.Tensor | None, want_map: bool
+    ) -> None:
+        self.engine, self.network, self.size, self.share = engine, network, shape[-2:], share
         device, maps = network.device, len(network.linear)
         self.sums = torch.zeros((shape[0], maps), dtype=torch.float64, device=device)
         self.weights = torch.zeros_like(self.sums)
@@ -203,13 +215,8 @@ class PairSums:
 
     def add(self, number: int, at: int, x: torch.Tensor, y: torch.Tensor, some: slice = slice(None)) -> None:
         """Rows of a map from row `at` on, of some of the pairs."""
-        linear = self.network.linear[number]
-        a, b = (v * (1 / (torch.linalg.vector_norm(v, dim=1, keepdim=True) + EPS)) for v in (
-            x.to(linear.dtype), y.to(linear.dtype)
-        ))  # fmt: skip
-        n, c, h, w = a.shape
-        squares = a.sub_(b).square_().permute(0, 2, 3, 1)
-        each = (squares.reshape(-1, c) @ linear).reshape(n, h, w)
+        each = self.engine.differences(x, y, self.network.linear[number])
+        h, w = each.shape[1:]
         if self.places is not None:
             self.places[number].append(each)
         wide = each.double()

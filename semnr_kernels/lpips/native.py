@@ -1,4 +1,4 @@
-"""LPIPS on CPU: convolutions by torch (oneDNN), channels last, ReLU inside, weights packed once; a band at a time."""
+"""LPIPS on CPU: convolutions by Winograd's filtering and oneDNN, channels last, ReLU inside; a band at a time."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..dists.native import packs
+from .. import native_support
+from ..convolution_cpu import Convolution
 from ..registry import Call, no_gradient, refusal
 from . import flow
 from .network import Network
-from .sums import Distance, Features
+from .sums import EPS, Distance, Features
 
 UNSUPPORTED = (no_gradient,)
-_ONE = (1, 1)
-_PACKED_FOR = 256  # pixels a side: the order of packed weights hardly depends on it
+_USUAL = 256  # pixels a side of an image
 
 
 def supports(call: Call) -> str | None:
@@ -29,40 +29,50 @@ class Native:
 
     memory_format = torch.channels_last
 
+    def __init__(self) -> None:
+        self.module = native_support.module()
+
     def layer(self, network: Network, number: int, h: torch.Tensor, padding: tuple[int, int]) -> torch.Tensor:
         layer = network.layers[number][0]
-        if layer.index is None:
+        convolution = _convolutions(network)[number]
+        if convolution is None:
             return F.max_pool2d(h, layer.side, layer.stride)
-        weight, bias, packed = _weights(network)[number]
-        stride = (layer.stride, layer.stride)
-        if packed:
-            return torch.ops.mkldnn._convolution_pointwise(h, weight, bias, padding, stride, _ONE, 1, "relu", [], "")
-        return F.relu_(F.conv2d(h, weight, bias, stride=layer.stride, padding=padding))
+        return convolution(h, padding, True, self.module)
+
+    def differences(self, x: torch.Tensor, y: torch.Tensor, linear: torch.Tensor) -> torch.Tensor:
+        if not x.dtype == y.dtype == linear.dtype == torch.float32:
+            return flow.Torch().differences(x, y, linear)
+        x, y = (v if v.stride(1) == 1 else v.contiguous(memory_format=torch.channels_last) for v in (x, y))
+        each = native_support.empty((x.shape[0], *x.shape[2:]), torch.float32)
+        self.module.lpips_differences(
+            native_support.image(x),
+            native_support.image(y),
+            tuple(x.shape),
+            native_support.address(linear),
+            EPS,
+            native_support.address(each),
+            torch.get_num_threads(),
+        )
+        return each
 
 
-_Ready = tuple[tuple[torch.Tensor, torch.Tensor, bool] | tuple[None, None, bool], ...]
-_ready: weakref.WeakKeyDictionary[Network, _Ready] = weakref.WeakKeyDictionary()  # gone with their network
+_Layers = tuple[Convolution | None, ...]
+_ready: weakref.WeakKeyDictionary[Network, _Layers] = weakref.WeakKeyDictionary()  # gone with their network
 
 
-def _weights(network: Network) -> Any:
-    """Of each layer: weight, bias, and whether the weight is packed for oneDNN."""
-    if (found := _ready.get(network)) is not None:
-        return found
-    packed, side = packs(network.dtype), _PACKED_FOR
-    made: list[Any] = []
-    with torch.inference_mode(False), torch.no_grad():
-        for layer, weight, bias in network.layers:
-            if weight is None or bias is None:
-                made.append((None, None, False))
-            else:
-                weight = weight.contiguous(memory_format=torch.channels_last)
-                if packed:
-                    pads, stride = (layer.padding,) * 2, (layer.stride,) * 2
-                    shape = (1, weight.shape[1], side, side)
-                    weight = torch.ops.mkldnn._reorder_convolution_weight(weight, pads, stride, _ONE, 1, shape)
-                made.append((weight, bias, packed))
-            side = layer.size(side)
-    return _ready.setdefault(network, tuple(made))
+def _convolutions(network: Network) -> _Layers:
+    """Of each layer; None for a pooling."""
+    if (made := _ready.get(network)) is not None:
+        return made
+    side = _USUAL
+    layers: list[Convolution | None] = []
+    for layer, weight, bias in network.layers:
+        if weight is None or bias is None:
+            layers.append(None)
+        else:
+            layers.append(Convolution(weight, bias, layer.stride, layer.padding, side))
+        side = layer.size(side)
+    return _ready.setdefault(network, tuple(layers))
 
 
 def lpips(*arguments: Any) -> Distance:

@@ -19,8 +19,8 @@ _SHARED = 3  # layers of LPIPS's VGG16: two convolutions and the pooling
 class _FirstMaps:
     """Takes DISTS's first maps: their part of LPIPS's sums, and their pooling by maximum."""
 
-    def __init__(self, network: Network, x: torch.Tensor) -> None:
-        self.sums = PairSums(network, tuple(x.shape), None, want_map=False)
+    def __init__(self, engine: native.Native, network: Network, x: torch.Tensor) -> None:
+        self.sums = PairSums(engine, network, tuple(x.shape), None, want_map=False)
         count, _, height, width = x.shape
         self.pooled = [
             torch.empty(
@@ -32,7 +32,7 @@ class _FirstMaps:
         ]
 
     def first_maps(self, some: slice, row: int, column: int, x: torch.Tensor, y: torch.Tensor) -> None:
-        x, y = F.relu(x), F.relu(y)
+        x, y = F.relu_(x), F.relu_(y)  # as DISTS does next
         self.sums.add(0, row, x, y, some)
         for pooled, h in zip(self.pooled, (x, y), strict=True):
             if min(h.shape[-2:]) > 1:
@@ -50,14 +50,14 @@ def both(
     if shared.rows < height or shared.columns < width:
         return None
     job = stream.Job(x, y, None, None, data_range)
-    engine = dists_native.Native()
+    engine, beside_it = dists_native.Native(), native.Native()
     parts, distances = [], []
     for start in range(0, x.shape[0], shared.together):
         part = job.part(slice(start, start + shared.together))
-        beside = _FirstMaps(network, part.x)
+        beside = _FirstMaps(beside_it, network, part.x)
         parts.append(score.whole(part, engine, dists, shared, beside))
         count = len(part.x)
-        flow = Flow(native.Native(), network, tuple(beside.pooled), 1.0, memory_budget // 2, first=_SHARED)
+        flow = Flow(beside_it, network, tuple(beside.pooled), 1.0, memory_budget // 2, first=_SHARED)
         for number, at, band in flow.maps():
             beside.sums.add(number, at, band[:count], band[count:])
         distances.append(beside.sums.distance())

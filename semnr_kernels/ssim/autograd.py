@@ -1,4 +1,4 @@
-"""What the compiled backends of SSIM share: the gradient's way through torch.
+"""What the compiled backends of SSIM share: the torch autograd function.
 
 A backend brings two functions of plain tensors. Gradients of first order are its own, over whole windows (a mirrored
 border is padded, and folded back, by torch); a gradient of the gradient goes through the definition.

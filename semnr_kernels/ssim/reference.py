@@ -1,4 +1,4 @@
-"""SSIM as defined (Wang et al. 2004, eq. 6 to 13), literal and in float64; every other backend is judged against it.
+"""The definition of SSIM (Wang et al. 2004, eq. 6 to 13) in float64; every other backend is tested against it.
 
 Differentiable, any device. Moments are taken about each image's mean, so that a 16-bit pedestal costs nothing.
 """

@@ -210,7 +210,7 @@ def settings_of(
     Raises
     ------
     TypeError, ValueError
-        The argument, what it was and what is accepted.
+        Names the argument, what it was and what is accepted.
     """
     values = tuple(map(arguments.get, _ALL))
     try:

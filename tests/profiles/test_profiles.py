@@ -293,7 +293,7 @@ def test_to_pandas_has_a_row_a_tile() -> None:
 
 def test_plot_without_matplotlib_says_what_to_install(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match="pip install matplotlib"):
+    with pytest.raises(ImportError, match=r"pip install 'semnr\[plot\]'"):
         rows(**perfect()).plot()
 
 

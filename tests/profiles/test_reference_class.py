@@ -13,7 +13,7 @@ import torch
 
 import cases
 import semnr
-from semnr_kernels import cnr, dists, fsim
+from semnr_kernels import cnr, dists, fsim, lpips
 
 SIDE = 64
 # method -> options of the reference, options of the call
@@ -30,6 +30,8 @@ CALLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "fsim-clip": ("fsim", {}, {"overshoot": "clip"}),
     "dists": ("dists", {"dists_weights": "random"}, {"dtype": torch.float64}),
     "dists-none": ("dists", {}, {"weights": "random", "dtype": torch.float64, "reduction": "none"}),
+    "lpips": ("lpips", {}, {"weights": "random", "dtype": torch.float64}),
+    "lpips-vgg-none": ("lpips", {}, {"weights": "random", "dtype": torch.float64, "net": "vgg", "reduction": "none"}),
     "cnr": ("cnr", {}, {}),
     "cnr-noise": ("cnr", {}, {"kind": "fixed_noise", "noise": 0.1, "reduction": "mean"}),
     "cnr-details": ("cnr", {}, {"details": True}),
@@ -125,6 +127,16 @@ def test_what_depends_on_the_reference_is_computed_once(monkeypatch: pytest.Monk
     assert reference.nbytes == kept
 
 
+def test_the_features_of_lpips_are_computed_once_and_serve_every_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = tensors()
+    seen = count_calls(monkeypatch, lpips, "features")
+    reference = semnr.Reference(y, data_range=1.0)
+    for factor in (0.9, 0.8, 0.7):
+        ours = reference.lpips(x * factor, weights="random", reduction="none")
+        assert_same(ours, semnr.lpips(x * factor, y, data_range=1.0, weights="random", reduction="none"))
+    assert len(seen) == 1
+
+
 def test_other_options_have_features_of_their_own() -> None:
     x, y = tensors()
     reference = semnr.Reference(y, data_range=1.0)
@@ -151,10 +163,10 @@ def test_the_memory_that_is_kept_is_stated_and_bounded() -> None:
     assert small.nbytes <= 1000
 
 
-@pytest.mark.parametrize("name", ["ssim", "fsim", "dists", "psnr"])
+@pytest.mark.parametrize("name", ["ssim", "fsim", "dists", "lpips", "psnr"])
 def test_the_gradient_goes_to_the_candidate_and_not_to_the_reference(name: str) -> None:
     x, y = tensors(1)
-    options = {"weights": "random"} if name == "dists" else {}
+    options = {"weights": "random"} if name in ("dists", "lpips") else {}
     y.requires_grad_()
     leaves = [x.clone().requires_grad_() for _ in range(2)]
     reference = semnr.Reference(y, data_range=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import re
 import tempfile
@@ -289,6 +290,22 @@ def test_every_control_has_a_name_and_every_picture_a_description(opened: Browse
     )
     assert opened.run(UNDESCRIBED) == []
     assert opened.run("document.documentElement.lang") == "en"
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_axe_finds_nothing_wrong_in_light_and_dark_with_all_parts_open(opened: Browser, width: int) -> None:
+    pytest.importorskip("axe_core_python", reason="axe-core-python is in the extra [test]")
+    axe = importlib.resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    opened.size(width, 900)
+    opened.run("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    opened.run(f"{axe}; 1")
+    for scheme in ("light", "dark"):
+        opened.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        found = opened.run(
+            "axe.run(document).then((r) => [r.violations.map((v) => [v.id, v.nodes[0].html]), r.passes.length])"
+        )
+        assert found[0] == [], scheme
+        assert found[1] > 30  # rules that it could judge
 
 
 def test_words_stand_out_from_their_ground_in_light_and_dark(opened: Browser) -> None:

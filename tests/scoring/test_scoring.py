@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import calibrated
 import cases
 import semnr
 from semnr.cli import main
 from semnr.runs import parquet as run_parts
 from semnr.scoring import Run, score
+from semnr_kernels import WeightsUnavailable
 
 FAST = {"metrics": ("psnr", "ssim")}
 
@@ -239,7 +241,7 @@ def test_a_folder_with_other_files_is_never_written_into(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metrics": ("lpips",)}, r"metrics is \['lpips'\]; accepted: one or more of psnr"),
+        ({"metrics": ("niqe",)}, r"metrics is \['niqe'\]; accepted: one or more of psnr"),
         ({"metrics": ()}, "metrics is"),
         ({"workers": 0}, "workers is 0; accepted: an integer of at least 1"),
         ({"memory_budget": "lots"}, "memory_budget is 'lots'; accepted: bytes"),
@@ -498,6 +500,31 @@ def test_a_backend_that_cannot_score_these_tiles_stops_the_run_before_it_writes(
     with pytest.raises(semnr.BackendUnavailable, match="tiles of this kind are refused"):
         score(wafer(tmp_path / "in", 1), out=tmp_path / "out", backend="native", metrics=("ssim",), tests=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_lpips_is_a_column_where_it_is_asked_for(tmp_path) -> None:
+    calibrated.need_weights("alexnet", "lpips")
+    plan = wafer(tmp_path / "in")
+    run = score(plan, out=tmp_path / "out", metrics=["lpips", "psnr"])
+    assert run.info["settings"]["metrics"] == ["psnr", "lpips"]
+    for i, row in enumerate(rows_of(run)):
+        images = (np.asarray(Image.open(tmp_path / "in" / kind / f"{i}.png")) for kind in ("denoised", "clean"))
+        assert row["lpips"] == pytest.approx(float(semnr.lpips(*images)), abs=1e-6)
+    scored = run.profile()
+    assert run.summary["lpips"]["n"] == scored.summary()["lpips"]["n"] == 6
+    assert scored.summary()["lpips"]["mean"] == pytest.approx(scored.lpips.mean())
+    assert math.isnan(scored.area)  # it is no axis
+    assert "lpips" not in score(plan, out=tmp_path / "other", **FAST).table().column_names
+
+
+def test_lpips_without_weights_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    plan = wafer(tmp_path / "in", count=2)
+    with pytest.raises(WeightsUnavailable, match="semnr weights fetch alexnet"):
+        score(plan, out=tmp_path / "out", metrics=("psnr", "lpips"))
+    assert not (tmp_path / "out").exists()
+    assert main(["score", str(plan), "--out", str(tmp_path / "out"), "--metrics", "ssim,lpips"]) == 2
+    assert "semnr weights fetch alexnet" in capsys.readouterr().err
 
 
 def test_dists_without_weights_is_left_out_of_the_default_metrics_and_the_run_says_how_to_have_it(

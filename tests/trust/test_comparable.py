@@ -12,10 +12,11 @@ from scipy import ndimage
 
 import cases
 import semnr
+from semnr.cli import main
 from semnr.denoising import denoise
 from semnr.noise import estimate_noise
 from semnr.synth import Detector, quantise, tile
-from semnr.trust.comparable import likeness, pair_problem, reference_problem, shift
+from semnr.trust.comparable import likeness, notes, pair_problem, reference_problem, shift
 
 SIDE = 160
 PATTERNS = ("holes", "vias", "metal")
@@ -102,6 +103,42 @@ def test_a_blur_is_no_other_scene(sigma: float) -> None:
         assert pair_problem(x, d) == ""
         assert pair_problem(x, ndimage.gaussian_filter(x.astype(float), sigma)) == ""
         assert pair_problem(x, x + 1.5 * (x - ndimage.gaussian_filter(x.astype(float), 2))) == ""
+
+
+def test_the_structure_is_that_of_filtered_images() -> None:
+    """Σ over the pixels of images between 1.5 and 12 px, mirrored at their borders, columns by twos."""
+
+    def band(v: np.ndarray) -> np.ndarray:
+        fine, coarse = (ndimage.gaussian_filter(v, (s / 2, s), mode="reflect", truncate=6) for s in (1.5, 12.0))
+        return (fine - coarse).ravel()
+
+    for x, d in zip(NOISY, GOOD, strict=True):
+        rows = 75  # of the 79 that lie between two others
+        own, neighbours = x[1:150:2].astype(float), (x[0:149:2].astype(float) + x[2:151:2]) / 2
+        assert len(own) == rows
+        own, neighbours, seen = (band(v) for v in (own, neighbours, d[1:150:2].astype(float)))
+        signal, power = own @ neighbours, seen @ seen
+        told = likeness(x, d)
+        assert told.correlation == pytest.approx(seen @ neighbours / np.sqrt(signal * power), abs=0.01)
+        assert told.contrast == pytest.approx(np.sqrt(power / signal), rel=0.02)
+
+
+@pytest.mark.parametrize("moved", [(0.0, 0.0), (0.4, -1.3), (-7.5, 12.25)])
+def test_a_shift_is_told_between_pixels(moved: tuple[float, float]) -> None:
+    rng = np.random.default_rng(5)
+    scene = 128 + 400 * ndimage.gaussian_filter(rng.normal(size=(200, 200)), 3)
+    other = ndimage.shift(scene, moved, order=3, mode="nearest")[20:-21, 20:-20]  # an odd number of rows
+    down, right, sure = shift(rng.normal(scene, 5)[20:-21, 20:-20], other)
+    assert sure
+    assert (down, right) == pytest.approx(moved, abs=0.15)
+
+
+@pytest.mark.parametrize("width", [0, 1, 9])
+def test_an_empty_border_is_told_by_its_narrowest_side(width: int) -> None:
+    framed = np.pad(GOOD[0][20:-20, 20:-20], width, constant_values=7)
+    framed = np.pad(framed, ((4, 0), (0, 6)), constant_values=7)
+    word = f"an empty border of {width} px"
+    assert any(word in note for note in notes(NOISY[0][: len(framed), : framed.shape[1]], framed)) == (width > 0)
 
 
 def test_a_flat_frame_says_nothing_of_what_it_shows() -> None:
@@ -193,7 +230,47 @@ def test_noise_that_cannot_be_told_is_said_and_judges_nothing() -> None:
     assert verdict["erased_structure"].status == "unknown"
 
 
+def independent_sigma(image: np.ndarray) -> float:
+    """σ of the noise from differences of neighbours, where nothing is clipped and the image is flat."""
+    image = image.astype(float)
+    free = (ndimage.minimum_filter(image, 5) > 0) & (ndimage.maximum_filter(image, 5) < 255)
+    smooth = ndimage.gaussian_filter(image, 3)
+    slope = np.hypot(ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1))
+    flat = free & (slope <= np.quantile(slope[free], 0.3))
+    return 1.4826 * float(np.median(np.abs((image - np.roll(image, 1, axis=1)) / np.sqrt(2))[flat]))
+
+
+def is_denoised_and_said(image: np.ndarray, sigma: float, most_changed_share: float) -> None:
+    """What is not clipped loses its noise, by the law of the pixels that are not clipped, and the user is told so."""
+    law = estimate_noise(image)
+    assert law.sigma() == pytest.approx(sigma, rel=0.1)
+    assert law.remarks[0].endswith(f"are clipped: the noise is that of the other {law.unclipped:.0%}")
+    free = (image > 0) & (image < 255)
+    for model in ("nlm", "wavelet"):
+        with pytest.warns(UserWarning, match="of the pixels are clipped: the noise is that of the other"):
+            denoised = semnr.denoise(image, model=model)
+        assert np.mean(denoised[free] != image[free]) > most_changed_share
+        assert independent_sigma(denoised) < 0.5 * sigma
+
+
 def test_a_real_frame_of_which_half_is_clipped_is_denoised() -> None:
     image = np.asarray(Image.open(cases.real_data() / "general" / "zircon_bse_01.jpg").convert("L"))[300:700, 400:900]
-    law = estimate_noise(image)
-    assert law.problem or law.sigma() > 0
+    assert np.mean((image == 0) | (image == 255)) > 0.5
+    is_denoised_and_said(image, independent_sigma(image), 0.8)
+
+
+@pytest.mark.parametrize("sigma", [8.0, 15.0])
+def test_a_frame_of_which_half_is_clipped_is_denoised(sigma: float) -> None:
+    clean = np.where(np.arange(256) // 32 % 2, 120.0, -60.0) * np.ones((256, 1))
+    image = np.clip(np.random.default_rng(0).normal(clean, sigma).round(), 0, 255).astype(np.uint8)
+    is_denoised_and_said(image, sigma, 0.8)
+
+
+def test_where_the_noise_cannot_be_known_denoising_says_so(tmp_path, capsys) -> None:
+    image = np.zeros((128, 128), np.uint8)
+    image[40:60, 40:60] = np.random.default_rng(0).normal(90, 12, (20, 20)).astype(np.uint8)  # all the rest is black
+    with pytest.warns(UserWarning, match=r"noise cannot be told from this image: 98% of the pixels are clipped"):
+        semnr.denoise(image, model="nlm")
+    Image.fromarray(image).save(tmp_path / "black.png")
+    assert main(["denoise", str(tmp_path / "black.png"), "--out", str(tmp_path / "out.png"), "-q"]) == 0
+    assert "note: the noise cannot be told from this image" in capsys.readouterr().out

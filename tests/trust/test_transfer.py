@@ -228,7 +228,8 @@ def test_integer_input_and_float_output_of_torch_and_numpy_agree() -> None:
         ({"block": 0}, "block is 0"),
         ({"second_frame": np.zeros((1, 1, 64, 64))}, "both given"),
         ({"denoised": np.zeros((1, 1, 64, 60))}, "denoised has shape"),
-        ({"noisy": np.zeros((7, 64, 64))}, "read as"),
+        ({"noisy": np.zeros((7, 64, 64))}, "as a stack of 7 images"),
+        ({"noisy": np.zeros((3, 64, 64))}, "as a stack of 3 images"),
         ({"denoised": "image.png"}, "denoised is str"),
     ],
 )

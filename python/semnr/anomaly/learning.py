@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from ..base.random_streams import stream
 from ..noise import NoiseModel
-from ..training.module import Averaged, agreed
+from ..training.loop import Averaged, Choosing
 from ..training.scenes import specks
 from .autoencoder import denoised
 from .network import Autoencoder
@@ -96,10 +92,11 @@ class Reconstruction(Averaged):
     def __init__(
         self, recipe: Recipe, targets: list[np.ndarray], noise: NoiseModel, top: float, scan_axis: int = -1
     ) -> None:
-        super().__init__(recipe.training)
-        self.recipe, self.targets, self.noise, self.top, self.scan_axis = recipe, targets, noise, top, scan_axis
+        torch.manual_seed(recipe.training.seed)
         levels = np.concatenate([image.ravel() for image in targets])
-        self.take(Autoencoder(recipe.model, float(levels.mean()), max(float(levels.std()), 1e-6 * top)))
+        network = Autoencoder(recipe.model, float(levels.mean()), max(float(levels.std()), 1e-6 * top))
+        super().__init__(network, recipe.training, recipe.training.steps)
+        self.recipe, self.targets, self.noise, self.top, self.scan_axis = recipe, targets, noise, top, scan_axis
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         wrong = (self.network(batch["seen"]) - batch["target"]) / batch["sigma"]
@@ -108,69 +105,46 @@ class Reconstruction(Averaged):
         self.log("loss", loss, prog_bar=True)
         return loss
 
-    def batches_from(self, step: int) -> Patches:
-        return Patches(self.recipe, self.targets, self.noise, self.top, self.scan_axis, step)
-
-    def averaged(self) -> Autoencoder:
-        network = self.average.module
-        assert isinstance(network, Autoencoder)
-        return network.eval()
+    def train_dataloader(self) -> DataLoader[Any]:
+        # the step is known by now, also of a resumed run
+        made = Patches(self.recipe, self.targets, self.noise, self.top, self.scan_axis, self.trainer.global_step)
+        return DataLoader(made, batch_size=None)
 
 
-class HeldOut(lightning.Callback):
-    """Compares the error of held-out tiles with that of training tiles, keeps the best weights, stops at the end.
+class HeldOut(Choosing):
+    """Compares the error of held-out tiles with that of training tiles, and keeps the weights of the least error.
 
     An error is that of a patch with planted faults: the mean square of reconstruction less target, in units of the
-    noise and weighted as in the loss. 0 where the model takes every fault away and nothing else. Each judgement is a
-    line of judged.jsonl.
+    noise and weighted as in the loss. 0 where the model takes every fault away and nothing else. The score is the
+    held-out error with a minus; a model that does not gain enough on the best one is not eligible.
     """
 
     def __init__(self, recipe: Recipe, out: Path, batches: dict[str, list[Batch]], quiet: bool = True) -> None:
-        self.recipe, self.out, self.batches, self.quiet = recipe, out, batches, quiet
-        self.rows: list[dict[str, Any]] = []
-        self.best: float | None = None
+        wanted = recipe.validation
+        super().__init__(out, every=wanted.every, steps=recipe.training.steps, patience=wanted.patience, quiet=quiet)
+        self.batches = batches
         self.weights: dict[str, Tensor] = {}
-        self.waited = 0
 
     def state_dict(self) -> dict[str, Any]:
-        rows = json.dumps(self.rows)
-        return {"rows": rows, "best": self.best, "waited": self.waited, "weights": self.weights}
+        return {**super().state_dict(), "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.best, self.waited = json.loads(state["rows"]), state["best"], state["waited"]
+        super().load_state_dict(state)
         self.weights = dict(state["weights"])
 
-    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        step, every = trainer.global_step, self.recipe.validation.every
-        last = step >= self.recipe.training.steps or trainer.should_stop
-        if trainer.is_global_zero and (step % every == 0 or last):
-            self.judge(trainer, module, step)
-        if step % every == 0 and agreed(trainer, self.waited >= self.recipe.validation.patience):
-            trainer.should_stop = True
-
-    def judge(self, trainer: Any, module: Any, step: int) -> None:
+    def judged(self, module: Any, step: int, loss: float) -> tuple[dict[str, Any], bool]:
         network = module.averaged()
-        errors = {name: float(self.errors(network, name).mean()) for name in self.batches}
-        better = self.best is None or errors["held_out"] < self.best * (1 - _LEAST_ERROR)
-        row = {
-            "step": step,
-            "minutes": round(module.clock.seconds / 60, 3),
-            "loss": float(trainer.callback_metrics.get("loss", math.nan)),
-            **{f"{name}_error": value for name, value in errors.items()},
-            "chosen": better,
-        }
-        self.rows.append(row)
-        with (self.out / "judged.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        trainer.logger.log_metrics({k: v for k, v in row.items() if isinstance(v, float)}, step)
-        if not self.quiet:
-            told = f"held-out error {errors['held_out']:.4g}, training error {errors['training']:.4g}"
-            print(f"anomaly: step {step}, {row['minutes']:.1f} min, {told}", file=sys.stderr, flush=True)
-        if better:
-            self.best, self.waited = errors["held_out"], 0
-            self.weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-        else:
-            self.waited += 1
+        errors = {f"{name}_error": float(self.errors(network, name).mean()) for name in self.batches}
+        score = -errors["held_out_error"]
+        gains = self.best is None or score > self.best * (1 - _LEAST_ERROR)
+        return {"score": score, "eligible": gains, **errors}, False
+
+    def save(self, network: Autoencoder, name: str, step: int) -> None:
+        self.weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+
+    def line(self, row: Mapping[str, Any]) -> str:
+        told = f"held-out error {row['held_out_error']:.4g}, training error {row['training_error']:.4g}"
+        return f"anomaly: step {row['step']}, {row['minutes']:.1f} min, {told}{': chosen' if row['chosen'] else ''}"
 
     def errors(self, network: Autoencoder, name: str) -> np.ndarray:
         """One error a patch."""

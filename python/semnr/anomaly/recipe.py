@@ -1,16 +1,14 @@
-"""The recipe of an autoencoder: a TOML file, checked before anything starts. Its steps are `training.config.Steps`."""
+"""The recipe of an autoencoder: a TOML file, checked before anything starts."""
 
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..base.jsonable import from_plain
-from ..training.config import Steps, set_entries
+from ..training.config import Optimiser, read_tables, table_of
 from .network import Layout
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -40,6 +38,14 @@ class Data:
     turn: bool = False  # patches are mirrored too; scan lines stay rows
 
 
+@dataclass(frozen=True, kw_only=True)
+class Training(Optimiser):
+    steps: int = 1500
+    learning_rate: float = 2e-3
+    warm_up: int = 50
+    average: float = 0.99
+
+
 @dataclass(frozen=True)
 class Validation:
     """Every so many steps the error of `tiles` held-out and training tiles is compared; the weights of the least
@@ -55,7 +61,7 @@ class Recipe:
     name: str
     model: Layout
     data: Data
-    training: Steps
+    training: Training
     validation: Validation
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,22 +76,13 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, An
     ValueError, FileNotFoundError
         Names the entry, what it was, what is accepted.
     """
-    if isinstance(recipe, Mapping):
-        tables, name = {k: dict(v) for k, v in recipe.items()}, "recipe"
-    else:
-        path = Path(recipe)
-        path = path if path.suffix == ".toml" else RECIPES / f"{recipe}.toml"
-        if not path.is_file():
-            known = ", ".join(sorted(repr(p.stem) for p in RECIPES.glob("*.toml")))
-            raise FileNotFoundError(f"recipe {str(recipe)!r} does not exist; accepted: {known}, or a .toml file")
-        tables, name = tomllib.loads(path.read_text(encoding="utf-8")), path.stem
-    set_entries(tables, changes, TABLES)
+    tables, name = read_tables(recipe, changes, TABLES, RECIPES)
     made = Recipe(
         name=name,
         model=Layout.of(tables.get("model", {})),
-        data=from_plain(Data, "data", tables.get("data", {})),
-        training=from_plain(Steps, "training", tables.get("training", {}), lists=("devices",)),
-        validation=from_plain(Validation, "validation", tables.get("validation", {})),
+        data=table_of(Data, "data", tables),
+        training=table_of(Training, "training", tables),
+        validation=table_of(Validation, "validation", tables),
     )
     _check(made)
     return made
@@ -117,7 +114,3 @@ def _check(recipe: Recipe) -> None:
         )
     if not 0 < data.held_out < 1:
         raise ValueError(f"data.held_out is {data.held_out!r}; accepted: between 0 and 1")
-    if recipe.training.part != "all" or recipe.training.start is not None:
-        raise ValueError("training.part and training.start are the denoiser's; accepted for an autoencoder: neither")
-    if recipe.training.precision not in ("auto", "32", "bf16"):
-        raise ValueError(f"training.precision is {recipe.training.precision!r}; accepted: 'auto', '32', 'bf16'")

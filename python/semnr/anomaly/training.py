@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..base.files import write_json
 from ..tiles import TileSource
+from ..training import loop
 from ..training.card import curves
-from ..training.fit import begin, room, run
 from .autoencoder import Autoencoding
 from .features import in_words
 from .learning import HeldOut, Reconstruction, fixed, targets_of
@@ -32,7 +33,7 @@ def train(
 ) -> AnomalyModel:  # fmt: skip
     """See `semnr.anomaly.fit`."""
     wanted = load_recipe(recipe, changes)
-    room(out, resume)
+    loop.room(out, resume)
     tiles = read_tiles("source", source, data_range=data_range)
     small = [i for i, image in enumerate(tiles.images) if min(image.shape) < wanted.data.patch]
     if small:
@@ -49,14 +50,15 @@ def train(
     inside, outside, how = split(tiles, wanted.data.held_out, wanted.data.split)
     parts = memory(tiles, wanted)
     say(in_words(parts))
-    begin(out, wanted.to_dict())
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / loop.RECIPE, wanted.to_dict())
     targets = targets_of(tiles, wanted, noise, scan_axis)
     top = tiles.data_range
     parts_of = {"held_out": [targets[i] for i in outside], "training": [targets[i] for i in inside]}
     batches = {name: fixed(wanted, images, noise, top, scan_axis) for name, images in parts_of.items()}
     module = Reconstruction(wanted, parts_of["training"], noise, top, scan_axis)
     judge = HeldOut(wanted, out, batches, quiet)
-    trainer = run(module, judge, out, wanted.training, wanted.validation.every, resume=resume, quiet=quiet)
+    trainer = loop.train(module, judge, out, resume=resume, quiet=quiet)
     network = Autoencoder(wanted.model)
     network.load_state_dict(judge.weights)
     network.eval()

@@ -1,4 +1,4 @@
-"""What every package here stands on: files, JSON, threads, timing, progress, terminal text, checks of arguments.
+"""Helpers of every package: files, JSON, threads, timing, progress, terminal text, checks of arguments.
 
 Nothing in it knows of images, tiles or runs.
 """

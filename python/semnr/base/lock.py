@@ -1,4 +1,4 @@
-"""One writer a folder: a lock that the operating system lets go when its process ends, also by a kill."""
+"""One writer for each folder: a lock that the operating system releases when its process ends, also by a kill."""
 
 from __future__ import annotations
 

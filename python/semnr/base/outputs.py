@@ -1,4 +1,4 @@
-"""Where results may go: beside what they were made from, never over it, and never over what semnr did not write."""
+"""Where results may be written: never over the inputs, and never over files that semnr did not write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small pictures of images, as WebP in data URIs: one grey window for all that are compared, nothing sharpened."""
+"""Small pictures of images, as WebP in data URIs: one grey scale for all that are compared, nothing sharpened."""
 
 from __future__ import annotations
 

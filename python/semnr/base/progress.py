@@ -1,4 +1,4 @@
-"""Progress of long jobs: one line that rewrites itself on a terminal, a plain line now and then elsewhere."""
+"""Progress of long jobs: on a terminal one line that is rewritten, elsewhere a plain line from time to time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain text for terminals and logs: aligned tables, numbers, and names that cannot steer a terminal."""
+"""Plain text for terminals and logs: aligned tables, numbers, and names without control characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on threads, results in order, a bounded number of items held."""
+"""Work on threads with results in order; the number of items in memory is bounded."""
 
 from __future__ import annotations
 

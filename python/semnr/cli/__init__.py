@@ -18,12 +18,15 @@ COMMANDS = {
     "score": "score a stream of tiles against its reference",
     "denoise": "denoise a stream of tiles",
     "train": "train a denoiser on the generator or on your own tiles",
+    "classify": "say what SEM images show, by a classifier of your own classes, or that it is unknown",
+    "leakage": "find near-duplicates in a set of images, and across the parts of a split",
     "anomaly": "fit a model to normal tiles, choose its threshold, flag the tiles that differ",
     "guard": "hold a candidate's scores against those of the released denoiser",
     "stress": "harm images in known ways and see which metric and signal notices",
     "report": "a report of scored runs: HTML, Markdown, JSON or one picture",
     "synth": "write a synthetic SEM wafer with known truth",
     "weights": "list, fetch and verify the network weights of DISTS and LPIPS",
+    "bench": "time each metric on this machine, beside the other libraries that are installed",
     "doctor": "what this machine can run, and what is missing",
 }
 

@@ -12,6 +12,7 @@ from .text import print_json, say
 
 if TYPE_CHECKING:
     from ..demo import Demo
+    from ..scoring import Run
 
 COLUMNS = (
     ("PSNR dB", "psnr", 2),
@@ -65,9 +66,16 @@ def run(args: argparse.Namespace) -> int:
         rows.append((name, *means, verdict))
     say("\n" + table(("denoiser", *(title for title, *_ in COLUMNS), "verdict"), rows))
     counts = next(iter(made.runs.values())).counts
-    say(f"means over {counts['ok']} tiles; * uncalibrated (random VGG16 weights), on a sample of the tiles\n")
+    say(f"means over {counts['ok']} tiles; {_of_dists(next(iter(made.runs.values())))}\n")
     say(_told(made, RELEASED[0]))
     return PASS
+
+
+def _of_dists(run: Run) -> str:
+    """On how many tiles DISTS ran, or how to have it."""
+    if "dists" not in run.summary:
+        return "DISTS needs `semnr weights fetch vgg16`, once"
+    return f"DISTS with the published weights, on {run.summary['dists']['n']} of them"
 
 
 def _told(made: Demo, released: str) -> str:

@@ -14,6 +14,7 @@ from .text import print_json, say
 
 OPTIONAL = {
     "pandas": "to_pandas(): pip install 'semnr[pandas]'",
+    "matplotlib": "plot(): pip install 'semnr[plot]'",
     "fsspec": "remote tiles: pip install 'semnr[remote]'",
     "bm3d": "the bm3d model, non-commercial licence: pip install 'semnr[bm3d]'",
 }

@@ -1,4 +1,4 @@
-"""How a command ends: one line for people and an exit status that means one thing, whatever stopped it."""
+"""How a command ends: one line of text and one exit status, whatever stopped it."""
 
 from __future__ import annotations
 

@@ -28,62 +28,65 @@ DIGITS = {"psnr": 2, "psnr_estimated": 2, "mse_estimated": 2, "psnr_noisy": 2, "
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="Zarr, tiled TIFF, folder, plan.csv or .npy of tiles")
-    parser.add_argument("--reference", metavar="SRC", help="reference tiles, paired by id; default: the source's own")
-    parser.add_argument("--noisy", metavar="SRC", help="noisy input, for evidence transfer and fixed-noise CNR")
-    parser.add_argument("--noisy-2", metavar="SRC", help="second noisy frame of each site, where there is no reference")
-    parser.add_argument("--noisy-3", metavar="SRC", help="third noisy frame of each site")
-    parser.add_argument(
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
+    others = parser.add_argument_group("what the tiles are held against")
+    others.add_argument("--reference", metavar="SRC", help="reference tiles, paired by id; default: the source's own")
+    others.add_argument("--noisy", metavar="SRC", help="noisy input, for evidence transfer and fixed-noise CNR")
+    others.add_argument("--noisy-2", metavar="SRC", help="second noisy frame of each site, where there is no reference")
+    others.add_argument("--noisy-3", metavar="SRC", help="third noisy frame of each site")
+    others.add_argument(
         "--match",
         metavar="A=B",
         action="append",
         help="which names belong together, '{name}_noisy={name}_dn'; default: the same, or what is found in them",
     )
-    add_framing(parser)
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
-    parser.add_argument(
+    add_registration(others)
+    images = parser.add_argument_group("what the images are")
+    add_framing(images)
+    images.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
+    images.add_argument("--nan", choices=("error", "propagate", "omit"), default="error", help="non-finite pixels")
+    images.add_argument("--scan-axis", choices=("x", "y"), default="x", help="along which the beam scans; default x")
+    images.add_argument("--wafer", metavar="FILE", help="layout of the wafer (TOML: pitch_um, center_um, ...)")
+    images.add_argument("--root", metavar="DIR", help="folder that a plan's paths may lie in")
+    images.add_argument("--denoise", metavar="MODEL", help="denoise each tile as it is read; see `semnr denoise`")
+    add_settings(images, "NAME=VALUE", help="with --denoise: sigma=1.5")
+    measured = parser.add_argument_group("what is measured")
+    measured.add_argument(
         "--metrics",
         metavar="M",
-        help="comma separated; default psnr,ssim,fsim,dists,cnr, DISTS only where its weights are in the cache",
+        help="comma separated; default psnr,ssim,fsim,dists,cnr, DISTS only where its weights are in the cache; "
+        "also lpips",
     )
-    parser.add_argument("--data-range", type=float, metavar="R", help="width of the intensity scale (1023 for 10 bit)")
-    parser.add_argument("--label", help="name of the candidate in tables and reports")
-    parser.add_argument("--fsim-downsample", default="auto", metavar="F", help="one factor for the run; default auto")
-    parser.add_argument("--dists-weights", metavar="W", help="a file, or `random` (uncalibrated); default: the cache")
-    parser.add_argument("--dists-every", type=int, default=1, metavar="N", help="DISTS on every N-th tile")
-    parser.add_argument("--nan", choices=("error", "propagate", "omit"), default="error", help="non-finite pixels")
-    parser.add_argument("--no-tests", action="store_true", help="no residual tests and changes (with a noisy input)")
-    parser.add_argument("--metrology", choices=("lines", "holes"), help="also measure CD and roughness of each tile")
-    parser.add_argument("--scan-axis", choices=("x", "y"), default="x", help="along which the beam scans; default x")
-    parser.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
-    add_registration(parser)
-    add_waivers(parser)
-    parser.add_argument("--denoise", metavar="MODEL", help="denoise each tile as it is read; see `semnr denoise`")
-    add_settings(parser, "NAME=VALUE", help="with --denoise: sigma=1.5")
-    parser.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
-    parser.add_argument("--maps", default="", metavar="M", help="ssim, cnr, evidence, image: also write maps.zarr")
-    parser.add_argument("--klarf", choices=("1.2", "1.8"), help="also write the flagged tiles to flagged.klarf")
-    parser.add_argument("--wafer", metavar="FILE", help="layout of the wafer (TOML: pitch_um, center_um, ...)")
-    parser.add_argument("--scheduler", metavar="ADDR", help="local:N processes here, or tcp://host:8786 of dask")
-    parser.add_argument(
-        "--watch",
-        type=float,
-        metavar="SECONDS",
-        help="SOURCE is a folder that fills while it is scored; end after SECONDS without a change",
-    )
-    parser.add_argument(
+    measured.add_argument("--fsim-downsample", default="auto", metavar="F", help="one factor for the run; default auto")
+    measured.add_argument("--dists-weights", metavar="W", help="a file, or `random` (uncalibrated); default: the cache")
+    measured.add_argument("--dists-every", type=int, default=1, metavar="N", help="DISTS on every N-th tile")
+    measured.add_argument("--no-tests", action="store_true", help="no residual tests and changes (with a noisy input)")
+    measured.add_argument("--metrology", choices=("lines", "holes"), help="also measure CD and roughness of each tile")
+    judged = parser.add_argument_group("how it is judged")
+    judged.add_argument("--rules", metavar="FILE", help="guard rules (TOML) to hold the run against")
+    add_waivers(judged)
+    judged.add_argument("--alarms", metavar="FILE", help="alarm rules (TOML) on the stream, see alarms.jsonl")
+    filling = parser.add_argument_group("a folder that fills while it is scored")
+    filling.add_argument("--watch", type=float, metavar="SECONDS", help="end after SECONDS without a change")
+    filling.add_argument(
         "--settle", type=float, metavar="SECONDS", help="with --watch: a file without a change so long is whole; 1"
     )
-    parser.add_argument(
+    filling.add_argument(
         "--roles", metavar="R", help="with --watch: folders that will come, the scored one first: denoised,reference"
     )
-    parser.add_argument("--follow", action="store_true", help="print throughput and latency by stage while it runs")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read tiles; default 2")
-    parser.add_argument("--memory-budget", default="2GiB", metavar="SIZE", help="bounds the tiles held; default 2GiB")
-    parser.add_argument("--root", metavar="DIR", help="folder that a plan's paths may lie in")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N or auto; never ran on a GPU")
-    parser.add_argument("--backend", default="auto", help="default auto; see `semnr doctor`")
-    add_output_options(parser)
+    work = parser.add_argument_group("how it runs")
+    work.add_argument("--resume", action="store_true", help="continue the run in --out")
+    work.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read tiles; default 2")
+    work.add_argument("--memory-budget", default="2GiB", metavar="SIZE", help="bounds the tiles held; default 2GiB")
+    work.add_argument("--scheduler", metavar="ADDR", help="local:N processes here, or tcp://host:8786 of dask")
+    work.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N or auto; never ran on a GPU")
+    work.add_argument("--backend", default="auto", help="default auto; see `semnr doctor`")
+    work.add_argument("--follow", action="store_true", help="print throughput and latency by stage while it runs")
+    results = parser.add_argument_group("results")
+    results.add_argument("--label", help="name of the candidate in tables and reports")
+    results.add_argument("--maps", default="", metavar="M", help="ssim, cnr, evidence, image: also write maps.zarr")
+    results.add_argument("--klarf", choices=("1.2", "1.8"), help="also write the flagged tiles to flagged.klarf")
+    add_output_options(results)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What the subcommands share: JSON for machines, options that many of them have."""
+"""What the subcommands share: JSON output, and options that many of them have."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def parameters(pairs: list[str]) -> dict[str, Any]:
     return values
 
 
-def add_framing(parser: Any) -> None:
-    """What of each image counts."""
+def add_framing(parser: Any, more: str = "") -> None:
+    """What of each image counts; `more` is added to the help."""
     box = "auto: without the data bar; or left,top,right,bottom in pixels, right and bottom excluded"
-    parser.add_argument("--crop", metavar="BOX", help=box)
-    parser.add_argument("--mask", metavar="FILE", help="an image that is 0 where pixels do not count")
+    parser.add_argument("--crop", metavar="BOX", help=box + more)
+    parser.add_argument("--mask", metavar="FILE", help="an image that is 0 where pixels do not count" + more)

@@ -1,4 +1,4 @@
-"""Windows from many threads through one network in batches: what a GPU needs, and a processor does not."""
+"""Windows from many threads go through one network in batches, which a GPU needs and a CPU does not."""
 
 from __future__ import annotations
 

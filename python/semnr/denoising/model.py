@@ -1,4 +1,4 @@
-"""What a denoiser is.
+"""The interface of a denoiser.
 
 A model is built once per run, from parameters and the noise of the run, into a filter with everything fixed:
 nothing is estimated from the window that a filter happens to get, which is what makes tiled results equal whole

@@ -1,4 +1,4 @@
-"""The denoisers by name; the classical ones: what each computes, its parameters, how far it looks around a pixel."""
+"""The denoisers by name; of the classical ones the formula, the parameters and the reach around a pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiles in, denoised tiles out. A tile cut from a mosaic gets its halo from the tiles around it."""
+"""Denoises tiles of a source. A tile that is cut from a mosaic gets its halo from the tiles around it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from ..tiles.source import length_of
 from ..tiles.write_image import SUFFIXES as ONE_FILE
 from ..tiles.write_image import ImageWriter, may_be_one_file
 from .lazy import DenoisedSource, opened
+from .part import Part
 from .plan import Request
 from .result import Denoised
 from .work import Work, input_role, planned, store
@@ -58,6 +59,8 @@ def denoise_source(
     resume: bool,
     scores: Scores | None,
     frames: bool,
+    crop: Any,
+    mask: Any,
     root: str | Path | None,
     quiet: bool,
 ) -> Denoised:
@@ -66,8 +69,9 @@ def denoise_source(
     source = opened(src, root, side, frames)
     apart("out", out, extent_of(source))
     role = input_role(source)
-    asked, plan, keys = planned(source, asked)
-    work = Work(source, role, asked, plan, side)
+    part = None if crop is None and mask is None else Part(source, role, crop, mask)
+    asked, plan, keys = planned(source, asked, part)
+    work = Work(source, role, asked, plan, side, part)
     summary = Denoised(
         out=str(out),
         source=source.name,
@@ -83,6 +87,8 @@ def denoise_source(
         halo=None if plan is None else plan.runner.halo,
         tile=side,
         exact_tiling=asked.model.exact_tiling,
+        crop=None if part is None else part.crop,
+        mask=None if part is None else part.mask,
         counts={},
     )
     if scores is not None:  # mistakes show before anything is written over
@@ -171,6 +177,7 @@ def _kept(source: TileSource, writer: TileWriter) -> int:
 # what a pixel depends on: recorded before the first tile, and the same for all of a run
 _SETTINGS = (
     *("source", "origin", "model", "weights", "params", "role", "data_range", "vst", "sigma", "noise", "halo", "tile"),
+    *("crop", "mask"),
 )
 
 

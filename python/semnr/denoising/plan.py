@@ -1,4 +1,4 @@
-"""From what the caller asked to a runner: noise once, stabilisation or not, the model built, everything fixed."""
+"""From the arguments of a call to a runner: the noise is estimated once, the model is built, everything is fixed."""
 
 from __future__ import annotations
 

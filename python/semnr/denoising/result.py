@@ -10,7 +10,7 @@ from ..runs import Run
 from ..tiles import Problem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Denoised:
     """What a denoising run over a source did.
 
@@ -42,6 +42,10 @@ class Denoised:
         Whether tiles equal the whole image.
     counts : dict
         How many tiles of each status.
+    crop : "auto", tuple or None
+        What of each image was denoised: all but its data bar, a box, or all of it.
+    mask : str or None
+        SHA-256 of the mask outside of which pixels were left as they were.
     problems : tuple of Problem
         Tiles that were left out, with the reason.
     seconds : float
@@ -75,6 +79,8 @@ class Denoised:
     tile: int
     exact_tiling: bool
     counts: dict[str, int]
+    crop: Any = None  # what of each image was denoised: "auto", a box, or None for all of it
+    mask: str | None = None  # SHA-256 of the mask
     problems: tuple[Problem, ...] = field(default=())
     seconds: float = 0.0
     remarks: tuple[str, ...] = ()  # such as an input outside the noise family that a network was trained on
@@ -87,6 +93,10 @@ class Denoised:
         if self.run is not None and self.run.exit_code:
             return self.run.exit_code
         return 3 if self.problems or not self.counts.get("ok") else 0
+
+    def __repr__(self) -> str:
+        done, scored = f"{self.counts.get('ok', 0)} of {self.counts.get('tiles', 0)} tiles", f", scored: {self.run!r}"
+        return f"<Denoised by {self.model} at {self.out}: {done}{'' if self.run is None else scored}>"
 
     def to_dict(self) -> dict[str, Any]:
         """The record in plain Python, for JSON.

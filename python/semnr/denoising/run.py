@@ -36,6 +36,8 @@ def denoise(
     resume: bool = False,
     scores: Scores | None = None,
     frames: bool = False,
+    crop: Any = None,
+    mask: Any = None,
     root: str | Path | None = None,
     quiet: bool = True,
     **params: Any,
@@ -44,7 +46,9 @@ def denoise(
 
     Parameters
     ----------
-    src, out, model, data_range, vst, noise, tile, halo, workers, overwrite, resume, frames, root, quiet, **params
+    src, out, model, data_range, vst, noise, tile, halo, workers, overwrite, resume, frames
+        As for `semnr.denoise`.
+    crop, mask, root, quiet, **params
         As for `semnr.denoise`.
     scores : optional
         What scores the tiles beside the writing; `semnr.denoise` makes it from its argument `score`.
@@ -65,8 +69,14 @@ def denoise(
     if isinstance(out, str | Path):
         return denoise_source(
             src, local("out", out), asked, side, threads, overwrite=overwrite, resume=resume,
-            scores=scores, frames=frames, root=root, quiet=quiet,
+            scores=scores, frames=frames, crop=crop, mask=mask, root=root, quiet=quiet,
         )  # fmt: skip
+    for name, value in (("crop", crop), ("mask", mask)):
+        if value is not None:
+            raise ValueError(
+                f"{name} is given and out is no path; accepted: a source of tiles and a path as out (of an array, give "
+                "the part that counts: x[top:bottom, left:right])"
+            )
     for name, value in (("score", scores is not None), ("resume", resume), ("frames", frames)):
         if value:
             raise ValueError(f"{name} is {value!r} and out is no path; accepted: a source of tiles and a path as out")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..tiles import Problem, TileKey, TileSource, TileWriter
 from ..tiles.planes import PlaneSource
 from ..tiles.source import length_of, one_range
 from ..tiles.writer import IdError
+from .part import Box, Part, filled, inside_of, pasted
 from .plan import Plan, Request
 from .tiled import Tile, cut
 
@@ -36,7 +37,9 @@ def input_role(source: TileSource) -> str:
     return "noisy" if "noisy" in source.roles else "image"
 
 
-def planned(source: TileSource, asked: Request) -> tuple[Request, Plan | None, Iterable[TileKey]]:
+def planned(
+    source: TileSource, asked: Request, part: Part | None = None
+) -> tuple[Request, Plan | None, Iterable[TileKey]]:
     """(request, plan, keys): what is estimated once for the whole source; without a plan each tile has its own."""
     if asked.data_range is None:
         asked = dataclasses.replace(asked, data_range=one_range([source]))
@@ -44,7 +47,7 @@ def planned(source: TileSource, asked: Request) -> tuple[Request, Plan | None, I
         raise ValueError(
             f"noise is 'image', but {source.name} is a mosaic that is cut into tiles; accepted: 'run' or a NoiseModel"
         )
-    keys, windows = _sample(source, input_role(source)) if asked.looks else (source, [])
+    keys, windows = _sample(source, input_role(source), part) if asked.looks else (source, [])
     # with nothing to look at, each tile is on its own: all of them turn out to be problems, or nearly so
     plan = None if asked.noise == "image" or (asked.looks and not windows) else asked.plan(lambda: windows)
     return asked, plan, keys
@@ -59,6 +62,7 @@ class Work:
     asked: Request
     plan: Plan | None  # None: one for each image
     side: int
+    part: Part | None = None  # what of each image is denoised; None: all of it
     noted: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # (tile, remark), of tiles with own plans
 
     def settings(self) -> dict[str, Any]:
@@ -76,14 +80,16 @@ class Work:
             "halo": asked.halo if plan is None else plan.runner.halo,
             "tile": self.side,
             "data_range": asked.data_range,
+            **({} if self.part is None else {"crop": plain(self.part.crop), "mask": self.part.mask}),
         }
 
     def remarks(self) -> tuple[str, ...]:
         """What the reader of the run should know of its input."""
+        left = () if self.part is None else self.part.remarks
         if self.plan is not None:
-            return self.plan.remarks
+            return (*self.plan.remarks, *left)
         tiles = sorted({tile for tile, _ in self.noted})
-        return (f"{len(tiles)} tile(s), the first one {tiles[0]}: {min(self.noted)[1]}",) if tiles else ()
+        return (*([f"{len(tiles)} tile(s), the first one {tiles[0]}: {min(self.noted)[1]}"] if tiles else []), *left)
 
     def __call__(self, key: TileKey) -> np.ndarray | Problem:
         try:
@@ -94,7 +100,13 @@ class Work:
             return Problem(key.tile, "error", str(error))
 
     def _whole(self, key: TileKey) -> np.ndarray:
-        x = self.source.read(key, self.role)
+        whole = self.source.read(key, self.role)
+        if self.part is None:
+            return self._pixels(key, whole)
+        box, counts = self.part.of_image(key, whole)
+        return pasted(whole, self._pixels(key, inside_of(whole, box, counts)), box, counts)
+
+    def _pixels(self, key: TileKey, x: np.ndarray) -> np.ndarray:
         shape = (x.shape[-2], x.shape[-1])
         plan = self.plan or self.asked.plan(lambda: array_windows(x))
         if self.plan is None:
@@ -111,6 +123,8 @@ class Work:
         assert isinstance(source, PlaneSource)  # by _is_cut
         at, rows, columns = source.place(key)
         tile = Tile(rows.start, rows.stop, columns.start, columns.stop)
+        if self.part is not None:
+            return self._part_of_mosaic(key, at, tile, plan)
         return plan.runner.tile(
             lambda rows, columns: source.window(key.tile, at, rows, columns),
             source.sizes()[at],
@@ -118,13 +132,51 @@ class Work:
             f"tile {key.tile} or its halo",
         )
 
+    def _part_of_mosaic(self, key: TileKey, at: int, tile: Tile, plan: Plan) -> np.ndarray:
+        """A tile of which only what lies in the box is denoised, from pixels of the box alone."""
+        source, part = self.source, self.part
+        assert isinstance(source, PlaneSource)  # by _is_cut
+        assert part is not None
+        box, counts = part.of_plane(at)
+        left, top, right, bottom = box
+        whole = source.window(key.tile, at, slice(tile.top, tile.bottom), slice(tile.left, tile.right))
+        inner = Tile(
+            max(tile.top, top) - top, min(tile.bottom, bottom) - top,
+            max(tile.left, left) - left, min(tile.right, right) - left,
+        )  # fmt: skip
+        if inner.top >= inner.bottom or inner.left >= inner.right:
+            return whole
+        read = _window_reader(source, key.tile, at, box, counts)
+        denoised = plan.runner.tile(read, (bottom - top, right - left), inner, f"tile {key.tile} or its halo")
+        place = (
+            inner.left + left - tile.left, inner.top + top - tile.top,
+            inner.right + left - tile.left, inner.bottom + top - tile.top,
+        )  # fmt: skip
+        counted = None if counts is None else counts[inner.top : inner.bottom, inner.left : inner.right]
+        return pasted(whole, denoised, place, counted)
+
+
+def _window_reader(
+    source: PlaneSource, name: str, plane: int, box: Box, counts: np.ndarray | None
+) -> Callable[[slice, slice], np.ndarray]:
+    """Reads windows of the box of a mosaic, in its own rows and columns."""
+    left, top, _, _ = box
+
+    def read(rows: slice, columns: slice) -> np.ndarray:
+        pixels = source.window(
+            name, plane, slice(rows.start + top, rows.stop + top), slice(columns.start + left, columns.stop + left)
+        )
+        return filled(pixels, None if counts is None else counts[rows, columns])
+
+    return read
+
 
 def _is_cut(source: TileSource) -> bool:
     """Whether its tiles are parts of larger planes, which can be read across their borders."""
     return isinstance(source, PlaneSource) and source.is_cut
 
 
-def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.ndarray]]:
+def _sample(source: TileSource, role: str, part: Part | None = None) -> tuple[Iterable[TileKey], list[np.ndarray]]:
     """The keys to go through, and windows to estimate from: readable ones, spread over the source."""
     windows: list[np.ndarray] = []
 
@@ -133,19 +185,27 @@ def _sample(source: TileSource, role: str) -> tuple[Iterable[TileKey], list[np.n
             pixels = source.read(key, role)
         except TileError:
             return  # counted and listed when its turn comes
+        try:
+            pixels = pixels if part is None else inside_of(pixels, *part.of_image(key, pixels))
+        except TileError:
+            return
         x = pixels if pixels.ndim == 2 else pixels[0]
         windows.extend(window for window in array_windows(x, limit=1) if np.isfinite(window).all())
 
     if isinstance(source, PlaneSource) and _is_cut(source):
+        places = [
+            ((0, 0, width, height), None) if part is None else part.of_plane(plane)
+            for plane, (height, width) in enumerate(source.sizes())
+        ]
 
         def window(plane: int, rows: slice, columns: slice) -> np.ndarray:
             try:
-                pixels = source.window("sample", plane, rows, columns)
+                pixels = _window_reader(source, "sample", plane, *places[plane])(rows, columns)
             except TileError:
                 return np.empty((0, 0))
             return pixels if pixels.ndim == 2 else pixels[0]
 
-        sampled = sample_windows(source.sizes(), window)
+        sampled = sample_windows([(bottom - top, right - left) for (left, top, right, bottom), _ in places], window)
         return source, [pixels for pixels in sampled if pixels.size and np.isfinite(pixels).all()]
     total = length_of(source)
     if total is None:  # a stream is read once: its first tiles stand for it

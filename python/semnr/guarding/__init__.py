@@ -10,14 +10,17 @@ those of `rules.toml`; docs/trust.md says what each of them reads and how often 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ..profiles import Profile, pairing
-from ..profiles.comparison import read_changes
+from ..runs.comparison import read_changes
+from ..runs.scored import as_profile
 from ..runs.verdict import ON_THE_RUN, Signal, Verdict
 from . import evaluate, flowchart
 from .baseline import read_baseline, write_baseline
@@ -61,8 +64,8 @@ __all__ = [
 
 
 def guard(
-    before: Profile | None,
-    after: Profile,
+    before: Any,
+    after: Any,
     inputs: Any = None,
     rules: Any = DEFAULT_RULES,
     allow_unknown: Iterable[str] | str = (),
@@ -72,12 +75,12 @@ def guard(
 
     Parameters
     ----------
-    before : Profile or None
-        Of the baseline, on the same tiles and reference. None: the comparing rules are `unknown`. The profile of the
-        noisy input itself (kind "noisy"): they are `not_comparable`, because any denoising raises PSNR and SSIM against
-        it.
-    after : Profile
-        Of the candidate.
+    before : Profile, Run, path or None
+        Scores of the baseline, on the same tiles and reference: a `semnr.Profile`, a `semnr.Run`, the folder of a run,
+        or the file that `write_baseline` wrote. None: the comparing rules are `unknown`. The profile of the noisy input
+        itself (kind "noisy"): they are `not_comparable`, because any denoising raises PSNR and SSIM against it.
+    after : Profile, Run or path
+        Scores of the candidate.
     inputs : mapping or Evidence, optional
         What the rules on one candidate read. Either the images of the tiles of `after` in their order: "noisy",
         "denoised", and "reference" or "second_frame" (also "mask", "bands", "block", "nan", "scan_axis", as for
@@ -114,13 +117,9 @@ def guard(
     >>> [signal.name for signal in verdict.fired]
     ['evidence_transfer', 'lost_detail']
     """
-    for name, value in (("before", before), ("after", after)):
-        if not isinstance(value, Profile) and not (name == "before" and value is None):
-            raise TypeError(f"{name} is {type(value).__name__}; accepted: a semnr.Profile")
     rules = as_rules(rules)
     waived = _waived(allow_unknown, rules)
-    if before is not None:
-        before = pairing.align(before, after)
+    before, after = _compared(before, after)
     evidence, after = measured(inputs, after)
     whole = after
     evidence, after = without_wrong_references(evidence, after)
@@ -140,8 +139,19 @@ def guard(
         strict=strict,
         notes=notes(whole),
         profile=whole,
+        run=whole.run,
         **_beside(rules, before, after),
     )
+
+
+def _compared(before: Any, after: Any) -> tuple[Profile | None, Profile]:
+    """The rows of both, those of the baseline in the order of the candidate's."""
+    candidate = as_profile("after", after)
+    if before is None:
+        return None, candidate
+    is_file = isinstance(before, str | os.PathLike) and Path(before).is_file()
+    baseline = read_baseline(before) if is_file else as_profile("before", before)
+    return pairing.align(baseline, candidate), candidate
 
 
 def _beside(rules: Rules, before: Profile | None, after: Profile) -> dict[str, Any]:
@@ -195,7 +205,7 @@ def alone(rules: Any = DEFAULT_RULES) -> Rules:
 
 
 def tile_flags(
-    before: Profile | None, after: Profile, inputs: Any = None, rules: Any = DEFAULT_RULES
+    before: Any, after: Any, inputs: Any = None, rules: Any = DEFAULT_RULES
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What each rule says of each tile.
 
@@ -221,8 +231,7 @@ def tile_flags(
     ([True], [True])
     """
     rules = as_rules(rules)
-    if before is not None:
-        before = pairing.align(before, after)
+    before, after = _compared(before, after)
     evidence, after = measured(inputs, after)
     flags = {}
     for name, rule in rules.items():

@@ -1,4 +1,4 @@
-"""The article's decision flowchart, walked with the numbers at hand: each question, its answer, where it leads.
+"""The article's decision flowchart, answered with the numbers of a run: each question, its answer, the next step.
 
 The questions and their order are those of "SEMNR: Why I stopped trusting clean images and treated metrics as
 guardrails" (M. K., December 2025): is PSNR up at all; then, is one of the disagreements there that PSNR hides; then

@@ -1,4 +1,4 @@
-"""What the rules on one candidate read: measured from the pixels where they are given, else a run's columns."""
+"""The evidence that the rules on one candidate read: measured from pixels where they are given, else from a run."""
 
 from __future__ import annotations
 

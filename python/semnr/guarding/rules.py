@@ -1,4 +1,4 @@
-"""Rules as data: what a rule may say, read from TOML and checked."""
+"""Rules as data: the entries of a rule, read from TOML and checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a KLARF file says, whatever its version: lengths in micrometres, in-die places from the lower-left corner."""
+"""The content of a KLARF file of any version: lengths in micrometres, in-die places from the lower-left corner."""
 
 from __future__ import annotations
 

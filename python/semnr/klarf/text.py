@@ -1,4 +1,4 @@
-"""KLARF text to tokens: words, quoted strings, and the marks that end statements. Tolerates CRLF and odd spacing."""
+"""Splits KLARF text into tokens: words, quoted strings, marks that end statements. CRLF and odd spacing are read."""
 
 from __future__ import annotations
 

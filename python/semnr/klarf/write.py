@@ -1,4 +1,4 @@
-"""KLARF 1.2 and 1.8 of found sites: what a review tool opens to drive to them."""
+"""Writes KLARF 1.2 and 1.8: a list of sites that a review tool opens to move to them."""
 
 from __future__ import annotations
 

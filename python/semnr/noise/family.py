@@ -1,4 +1,4 @@
-"""Is an input like what a network was trained on? Figures of its noise, held against the ranges of the training."""
+"""Whether an input is like the training images of a network: figures of its noise, compared with their ranges."""
 
 from __future__ import annotations
 

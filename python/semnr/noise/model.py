@@ -1,4 +1,4 @@
-"""The noise of an SEM frame from the frame itself: variance as a line in the mean, and how it runs along the scan.
+"""The noise law of an SEM frame, fitted to the frame: variance as a line in the mean, correlation along the scan.
 
 The model is Poisson-Gaussian (Foi et al. 2008, doi 10.1109/TIP.2008.2001399): var = gain · mean + offset. The noise
 of a real detector is low-passed along the scan line (neighbours correlate by about 0.5) while lines are independent,

@@ -1,14 +1,13 @@
-"""The profile of tiles: five metrics side by side, their intervals, pairing and comparison.
+"""The profile of tiles: five metrics side by side, their intervals and pairing.
 
-`profile` scores images, `Profile` holds the rows, `Reference` keeps what is computed of a reference once, `compare`
-tells what two profiles of the same tiles gained and paid. A profile that is read from a run needs no torch.
+`profile` scores images, `Profile` holds the rows, `Reference` keeps what is computed of a reference once. A profile
+that is read from a run needs no torch.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .comparison import compare
 from .pairing import align
 from .rows import FINGERPRINT, KINDS, METRICS, Profile
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from .reference import Reference
     from .score import profile
 
-__all__ = ["FINGERPRINT", "KINDS", "METRICS", "Profile", "Reference", "align", "compare", "profile"]
+__all__ = ["FINGERPRINT", "KINDS", "METRICS", "Profile", "Reference", "align", "profile"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..base.plots import pyplot
+
 # The article's order. (value at 0, value at 1): a starting point that puts SEM tiles inside, in physical terms.
 #   psnr   15 dB: an RMS error of 18 % of the range; 45 dB: 0.56 %, about one and a half grey levels of 8 bit
 #   ssim   0: no common structure; 1: identical
@@ -57,10 +59,7 @@ def area(values: Any) -> Any:
 
 def plot(profiles: Mapping[str, Mapping[str, float]], ax: Any = None) -> Any:
     """Radar of one or more profiles on a polar matplotlib axes, which is returned."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("Profile.plot needs matplotlib: pip install matplotlib") from error
+    plt = pyplot("Profile.plot")
     if ax is None:
         ax = plt.figure(figsize=(5, 5)).add_subplot(projection="polar")
     angles = np.arange(len(ORDER)) * 2 * math.pi / len(ORDER)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from semnr_kernels import checks, cnr, dists, fsim, registry
+from semnr_kernels import checks, cnr, dists, fsim, lpips, registry
 
 from .. import metrics as functions
+from ..columns import ASKED
 from ..metrics import to_numpy, to_tensor
 from .rows import METRICS, Profile
 
@@ -23,6 +24,8 @@ __all__ = ["Reference"]
 MEMORY_BUDGET = 2**30
 # DISTS keeps about this much: known before the network runs, so that what does not fit is not made.
 _DISTS_BYTES_PER_PIXEL = 500
+_FEATURES = {"fsim": fsim, "dists": dists, "lpips": lpips}  # the ops whose features of the reference are kept
+_NETWORKS = (dists.network.Network, lpips.network.Network)
 # Fixed with the reference.
 _FIXED = ("y", "data_range", "mask")
 # Arguments of the functions that the features do not depend on.
@@ -43,7 +46,7 @@ class Reference:
     data_range : float, optional
         Width of the intensity scale, as in the metrics. With `mask`, it holds for every score.
     metrics : sequence of str
-        What `profile` scores and `prepare` computes: some of "psnr", "ssim", "fsim", "dists", "cnr".
+        What `profile` scores and `prepare` computes: some of "psnr", "ssim", "fsim", "dists", "cnr", "lpips".
     masks : (signal, background), mapping with these keys, or Masks, optional
         Bool regions for CNR. Default: Otsu's threshold on `y`.
     mask : bool array, optional
@@ -64,10 +67,10 @@ class Reference:
 
     Notes ----- Kept from the first use on, or from `prepare`: the CNR regions (2 bytes a pixel), mean and standard
     deviation of each image, the FSIM features (two numbers a pixel at the downsampled size) and the feature maps of
-    DISTS (about 500 bytes a pixel in float32). `nbytes` says how much it is. Nothing is kept for PSNR, SSIM and
-    MS-SSIM: three of the four sums under a window hold the candidate, and the reference's own sum would be larger than
-    its pixels. Nothing is kept either for nan="omit", where the candidate's pixels mask those of the reference, nor for
-    `details`, `return_map`, `overshoot` and weights that are a state dict.
+    DISTS (about 500 bytes a pixel in float32) and LPIPS (26). `nbytes` says how much it is. Nothing is kept for PSNR,
+    SSIM and MS-SSIM: three of the four sums under a window hold the candidate, and the reference's own sum would be
+    larger than its pixels. Nothing is kept either for nan="omit", where the candidate's pixels mask those of the
+    reference, nor for `details`, `return_map`, `overshoot` and weights that are a state dict.
 
     Any number of threads may score against one reference. It can be pickled and copied; the copy computes again what
     was kept.
@@ -109,10 +112,10 @@ class Reference:
     ) -> None:
         metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
         for name in metrics:
-            checks.choice("metrics", name, METRICS)
+            checks.choice("metrics", name, ASKED)
         checks.choice("nan", nan, ("error", "propagate", "omit"))
         if not metrics:
-            raise ValueError(f"metrics is empty; accepted: some of {', '.join(map(repr, METRICS))}")
+            raise ValueError(f"metrics is empty; accepted: some of {', '.join(map(repr, ASKED))}")
         self.numpy = isinstance(y, np.ndarray)
         self.y = to_tensor("y", y)
         if isinstance(self.y, torch.Tensor):
@@ -276,6 +279,28 @@ class Reference:
         """
         return self._featured(functions.dists, x, self._dists_options() | options)
 
+    def lpips(self, x: Any, **options: Any) -> Any:
+        """As `semnr.lpips` of `x` and the reference, whose feature maps are kept where there is no mask.
+
+        Parameters
+        ----------
+        x : Tensor or ndarray
+            The candidate, of the kind and shape of the reference.
+        **options
+            Those of `semnr.lpips`, but for `y`, `data_range` and `mask`, which are the reference's own.
+
+        Returns
+        -------
+        As `semnr.lpips`
+
+        Examples
+        --------
+        >>> reference = semnr.Reference(clean[:64, :64])
+        >>> float(reference.lpips(clean[:64, :64], weights="random"))
+        0.0
+        """
+        return self._featured(functions.lpips, x, options)
+
     def cnr(self, x: Any, **options: Any) -> Any:
         """As `semnr.cnr` of `x`, in the regions that were built on the reference once.
 
@@ -348,8 +373,8 @@ class Reference:
             self.fingerprint()
             if "cnr" in self.metrics:
                 self.regions()
-            for op, own in (("fsim", self._fsim_options()), ("dists", self._dists_options())):
-                if op in self.metrics and self._features_serve(options := self._common(own)):
+            for op, own in (("fsim", self._fsim_options()), ("dists", self._dists_options()), ("lpips", {})):
+                if op in self.metrics and self._features_serve(op, options := self._common(own)):
                     call = registry.Call.of(op, self.y4, masked=self.mask is not None)
                     self._features(op, registry.choose(call, self.backend).backend, options)
         return self
@@ -439,7 +464,7 @@ class Reference:
 
         Parameters
         ----------
-        op : {"fsim", "dists"}
+        op : {"fsim", "dists", "lpips"}
             The metric.
         x : Tensor or ndarray
             The candidate.
@@ -462,10 +487,10 @@ class Reference:
 
     def _compared(self, op: str, x: Any, options: Mapping[str, Any]) -> tuple[torch.Tensor, checks.Pair] | None:
         options = self._common(options)
-        module: Any = {"fsim": fsim, "dists": dists}[op]
+        module: Any = _FEATURES[op]
         known = inspect.signature(getattr(module, op)).parameters
         usual = isinstance(x, np.ndarray) == self.numpy and all(name in known for name in options)
-        if not usual or not self._features_serve(options):
+        if not usual or not self._features_serve(op, options):
             return None  # the function itself says what is wrong, or does what features cannot
         x = to_tensor("x", x)
         checked = checks.pair(x, self.y, data_range=self.data_range, mask=self.mask, nan=options["nan"])
@@ -476,6 +501,8 @@ class Reference:
         if op == "dists":
             budget = options.get("memory_budget")
             rows = dists.against(x, fy, reduction="none", nan="propagate", backend=backend, memory_budget=budget)
+        elif op == "lpips":
+            rows = lpips.against(x, fy, reduction="none", nan="propagate", backend=backend)
         else:
             fx = fsim.features(
                 x, reference_image=None if self.mask is None else self.y, nan="propagate", backend=backend,
@@ -487,19 +514,23 @@ class Reference:
             checks.raise_if_nonfinite(x=checked.x, y=checked.y)
         return rows, checked
 
-    def _features_serve(self, options: Mapping[str, Any]) -> bool:
+    def _features_serve(self, op: str, options: Mapping[str, Any]) -> bool:
+        if op == "lpips" and self.mask is not None:
+            return False
         whole = options.get("details") or options.get("return_map") or options.get("overshoot", "keep") != "keep"
         return self._keep and options["nan"] in ("error", "propagate") and not whole
 
     def _features(self, op: str, backend: str, options: Mapping[str, Any]) -> Any:
         """The reference's features on one backend; None where it has none or they do not fit."""
         asked = _of_the_image(options)
+        if op == "lpips":
+            del asked["mask"]
         key = (op, backend, *((k, v) for k, v in sorted(asked.items()) if k not in _FIXED))
-        if not isinstance(asked.get("weights"), str | os.PathLike | None):
+        if not all(isinstance(asked.get(name), str | os.PathLike | None) for name in ("weights", "linear")):
             return None  # tensors of the caller's own may change
         if key in self._too_large or not self._fits(op, asked):
             return None
-        features = {"fsim": fsim, "dists": dists}[op].features  # type: ignore[attr-defined]
+        features = _FEATURES[op].features  # type: ignore[attr-defined]
         return self._once(key, lambda: features(self.y, nan="propagate", backend=backend, **asked))
 
     def _fits(self, op: str, asked: Mapping[str, Any]) -> bool:
@@ -536,7 +567,7 @@ def _nbytes(kept: Any) -> int:
         elif isinstance(value, tuple | list):
             for part in value:
                 visit(part)
-        elif dataclasses.is_dataclass(value) and not isinstance(value, dists.network.Network):
+        elif dataclasses.is_dataclass(value) and not isinstance(value, _NETWORKS):
             for field in dataclasses.fields(value):
                 visit(getattr(value, field.name))
 

@@ -19,7 +19,7 @@ from . import statistics as statistics
 from .intervals import grouped, intervals
 
 SCORES = (
-    "mse", "mae", "psnr", "ssim", "fsim", "dists", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention",
+    "mse", "mae", "psnr", "ssim", "fsim", "dists", "lpips", "cnr_two_roi", "cnr_fixed_noise", "contrast_retention",
     "cnr_fixed_noise_worst", "contrast_retention_worst",  # of the tile's lowest window
 )  # fmt: skip
 # Known where the noisy input was: what the transfer rule reads.
@@ -67,6 +67,8 @@ class Profile:
         True where the ids are counters of one call and no names.
     texts : mapping of str to tuple of (str or None), optional
         Columns of text, such as `evidence_boxes`.
+    run : Run, optional
+        The run that the rows are of; a notebook shows its verdict and pictures with the profile.
 
     Raises
     ------
@@ -103,6 +105,7 @@ class Profile:
     label: str = ""
     auto_ids: bool = False  # ids are counters of one call, not names
     texts: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)  # columns of text, such as boxes
+    run: Any = field(default=None, repr=False)  # a `semnr.Run`, where the rows are those of one
 
     def __post_init__(self) -> None:
         n = len(self.tiles)
@@ -152,6 +155,10 @@ class Profile:
     fsim = property(lambda self: self.column("fsim"), doc="FSIM of each tile, (N,).")
     dists = property(
         lambda self: self.column("dists"), doc="DISTS of each tile, (N,): a distance, 0 for identical images."
+    )
+    lpips = property(
+        lambda self: self.column("lpips"),
+        doc="LPIPS (AlexNet) of each tile, (N,): a distance, 0 for identical images; NaN unless it was asked for.",
     )
     cnr = property(lambda self: self.column("cnr_two_roi"), doc="Contrast-to-noise ratio `two_roi` of each tile, (N,).")
     cnr_fixed_noise = property(
@@ -459,7 +466,7 @@ class Profile:
         try:
             import pandas as pd
         except ImportError as error:
-            raise ImportError("Profile.to_pandas needs pandas: pip install semnr[pandas]") from error
+            raise ImportError("Profile.to_pandas needs pandas: pip install 'semnr[pandas]'") from error
         return pd.DataFrame({"tile": self.tiles, "status": self.status, **self.columns})
 
     def plot(self, ax: Any = None) -> Any:
@@ -477,7 +484,7 @@ class Profile:
         Raises
         ------
         ImportError
-            matplotlib is not installed.
+            matplotlib is not installed; it is in the extra `semnr[plot]`.
 
         Examples
         --------
@@ -490,7 +497,7 @@ class Profile:
         return f"<Profile {self.label or 'without a label'}: {len(self)} tiles, {self.kind}>"
 
     def _repr_html_(self) -> str:
-        """For a notebook: the means of its columns, with the 5th and 95th percentile."""
+        """For a notebook: the means of its columns, with the 5th and 95th percentile; what its run shows below."""
         rows = []
         for name, figures in self.summary().items():
             if isinstance(figures, dict) and name in BY_NAME:
@@ -498,7 +505,8 @@ class Profile:
                 cells = "".join(f"<td>{v:.4g}</td>" for v in (mean, figures["p05"], figures["p95"]))
                 rows.append(f"<tr><th>{escape(BY_NAME[name].heading)}</th>{cells}</tr>")
         head = "<tr><th></th><th>mean</th><th>5 %</th><th>95 %</th></tr>"
-        return f"<div>{escape(repr(self))}</div><table>{head}{''.join(rows)}</table>"
+        below = "" if self.run is None else self.run._repr_html_()
+        return f"<div>{escape(repr(self))}</div><table>{head}{''.join(rows)}</table>{below}"
 
     def __str__(self) -> str:
         axes = ", ".join(f"{k.upper()} {v:.2f}" for k, v in self.axes().items())
@@ -541,6 +549,7 @@ class Profile:
             flags=tuple(dict.fromkeys(f for p in profiles for f in p.flags)),
             status=tuple(s for p in profiles for s in p.status),
             auto_ids=auto,
+            run=first.run if all(p.run is first.run for p in profiles) else None,
             texts={
                 k: tuple(t for p in profiles for t in p.texts.get(k, (None,) * len(p)))
                 for k in dict.fromkeys(k for p in profiles for k in p.texts)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
-from semnr_kernels import checks, cnr, dists, fsim, pixel, ssim
+from semnr_kernels import checks, cnr, dists, fsim, lpips, pixel, ssim
 from semnr_kernels import profile as kernel
 
 from ..metrics import to_tensor
@@ -53,7 +54,8 @@ def profile(
         Width of the intensity scale. Required for floating images; default for integers: the range of the dtype.
     metrics : sequence of str
         Some of "psnr" (with mse and mae), "ssim", "fsim", "dists", "cnr". The columns of the others are NaN, and so is
-        the area unless all five are there. "dists" needs the weights of VGG16, see `dists_weights`.
+        the area unless all five are there. "dists" needs the weights of VGG16, see `dists_weights`. "lpips" besides:
+        LPIPS of AlexNet, with the published weights in the cache; it is no axis.
     masks : (signal, background), mapping with these keys, or Masks, optional
         Bool regions for CNR. Default: Otsu's threshold on `y`, see `semnr.otsu_masks`.
     noise : float, Tensor, ndarray or Sigma, optional
@@ -91,7 +93,7 @@ def profile(
     TypeError, ValueError
         Names the argument, what it was and what is accepted.
     WeightsUnavailable
-        "dists" is asked for and there are no weights.
+        "dists" or "lpips" is asked for and there are no weights.
 
     Examples
     --------
@@ -171,6 +173,11 @@ class _Scored:
             x, reference.y, data_range=reference.data_range, mask=reference.mask, nan=reference.nan
         )
 
+    @cached_property
+    def regions(self) -> tuple[Any, Any]:
+        """Signal and background, which more than one column asks for."""
+        return self.ref.regions()
+
     def _rows(self, name: str, value: torch.Tensor) -> None:
         self._pending[name] = value.detach().double().reshape(-1)
 
@@ -188,11 +195,11 @@ class _Scored:
     def together(self) -> bool:
         """PSNR, SSIM and CNR from one read of the pixels; False where they are to be scored one by one."""
         ref = self.ref
-        plain = ref.mask is None and ref.nan == "error" and not ref.details and self.noise is None
+        plain = ref.mask is None and ref.nan == "error" and not ref.details
         if not plain or not set(_TOGETHER) <= set(ref.metrics):
             return False
         x, y = self.checked.x, self.checked.y
-        regions = [checks.as_mask(v, x, n) for v, n in zip(ref.regions(), ("signal", "background"), strict=True)]
+        regions = [checks.as_mask(v, x, n) for v, n in zip(self.regions, ("signal", "background"), strict=True)]
         scores = kernel.together(x, y, *regions, data_range=ref.data_range, backend=ref.backend)  # type: ignore[arg-type]
         if scores is None or 0 in scores.mse.tolist():
             return False
@@ -211,6 +218,8 @@ class _Scored:
         }
         self._pending |= rows
         self.settings["ssim"] = dict(kernel.SSIM_SETTINGS)
+        if self.noise is not None:
+            self._fixed_noise(lambda host: ())
         return True
 
     def psnr(self) -> None:
@@ -276,12 +285,18 @@ class _Scored:
             "weights": source, "weights_sha256": sha256, "calibrated": calibrated, "resize": ref.dists_resize,
         }  # fmt: skip
 
+    def lpips(self) -> None:
+        ref = self.ref
+        rows = ref.rows("lpips", self.x, {})
+        if rows is None:
+            found = lpips.lpips(self.x, ref.y, reduction="none", details=True, **self.common)
+            rows = found.value
+            self.flags += found.flags
+        self._rows("lpips", rows)
+        self.settings["lpips"] = lpips.published()
+
     def cnr(self) -> None:
-        signal, background = self.ref.regions()
-        options: dict[str, Any] = {
-            "signal": signal, "background": background, "mask": self.ref.mask, "data_range": self.ref.data_range,
-            "nan": self.ref.nan, "backend": self.ref.backend, "reduction": "none", "details": True,
-        }  # fmt: skip
+        signal, background = self.regions
         # what the reference built shares no pixel
         value, reasons = cnr.rows(
             self.x, self.ref.y, signal, background, disjoint=self.ref.builds_regions, **self.common
@@ -294,11 +309,20 @@ class _Scored:
 
         self.flags.append(lambda host: tuple(f"cnr: {flag}" for flag in told(host)))
         if self.noise is not None:
-            fixed: Any = cnr.cnr(self.x, self.ref.y, kind="fixed_noise", noise=self.noise, **options)
-            self._rows("cnr_fixed_noise", fixed.value)
-            self._rows("contrast_retention", fixed.components["contrast_retention"])
-            self.flags.append(lambda host: tuple(f"cnr_fixed_noise: {f}" for f in fixed.flags if f not in told(host)))
-            self._worst_windows({k: v for k, v in options.items() if k != "reduction"})
+            self._fixed_noise(told)
+
+    def _fixed_noise(self, told: Callable[[dict[str, np.ndarray]], tuple[str, ...]]) -> None:
+        """CNR over the noise of the noisy input; `told`: the flags of CNR over the candidate's own noise."""
+        signal, background = self.regions
+        options: dict[str, Any] = {
+            "signal": signal, "background": background, "mask": self.ref.mask, "data_range": self.ref.data_range,
+            "nan": self.ref.nan, "backend": self.ref.backend, "reduction": "none", "details": True,
+        }  # fmt: skip
+        fixed: Any = cnr.cnr(self.x, self.ref.y, kind="fixed_noise", noise=self.noise, **options)
+        self._rows("cnr_fixed_noise", fixed.value)
+        self._rows("contrast_retention", fixed.components["contrast_retention"])
+        self.flags.append(lambda host: tuple(f"cnr_fixed_noise: {f}" for f in fixed.flags if f not in told(host)))
+        self._worst_windows({k: v for k, v in options.items() if k != "reduction"})
 
     def _worst_windows(self, options: dict[str, Any]) -> None:
         """The lowest window of each image: contrast lost in one place does not show in the ratio of a whole tile."""

@@ -51,18 +51,19 @@ def report(
 
     Parameters
     ----------
-    run_or_path : path, Run, or list of them
-        A folder that `semnr.score` wrote, or the `Run` it returned. A list shows several candidates side by side.
+    run_or_path : path, Run, Profile, or list of them
+        A folder that `semnr.score` wrote, the `Run` it returned, or a profile (without pictures, unless it is that of a
+        run). A list shows several candidates side by side.
     out : path
         The file to write; an existing one is replaced when the new one is complete.
-    compare : list of paths or Runs, optional
+    compare : list of paths, Runs or Profiles, optional
         Further candidates, shown after the first.
     verdict : Verdict, dict, path to JSON, or list of them, optional
         What `semnr.guard` returned. `verdict*.json` files in the run folders are read as well. A verdict
         belongs to the run whose label is its `after`.
     images : callable (tile, role) -> array or None, or dict of run label to callable, optional
         Pixels of the worst tiles; `role` is "reference", "noisy" or "image" (the candidate: the first run where
-        one callable is given). Default: the sources that run.json names.
+        one callable is given). Default: the sources that run.json names; of arrays that this process scored, those.
     title : str, optional
         Heading of the report.
     worst : int

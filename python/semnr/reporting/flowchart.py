@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from .metrics import evidence_rows, plain, words
+from .metrics import JUDGED_ON, SHOWN_BY, evidence_rows, plain, words
 
 _WIDTH, _BOX, _SIGNAL = 620.0, 400.0, 168.0  # of the drawing, a question, a signal
 _LINE, _GAP, _PAD = 15.0, 22.0, 9.0
@@ -36,10 +36,10 @@ def steps(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _short(rows: Sequence[tuple[str, str]]) -> str:
     """The numbers of a step in one line: tiles first counted, then the means."""
     values = dict(rows)
-    shown = values.pop("tiles that show it", None)
+    shown = values.pop(SHOWN_BY, None) or values.pop(JUDGED_ON, None)
     parts = [f"{name} {value}".strip() for name, value in values.items() if not name.startswith("tiles ")]
     if shown is not None:
-        parts.insert(0, f"{shown.split(' (')[0]} tiles")
+        parts.insert(0, shown.split(" (")[0])
     return "; ".join(parts)
 
 

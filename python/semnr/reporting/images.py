@@ -94,7 +94,7 @@ class Pixels:
         self._images = images
         self._runs = runs
         self._opened: dict[str, Any] = {}
-        self._of_run = {run.label: RunPixels(run.path, run.meta, self._opened) for run in runs}
+        self._of_run = {run.label: RunPixels(run.path, run.meta, self._opened, run.images) for run in runs}
 
     def read(self, run: RunData, tile: str, role: str) -> tuple[np.ndarray | None, str]:
         """Pixels as (H, W) and "", or None and the reason. `role`: reference, noisy or image (the candidate)."""

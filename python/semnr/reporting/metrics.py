@@ -18,6 +18,7 @@ GROUPS = {
     "evidence": "Evidence",
     "changes": "Changes",
     "metrology": "Metrology",
+    "category": "Category",
     "anomaly": "Anomaly",
 }
 
@@ -40,6 +41,7 @@ WORST = (
     "anomaly_score",
 )
 SUMMARY = ("ssim", "fsim", "dists", "cnr_fixed_noise", "contrast_retention", "transfer")
+ALONE = ("residual_variance", "residual_structure_z", "removed_z", "invented_z")  # from one noisy frame
 TREND = ("psnr", "psnr_estimated", "ssim", "fsim", "transfer", "cnr_fixed_noise", "removed_z")
 PLACES = ("transfer", "ssim", "cnr_fixed_noise", "psnr_estimated")
 RANKING = (
@@ -51,6 +53,7 @@ RANKING = (
     "psnr_estimated",
     "residual_structure_z",
 )  # the first of these that was evaluated decides which tiles are "worst"
+SHOWN_BY, JUDGED_ON = "tiles that show it", "judged on"  # how the rows of a signal begin
 _COUNTED = ("tiles_judged", "tiles_compared", "tiles_fired", "share_fired")
 AXES = (("psnr", "PSNR"), ("ssim", "SSIM"), ("fsim", "FSIM"), ("dists", "DISTS"), ("cnr", "CNR"))
 
@@ -110,7 +113,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 
 def evidence_rows(evidence: Mapping[str, Any], limits: Sequence[Mapping[str, Any]] = ()) -> list[tuple[str, str]]:
     """Evidence numbers as (name, text): how many tiles show it, then each number with its standard error and limit."""
-    rows = [("tiles that show it", tiles.removeprefix("on "))] if (tiles := tiles_of(evidence)) else []
+    counted = tiles_of(evidence).removeprefix("on ")
+    rows = [(JUDGED_ON if counted.startswith("the mean") else SHOWN_BY, counted)] if counted else []
     for reading in readings(evidence, limits):
         rows.append((reading.label, reading.text))
     known = {key for key in evidence if column_of(key) or key in _COUNTED}

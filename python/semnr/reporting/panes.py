@@ -69,10 +69,9 @@ def show(pixels: Pixels, runs: Sequence[RunData], tile: str, boxes: Sequence[lis
     others = [image for _, _, image, _ in candidates if image is not None]
     crop = None if basis is None else _detail(basis, noisy if noisy is not None else reference, others, everywhere)
     several = len(runs) > 1
-    first = [
-        _grey("Reference", "reference", *shared["reference"], levels, crop),
-        _grey("Noisy input", "noisy", *shared["noisy"], levels, crop),
-    ]
+    first = [_grey("Noisy input", "noisy", *shared["noisy"], levels, crop)]
+    if reference is not None or any(run.meta.get("reference") for run in runs):
+        first.insert(0, _grey("Reference", "reference", *shared["reference"], levels, crop))
     for picture in first:
         picture.boxes = everywhere
     columns = [first]

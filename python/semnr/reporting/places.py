@@ -25,7 +25,7 @@ def places(runs: Sequence[RunData]) -> list[dict[str, Any]]:
     by_run = []
     for run in runs:
         layout = run.meta.get("wafer")
-        by_run.append(by_place(run.path, Wafer(**layout) if layout else None))
+        by_run.append({} if run.path is None else by_place(run.path, Wafer(**layout) if layout else None))
     metrics = [BY_NAME[c] for c in PLACES if any(run.has(c) for run in runs)]
     metrics = metrics[: max(1, _COLUMNS // len(runs))]
     tables = []

@@ -10,10 +10,10 @@ from typing import Any
 from semnr_kernels.errors import SemnrError
 
 from ..columns import BY_NAME, Column
-from ..profiles.comparison import compare
 from ..profiles.radar import RANGES
 from ..profiles.reading import BETTER, READINGS, WORSE
-from ..runs import Run
+from ..runs.comparison import compare
+from ..runs.scored import as_profile
 from ..trust.unknown import UNKNOWN
 from . import draw
 from .metrics import AXES, number, words
@@ -27,7 +27,7 @@ def load(runs: Sequence[RunData]) -> list[Any]:
     loaded: list[Any] = []
     for run in runs:
         try:
-            loaded.append(Run.open(run.path).profile())
+            loaded.append(run.rows if run.path is None else as_profile("run_or_path", run.path))
         except (ValueError, SemnrError) as error:
             loaded.append(f"the profile of {run.label} cannot be formed: {error}")
     return loaded

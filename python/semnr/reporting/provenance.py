@@ -67,7 +67,7 @@ def _described(run: RunData) -> list[tuple[str, str, str]]:
             ("Reference", "reference"),
         )
     ]
-    rows.append(("Run", "Folder", str(run.path)))
+    rows.append(("Run", "Folder", "none: rows of this process" if run.path is None else str(run.path)))
     if meta.get("seconds") is not None:
         rows.append(("Run", "Duration", f"{float(meta['seconds']):.1f} s"))
     for key in ("settings", "backends", "machine", "weights", "counts"):

@@ -11,20 +11,25 @@ from typing import Any
 
 import numpy as np
 
+from ..profiles import Profile
 from ..runs.info import read_info
 from ..runs.parquet import part_files, parts
+from ..runs.pixels import Images
+from ..runs.scored import ACCEPTED
 
 
 @dataclass
 class RunData:
-    """One scored run: run.json and the Parquet rows as columns."""
+    """One scored run: run.json and the Parquet rows as columns; or the rows of a profile, which lie in no folder."""
 
-    path: Path
+    path: Path | None
     label: str
     meta: dict[str, Any]
     tiles: list[str]
     numbers: dict[str, np.ndarray]  # float64, NaN where null
     texts: dict[str, list[str | None]]
+    images: Images | None = None  # pixels of this process, by tile and role
+    rows: Profile | None = None  # the profile, where one was given
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -51,8 +56,8 @@ class RunData:
     @property
     def alarms(self) -> list[dict[str, Any]]:
         """What sounded while the run was scored."""
-        path = self.path / "alarms.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        path = None if self.path is None else self.path / "alarms.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
         return [json.loads(line) for line in lines if line.strip()]
 
     def has(self, column: str) -> bool:
@@ -165,7 +170,7 @@ def load_runs(run_or_path: Any, compare: Sequence[Any] | None) -> list[RunData]:
 
 
 def load_run(item: Any) -> RunData:
-    """One run folder: run.json and tiles/*.parquet.
+    """One run: run.json and tiles/*.parquet of its folder; or the rows of a profile.
 
     Raises
     ------
@@ -174,9 +179,11 @@ def load_run(item: Any) -> RunData:
     """
     import pyarrow as pa
 
+    if isinstance(item, Profile):
+        return _of_profile(item) if item.run is None else load_run(item.run)
     value = getattr(item, "path", item)
     if not isinstance(value, str | Path):
-        raise TypeError(f"run_or_path is {type(item).__name__}; accepted: a run folder or an object with a .path")
+        raise TypeError(f"run_or_path is {type(item).__name__}; accepted: {ACCEPTED}, or a list of them")
     path = Path(value)
     if not (path / "run.json").is_file():
         raise FileNotFoundError(f"run_or_path: {path} has no run.json; accepted: a folder written by semnr score")
@@ -196,7 +203,7 @@ def load_run(item: Any) -> RunData:
         raise ValueError(f"run_or_path: {path} is an empty run (0 tiles), nothing to report")
 
     tiles = [str(tile) for tile in table.column("tile").to_pylist()]
-    run = RunData(path, str(meta.get("label") or path.name), meta, tiles, {}, {})
+    run = RunData(path, str(meta.get("label") or path.name), meta, tiles, {}, {}, getattr(item, "images", None))
     for name in table.column_names:
         column = table.column(name)
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
@@ -206,6 +213,22 @@ def load_run(item: Any) -> RunData:
         elif name != "tile":
             run.texts[name] = [None if cell is None else str(cell) for cell in column.to_pylist()]
     return run
+
+
+def _of_profile(profile: Profile) -> RunData:
+    """A profile that comes from no run: its rows and settings, without pixels."""
+    if not len(profile):
+        raise ValueError("run_or_path is a profile of 0 tiles, nothing to report")
+    status: list[str | None] = list(profile.status)
+    return RunData(
+        path=None,
+        label=profile.label or "profile",
+        meta={"settings": {**profile.settings, "data_range": profile.data_range}},
+        tiles=list(profile.tiles),
+        numbers=dict(profile.columns),
+        texts={**{name: list(values) for name, values in profile.texts.items()}, "status": status},
+        rows=profile,
+    )
 
 
 def load_verdicts(given: Any, runs: Sequence[RunData]) -> list[dict[str, Any]]:
@@ -222,7 +245,7 @@ def load_verdicts(given: Any, runs: Sequence[RunData]) -> list[dict[str, Any]]:
         for verdict in _as_dicts(item):
             add(verdict, None)
     for run in runs:
-        for file in sorted(run.path.glob("verdict*.json")):
+        for file in [] if run.path is None else sorted(run.path.glob("verdict*.json")):
             for verdict in _as_dicts(file):
                 add(verdict, run)
     return verdicts

@@ -17,7 +17,7 @@ from .anomalies import anomalies
 from .gathered import Gathered
 from .images import Pixels
 from .measures import measures
-from .metrics import AXES, GROUPS, MISSING, PANELS, SUMMARY, number, plain
+from .metrics import ALONE, AXES, GROUPS, MISSING, PANELS, SUMMARY, number, plain
 from .places import alarms, places, trend
 from .profiles import basis, gains, profiles, ranges
 from .provenance import problems, provenance
@@ -131,10 +131,14 @@ def _date(text: str) -> str:
 
 
 def summary(runs: Sequence[RunData]) -> dict[str, Any]:
-    columns = [BY_NAME[c] for c in SUMMARY]
+    columns = listed = [BY_NAME[c] for c in SUMMARY]
+    measured = any(run.has("psnr") for run in runs)
     estimated = [m for m in COLUMNS if m.shown and m.group == "estimated" and any(run.has(m.name) for run in runs)]
-    if estimated:  # no clean reference: the estimates take the place of what they stand for
+    if estimated or not measured:  # no clean reference: the estimates take the place of what they stand for
         columns = [m for m in columns if any(run.has(m.name) for run in runs)] + estimated
+        listed = columns or listed
+    if not columns:
+        columns = [BY_NAME[c] for c in ALONE if any(run.has(c) for run in runs)]
     rows: list[dict[str, Any]] = []
     said: dict[str, list[str]] = {}  # note -> the candidates that it holds for
     noisy = next((v for v in map(input_psnr, runs) if not math.isnan(v)), None)
@@ -152,7 +156,7 @@ def summary(runs: Sequence[RunData]) -> dict[str, Any]:
             "n": scored, "total": len(run.tiles),
             "psnr": number(psnr_of_mean_mse(run), 2), "mean_db": number(db.mean, 2), "cells": cells,
         })  # fmt: skip
-        for note in _notes(run, scored, [BY_NAME["psnr"], *columns], db.infinite):
+        for note in _notes(run, scored, [BY_NAME["psnr"], *listed], db.infinite):
             said.setdefault(note, []).append(run.label)
     notes = [
         note if len(labels) == len(runs) else f"{', '.join(labels)}: {note[0].lower()}{note[1:]}"
@@ -161,6 +165,7 @@ def summary(runs: Sequence[RunData]) -> dict[str, Any]:
     return {
         "columns": [{"metric": m, "labels": _dists_labels(runs) if m.name == "dists" else []} for m in columns],
         "rows": rows,
+        "measured": measured,
         "noisy": number(noisy, 2) if noisy is not None else None,
         "notes": notes,
     }

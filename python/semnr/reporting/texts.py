@@ -113,7 +113,7 @@ def as_json(gathered: Gathered) -> str:
         columns: dict[str, Any] = {"tile": run.tiles, **run.texts, **run.numbers}
         described.append({
             "label": run.label,
-            "path": str(run.path),
+            "path": None if run.path is None else str(run.path),
             "run": run.meta,
             "profile": {
                 "axes": {key: profile["axes"].get(key) for key, _ in AXES},

@@ -1,4 +1,4 @@
-"""A verdict in at most 15 lines for a terminal: the verdict, what fired, what had no evidence, where to look."""
+"""A verdict in at most 15 lines for a terminal: the verdict, rules that fired, rules without evidence, worst tiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tiles of a run that somebody should look at, and KLARF that a review tool drives to them with."""
+"""The tiles of a run that a person should look at, and a KLARF file of them for a review tool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiles whose reference is the very image that is judged against it."""
+"""Tiles whose reference is the same image as the candidate or the noisy input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says of itself: run.json."""
+"""What a run records about itself: run.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows to Parquet, part by part: a part is there whole or not at all, so that a kill loses only what was in memory."""
+"""Writes rows to Parquet parts, each complete or absent, so that a kill loses only the rows in memory."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +12,48 @@ from semnr_kernels.errors import SemnrError
 
 from ..base.pictures import flat
 from ..tiles import open_tiles
+from ..tiles.pairs import ORDER
+from ..tiles.together import together
 from .parquet import MAPS
 
 # role -> the sources of run.json that may hold it, in order
 _HELD_BY = {"image": ("source",), "reference": ("reference", "source"), "noisy": ("noisy", "source", "reference")}
 
 
-class RunPixels:
-    """Tiles of one run. Each source is opened once; `opened` may be shared by the readers of several runs."""
+Images = Callable[[str, str], np.ndarray | None]  # (tile, role) -> pixels
 
-    def __init__(self, folder: Path, info: Mapping[str, Any], opened: dict[str, Any] | None = None) -> None:
-        self._folder, self._info = folder, info
+
+class RunPixels:
+    """Tiles of one run, paired and cropped as they were scored.
+
+    Each source is opened once; `opened` may be shared by the readers of several runs. `images` gives pixels that no
+    path leads to, and is asked first. `folder` None: there are no other pixels.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        info: Mapping[str, Any],
+        opened: dict[str, Any] | None = None,
+        images: Images | None = None,
+    ) -> None:
+        self._folder, self._info, self._images = folder, info, images
         self._open: dict[str, Any] = {} if opened is None else opened  # source, or the reason (str) why it is not open
+        self._sources: dict[str, Any] | None = None  # the same by their name in run.json, as they were scored
         self._evidence: Any = None
         self._looked = False
 
     def read(self, tile: str, role: str) -> tuple[np.ndarray | None, str]:
         """Pixels as (H, W) and "", or None and the reason. `role`: reference, noisy or image (the candidate)."""
-        settings = self._info.get("settings") or {}
+        if self._images is not None and (pixels := self._images(tile, role)) is not None:
+            return flat(pixels), ""
+        if self._sources is None:
+            self._sources = self._as_scored()
         reasons = []
         for name in _HELD_BY[role]:
-            place = self._info.get(name) or settings.get(name)
-            if not place:
+            source = self._sources.get(name)
+            if source is None:
                 continue
-            source = self._source(str(place))
             if isinstance(source, str):
                 reasons.append(source)
                 continue
@@ -50,6 +68,26 @@ class RunPixels:
             except (SemnrError, OSError, ValueError) as error:
                 reasons.append(str(error))
         return None, reasons[0] if reasons else f"the run names no {role} pixels"
+
+    def _as_scored(self) -> dict[str, Any]:
+        """The source, the reference and the noisy input that run.json names; a reason in place of one that is gone."""
+        settings = self._info.get("settings") or {}
+        named = {name: self._info.get(name) or settings.get(name) for name in ("source", "noisy", "reference")}
+        sources = {name: self._source(str(place)) for name, place in named.items() if place}
+        made = settings.get("made") or {}
+        there = [name for name, source in sources.items() if not isinstance(source, str) and name in made]
+        changed = any({"paired", "crop"} & set(made[name]) for name in there)
+        if "source" not in there or not changed:
+            return sources
+        places = {"candidate" if name == "source" else name: (sources[name], made[name]["role"]) for name in there}
+        crop = next((made[name]["crop"] for name in there if "crop" in made[name]), None)
+        rules = {name: made[name].get("paired", "") for name in there if name != "source"}
+        match = [f"{name}:{rule.replace(' = ', '=')}" for name, rule in rules.items() if "{" in rule or rule == ORDER]
+        try:
+            laid = together(places, match or None, crop)  # the other rules are found in the names, as they were
+        except (SemnrError, OSError, ValueError) as error:
+            return sources | {name: f"cannot be paired as it was scored: {error}" for name in there}
+        return sources | {name: laid.places["candidate" if name == "source" else name][0] for name in there}
 
     def evidence_map(self, index: int, shape: Sequence[int] | None) -> tuple[np.ndarray | None, str]:
         """Signed z of the tile with this index, above 0 where structure was removed; or None and the reason."""
@@ -71,6 +109,8 @@ class RunPixels:
         self._open.clear()
 
     def _source(self, name: str) -> Any:
+        if self._folder is None:
+            return "the rows are of no run on disk"
         beside = self._folder / name  # run.json names sources relative to its folder
         where = str(beside.resolve()) if "://" not in name and beside.exists() else name
         if where not in self._open:
@@ -81,7 +121,7 @@ class RunPixels:
         return self._open[where]
 
     def _maps(self) -> Any:
-        if not self._looked:
+        if not self._looked and self._folder is not None:
             self._looked = True
             path = self._folder / MAPS
             if path.is_dir():

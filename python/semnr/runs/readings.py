@@ -1,4 +1,4 @@
-"""The numbers behind a signal as a reader's words: label, value with its standard error, unit, and the limit."""
+"""The numbers behind a signal as readable text: label, value with its standard error, unit, and the limit."""
 
 from __future__ import annotations
 

@@ -6,14 +6,18 @@ import json
 import os
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..base.lock import is_ours
+from ..base.notebook import figure, picture
 from ..base.outputs import holds, replaceable
-from ..base.pictures import OVERVIEW_QUALITY, grey, reduced, webp, window
+from ..base.pictures import window
+from ..base.plots import RESIDUAL, Panel, draw
 from ..tiles.owned import clear, clear_zarr, written_arrays, zarr_files
 from ..wafers import Wafer
 from .brief import as_html
@@ -21,12 +25,10 @@ from .flagged import flagged, write_flagged
 from .info import read_info
 from .parquet import ALARMS, MAPS, read_rows
 from .parquet import FOLDER as PARTS
-from .pixels import RunPixels
+from .pixels import Images, RunPixels
 from .summaries import by_place, counts
 from .verdict import NAME as VERDICT
 from .verdict import Verdict
-
-_THUMB = 128  # px
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Run:
         What its `run.json` says: settings, machine, counts, summary.
     verdict : Verdict, optional
         Of the rules that `semnr.score` was given.
+    images : callable (tile, role) -> ndarray or None, optional
+        Pixels of a run of this process, where no path leads to them (arrays). It holds the arrays; it is not pickled.
 
     Examples
     --------
@@ -61,6 +65,10 @@ class Run:
     path: Path
     info: dict[str, Any]
     verdict: Verdict | None = None  # of the rules that `score` was given
+    images: Images | None = field(default=None, repr=False, compare=False)  # arrays of this process, by tile and role
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "images": None}
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
@@ -247,13 +255,15 @@ class Run:
         Examples
         --------
         >>> run = semnr.score(noisy, reference=clean, out="run", metrics="psnr", tests=False)
-        >>> run.thumbnails_html()  # these tiles were arrays, of which a run keeps no pixels
+        >>> run.thumbnails_html()[:7]
+        '<figure'
+        >>> semnr.Run.open("run").thumbnails_html()  # the tiles were arrays, of which the folder keeps no pixels
         ''
         """
         verdict = verdict or self.verdict
         marked = [str(r["tile"]) for s in (verdict.fired if verdict else ()) for r in s.regions[:count]]
         tiles = list(dict.fromkeys(marked))[:count] or self.table(["tile"]).column("tile").to_pylist()[:count]
-        pixels = RunPixels(self.path, self.info)
+        pixels = RunPixels(self.path, self.info, images=self.images)
         try:
             return "".join(_thumbnail(pixels, tile) for tile in tiles)
         finally:
@@ -265,6 +275,57 @@ class Run:
             return f"<div>{escape(repr(self))}</div>{as_html(self.verdict, self.thumbnails_html())}"
         return f"<div>{escape(repr(self))}</div>{self.thumbnails_html()}"
 
+    def plot(self, tile: str | None = None, *, axes: Any = None) -> Any:
+        """Draw a tile: noisy input, denoised image and their difference, with the places that the tests marked.
+
+        Parameters
+        ----------
+        tile : str, optional
+            Its id. Default: the first tile to look at.
+        axes : matplotlib axes, one a picture, optional
+            Where to draw. Default: a new figure.
+
+        Returns
+        -------
+        ndarray of matplotlib axes, one a picture
+
+        Raises
+        ------
+        ValueError
+            There is no such tile, or its pixels are not at hand.
+        ImportError
+            matplotlib is not installed; it is in the extra `semnr[plot]`.
+
+        Examples
+        --------
+        >>> run = semnr.score(noisy, reference=clean, out="run", metrics="psnr", tests=False)
+        >>> run.plot()  # doctest: +SKIP
+        """
+        tiles = self.table(["tile"]).column("tile").to_pylist()
+        fired = () if self.verdict is None else self.verdict.fired
+        chosen = tile or next((str(r["tile"]) for s in fired for r in s.regions), tiles[0])
+        if chosen not in tiles:
+            raise ValueError(f"tile is {tile!r}; accepted: one of the run's {len(tiles)} tiles, such as {tiles[0]!r}")
+        pixels = RunPixels(self.path, self.info, images=self.images)
+        try:
+            read = {name: pixels.read(chosen, role) for name, role in (("noisy", "noisy"), ("denoised", "image"))}
+        finally:
+            pixels.close()
+        marks = self._marks(tiles.index(chosen))
+        panels = [Panel(name, image, marks=marks) for name, (image, _) in read.items() if image is not None]
+        if not panels:
+            raise ValueError(f"tile {chosen!r} cannot be drawn: {read['denoised'][1]}; accepted: pixels at hand")
+        noisy, denoised = (image for image, _ in read.values())
+        if noisy is not None and denoised is not None and noisy.shape == denoised.shape:
+            difference = noisy.astype(np.float64) - denoised
+            panels.append(Panel("residual", difference, RESIDUAL, marks))
+        return draw("Run.plot", panels, axes)
+
+    def _marks(self, row: int) -> list[dict[str, Any]]:
+        rows = self.table()
+        text = rows.column("evidence_boxes")[row].as_py() if "evidence_boxes" in rows.column_names else None
+        return json.loads(text) if text else []
+
     def profile(self) -> Any:
         """The rows as a profile.
 
@@ -274,21 +335,15 @@ class Run:
         """
         from ..profiles import Profile
 
-        return Profile.from_table(read_rows(self.path), self.info, self.path.name)
+        return replace(Profile.from_table(read_rows(self.path), self.info, self.path.name), run=self)
 
 
 def _thumbnail(pixels: RunPixels, tile: str) -> str:
-    pictures = []
-    images = [pixels.read(tile, role)[0] for role in ("noisy", "image")]
-    levels = window(next((image for image in reversed(images) if image is not None), None))
-    for name, image in zip(("noisy", "denoised"), images, strict=True):
-        if image is not None:
-            uri = webp(grey(reduced(image, _THUMB), *levels), OVERVIEW_QUALITY)
-            pictures.append(f'<img src="{uri}" alt="{name} {escape(tile)}" style="width:{_THUMB}px">')
-    if not pictures:
-        return ""
-    caption = f'<figcaption style="font-size:12px">{escape(tile)}: noisy, denoised</figcaption>'
-    return f'<figure style="display:inline-block;margin:6px 12px 0 0">{" ".join(pictures)}{caption}</figure>'
+    images = {name: pixels.read(tile, role)[0] for name, role in (("noisy", "noisy"), ("denoised", "image"))}
+    there = {name: image for name, image in images.items() if image is not None}
+    levels = window(next(reversed(there.values()), None))
+    pictures = [picture(f"{name} {tile}", image, levels) for name, image in there.items()]
+    return figure(f"{tile}: {', '.join(there)}", pictures)
 
 
 def _verdict_of(folder: Path) -> Verdict | None:

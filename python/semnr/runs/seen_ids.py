@@ -1,4 +1,4 @@
-"""A set of tile ids that holds eight bytes an id: a million tiles take 8 MB."""
+"""A set of tile ids that takes eight bytes an id: a million tiles take 8 MB."""
 
 from __future__ import annotations
 

@@ -121,6 +121,8 @@ class Verdict:
         tolerance) or "too few tiles" to say.
     profile, run : Profile, Run or None
         The rows that were judged and the folder that holds them, where they are at hand.
+    thumbnails : str
+        Pictures of the first tiles to look at, as HTML, where no folder holds them; a notebook shows them.
 
     Examples
     --------
@@ -149,6 +151,7 @@ class Verdict:
     changes: Mapping[str, str] = field(default_factory=dict)
     profile: Any = field(default=None, repr=False, compare=False)  # the rows that were judged, where they are at hand
     run: Any = field(default=None, repr=False, compare=False)  # the folder that holds them, where there is one
+    thumbnails: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Verdict:
@@ -297,7 +300,7 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         """For a notebook: the verdict in short, with thumbnails where its run and the pixels are at hand."""
-        return as_html(self, self.run.thumbnails_html(self) if self.run is not None else "")
+        return as_html(self, self.thumbnails if self.run is None else self.run.thumbnails_html(self))
 
     def __str__(self) -> str:
         against = f" against {self.before}" if self.before else ""

@@ -36,6 +36,7 @@ from .on_cluster import Cluster, Spec, cluster, workers_of
 from .prepare import METRICS
 from .resume import begin, identity, may_write, metrics_before, same_first_tile, set_aside_verdict
 from .scorer import Scorer, unscored
+from .stream import held
 
 __all__ = ["METRICS", "Run", "score"]
 _REGISTERED = (
@@ -120,8 +121,8 @@ def score(
     out
         Folder of the run.
     metrics
-        Of "psnr", "ssim", "fsim", "dists", "cnr". None: all, but DISTS only where its weights are in the cache; where
-        they are not, `Run.remarks` says how to have it.
+        Of "psnr", "ssim", "fsim", "dists", "cnr", "lpips". None: the first five, but DISTS only where its weights are
+        in the cache; where they are not, `Run.remarks` says how to have it. LPIPS (AlexNet) needs the published ones.
     data_range
         Width of the intensity scale of the whole run; required for floating tiles, the sources' or the dtype's
         otherwise. Sources or rows of a plan that name several are refused without it.
@@ -359,7 +360,7 @@ def score(
         write_json(folder / "run.json", info)
         if before.info and counts != before.info.get("counts"):
             set_aside_verdict(folder)
-    run = Run(folder, info)
+    run = Run(folder, info, images=held(inputs))
     if rules is None and not inputs.alone:
         return run
     verdict = guard(

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from semnr_kernels import WeightsUnavailable
+from semnr_kernels import WeightsUnavailable, lpips
 from semnr_kernels.checks import as_data_range
 from semnr_kernels.dists.weights import load
 from semnr_kernels.pretrained import VGG16
 from semnr_kernels.registry import check_named
 
-from ..columns import METRICS
+from ..columns import ASKED, METRICS
 from ..tiles import open_tiles
-from ..tiles.framing import Frame, framed
-from ..tiles.pairs import pair
-from ..tiles.planes import PlaneSource
 from ..tiles.source import TileSource
+from ..tiles.together import together
 from ..trust.columns import Trust
 from ..wafers import Wafer
 from .device import device_of
@@ -31,14 +29,14 @@ def count_of(name: str, value: int) -> int:
 
 
 def metrics_of(metrics: Sequence[str] | None) -> tuple[str, ...]:
-    """As asked for, in one order; None: all of them."""
+    """As asked for, in one order; None: the five axes."""
     if metrics is None:
         return METRICS
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    unknown = [m for m in names if m not in METRICS]
+    unknown = [m for m in names if m not in ASKED]
     if unknown or not names:
-        raise ValueError(f"metrics is {list(names)!r}; accepted: one or more of {', '.join(METRICS)}")
-    return tuple(m for m in METRICS if m in names)
+        raise ValueError(f"metrics is {list(names)!r}; accepted: one or more of {', '.join(ASKED)}")
+    return tuple(m for m in ASKED if m in names)
 
 
 def dists_of(
@@ -90,6 +88,8 @@ def ready(
     dists: dict[str, Any] = {}
     if inputs.reference is not None and "dists" in wanted:
         wanted, dists, left_out = dists_of(wanted, weights, metrics is None, before)
+    if inputs.reference is not None and "lpips" in wanted:
+        lpips.published()
     check_named(
         backend, ops_of(wanted) if inputs.reference is not None else [], "cpu" if target is None else target.type
     )
@@ -154,26 +154,10 @@ def inputs_of(
             f"{'crop' if crop is not None else 'mask'} is given for {source.name}, which is denoised as it is read; "
             "accepted: `semnr denoise` first, then the scores"
         )
-    frame = None
-    if cut := isinstance(source, PlaneSource) and source.is_cut:  # what a mosaic is cut into depends on its size
-        inputs, frame = _framed(inputs, crop, mask)
     named = {name: place for name, place in inputs.named().items() if place is not None}
-    paired = pair(inputs.candidate[0], {name: other for name, (other, _) in named.items()}, match)
-    places: dict[str, Any] = {name: (paired.others[name], role) for name, (_, role) in named.items()}
-    places["candidate"] = (paired.candidate, inputs.candidate[1])
-    inputs = replace(inputs, remarks=paired.remarks, **places)
-    if not cut:
-        inputs, frame = _framed(inputs, crop, mask)
-    return replace(inputs, frame=frame)
-
-
-def _framed(inputs: Inputs, crop: Any, mask: Any) -> tuple[Inputs, Frame | None]:
-    """The same part of each image of a pair; the data bar is looked for in the noisy one, or in the reference."""
-    named = {name: place for name, place in inputs.named().items() if place is not None}
-    witness = "noisy" if inputs.noisy is not None else "reference"
-    places, frame = framed({"candidate": inputs.candidate, **named}, witness, crop, mask)
-    changed: dict[str, Any] = dict(places)
-    return replace(inputs, **changed), frame
+    laid = together({"candidate": inputs.candidate, **named}, match, crop, mask)
+    places: dict[str, Any] = dict(laid.places)
+    return replace(inputs, frame=laid.frame, remarks=laid.remarks, **places)
 
 
 def _places(source: TileSource, reference: Any, noisy: Any, root: Any, noisy_2: Any, noisy_3: Any) -> Inputs:

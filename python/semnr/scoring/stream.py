@@ -13,7 +13,7 @@ from semnr_kernels import BackendUnavailable, TileError, WeightsUnavailable
 
 from ..tiles.framing import Frame
 from ..tiles.limits import at_most
-from ..tiles.source import Problem, TileKey, TileSource
+from ..tiles.source import Problem, TileKey, TileSource, length_of
 
 Loaded = dict[str, np.ndarray]
 
@@ -94,6 +94,39 @@ class Inputs:
                 memory = "there is not enough memory for it; " if isinstance(error, MemoryError) else ""
                 return Problem(key.tile, "unreadable", f"{its_role}: {memory}{type(error).__name__}: {error}")
         return (_mismatch(key, loaded) if "x" in loaded else None) or loaded
+
+
+@dataclass(frozen=True)
+class HeldPixels:
+    """Pixels of a run whose sources lie in this process, by tile and role, for its report and thumbnails.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        The sources as they were scored.
+    """
+
+    inputs: Inputs
+
+    def __call__(self, tile: str, role: str) -> np.ndarray | None:
+        """Pixels of a tile ("image" is the candidate), or None where there are none."""
+        place = self.inputs.candidate if role == "image" else self.inputs.named().get(role)
+        if place is None:
+            return None
+        source, held = place
+        try:
+            key = source.find(tile)
+            return None if key is None else source.read(key, held)
+        except TileError:
+            return None
+
+
+def held(inputs: Inputs) -> HeldPixels | None:
+    """The pixels that no path leads to once the run is over; None where all can be opened again, or be read once."""
+    sources = inputs.sources()
+    if all(source.origin is not None for source in sources) or inputs.computes:
+        return None
+    return HeldPixels(inputs) if all(length_of(source) is not None for source in sources) else None
 
 
 def _mismatch(key: TileKey, loaded: Loaded) -> Problem | None:

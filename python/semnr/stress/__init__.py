@@ -1,4 +1,4 @@
-"""Stress tests: harm images in known ways, and see which metric and which signal notices, and from which strength on.
+"""Stress tests: damage images in known ways, and see which metric and which signal notices it, from which strength.
 
 `FAULTS` holds the known harms by name.
 """

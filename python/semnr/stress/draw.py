@@ -1,4 +1,4 @@
-"""The sensitivity matrix for eyes: a table of text, a heat map as SVG, and a page that holds it."""
+"""The sensitivity matrix as a text table, as a heat map in SVG, and as an HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults by name: what each does to a denoised image, at which strengths, and from where on it is harmful.
+"""The faults by name: what each does to a denoised image, its strengths, and the strength from which it is harmful.
 
 A fault takes and returns a `Case`. Most change the candidate alone; lost and invented defects need a scene that has
 them, or has not. Strengths are in the unit that is named; truth comes from what was done, never from a metric.

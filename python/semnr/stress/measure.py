@@ -1,4 +1,4 @@
-"""Everything that semnr reads off a candidate, for stacks of tiles: the profile, the evidence, the tests."""
+"""Everything that semnr measures on a candidate, for stacks of tiles: the profile, the evidence, the tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..profiles import Profile, profile
 from ..trust.columns import Trust
 
 # Which way is worse; a CNR over the output's own noise has no such way as such, but falls under most harm.
-_NAMES = ("psnr", "ssim", "fsim", "dists", "cnr", "cnr_fixed_noise_worst")
+_NAMES = ("psnr", "ssim", "fsim", "dists", "lpips", "cnr", "cnr_fixed_noise_worst")
 ADVERSE = {name: +1 if BY_NAME[name].better == "lower" else -1 for name in _NAMES}
 
 

@@ -1,4 +1,4 @@
-"""The suite: every fault at every strength on every tile, and what notices it."""
+"""The stress test: every fault at every strength on every tile, and which figures notice it."""
 
 from __future__ import annotations
 

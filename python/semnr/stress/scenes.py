@@ -1,4 +1,4 @@
-"""Scenes to harm: clean tiles, their noise, and fresh recordings of them."""
+"""Images for stress tests: clean tiles, their noise, and new recordings of them."""
 
 from __future__ import annotations
 

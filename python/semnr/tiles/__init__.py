@@ -1,4 +1,4 @@
-"""Tiles in and tiles out: every file format and every wafer-sized source behind one small contract.
+"""Reading and writing tiles: every file format and every source has one small interface.
 
 `ROLES` holds what an image of a tile can be.
 """

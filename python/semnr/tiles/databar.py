@@ -1,4 +1,4 @@
-"""The data bar that a microscope burns into the lower end of an image: where it begins, and how that is known.
+"""The data bar that a microscope writes into the bottom of an image: where it begins, and how that is known.
 
 By tags where they say it (FEI/Thermo Fisher 34682: the scan's own size; Tescan 50431: the height of its strip), else by
 pixels: rows at the lower end with a background of one level and marks on it, below rows of a scanned image. Text that

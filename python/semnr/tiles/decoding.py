@@ -1,4 +1,4 @@
-"""One image file to the pixels of one tile."""
+"""Decodes one image file to the pixels of one tile."""
 
 from __future__ import annotations
 

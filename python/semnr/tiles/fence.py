@@ -1,4 +1,4 @@
-"""Which files a plan may name."""
+"""The folders in which files of a plan may be."""
 
 from __future__ import annotations
 

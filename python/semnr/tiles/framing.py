@@ -1,4 +1,4 @@
-"""What of each image counts: without its data bar (`crop`), and where a mask says so. Both images of a pair alike."""
+"""Which pixels of an image count: without its data bar (`crop`), inside a mask; the same for both images of a pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many bytes one tile may take: held against what a file claims, before memory is taken for it."""
+"""The memory that one tile may take: compared with the sizes in a file before memory is allocated."""
 
 from __future__ import annotations
 

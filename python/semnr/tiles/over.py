@@ -1,4 +1,4 @@
-"""Sources made of another source: the same tiles, in other pixels or under other names."""
+"""Sources that wrap another source: the same tiles with other pixels or under other names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a writer wrote at `out`, by its own marker: nothing else there is ever replaced or deleted.
+"""Marks what a writer wrote at `out`: nothing else there is ever replaced or deleted.
 
 A folder has `.semnr-files.jsonl`, one JSON line a file: {"file", "sha256"?}; while it is written, its journal lists the
 same. A Zarr lists its arrays in its own attributes.

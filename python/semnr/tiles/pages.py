@@ -1,4 +1,4 @@
-"""Which pages of a TIFF are images, and which plane of a stack each one is. Claims are held against the file."""
+"""Which pages of a TIFF are images, and which plane of a stack each is. Headers are compared with the file."""
 
 from __future__ import annotations
 

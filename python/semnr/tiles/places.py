@@ -1,4 +1,4 @@
-"""Where the files of a plan or folder lie: here, or behind a URL from where each is fetched while it is read."""
+"""Where the files of a plan or folder are: local, or behind a URL from which each is fetched when it is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source of tiles and a writer of tiles are: the contract of everything that reads or writes pixels."""
+"""The interfaces of a source of tiles and of a writer of tiles, which everything that reads or writes pixels has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder that fills while it is read: a tile comes when its files have stopped changing."""
+"""A folder that fills while it is read: a tile is read when its files have stopped changing."""
 
 from __future__ import annotations
 

@@ -157,7 +157,8 @@ def may_be_one_file(out: Path, source: Any, resume: bool) -> None:
     Raises
     ------
     ValueError
-        `source` is no image or stack, a PNG cannot hold it, or an interrupted run is to be gone on with.
+        `source` is no image or stack, a PNG cannot hold it, or `resume` is True: one file is written completely or not
+        at all, so that nothing can be continued.
     """
     if resume:
         raise ValueError(f"resume is True and out is {out}, which is there whole or not at all; accepted: a folder")

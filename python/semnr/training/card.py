@@ -1,4 +1,4 @@
-"""The model card (markdown) and the curves (SVG) that a training run leaves."""
+"""The model card (Markdown) and the curves (SVG) that a training run writes."""
 
 from __future__ import annotations
 
@@ -105,10 +105,10 @@ def _table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def curves(
-    rows: Sequence[Mapping[str, Any]], path: Path, shown: Sequence[str] = ("score", "psnr", "transfer", "loss")
+    rows: Sequence[Mapping[str, Any]], path: Path, keys: Sequence[str] = ("score", "psnr", "transfer", "loss")
 ) -> None:
-    """Score, transfer and loss over the steps, one small panel each; no plotting library is needed."""
-    panels = [key for key in shown if any(_finite(row.get(key)) for row in rows)]
+    """Figures of the judgements over the steps, one small panel each; no plotting library is needed."""
+    panels = [key for key in keys if any(_finite(row.get(key)) for row in rows)]
     width, height, left, gap = 640, 130, 70, 34
     parts = []
     for k, key in enumerate(panels):

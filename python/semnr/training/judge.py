@@ -1,4 +1,4 @@
-"""Held-out tiles, and what a model is worth on them: the profile, the evidence transfer, the guardrails."""
+"""Held-out tiles, and how a model scores on them: the profile, the evidence transfer, the guardrails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The profile as a loss on batches, each patch in units of its own noise, so that clean and noisy tools count alike."""
+"""The profile as a loss on batches. Patches are in units of their own noise, so that all tools have equal weight."""
 
 from __future__ import annotations
 

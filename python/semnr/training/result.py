@@ -1,4 +1,4 @@
-"""What a training run leaves."""
+"""What a training run returns."""
 
 from __future__ import annotations
 

@@ -188,14 +188,15 @@ def _estimates(
 
 
 def _lines(images: Any, scan_axis: int) -> np.ndarray:
-    """(N, H, W) float64 with scan lines as rows; channels averaged."""
-    found: np.ndarray = to_numpy(images).mean(axis=1, dtype=np.float64)
-    return found if scan_axis == -1 else found.transpose(0, 2, 1)
+    """(N, H, W) with scan lines as rows; channels averaged."""
+    pixels: np.ndarray = to_numpy(images)
+    grey = pixels[:, 0] if pixels.shape[1] == 1 else pixels.mean(axis=1, dtype=np.float64)
+    return grey if scan_axis == -1 else grey.transpose(0, 2, 1)
 
 
 def _safely(look: Any, *images: np.ndarray) -> Any:
     """What a look at finite images says; with others there is nothing to say."""
-    return look(*images) if all(np.isfinite(image).all() for image in images) else ""
+    return look(*images) if all(image.dtype.kind != "f" or np.isfinite(image).all() for image in images) else ""
 
 
 def _checked(images: Mapping[str, Any]) -> dict[str, Tiles]:

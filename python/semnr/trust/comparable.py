@@ -3,6 +3,10 @@
 Every other column of trust takes for granted that noisy, denoised and reference are images of one field. Here that is
 looked at, by the correlation of their structure without noise. Each scan line of an SEM frame has noise of its own:
 every second line of a noisy frame, and what its neighbours say of it, are two looks at one scene, their noise apart.
+
+The band of structure that is compared holds little above 0.25 cycles/px, so that images are read at half their
+resolution, in float32, and the band is a weight on their cosine transform: sums of products over it are those over the
+pixels of the filtered images, mirrored at their borders (Parseval).
 """
 
 from __future__ import annotations
@@ -10,13 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft
 
 MIN_SIDE = 32  # px
 _FINE, _COARSE = 1.5, 12.0  # px: the band whose structure is compared
-_SEEN = 0.08  # correlation of the two looks from which a frame has structure at all
+_SEEN = 0.12  # correlation of the two looks from which a frame has structure at all
 _ALIKE, _OTHER = 0.35, 0.2  # correlation below which images are looked at, and are of two scenes
 _EXPLAINED, _BETTER = 0.5, 0.25  # what a turned or shifted image must reach, and gain
 _REACH = 8  # px: up to here a shift is a column and a rule of its own
@@ -24,8 +29,10 @@ _SHIFT = 0.5  # px from which a reference lies elsewhere
 _LOUDER = 3.0  # times the noise: the two look swapped
 _SCALE = 4.0  # times the contrast and the level: another scale
 _JPEG = 0.75  # share of the fine detail that blocks on JPEG's grid hold
+_NEAR = 3  # px around the peak at every second pixel
 _BETWEEN = ((4, 0), (0, 4), (4, 4), (2, 6), (6, 2))  # px, down and across, off that grid
-_UPPER = np.add.outer(np.arange(8), np.arange(8)) >= 7
+_UPPER = np.flatnonzero(np.add.outer(np.arange(8), np.arange(8)) >= 7)  # of the 64 frequencies of a block
+_BLOCKS = 1024  # blocks that speak for an image
 _FEW_LEVELS = 16
 
 _TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -56,14 +63,18 @@ class Likeness:
 
 
 def likeness(noisy: np.ndarray, other: np.ndarray) -> Likeness:
-    """Compare the structure of `other` with that of a noisy frame, both (H, W) float64."""
+    """Compare the structure of `other` with that of a noisy frame, both (H, W)."""
     own, neighbours, seen = (_band(v) for v in _looks(noisy, other))
-    signal = float((own * neighbours).sum())
-    power = math.sqrt(float((own**2).sum()) * float((neighbours**2).sum()))
-    found = float((seen**2).sum())
-    if not power > 0 or signal < _SEEN * power or not found > 0:
+    signal, shown = _product(own, neighbours), _product(seen, seen)
+    power = math.sqrt(_product(own, own) * _product(neighbours, neighbours))
+    if not power > 0 or signal < _SEEN * power or not shown > 0:
         return Likeness(math.nan, math.nan)
-    return Likeness(float((seen * neighbours).sum()) / math.sqrt(signal * found), math.sqrt(found / signal))
+    return Likeness(_product(seen, neighbours) / math.sqrt(signal * shown), math.sqrt(shown / signal))
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> float:
+    """Σ a b, the same on any number of threads."""
+    return float((a * b).sum())
 
 
 def pair_problem(noisy: np.ndarray, denoised: np.ndarray) -> str:
@@ -82,18 +93,19 @@ def pair_problem(noisy: np.ndarray, denoised: np.ndarray) -> str:
 
     Examples
     --------
+    >>> from scipy import ndimage
     >>> rng = np.random.default_rng(0)
     >>> scene = ndimage.gaussian_filter(rng.normal(size=(96, 96)), 3) * 400 + 128
     >>> noisy = rng.normal(scene, 10)
     >>> pair_problem(noisy, scene), pair_problem(noisy, scene[:, ::-1])
     ('', 'denoised is noisy mirrored left to right')
     """
-    x, d = (np.asarray(v, np.float64) for v in (noisy, denoised))
+    x, d = np.asarray(noisy), np.asarray(denoised)
     if min(x.shape) < MIN_SIDE:
         return ""
     for name, image in (("noisy", x), ("denoised", d)):
         if np.ptp(image) == 0:
-            return f"{name} is one grey level ({image.flat[0]:g}) throughout"
+            return f"{name} is one grey level ({float(image.flat[0]):g}) throughout"
     if _swapped(x, d):
         return f"noisy and denoised look swapped: denoised holds {_roughness(d) / _roughness(x):.1f} times its noise"
     found = likeness(x, d)
@@ -105,16 +117,17 @@ def reference_problem(noisy: np.ndarray, reference: np.ndarray) -> str:
 
     Examples
     --------
+    >>> from scipy import ndimage
     >>> rng = np.random.default_rng(0)
-    >>> scene = ndimage.gaussian_filter(rng.normal(size=(96, 96)), 3) * 400 + 128
+    >>> scene = ndimage.gaussian_filter(rng.normal(size=(160, 160)), 3) * 400 + 128
     >>> reference_problem(rng.normal(scene, 10), np.roll(scene, (6, 4), axis=(0, 1)))
     'reference shifted by 6.0, 4.0 px (down, right) against noisy'
     """
-    x, y = (np.asarray(v, np.float64) for v in (noisy, reference))
+    x, y = np.asarray(noisy), np.asarray(reference)
     if min(x.shape) < MIN_SIDE:
         return ""
     if np.ptp(y) == 0:
-        return f"reference is one grey level ({y.flat[0]:g}) throughout"
+        return f"reference is one grey level ({float(y.flat[0]):g}) throughout"
     if np.array_equal(x, y):
         return "reference is the noisy image itself"
     if problem := _scene_problem("reference", x, y, likeness(x, y).correlation, reach=_REACH * 100):
@@ -127,33 +140,40 @@ def reference_problem(noisy: np.ndarray, reference: np.ndarray) -> str:
 
 def notes(noisy: np.ndarray, denoised: np.ndarray) -> tuple[str, ...]:
     """What a reader should know of a pair that is one: traces of JPEG, few grey levels, an empty border."""
-    x, d = (np.asarray(v, np.float64) for v in (noisy, denoised))
+    x, d = np.asarray(noisy), np.asarray(denoised)
     if min(x.shape) < MIN_SIDE:
         return ()
-    found = []
+    remarks = []
     if _on_jpeg_grid(d) and not _on_jpeg_grid(x):
-        found.append("denoised shows the 8 px grid of JPEG compression")
-    levels = np.unique(d[:: max(1, d.shape[0] // 128)]).size
-    if levels <= _FEW_LEVELS < np.unique(x[:: max(1, x.shape[0] // 128)]).size:
-        found.append(f"denoised has {levels} grey levels only")
+        remarks.append("denoised shows the 8 px grid of JPEG compression")
+    if (levels := _levels(d)) <= _FEW_LEVELS < _levels(x):
+        remarks.append(f"denoised has {levels} grey levels only")
     if (frame := _frame(d)) and not _frame(x):
-        found.append(f"denoised has an empty border of {frame} px")
-    return tuple(found)
+        remarks.append(f"denoised has an empty border of {frame} px")
+    return tuple(remarks)
 
 
 def shift(noisy: np.ndarray, other: np.ndarray) -> tuple[float, float, bool]:
-    """How far `other` lies down and to the right of `noisy`, px, and whether the images say so beyond doubt."""
-    a, b = (_windowed(_band2(v)) for v in (noisy, other))
-    cross = fft.irfft2(fft.rfft2(b) * fft.rfft2(a).conj(), s=a.shape)
-    peak = np.unravel_index(int(cross.argmax()), cross.shape)
-    moved = [float(p) if p <= n // 2 else float(p) - n for p, n in zip(peak, cross.shape, strict=True)]
-    sure = True
-    for axis in (0, 1):
-        around = [cross[tuple((peak[k] + (k == axis) * step) % cross.shape[k] for k in (0, 1))] for step in (-1, 0, 1)]
-        bend = around[0] - 2 * around[1] + around[2]
-        sure &= bool(-bend > 1e-3 * around[1])  # along straight lines the peak is a ridge
+    """How far `other` lies down and to the right of `noisy`, px, and whether the images say so beyond doubt.
+
+    The peak of their cross-correlation: at every second pixel, then at the pixels around it, then of a parabola.
+    """
+    a, b = (_spectrum(v) for v in (noisy, other))
+    pooled = (noisy.shape[0] // 2, noisy.shape[1] // 2)
+    cross = b * a.conj() * _spectrum_weights(pooled)
+    plane = fft.irfft2(cross, s=pooled)
+    peak = np.unravel_index(int(plane.argmax()), pooled)
+    start = [2 * (int(p) if p <= n // 2 else int(p) - n) for p, n in zip(peak, pooled, strict=True)]
+    near = _around(cross, pooled, start)
+    row, column = np.unravel_index(int(near[1:-1, 1:-1].argmax()), (2 * _NEAR - 1,) * 2)
+    middle, sure = near[row + 1, column + 1], True
+    moved = [float(at + step + 1 - _NEAR) for at, step in zip(start, (row, column), strict=True)]
+    sides = (near[row, column + 1], near[row + 2, column + 1]), (near[row + 1, column], near[row + 1, column + 2])
+    for axis, (before, after) in enumerate(sides):
+        bend = before - 2 * middle + after
+        sure &= bool(-bend > 1e-3 * middle)  # along straight lines the peak is a ridge
         if bend < 0:
-            moved[axis] += 0.5 * float(around[0] - around[2]) / float(bend)
+            moved[axis] += 0.5 * float(before - after) / float(bend)
     return moved[0], moved[1], sure
 
 
@@ -167,49 +187,106 @@ def _on_jpeg_grid(image: np.ndarray) -> bool:
 
 
 def _detail(v: np.ndarray, row: int, column: int) -> float:
-    """Median over blocks of 8 x 8 px of the energy of their upper half of frequencies."""
+    """Median over blocks of 8 x 8 px of the energy of their upper half of frequencies; a sample of many blocks."""
     v = v[row:, column:]
     h, w = (n // 8 for n in v.shape)
-    blocks = v[: 8 * h, : 8 * w].reshape(h, 8, w, 8).transpose(0, 2, 1, 3)
-    energy = fft.dctn(blocks, axes=(2, 3), norm="ortho") ** 2
-    return float(np.median((energy * _UPPER).sum(axis=(2, 3))))
+    blocks = v[: 8 * h, : 8 * w].reshape(h, 8, w, 8)
+    down, right = np.divmod(_sample(h * w), w)
+    taken = blocks[down, :, right].astype(np.float32)
+    cosines = fft.dctn(taken, axes=(1, 2), norm="ortho", overwrite_x=True)
+    return float(np.median(np.square(cosines).reshape(-1, 64)[:, _UPPER].sum(axis=1)))
+
+
+@lru_cache(maxsize=32)
+def _sample(count: int) -> np.ndarray:
+    """Which of so many blocks are looked at: drawn once, so that no period of the scene is met."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:_BLOCKS])
+
+
+def _levels(v: np.ndarray) -> int:
+    """Number of grey levels in about 128 rows; where a few pixels show many already, their number."""
+    rows = v[:: max(1, v.shape[0] // 128)]
+    few = np.unique(rows[::4, ::8]).size
+    return few if few > _FEW_LEVELS else np.unique(rows).size
 
 
 def _looks(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every second line of x, what its neighbours say of it, and the same lines of the other image."""
+    """Every second line of x, what its neighbours say of it, and the same lines of the other image; columns by twos."""
     rows = (x.shape[0] - 1) // 2
-    own = x[1::2][:rows]
-    return own, (x[0::2][:rows] + x[2::2][:rows]) / 2, other[1::2][:rows]
+    x, other = _columns(x), _columns(other[1::2][:rows])
+    return x[1::2][:rows], (x[0::2][:rows] + x[2::2][:rows]) / 2, other
 
 
-def _band(v: np.ndarray, rows: float = 2.0) -> np.ndarray:
-    """Structure between _FINE and _COARSE px; `rows`: px that a row stands for."""
-    v = v - v.mean()
-    fine = ndimage.gaussian_filter(v, (_FINE / rows, _FINE), mode="nearest", truncate=3)
-    band: np.ndarray = fine - ndimage.gaussian_filter(v, (_COARSE / rows, _COARSE), mode="nearest", truncate=3)
-    return band
+def _columns(v: np.ndarray) -> np.ndarray:
+    """Means of neighbouring columns, two by two, float32."""
+    v = v[:, : v.shape[1] // 2 * 2].astype(np.float32)
+    return (v[:, 0::2] + v[:, 1::2]) / 2
 
 
-def _band2(v: np.ndarray) -> np.ndarray:
-    return _band(v, rows=1.0)
+def _band(v: np.ndarray) -> np.ndarray:
+    """Cosine transform of the structure between _FINE and _COARSE px, of every second row and column."""
+    v = v[: fft.prev_fast_len(v.shape[0]), : fft.prev_fast_len(v.shape[1])]
+    out: np.ndarray = fft.dctn(v - v.mean(), norm="ortho") * _cosine_weights(v.shape)
+    return out
 
 
-def _windowed(v: np.ndarray) -> np.ndarray:
-    rows, columns = (np.hanning(n + 2)[1:-1] ** 0.5 for n in v.shape)
-    return v * rows[:, None] * columns
+@lru_cache(maxsize=16)
+def _cosine_weights(shape: tuple[int, int]) -> np.ndarray:
+    down, right = (np.arange(n) / (4 * n) for n in shape)
+    out: np.ndarray = _between(down, right) / np.cos(np.pi * right)  # what the mean of two columns took
+    return out.astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _spectrum_weights(pooled: tuple[int, int]) -> np.ndarray:
+    return _between(*(np.abs(f) for f in _frequencies(pooled))) ** 2
+
+
+def _between(down: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """What a Gaussian of _FINE px less one of _COARSE px lets through at these frequencies, cycles/px, float32."""
+    square = -2 * math.pi**2 * (down[:, None] ** 2 + right**2)
+    out: np.ndarray = np.exp(_FINE**2 * square) - np.exp(_COARSE**2 * square)
+    return out.astype(np.float32)
+
+
+def _frequencies(pooled: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Cycles/px down and across of the real spectrum of an image pooled by two."""
+    return np.fft.fftfreq(pooled[0], 2.0), np.fft.rfftfreq(pooled[1], 2.0)
+
+
+def _spectrum(v: np.ndarray) -> np.ndarray:
+    """Of an image pooled by two, under a taper."""
+    pooled = _columns(v[: v.shape[0] // 2 * 2])
+    pooled = (pooled[0::2] + pooled[1::2]) / 2
+    rows, columns = ((np.hanning(n + 2)[1:-1] ** 0.5).astype(np.float32) for n in pooled.shape)
+    out: np.ndarray = fft.rfft2((pooled - pooled.mean()) * rows[:, None] * columns)
+    return out
+
+
+def _around(cross: np.ndarray, pooled: tuple[int, int], start: list[int]) -> np.ndarray:
+    """The correlation that has the spectrum `cross` at whole pixels up to _NEAR from `start`."""
+    down, right = _frequencies(pooled)
+    steps = np.arange(-_NEAR, _NEAR + 1)
+    rows = np.exp(2j * np.pi * np.outer(start[0] + steps, down))
+    twice = np.where((right == 0) | (right == 0.25), 1, 2)  # columns that stand for their mirror image too
+    columns = np.exp(2j * np.pi * np.outer(right, start[1] + steps)) * twice[:, None]
+    out: np.ndarray = np.einsum("ij,jk->ik", np.einsum("ij,jk->ik", rows.astype(cross.dtype), cross), columns).real
+    return out / (pooled[0] * pooled[1])
 
 
 def _roughness(v: np.ndarray) -> float:
-    """Median second difference across the lines: noise, where most of the image is no edge."""
-    return float(np.median(np.abs(v[:-2] - 2 * v[1:-1] + v[2:]))) + 1e-9
+    """Median second difference across lines: noise, where most of the image is no edge; a sample of large images."""
+    step, part = max(1, v.shape[0] // 128), slice(None, None, max(1, v.shape[1] // 256))
+    above, line, below = (rows[:, part].astype(np.float32) for rows in (v[:-2:step], v[1:-1:step], v[2::step]))
+    return float(np.median(np.abs(above - 2 * line + below))) + 1e-9
 
 
 def _swapped(x: np.ndarray, d: np.ndarray) -> bool:
     """Much more noise in the output than in the input, of one scene and contrast: no denoiser does that."""
     if not _roughness(d) > _LOUDER * _roughness(x):
         return False
-    found = likeness(d, x)
-    return bool(found.correlation > 0.7 and found.contrast > 0.7)
+    against = likeness(d, x)
+    return bool(against.correlation > 0.7 and against.contrast > 0.7)
 
 
 def _scene_problem(name: str, x: np.ndarray, other: np.ndarray, found: float, reach: float = _REACH) -> str:
@@ -248,7 +325,7 @@ def _aligned(x: np.ndarray, other: np.ndarray) -> float:
 
 def _scale_problem(x: np.ndarray, d: np.ndarray, contrast: float) -> str:
     """Whether levels and contrast both say that the two are on different scales."""
-    level = abs(float(d.mean())) / max(abs(float(x.mean())), 1e-12)
+    level = abs(float(d.mean(dtype=np.float64))) / max(abs(float(x.mean(dtype=np.float64))), 1e-12)
     if math.isnan(contrast):
         contrast = level
     if (contrast > _SCALE and level > _SCALE) or (contrast < 1 / _SCALE and level < 1 / _SCALE):
@@ -261,8 +338,8 @@ def _scale_problem(x: np.ndarray, d: np.ndarray, contrast: float) -> str:
 
 def _frame(v: np.ndarray) -> int:
     """Rows and columns of one grey level that lie around the image, the fewest of the four sides."""
-    sides = []
-    for turned in (v, v[::-1], v.T, v.T[::-1]):
-        same = np.ptp(turned, axis=1) == 0
-        sides.append(int(same.size if same.all() else same.argmin()))
-    return min(sides)
+    for width in range(min(v.shape)):
+        sides = (v[width], v[-1 - width], v[:, width], v[:, -1 - width])
+        if any(np.ptp(line) != 0 for line in sides):
+            return width
+    return min(v.shape)

@@ -15,12 +15,9 @@ from ..metrics import to_tensor
 def as_tiles(name: str, value: Any, like: torch.Tensor | None = None) -> torch.Tensor:
     """`value` as (N, C, H, W) without a copy, of the shape and device of `like`."""
     tensor = to_tensor(name, value)
+    if getattr(tensor, "ndim", 0) == 3 and tensor.shape[0] != 1:  # frames are grey: three of them are no colours
+        raise checks.two_readings(name, tensor.shape)
     tensor = checks.as_image(name, tensor).detach()
-    if value.ndim == 3 and tensor.shape[1] not in (1, 3):
-        raise ValueError(
-            f"{name} has shape {tuple(value.shape)}, read as (C, H, W) of one image; accepted: C of 1 or 3, "
-            "or (N, 1, H, W) for a stack of tiles"
-        )
     if like is not None:
         if tensor.shape != like.shape:
             raise ValueError(f"{name} has shape {tuple(value.shape)}; accepted: that of noisy, {tuple(like.shape)}")

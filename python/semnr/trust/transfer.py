@@ -30,6 +30,7 @@ from ..noise import NoiseModel
 from .images import as_tiles_once, valid_pixels
 from .residual import ResidualTests, residual_tests
 from .residual.hints import residual_hints
+from .shown import Drawn
 
 KNOWN, UNKNOWN = "known", "unknown"
 # ⟨Bx, Br⟩ must stand this many standard errors above 0 before a ratio over it means anything.
@@ -37,8 +38,8 @@ MIN_STRUCTURE_Z = 4.0
 _CHUNK_PIXELS = 4 * 2**20  # pixels worked on at once: bounds the float64 copies
 
 
-@dataclass(frozen=True)
-class Evidence:
+@dataclass(frozen=True, repr=False)
+class Evidence(Drawn):
     """What `semnr.evidence` found; rows are tiles, columns are bands.
 
     Attributes
@@ -83,6 +84,30 @@ class Evidence:
 
     def __len__(self) -> int:
         return len(self.transfer)
+
+    def _in_short(self) -> str:
+        """The lowest transfer of any band."""
+        known = self.transfer[self.status == KNOWN]
+        lowest = (
+            f"lowest T {known.min():.3f}" if known.size else f"T unknown{f': {self.reason}' if self.reason else ''}"
+        )
+        return f"against {self.against.replace('_', ' ')}, {lowest}"
+
+    def _table(self) -> dict[str, Any]:
+        """Transfer, standard error and status of each band."""
+        columns: dict[str, Any] = {}
+        for b, (low, high) in enumerate(self.bands):
+            band = f"{low:g}-{high:g} px"
+            columns |= {
+                f"T {band}": self.transfer[:, b],
+                f"± {band}": self.se[:, b],
+                f"status {band}": self.status[:, b],
+            }
+        return columns
+
+    def _marks(self, tile: int) -> Sequence[Mapping[str, Any]]:
+        """The places that the residual tests marked in a tile."""
+        return () if self.tests is None else self.tests.boxes[tile]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the maps, in plain lists (NaN as None)."""
@@ -134,7 +159,7 @@ def evidence(
 
     Parameters
     ----------
-    noisy, denoised : Tensor or ndarray, (N, C, H, W), (C, H, W) or (H, W), C of 1 or 3
+    noisy, denoised : Tensor or ndarray, (N, C, H, W) with C of 1 or 3, (1, H, W) or (H, W)
         The denoiser's input and output, on one intensity scale. Dtypes may differ (8-bit in, float out).
     reference, second_frame : same shape, optional
         One of them: the clean image, or another noisy frame of the same site. Registered; its noise must be

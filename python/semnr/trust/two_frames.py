@@ -29,6 +29,7 @@ from semnr_kernels.transfer.blocks import block_side, block_sums
 from ..base.jsonable import plain
 from .frame_checks import fluctuation, suspects
 from .images import as_tiles, finite
+from .shown import Shown
 from .unknown import UNKNOWN
 
 __all__ = ["NoReference", "without_reference"]
@@ -41,8 +42,8 @@ _WEIGHT = 4 / 9  # of the control variate
 MIN_Z = 2.0
 
 
-@dataclass(frozen=True)
-class NoReference:
+@dataclass(frozen=True, repr=False)
+class NoReference(Shown):
     """What `semnr.without_reference` found, a row a tile; `_se` are standard errors over the noise.
 
     Attributes
@@ -142,6 +143,19 @@ class NoReference:
         found = {column: np.where(usable, getattr(self, name), np.nan) for name, column in names.items()}
         return found | {"frames_usable": usable.astype(np.float64)}
 
+    def _in_short(self) -> str:
+        """The estimated PSNR, and how many tiles have frames that cannot be used."""
+        known = self.upsnr[np.isfinite(self.upsnr)]
+        psnr = f"PSNR about {known.mean():.1f} dB" if known.size else "PSNR unknown"
+        unusable = int((~self.usable).sum())
+        return f"{self.frames} frames, {psnr}{f', {unusable} with unusable frames' if unusable else ''}"
+
+    def _table(self) -> dict[str, Any]:
+        """The estimates of each tile, and what speaks against its frames."""
+        names = {"PSNR, dB": "upsnr", "± (1 se)": "upsnr_se", "PSNR of the noisy, dB": "upsnr_noisy"}
+        names |= {"structure": "structure", "contrast kept": "contrast_retention", "CNR": "cnr_fixed_noise"}
+        return {**{title: getattr(self, name) for title, name in names.items()}, "problem": self.problems}
+
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain lists, for JSON.
 
@@ -177,7 +191,7 @@ def without_reference(
 
     Parameters
     ----------
-    noisy, denoised : Tensor or ndarray, (N, C, H, W), (C, H, W) or (H, W), C of 1 or 3
+    noisy, denoised : Tensor or ndarray, (N, C, H, W) with C of 1 or 3, (1, H, W) or (H, W)
         Input and output of the denoiser, on one intensity scale.
     second_frame, third_frame : same shape
         Further frames of the site on that scale: registered, their noise independent of each other's and of that of

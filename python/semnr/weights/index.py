@@ -1,4 +1,4 @@
-"""One file from a Python package index: found on its simple page, downloaded, compared. Nothing of it is run.
+"""One file from a Python package index: listed on its simple page, downloaded, compared. No code of it is run.
 
 The page is HTML (PEP 503) or JSON (PEP 691), over HTTP or from a folder.
 """

@@ -1,4 +1,4 @@
-"""A file over HTTP or from a local place, as pip is configured to reach it; a checksum over what came."""
+"""Fetches a file over HTTP or from a local path, as pip is configured, and computes its checksum."""
 
 from __future__ import annotations
 

@@ -476,7 +476,7 @@ def test_wrong_arguments_are_named(arguments, message):
 
 def test_wrong_images_are_named():
     with pytest.raises(ValueError, match="x has 2 channels; accepted: 1"):
-        fsim(torch.zeros(2, 64, 64), torch.zeros(2, 64, 64), data_range=1.0)
+        fsim(torch.zeros(1, 2, 64, 64), torch.zeros(1, 2, 64, 64), data_range=1.0)
     with pytest.raises(ValueError, match="47 x 64; accepted: sides of at least 48"):
         fsim(torch.zeros(47, 64), torch.zeros(47, 64), data_range=1.0)
     with pytest.raises(TypeError, match="complex64"):

@@ -472,7 +472,7 @@ def test_more_noise_means_less_ssim_and_the_measure_is_symmetric(backend: str) -
 def test_a_batch_scores_as_its_images_one_by_one(backend: str) -> None:
     x, y = pair((4, 2, 40, 33), torch.float32)
     rows = on(backend, ssim, x, y, data_range=1.0, reduction="none")
-    single = torch.stack([on(backend, ssim, x[i], y[i], data_range=1.0) for i in range(4)])
+    single = torch.stack([on(backend, ssim, x[i : i + 1], y[i : i + 1], data_range=1.0) for i in range(4)])
     torch.testing.assert_close(rows, single, rtol=0, atol=1e-12)
 
 

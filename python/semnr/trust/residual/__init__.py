@@ -25,6 +25,7 @@ from ...noise import NoiseModel
 from ...noise.model import array_windows
 from ..fits import fit_each
 from ..images import as_tiles_once, valid_pixels
+from ..shown import Drawn
 
 __all__ = ["COLUMNS", "SIZES", "ResidualTests", "residual_tests"]
 
@@ -36,8 +37,8 @@ _MIN_SIDE = 32  # of a tile: below, neither its noise nor the surroundings of a 
 _SAMPLES = 2  # windows of 256² that a tile's noise is taken from
 
 
-@dataclass(frozen=True)
-class ResidualTests:
+@dataclass(frozen=True, repr=False)
+class ResidualTests(Drawn):
     """What `semnr.residual_tests` found, a row a tile.
 
     Attributes
@@ -112,6 +113,19 @@ class ResidualTests:
             "invented_count": self.invented_count,
         }
 
+    def _in_short(self) -> str:
+        """How many places were marked, and the variance."""
+        removed, invented = int(self.removed_count.sum()), int(self.invented_count.sum())
+        return f"{removed} places removed, {invented} invented, variance {np.mean(self.variance):.2f} of the law's"
+
+    def _table(self) -> dict[str, Any]:
+        """The figures of each tile."""
+        return {name.removeprefix("residual_").replace("_", " "): rows for name, rows in self.columns().items()}
+
+    def _marks(self, tile: int) -> Sequence[Mapping[str, Any]]:
+        """The boxes of a tile."""
+        return self.boxes[tile]
+
     def boxes_json(self) -> list[str | None]:
         """The boxes of each tile as JSON text.
 
@@ -167,7 +181,7 @@ def residual_tests(
 
     Parameters
     ----------
-    noisy, denoised : Tensor or ndarray, (N, C, H, W), (C, H, W) or (H, W), C of 1 or 3
+    noisy, denoised : Tensor or ndarray, (N, C, H, W) with C of 1 or 3, (1, H, W) or (H, W)
         Input and output of the denoiser on one intensity scale, sides of at least 32 px. Channels are averaged.
         The mean of several frames is an input too, and shows fainter losses: the noise is fitted to it.
     noise : NoiseModel, sequence of N, optional

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from ..base.jsonable import plain
+from ..base.notebook import table as as_table
 from ..base.text import table
 from ..columns import BY_NAME, used
-from . import statistics as statistics
-from .pairing import align
-from .reading import BETTER as WORD_BETTER
-from .reading import LEVEL, enough, read, readings, tolerance_of
-from .reading import WORSE as WORD_WORSE
-from .rows import Profile
+from ..profiles import Profile
+from ..profiles import statistics as statistics
+from ..profiles.pairing import align
+from ..profiles.reading import BETTER as WORD_BETTER
+from ..profiles.reading import LEVEL, enough, read, readings, tolerance_of
+from ..profiles.reading import WORSE as WORD_WORSE
+from .scored import as_profile
 
 # What is better: "higher", "lower", or nearer to a number.
 BETTER: Mapping[str, str | float] = {
@@ -73,7 +75,7 @@ class Difference:
         return read(self.gain, self.gain_low, self.gain_high, self.tolerance, significant=significant, sure=self.enough)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compared:
     """What `semnr.compare` gives: what each candidate gained on the baseline, and what it paid for it.
 
@@ -132,6 +134,27 @@ class Compared:
         }
         return {"baseline": self.baseline, "candidates": rows, "settings": plain(dict(self.settings))}
 
+    def __repr__(self) -> str:
+        said = "; ".join(
+            f"{name} gained {', '.join(self.gained(name)) or 'nothing'}, paid {', '.join(self.paid(name)) or 'nothing'}"
+            for name in self.candidates
+        )
+        return f"<Compared with {self.baseline}: {said}>"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the table of each candidate."""
+        tables = []
+        for name, rows in self.candidates.items():
+            columns: dict[str, list[object]] = {
+                "column": [d.column for d in rows],
+                "before": [d.before for d in rows],
+                "after": [d.after for d in rows],
+                "change": [f"{d.change:+.3g} [{d.low:+.3g}, {d.high:+.3g}]" for d in rows],
+                "verdict": [d.verdict for d in rows],
+            }
+            tables.append(as_table(f"{name} against {self.baseline}", columns, len(rows), most=len(rows)))
+        return "".join(tables)
+
     def __str__(self) -> str:
         blocks = []
         for name, differences in self.candidates.items():
@@ -149,8 +172,8 @@ class Compared:
 
 
 def compare(
-    baseline: Profile,
-    *candidates: Profile,
+    baseline: Any,
+    *candidates: Any,
     columns: Sequence[str] | None = None,
     confidence: float = 0.95,
     seed: int = 0,
@@ -160,13 +183,13 @@ def compare(
 
     Parameters
     ----------
-    baseline : Profile
-        Of the released or baseline denoiser.
-    *candidates : Profile
+    baseline : Profile, Run or path
+        Scores of the released or baseline denoiser: a `semnr.Profile`, a `semnr.Run`, or the folder of a run.
+    *candidates : Profile, Run or path
         At least one, of the same tiles, reference and settings.
     columns : sequence of str, optional
         Columns to compare. Default: every column of which it is known what is better
-        (`semnr.profiles.comparison.BETTER`) and that both have.
+        (`semnr.runs.comparison.BETTER`) and that both have.
     confidence : float
         Coverage of the intervals, between 0 and 1. They come from a percentile bootstrap; whole dies are resampled
         where `die_x` and `die_y` are known, because tiles of a die are alike.
@@ -197,19 +220,17 @@ def compare(
     >>> compared.to_dict()["baseline"]
     'released'
     """
-    for i, value in enumerate((baseline, *candidates)):
-        if not isinstance(value, Profile):
-            name = "baseline" if i == 0 else f"candidate {i}"
-            raise TypeError(f"{name} is {type(value).__name__}; accepted: a semnr.Profile")
     if not candidates:
         raise ValueError("no candidate to compare with the baseline; accepted: at least one")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; accepted: a number between 0 and 1")
     if columns is not None and (unknown := [c for c in columns if c not in BETTER]):
         raise ValueError(f"columns has {unknown[0]!r}; accepted: {', '.join(map(repr, BETTER))}")
+    baseline = as_profile("baseline", baseline)
+    profiles = [as_profile(f"candidate {i}", value) for i, value in enumerate(candidates, start=1)]
     differences: dict[str, tuple[Difference, ...]] = {}
     group = np.arange(len(baseline))
-    for i, candidate in enumerate(candidates):
+    for i, candidate in enumerate(profiles):
         base = align(baseline, candidate)
         group = candidate.clusters()
         label = candidate.label or f"candidate {i + 1}"

@@ -25,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import records
 import torch
 from scipy.stats import betabinom
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import records
 
 from semnr import anomaly
 from semnr.anomaly.thresholds import clopper_pearson

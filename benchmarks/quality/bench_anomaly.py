@@ -25,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import records
 import torch
 from scipy.stats import betabinom
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import records
 
 from semnr import anomaly
 from semnr.anomaly.thresholds import clopper_pearson
@@ -187,6 +189,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 found[name]["generalisation"] = {k: told[k] for k in ("training", "new", "ratio")}
                 found[name]["steps"] = model.facts["steps"]
             print(name, json.dumps(found[name]), flush=True)
+            keep(found)
             if name == "autoencoder":  # what the mean over all pixels would have found
                 found["autoencoder, mse"] = judged({kind: each["anomaly_mse"] for kind, each in columns.items()})
         if args.memory:
@@ -194,6 +197,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 name: peak(name, Path(f"{folder}/fit.npy"), side, args.weights, changes) for name in models
             }
     return found
+
+
+def keep(found: Mapping[str, Any]) -> None:
+    """Write what is measured so far."""
+    versions = {"torch": torch.__version__, "numpy": np.__version__}
+    said = [argument for argument in sys.argv[1:] if argument != "--quiet"]
+    records.write(RESULTS, records.record(__file__, found, versions=versions, arguments=said))
 
 
 def met(figure: float | None, bar: float) -> str:
@@ -270,9 +280,7 @@ def main() -> None:
         return
     if not args.table:
         found = measure(args)
-        versions = {"torch": torch.__version__, "numpy": np.__version__}
-        said = [a for a in sys.argv[1:] if a not in ("--quiet",)]
-        records.write(RESULTS, records.record(__file__, found, versions=versions, arguments=said))
+        keep(found)
         print(tables(found))
         return
     made = records.read(RESULTS)

@@ -1,8 +1,8 @@
-"""The autoencoder: it gives back what normal tiles look like, without noise and without what does not belong there.
+"""The autoencoder: it gives back what normal tiles look like, without what does not belong there.
 
-A denoising autoencoder (Vincent et al. 2008) on 2 × 2 cells of pixels. Its input is a normal tile with noise and with
-planted faults, its target the tile without either, so that it learns to give back the structure of normal tiles and
-nothing else. There is no normalisation layer and no global pooling: any tile whose sides are multiples of `align`.
+A denoising autoencoder (Vincent et al. 2008) on 2 × 2 cells of pixels. Its input is a normal tile with planted faults,
+its target the tile without them. It says what to take away from its input (`removes`), or makes the tile anew. There is
+no normalisation layer and no global pooling: any tile whose sides are multiples of `align`.
 """
 
 from __future__ import annotations

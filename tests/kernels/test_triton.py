@@ -172,7 +172,8 @@ def test_dists_and_its_gradient_equal_the_definition(interpreter: str, dtype: to
         value = dists(x, clean, data_range=1.0, weights="random", mask=mask, backend=backend)
         found.append((value.detach(), *torch.autograd.grad(value, x)))
     (exact, exact_gradient), (got, gradient) = found
-    assert abs(got - exact).item() <= 1e-7
+    # convolutions in float32 are other kernels of another processor: 1.03e-7 with AVX2, less with AVX-512
+    assert abs(got - exact).item() <= (2e-7 if dtype == torch.float32 else 1e-9)
     # float32 networks agree to rounding; see test_dists on ReLUs near 0
     assert (gradient - exact_gradient).abs().max() <= 3e-4 * exact_gradient.abs().max()
 

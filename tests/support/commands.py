@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -88,7 +89,9 @@ def run(path: Path, folder: Path) -> list[str]:
             child.returncode = os.waitstatus_to_exitcode(status)
             output.seek(0)
             said = " | ".join(output.read().splitlines()[-8:])
-        peak = used.ru_maxrss / 2**20  # of the largest of its processes
+        # of the largest of its processes; a child begins with the peak of this one, which then says nothing
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = used.ru_maxrss / 2**20 if used.ru_maxrss > own else 0.0
         print(
             f"{path}:{command.line}: {command.text} -> {child.returncode} "
             f"({time.monotonic() - begun:.1f} s, {peak:.2f} GiB)",

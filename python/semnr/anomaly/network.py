@@ -90,6 +90,7 @@ class Autoencoder(nn.Module):
         self.tail = nn.Conv2d(widths[0], CELL * CELL, 3, padding=1)
         if layout.removes:
             nn.init.normal_(self.tail.weight, std=_SHY / (3 * widths[0] ** 0.5))
+            assert self.tail.bias is not None
             nn.init.zeros_(self.tail.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class Leakage:
     ((0,), 1)
     >>> print(found)
     2 images, 1 group(s) of near-duplicates with 2 images; 1 of them on both sides of a split
-      train/t000000 = test/t000000: mirrored, correlation 1.00
+      train/t000000 = test/t000000: mirrored, fields that overlap, correlation 1.00
     >>> found.to_dict()["crossing_images"]
     2
     """

@@ -52,7 +52,12 @@ def images(dtype: torch.dtype, size: tuple[int, ...] = SIZE) -> Images:
 
 
 def rows(profile: semnr.Profile) -> torch.Tensor:
-    return torch.from_numpy(np.stack(list(profile.columns.values())))
+    """Every column but DISTS, which has a bound of its own."""
+    return torch.from_numpy(np.stack([column for name, column in profile.columns.items() if name != "dists"]))
+
+
+def dists_row(profile: semnr.Profile) -> torch.Tensor:
+    return torch.from_numpy(profile.columns["dists"])
 
 
 CALLS: dict[str, Callable[..., Any]] = {
@@ -72,6 +77,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "cnr_map": lambda x, y, z, r: semnr.cnr_map(x, y, window=16, stride=8),
     "otsu_masks": lambda x, y, z, r: semnr.otsu_masks(y).signal,
     "profile": lambda x, y, z, r: rows(semnr.profile(x, y, dists_weights="random", **r)),
+    "DISTS of a profile": lambda x, y, z, r: dists_row(
+        semnr.profile(x, y, metrics=("dists",), dists_weights="random", **r)
+    ),
     "profile of three": lambda x, y, z, r: rows(semnr.profile(x, y, metrics=("psnr", "ssim", "cnr"), **r)),
     "profile with noise": lambda x, y, z, r: rows(
         semnr.profile(x, y, metrics=("psnr", "ssim", "cnr"), noise=z, details=True, **r)
@@ -82,15 +90,24 @@ CALLS: dict[str, Callable[..., Any]] = {
     "reference": lambda x, y, z, r: rows(
         semnr.Reference(y, metrics=("fsim", "dists", "cnr"), dists_weights="random", **r).prepare().profile(x)
     ),
+    "DISTS of a reference": lambda x, y, z, r: dists_row(
+        semnr.Reference(y, metrics=("dists",), dists_weights="random", **r).prepare().profile(x)
+    ),
     "residual_tests": lambda x, y, z, r: semnr.residual_tests(z, x, **r).variance,
     "evidence": lambda x, y, z, r: semnr.evidence(z, x, reference=y, **r).transfer,
     "check": lambda x, y, z, r: rows(semnr.check(z, x, **r).profile),
     "check with a reference": lambda x, y, z, r: rows(semnr.check(z, x, reference=y, **r).profile),
 }
 # Native on the CPU against the definition on the device: the bounds of the suites of DISTS and of the residual scan.
-BETWEEN_BACKENDS = {"profile": 5e-7, "reference": 5e-7, "residual_tests": 1e-6}
+BETWEEN_BACKENDS = {"DISTS of a profile": 5e-7, "DISTS of a reference": 5e-7, "residual_tests": 1e-6}
 DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
-NETWORKS = ("dists", "profile", "reference")  # one dtype of these is enough: they convert first
+NETWORKS = (
+    "dists",
+    "profile",
+    "reference",
+    "DISTS of a profile",
+    "DISTS of a reference",
+)  # one dtype of these is enough: they convert first
 CASES = [(name, dtype) for name in CALLS for dtype in DTYPES if name not in NETWORKS or dtype == "uint8"]
 
 

@@ -173,8 +173,9 @@ def test_masked_pixels_take_no_part() -> None:
     spoilt = x.copy()
     spoilt[0, 0, 20:40, 30:60] = np.nan
     clean = evidence(x, d, s, mask=mask)
-    np.testing.assert_allclose(evidence(spoilt, d, s, mask=mask).transfer, clean.transfer, rtol=1e-7)
-    np.testing.assert_allclose(evidence(spoilt, d, s, nan="omit").transfer, clean.transfer, rtol=1e-7)
+    # planes are float32 less a level of their own, which masked pixels move; measured 7e-10
+    np.testing.assert_allclose(evidence(spoilt, d, s, mask=mask).transfer, clean.transfer, rtol=1e-8)
+    np.testing.assert_allclose(evidence(spoilt, d, s, nan="omit").transfer, clean.transfer, rtol=1e-8)
     with pytest.raises(ValueError, match="noisy has 600 non-finite"):
         evidence(spoilt, d, s)
 

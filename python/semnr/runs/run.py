@@ -301,7 +301,8 @@ class Run:
         >>> run = semnr.score(noisy, reference=clean, out="run", metrics="psnr", tests=False)
         >>> run.plot()  # doctest: +SKIP
         """
-        tiles = self.table(["tile"]).column("tile").to_pylist()
+        rows = self.table(["tile", "evidence_boxes"]).to_pydict()  # a run without tests has no places
+        tiles = rows["tile"]
         fired = () if self.verdict is None else self.verdict.fired
         chosen = tile or next((str(r["tile"]) for s in fired for r in s.regions), tiles[0])
         if chosen not in tiles:
@@ -311,7 +312,8 @@ class Run:
             read = {name: pixels.read(chosen, role) for name, role in (("noisy", "noisy"), ("denoised", "image"))}
         finally:
             pixels.close()
-        marks = self._marks(tiles.index(chosen))
+        places = rows.get("evidence_boxes", [None] * len(tiles))[tiles.index(chosen)]
+        marks = json.loads(places) if places else []
         panels = [Panel(name, image, marks=marks) for name, (image, _) in read.items() if image is not None]
         if not panels:
             raise ValueError(f"tile {chosen!r} cannot be drawn: {read['denoised'][1]}; accepted: pixels at hand")
@@ -320,11 +322,6 @@ class Run:
             difference = noisy.astype(np.float64) - denoised
             panels.append(Panel("residual", difference, RESIDUAL, marks))
         return draw("Run.plot", panels, axes)
-
-    def _marks(self, row: int) -> list[dict[str, Any]]:
-        rows = self.table()
-        text = rows.column("evidence_boxes")[row].as_py() if "evidence_boxes" in rows.column_names else None
-        return json.loads(text) if text else []
 
     def profile(self) -> Any:
         """The rows as a profile.

@@ -110,7 +110,7 @@ def run_demo(
             timed(f"denoise {name}", defects.paint_out, folder / "denoised" / f"{PAINTED_FROM}.zarr", clean)
         else:
             timed(f"denoise {name}", denoise, stack, clean, model=model, **parameters)
-        sample = f" (DISTS on every {DISTS_EVERY}th tile)" if texture else ""
+        sample = f" (DISTS on one tile of {DISTS_EVERY})" if texture else ""
         say(f"3/5  score {name} against the clean reference{sample}")
         runs[name] = timed(
             f"score {name}",

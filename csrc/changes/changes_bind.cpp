@@ -8,10 +8,11 @@ namespace semnr::changes_bindings {
 using Pair = std::array<double, 2>;
 
 void rows(const PlanesArgument& against, const PlanesArgument& d, const PlanesArgument& r, bool noisy, bool reference,
-          std::int64_t span, bool lines_down, const ChangesPlan& plan, int threads, std::int64_t out,
-          std::int64_t lines) {
+          std::int64_t span, std::int64_t weight_down, std::int64_t weight_right, bool lines_down,
+          const ChangesPlan& plan, int threads, std::int64_t out, std::int64_t lines) {
   py::gil_scoped_release unlocked;
-  changes_rows({planes_of(against), planes_of(d), planes_of(r), noisy, reference, pointer<double>(span), lines_down},
+  changes_rows({planes_of(against), planes_of(d), planes_of(r), noisy, reference, pointer<double>(span),
+                pointer<float>(weight_down), pointer<float>(weight_right), lines_down},
                plan, threads, pointer<double>(out), pointer<double>(lines));
 }
 

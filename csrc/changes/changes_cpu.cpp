@@ -10,6 +10,7 @@
 #include "rings.hpp"
 #include "shift.hpp"
 #include "texture.hpp"
+#include "whitened.hpp"
 
 namespace semnr {
 namespace {
@@ -39,9 +40,11 @@ class Tile {
     std::fill_n(row, kChangesRow, std::numeric_limits<double>::quiet_NaN());
     levels(row);
     line_means(lines);
-    transform();
+    const double scale = transform();
     Rings rings(plan_, tables_, in_.noisy);
-    products(rings);
+    WhitenedSums whitened(tables_, in_.weight_down + k_ * h_, in_.weight_right + k_ * t_.half);
+    products(rings, whitened);
+    whitened.put(1 / (scale * scale), row + kChangesFigures);
     const Shift shift(t_, cross_, plan_.inflation);
     double* to = std::copy_n(shift.delta, 2, row + 4);
     to = std::copy_n(shift.hessian, 3, to);
@@ -120,8 +123,8 @@ class Tile {
 
   // --- spectra ---
 
-  // Along the rows, under the taper, each image less its mean there, all on one scale.
-  void transform() {
+  // Along the rows, under the taper, each image less its mean there, all on one scale, which it returns.
+  double transform() {
     double largest = 0;
     for (int i = 0; i < count_; ++i) largest = std::max({largest, image(i).largest(k_), -image(i).least(k_)});
     const double scale = largest > 0 ? std::exp2(-std::ceil(std::log2(largest))) : 1;
@@ -145,10 +148,11 @@ class Tile {
       };
       t_.rows_there(h_, w_, put, spectra_[i], work_);
     }
+    return scale;
   }
 
   // Along the columns, with the sums of their products while they are at hand, and the cross-power in the band.
-  void products(Rings& rings) {
+  void products(Rings& rings, WhitenedSums& whitened) {
     const std::int64_t room = 2 * t_.rows * kPoint<float>;
     for (std::int64_t block = 0; block < t_.blocks; ++block) {
       const float* points[kImages];
@@ -168,6 +172,7 @@ class Tile {
         store_point<float>(cross_ + (block * t_.rows + y) * kPoint<float>,
                            {weight * (d.re * x.re + d.im * x.im), weight * (d.im * x.re - d.re * x.im)});
       }
+      whitened.add(block, points[kDenoised], points[kAgainst]);
       if (in_.reference) rings.add(block, points[kDenoised], points[kAgainst], points[kReference]);
     }
   }

@@ -10,8 +10,9 @@ namespace semnr {
 
 constexpr int kChangesRings = 12;  // of the transfer function; one group of frequencies lies inside, one outside them
 // gain, offset with their errors; shift; its Hessian (yy, yx, xx) and spread; then with errors: transfer in the high
-// band, in the rings, in the texture
-constexpr int kChangesRow = 4 + 2 + 3 + 3 + 2 + 2 * kChangesRings + 2;
+// band, in the rings, in the texture; by rings, over the noise: |D|², |X|², Re⟨D, X⟩
+constexpr int kChangesFigures = 4 + 2 + 3 + 3 + 2 + 2 * kChangesRings + 2;
+constexpr int kChangesRow = kChangesFigures + 3 * kChangesRings;
 
 // What depends on the size alone.
 struct ChangesPlan {
@@ -31,7 +32,9 @@ struct ChangesInput {
   Planes against, d, r;   // against: the noisy image, or the reference where there is none
   bool noisy, reference;  // which of them are there
   const double* span;     // (n,): what the offset is a share of
-  bool lines_down;        // scan lines are columns
+  // (n, rows) and (n, columns / 2 + 1), whose product is 1 over the noise of a frequency of X; 0: left out, or unknown
+  const float *weight_down, *weight_right;
+  bool lines_down;  // scan lines are columns
 };
 
 // rows: (n, kChangesRow); lines: (n, 3, number of scan lines): mean of each, of against, d and r.

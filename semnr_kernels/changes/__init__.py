@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .. import registry
 from ..planes import Tiles
 from . import native, reference
+from .bound import Noise
 from .reference import FEATURE_PX
 from .settings import NAMES, Figures, Settings
 
 registry.register("changes", "reference", reference.changes)
 registry.register_native("changes", native.changes, native.supports, native.UNSUPPORTED)
 
-__all__ = ["FEATURE_PX", "NAMES", "Figures", "Settings", "changes"]
+__all__ = ["FEATURE_PX", "NAMES", "Figures", "Noise", "Settings", "changes"]
 
 
 def changes(
-    x: Tiles | None, d: Tiles, r: Tiles | None, settings: Settings, backend: str | None = "auto"
+    x: Tiles | None,
+    d: Tiles,
+    r: Tiles | None,
+    settings: Settings,
+    noise: Sequence[Noise | None] | None = None,
+    backend: str | None = "auto",
 ) -> list[Figures]:
     """Brightness, place, fine contrast, overshoot, texture and rows of each tile, with standard errors.
 
@@ -24,6 +32,8 @@ def changes(
     x, d, r : Tiles, (N, C, H, W) of one shape
         Noisy input, denoised image, reference; channels are averaged. x or r may be None, not both.
     settings : Settings
+    noise : sequence of N Noise or None, optional
+        Of x; where it is known, `transfer_bound` is told.
 
     Returns
     -------
@@ -32,4 +42,4 @@ def changes(
     """
     others = [v.images for v in (x, r) if v is not None]
     call = registry.Call.of("changes", d.images, *others)
-    return registry.choose(call, backend).run(x, d, r, settings)  # type: ignore[no-any-return]
+    return registry.choose(call, backend).run(x, d, r, settings, noise)  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import fft, ndimage, special
 
 from ..planes import Tiles
+from .bound import Noise, sums, transfer_bound, weights
 from .settings import Figures, Settings
 from .spectra import CENTRES, EDGES, MIN_Z, NOTHING, Measured, Plan, plan_of, ratio
 
@@ -27,10 +28,17 @@ FEATURE_PX, _BEAM = 6.0, 0.8  # the small feature whose contrast is told
 _MAX_SHIFT_SE = 0.25  # px: beyond, the tile does not say where it lies
 
 
-def changes(x: Tiles | None, d: Tiles, r: Tiles | None, settings: Settings) -> list[Figures]:
-    """x, d, r: (N, C, H, W); x or r may be None."""
+def changes(
+    x: Tiles | None,
+    d: Tiles,
+    r: Tiles | None,
+    settings: Settings,
+    noise: Sequence[Noise | None] | None = None,
+) -> list[Figures]:
+    """x, d, r: (N, C, H, W); x or r may be None. `noise`: of x, where it is known."""
     noisy, denoised, clean = (_greys(v) for v in (x, d, r))
-    return [_one(noisy[i], denoised[i], clean[i], settings) for i in range(len(d.images))]  # type: ignore[arg-type]
+    laws = noise or [None] * len(d.images)
+    return [_one(noisy[i], denoised[i], clean[i], settings, law) for i, law in enumerate(laws)]  # type: ignore[arg-type]
 
 
 def _greys(v: Tiles | None) -> list[np.ndarray] | defaultdict[int, None]:
@@ -45,7 +53,7 @@ def _grey(tile: np.ndarray) -> np.ndarray:
     return v
 
 
-def _one(x: np.ndarray | None, d: np.ndarray, r: np.ndarray | None, settings: Settings) -> Figures:
+def _one(x: np.ndarray | None, d: np.ndarray, r: np.ndarray | None, settings: Settings, noise: Noise | None) -> Figures:
     against = r if x is None else x  # the noisy input where it is known
     if against is None:
         raise ValueError("neither a noisy image nor a reference; accepted: one of them, or both")
@@ -62,6 +70,10 @@ def _one(x: np.ndarray | None, d: np.ndarray, r: np.ndarray | None, settings: Se
         along = 1 if settings.scan_axis == -1 else 0
         scene = None if r is None else r.mean(axis=along)
         found["row_noise_added"] = rows_added(x.mean(axis=along), d.mean(axis=along), scene)
+        if noise is not None:
+            down, right = weights(noise, d.shape, settings.scan_axis)
+            kept = sums(plan, D, T, down[:, None] * right)
+            found["transfer_bound"] = transfer_bound(kept, noise, d.shape, settings.scan_axis)
     return found
 
 

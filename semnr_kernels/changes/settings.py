@@ -9,6 +9,7 @@ from .spectra import Measured
 NAMES = (
     "gain_change", "offset_change", "shift_y_px", "shift_x_px",
     "transfer_high", "transfer_texture", "transfer_peak", "feature_contrast", "overshoot", "row_noise_added",
+    "transfer_bound",
 )  # fmt: skip
 
 

@@ -107,7 +107,8 @@ def test_chance_reads_as_a_change_no_more_often_than_it_says() -> None:
 
 
 def test_tolerances_are_those_of_the_rules() -> None:
-    ideal = {"transfer": 1.0, "transfer_high": 1.0, "transfer_texture": 1.0, "feature_contrast": 1.0}
+    ratios = ("transfer", "transfer_bound", "transfer_high", "transfer_texture", "feature_contrast")
+    ideal = dict.fromkeys(ratios, 1.0)
     absolute = {name for name in reading.TOLERANCE if name not in ("psnr_estimated", "cd_change_px", "cd_bias_px")}
     for rule in DEFAULT_RULES.values():
         if isinstance(rule, Comparison):

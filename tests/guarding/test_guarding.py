@@ -34,7 +34,7 @@ def scores(**columns: Any) -> Profile:
         "transfer_peak": 1.0, "row_noise_added": 0.01,
         "gain_change": 0.001, "offset_change": 0.0, "shift_y_px": 0.01, "shift_x_px": -0.01,
         "removed_z": 4.0, "removed_count": 0.0, "invented_z": 3.0, "invented_count": 0.0,
-        "residual_variance": 0.95, "residual_structure_z": -3.0,
+        "residual_variance": 0.95, "residual_structure_z": -3.0, "transfer_bound": 1.0,
     }  # fmt: skip
     fixed = {k: columns.pop(k) for k in ("settings", "kind", "label", "status", "tiles", "data_range") if k in columns}
     base.update(columns)
@@ -507,6 +507,7 @@ def test_regions_carry_the_boxes_of_the_rules_own_kind() -> None:
         ({"shift_x_px": -0.3}, "geometric_shift"),
         ({"transfer_texture": 0.6}, "texture_wash"),
         ({"row_noise_added": 3.0}, "row_artefacts"),
+        ({"transfer_bound": 0.8}, "transfer_bound"),
     ],
 )
 def test_each_fault_of_one_candidate_fires_its_own_signal(columns: dict[str, float], fires: str) -> None:

@@ -86,6 +86,7 @@ FAULTS = {
     "gamma": (lambda d: (255 * (d / 255) ** 0.6).astype(np.uint8), "brightness_shift"),
     "turned by 1.5 degrees": (lambda d: ndimage.rotate(d, 1.5, reshape=False, order=1, mode="nearest"), None),
     "blurred": (lambda d: ndimage.gaussian_filter(d, 4), "residual_structure_z"),
+    "blurred a little": (lambda d: ndimage.gaussian_filter(d, 1.5), "transfer_bound"),
 }
 
 

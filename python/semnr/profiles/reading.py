@@ -23,6 +23,7 @@ TOLERANCE: Mapping[str, float] = {
     "feature_contrast": 0.01,
     "overshoot": 0.0012,
     "transfer": 0.006,
+    "transfer_bound": 0.012,
     "transfer_high": 0.0042,
     "transfer_texture": 0.006,
     "gain_change": 0.003,

@@ -38,7 +38,8 @@ WORST = (
     "invented_z",
 )
 SUMMARY = ("ssim", "fsim", "dists", "cnr_fixed_noise", "contrast_retention", "transfer")
-ALONE = ("residual_variance", "residual_structure_z", "removed_z", "invented_z")  # from one noisy frame
+# from one noisy frame
+ALONE = ("transfer_bound", "residual_variance", "residual_structure_z", "removed_z", "invented_z")
 TREND = ("psnr", "psnr_estimated", "ssim", "fsim", "transfer", "cnr_fixed_noise", "removed_z")
 PLACES = ("transfer", "ssim", "cnr_fixed_noise", "psnr_estimated")
 RANKING = (

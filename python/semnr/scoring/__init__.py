@@ -139,8 +139,8 @@ def score(
     tests
         Where the noisy input is known: columns `residual_variance`, `residual_spectrum`, `residual_structure_z`,
         `removed_z`, `removed_count`, `invented_z`, `invented_count` and `evidence_boxes` of `semnr.residual_tests`,
-        and `gain_change`, `shift_x_px`, `overshoot`, ... They cost some 0.3 s a tile of 512² and core, more than the
-        metrics but DISTS; False leaves them out.
+        and `transfer_bound`, `gain_change`, `shift_x_px`, `overshoot`, ... They cost more than the metrics but DISTS
+        (docs/performance.md); False leaves them out.
     metrology
         "lines" or "holes": also measure CD and roughness of each tile (`cd_px`, `lwr_change_px`, ...).
     scan_axis

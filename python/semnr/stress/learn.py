@@ -27,12 +27,15 @@ from .scenes import scenes_of
 TOLERATED: Mapping[str, float] = {
     "gain_change": 0.015, "offset_change": 0.006, "shift_y_px": 0.06, "shift_x_px": 0.06,
     "overshoot": 0.015, "transfer": 0.06, "transfer_high": 0.08, "transfer_peak": 0.08, "transfer_texture": 0.07,
+    "transfer_bound": 0.06,
     "feature_contrast": 0.07, "row_noise_added": 0.25, "removed_count": 0.5, "invented_count": 0.5,
     "psnr": 0.05, "ssim": 0.001, "fsim": 0.001, "dists": 0.002, "lpips": 0.002,
     "cnr_fixed_noise_worst": 0.01,
 }  # fmt: skip
 # A column says "nothing happened" at this value.
-_NEUTRAL = dict.fromkeys(("transfer", "transfer_high", "transfer_peak", "transfer_texture", "feature_contrast"), 1.0)
+_NEUTRAL = dict.fromkeys(
+    ("transfer", "transfer_bound", "transfer_high", "transfer_peak", "transfer_texture", "feature_contrast"), 1.0
+)
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,32 @@ A figure that the tile cannot hold (no structure in the band, straight lines alo
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from semnr_kernels.changes import NAMES, Settings
+from semnr_kernels.changes import NAMES, Noise, Settings
 from semnr_kernels.changes import changes as measured
 from semnr_kernels.planes import Tiles
 
 from ..metrics import to_tensor
+from ..noise import NoiseModel
 
 COLUMNS = NAMES
 MIN_SIDE = 32  # px: less holds too few blocks and frequencies for a standard error
 
 
 def columns(
-    noisy: Any, denoised: Any, reference: Any, *, data_range: float | None = None, scan_axis: int = -1
+    noisy: Any,
+    denoised: Any,
+    reference: Any,
+    *,
+    data_range: float | None = None,
+    scan_axis: int = -1,
+    noise: Sequence[NoiseModel] | None = None,
 ) -> dict[str, np.ndarray]:
     """Changes of a denoised image against its noisy input, or its reference.
 
@@ -39,6 +48,9 @@ def columns(
         the 0.1 % and 99.9 % quantiles of what it is compared with.
     scan_axis : int
         -1 where scan lines are rows, -2 where they are columns: the lines that `row_noise_added` is taken over.
+
+    noise : sequence of N NoiseModel, optional
+        The noise of the noisy images; needed for `transfer_bound`.
 
     Returns
     -------
@@ -62,6 +74,9 @@ def columns(
         row_noise_added : variance of the row means (their second differences) that the rows of input and reference
             do not explain, over the input's own; at most about 1/4 after any smoothing, more where rows were added.
             Needs the noisy input.
+        transfer_bound : the largest evidence transfer in the 1-4 px band that the noisy image, the denoised one and
+            the law of the noise allow; no clean image is needed. About the transfer itself for a linear filter, above
+            it for others: below 1 structure was lost, above it nothing is known. Needs the noisy input and its noise.
 
     Raises
     ------
@@ -81,11 +96,23 @@ def columns(
     out = {f"{name}{se}": np.full(len(d.images), np.nan) for name in COLUMNS for se in ("", "_se")}
     if min(d.images.shape[2:]) < MIN_SIDE:
         return out
-    found = measured(others.get("noisy"), d, others.get("reference"), Settings(data_range, scan_axis))
+    found = measured(others.get("noisy"), d, others.get("reference"), Settings(data_range, scan_axis), _noise(noise, d))
     for i, figures in enumerate(found):
         for name, (value, se) in figures.items():
             out[name][i], out[f"{name}_se"][i] = value, se
     return out
+
+
+def _noise(models: Sequence[NoiseModel] | None, d: Tiles) -> list[Noise | None] | None:
+    """The mean variance of each tile's noise, at the level that its denoised pixels have on average."""
+    if models is None:
+        return None
+    levels = d.images.double().nanmean((1, 2, 3)).tolist()
+    known = (math.isfinite(level) and not model.problem for model, level in zip(models, levels, strict=True))
+    return [
+        Noise(float(model.variance(level)), model.whitening()) if told else None
+        for model, level, told in zip(models, levels, known, strict=True)
+    ]
 
 
 def _tiles(name: str, value: Any) -> Tiles:

@@ -11,6 +11,7 @@ import numpy as np
 from semnr_kernels.planes import Tiles
 
 from ..metrology import columns as metrology_columns
+from ..noise import NoiseModel
 from ..tiles.pixels import to_numpy
 from . import changes, comparable
 from .images import as_tiles_once
@@ -86,11 +87,13 @@ class Trust:
                 columns |= {"mse_drop": moved.mse_drop, **estimates}
                 texts["frames_problem"] = problems
         if noisy is not None and (self.tests or with_map):
-            tests, boxes, shown, problems = self._tests(noisy, denoised, data_range, nan, mask, with_map)
+            tests, boxes, shown, noise = self._tests(noisy, denoised, data_range, nan, mask, with_map)
             columns |= tests
-            columns |= changes.columns(noisy, denoised, witness, data_range=data_range, scan_axis=self.scan_axis)
+            options: dict[str, Any] = {"data_range": data_range, "scan_axis": self.scan_axis, "noise": noise}
+            columns |= changes.columns(noisy, denoised, witness, **options)
             texts[BOXES] = boxes
             if self.tests:
+                problems = tuple(model.problem for model in noise or ()) or ("",) * len(denoised.images)
                 self._compare(images, problems, columns, texts)
         if self.metrology is not None:
             columns |= metrology_columns(
@@ -119,12 +122,12 @@ class Trust:
 
     def _tests(
         self, noisy: Tiles, denoised: Tiles, data_range: float | None, nan: str, mask: Any, with_map: bool
-    ) -> tuple[dict[str, np.ndarray], tuple[str | None, ...], np.ndarray | None, tuple[str, ...]]:
+    ) -> tuple[dict[str, np.ndarray], tuple[str | None, ...], np.ndarray | None, tuple[NoiseModel, ...] | None]:
         n, *_, height, width = denoised.images.shape
         side = min(height, width)
         if side < _LEAST_SIDE:
             empty = np.full((n, height, width), np.nan, np.float32) if with_map else None
-            return dict.fromkeys(COLUMNS, np.full(n, np.nan)), (None,) * n, empty, ("",) * n
+            return dict.fromkeys(COLUMNS, np.full(n, np.nan)), (None,) * n, empty, None
         options: dict[str, Any] = {"data_range": data_range, "nan": nan, "scan_axis": self.scan_axis}
         found = residual_tests(noisy, denoised, mask=mask, return_maps=with_map, **options)
         shown = None if found.maps is None else found.maps["evidence"]
@@ -132,7 +135,7 @@ class Trust:
         columns = {k: np.where(known, v, np.nan) for k, v in found.columns().items()}
         columns["residual_variance_se"] = np.full(n, _SCATTER / np.sqrt(height * width))
         boxes = tuple(text if ok else None for text, ok in zip(found.boxes_json(), known, strict=True))
-        return columns, boxes, shown, tuple(model.problem for model in found.noise)
+        return columns, boxes, shown, found.noise
 
     def _compare(
         self,

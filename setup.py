@@ -5,6 +5,7 @@ they were made from: a second build compiles what has changed. An install withou
 reference backend does the job, slower, and `semnr doctor` says what is missing. A compiler that fails costs the modules
 that need what it failed on. SEMNR_CUDA=1 compiles the CUDA kernels and insists on them: nvcc takes minutes, so having
 one on the PATH asks for nothing. SEMNR_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer.
+SEMNR_ISA=avx2 builds the modules of the instruction sets that it lists, separated by commas, and no other.
 """
 
 from __future__ import annotations
@@ -241,7 +242,10 @@ def instruction_sets() -> dict[str, list[str]]:
         avx2 = ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]
         wanted["avx2"] = avx2
         wanted["avx512"] = [*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
-    return wanted
+    chosen = [name for name in os.environ.get("SEMNR_ISA", "").split(",") if name]
+    if unknown := [name for name in chosen if name not in wanted]:
+        raise SystemExit(f"SEMNR_ISA names {', '.join(unknown)}; accepted here: {', '.join(wanted)}")
+    return {name: arguments for name, arguments in wanted.items() if name in chosen or not chosen}
 
 
 def write_bindings(folder: Path) -> None:

@@ -53,7 +53,8 @@ class Tree:
         self.log.write_text("")
         tools = {name: str(compiler) for name in ("CC", "CXX")}
         tools |= {name: f"{compiler} -shared" for name in ("LDSHARED", "LDCXXSHARED")}
-        plain = {k: v for k, v in os.environ.items() if k not in ("SEMNR_CUDA", "SEMNR_SANITIZE", "CFLAGS", "CXXFLAGS")}
+        ours = ("SEMNR_CUDA", "SEMNR_SANITIZE", "SEMNR_ISA", "CFLAGS", "CXXFLAGS")
+        plain = {k: v for k, v in os.environ.items() if k not in ours}
         return subprocess.run(
             [sys.executable, "setup.py", "-q", "build_ext", *arguments],
             cwd=self.folder,
@@ -94,6 +95,15 @@ def test_without_a_compiler_the_build_succeeds_and_says_what_is_lost(tree: Tree)
 def test_a_sanitizer_build_does_not_hide_a_failing_compiler(tree: Tree) -> None:
     done = tree.build(CC="/nonexistent/cc", CXX="/nonexistent/c++", SEMNR_SANITIZE="1")
     assert done.returncode != 0
+
+
+@on_x86
+def test_the_instruction_sets_that_are_asked_for_are_built_and_others_are_refused(tree: Tree) -> None:
+    assert tree.build(SEMNR_ISA="avx2").returncode == 0
+    assert tree.modules() == {"avx2"}
+    done = tree.build(SEMNR_ISA="avx2,mmx")
+    assert done.returncode != 0
+    assert "SEMNR_ISA names mmx; accepted here: baseline, avx2, avx512" in done.stderr
 
 
 @on_x86

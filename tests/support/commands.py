@@ -6,7 +6,7 @@ A block fenced as ```sh is run, line by line and in order, by bash, in a folder 
 start: a command may use what an earlier line made and nothing else. A line that is meant to end with another status
 than 0 says so in its comment ("# exit 1: a rule fires"). ```console is for what CI cannot run (a cluster, an hour of
 training): its `semnr` commands are held against the parser alone, by tests/project/test_readme.py. `pip`, `pytest`,
-`make` and `git` do nothing here: CI runs them itself.
+`make` and `git` do nothing here: CI runs them itself. Files run side by side, two at a time.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 _FENCE = re.compile(r"^```(\w*)\s*$")
 _EXIT = re.compile(r"#.*\bexit (\d)\b")
+AT_ONCE = 2  # files
 MOST_MEMORY = 2  # GiB: of a command of README or docs, the demo among them
 _ELSEWHERE = ("pip", "pytest", "make", "git", "cd")  # by CI itself, or of the repository
 _SHIMS = "".join(f"{name}() {{ :; }}; " for name in _ELSEWHERE)
@@ -104,11 +106,14 @@ def run(path: Path, folder: Path) -> list[str]:
     return wrong
 
 
+def run_alone(path: Path) -> list[str]:
+    with tempfile.TemporaryDirectory(prefix="semnr-commands-") as folder:
+        return run(path, Path(folder))
+
+
 def main(paths: list[str]) -> int:
-    wrong = []
-    for path in map(Path, paths):
-        with tempfile.TemporaryDirectory(prefix="semnr-commands-") as folder:
-            wrong += run(path, Path(folder))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        wrong = [line for lines in pool.map(run_alone, map(Path, paths)) for line in lines]
     print("\n".join(wrong))
     return 1 if wrong else 0
 

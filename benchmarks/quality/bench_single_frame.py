@@ -144,7 +144,11 @@ def learnt(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def fires(row: dict[str, Any], bounds: dict[str, float], name: str) -> bool:
-    return bool(row[name] < bounds[name] if name == BELOW else row[name] > bounds[name])
+    if name == BELOW:
+        return bool(row[name] < bounds[name])
+    only = DEFAULT_RULES[name].bounds[0]
+    asked = not only.where or row[only.where] > only.exceeds
+    return bool(row[name] > bounds[name] and asked)
 
 
 def shares(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict[str, Any]]:
@@ -153,7 +157,7 @@ def shares(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict[st
         chosen = [r for r in rows if (r["data"], r["kind"], r["case"]) == (data, kind, case)]
         row: dict[str, Any] = {"data": data, "kind": kind, "case": case, "n": len(chosen)}
         hits = {name: [fires(r, bounds, name) for r in chosen] for name in RULES}
-        hits["either"] = [any(one) for one in zip(*hits.values(), strict=True)]
+        hits["any"] = [any(one) for one in zip(*hits.values(), strict=True)]
         for name, found in hits.items():
             low, high = binomtest(sum(found), len(found)).proportion_ci()
             row[name] = {"share": sum(found) / len(found), "low": low, "high": high}
@@ -193,7 +197,7 @@ def main() -> None:
     records.write(RESULTS, records.record(__file__, found, versions=versions, arguments=arguments))
     print(json.dumps(found["learnt"]))
     for row in found["figures"]:
-        told = ", ".join(f"{n} {row[n]['share']:.1%}" for n in (*RULES, "either"))
+        told = ", ".join(f"{n} {row[n]['share']:.1%}" for n in (*RULES, "any"))
         shown = (*RULES, "transfer", "bound_less_transfer")
         ends = "; ".join(f"{n} {' '.join(f'{v:.3g}' for v in row[f'{n}_range'])}" for n in shown)
         print(f"{row['data']}, {row['case']} (n {row['n']}): {told}   [{ends}]")

@@ -56,6 +56,8 @@ from .stress import stress_test as stress_test
 from .tiles import open_tiles as open_tiles
 from .trust.residual import ResidualTests as ResidualTests
 from .trust.residual import residual_tests as residual_tests
+from .trust.single_frame import TransferBound as TransferBound
+from .trust.single_frame import transfer_bound as transfer_bound
 from .trust.transfer import evidence as evidence
 from .trust.two_frames import NoReference as NoReference
 from .trust.two_frames import without_reference as without_reference

@@ -30,7 +30,7 @@ class Noise(NamedTuple):
     """The noise of one noisy image: its mean variance, and the taps that make it white along the scan line."""
 
     variance: float
-    taps: Sequence[float]
+    taps: Sequence[float] | np.ndarray
 
 
 def power(noise: Noise, shape: tuple[int, int], scan_axis: int) -> np.ndarray:

@@ -115,7 +115,7 @@ def guard(
       FIRED: evidence_transfer
           PSNR over the noisy input improves? on 1 of 1 tiles; T + 2 SE below 0.88? ...
     >>> [signal.name for signal in verdict.fired]
-    ['evidence_transfer', 'lost_detail']
+    ['evidence_transfer', 'lost_detail', 'transfer_bound']
     """
     rules = as_rules(rules)
     waived = _waived(allow_unknown, rules)

@@ -131,7 +131,7 @@ class Verdict:
     >>> verdict.passed, verdict.exit_code
     (False, 1)
     >>> [signal.name for signal in verdict.fired]
-    ['evidence_transfer', 'lost_detail']
+    ['evidence_transfer', 'lost_detail', 'transfer_bound']
     >>> again = semnr.Verdict.from_dict(verdict.to_dict())  # as verdict.json keeps it
     >>> str(again) == str(verdict)
     True

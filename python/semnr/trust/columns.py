@@ -93,7 +93,7 @@ class Trust:
             columns |= changes.columns(noisy, denoised, witness, **options)
             texts[BOXES] = boxes
             if self.tests:
-                problems = tuple(model.problem for model in noise or ()) or ("",) * len(denoised.images)
+                problems = ("",) * len(denoised.images) if noise is None else tuple(model.problem for model in noise)
                 self._compare(images, problems, columns, texts)
         if self.metrology is not None:
             columns |= metrology_columns(
@@ -140,7 +140,7 @@ class Trust:
     def _compare(
         self,
         images: Mapping[str, Any],
-        problems: tuple[str, ...],
+        problems: Sequence[str | None],
         columns: dict[str, Any],
         texts: dict[str, tuple[str | None, ...]],
     ) -> None:

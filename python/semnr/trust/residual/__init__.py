@@ -22,8 +22,7 @@ from semnr_kernels.residual.marking import LISTED
 
 from ...base.jsonable import plain
 from ...noise import NoiseModel
-from ...noise.model import array_windows
-from ..fits import fit_each
+from ..fits import as_models, fit_tiles
 from ..images import as_tiles_once, valid_pixels
 from ..shown import Drawn
 
@@ -34,7 +33,6 @@ COLUMNS = (
     *("removed_z", "removed_count", "invented_z", "invented_count"),
 )
 _MIN_SIDE = 32  # of a tile: below, neither its noise nor the surroundings of a bump are known
-_SAMPLES = 2  # windows of 256² that a tile's noise is taken from
 
 
 @dataclass(frozen=True, repr=False)
@@ -240,7 +238,7 @@ def residual_tests(
         raise ValueError(f"noisy is {height} x {width} px; accepted: sides of at least {_MIN_SIDE}")
     valid = checks.as_mask(torch.as_tensor(mask), x.images) if mask is not None else None
     valid = valid_pixels({"noisy": x.images, "denoised": d.images}, valid, nan)
-    models = _as_models(noise, n)
+    models = as_models(noise, n)
     if data_range is None and x.images.dtype in (torch.uint8, torch.uint16):
         data_range = float(torch.iinfo(x.images.dtype).max)
     if scan_axis == -2:
@@ -280,17 +278,6 @@ def _as_sizes(sizes: Sequence[float]) -> tuple[float, ...]:
     return wanted
 
 
-def _as_models(noise: Any, n: int) -> list[Any] | None:
-    if noise is None:
-        return None
-    models = [noise] * n if isinstance(noise, NoiseModel) else list(noise) if isinstance(noise, Sequence) else [noise]
-    if any(not isinstance(model, NoiseModel) for model in models):
-        raise TypeError(f"noise is {type(noise).__name__}; accepted: a NoiseModel, one a tile, or None")
-    if len(models) != n:
-        raise ValueError(f"noise has {len(models)} models for {n} tiles; accepted: one, or one a tile")
-    return models
-
-
 def _tiles(
     x: Tiles, d: Tiles, valid: torch.Tensor | None, models: list[Any] | None, data_range: float | None, asked: Settings
 ) -> tuple[Scanned, list[Any]]:
@@ -298,7 +285,7 @@ def _tiles(
     if valid is not None:
         x, d = (Tiles(_filled(v.images, valid)) for v in (x, d))
     if models is None:
-        models = _fits(x.images, data_range)
+        models = fit_tiles(x.images, data_range)
     laws = [Law(model.gain, model.offset, model.floor, model.whitening()) for model in models]
     return scan(x, d, valid, laws, asked), models
 
@@ -309,13 +296,6 @@ def _filled(v: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     kept = torch.where(valid, v, 0.0)
     mean = kept.sum((2, 3), keepdim=True) / valid.sum((2, 3), keepdim=True).clamp(min=1)
     return torch.where(valid, v, mean)
-
-
-def _fits(tiles: torch.Tensor, data_range: float | None) -> list[NoiseModel]:
-    """The noise of each of (N, C, H, W) tiles, channels averaged."""
-    whole = tiles.shape[1] == 1 and tiles.dtype in (torch.uint8, torch.uint16)
-    planes = (tiles[:, 0] if whole else tiles.float().mean(1)).cpu().numpy()
-    return fit_each([array_windows(plane, limit=_SAMPLES) for plane in planes], data_range=data_range)
 
 
 def _boxes(places: Sequence[Place], limit: float, shapes: Sequence[Shape], scan_axis: int) -> list[dict[str, Any]]:

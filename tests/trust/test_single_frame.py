@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
+import cases
 import semnr
 from semnr.denoising import NoiseModel
 from semnr.synth import Detector, quantise, tile
@@ -80,3 +82,24 @@ def test_what_is_not_accepted_is_named(options: dict, error: type[Exception], sa
     noisy, _ = seen("lines", side=64)
     with pytest.raises(error, match=said):
         semnr.transfer_bound(noisy, noisy, **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "general/test_pore2.bmp",
+        "ic/sem0000_x0_y0.png",
+        "soi/sem_random_lpass_0.03_1.png",
+        "vendor/SESI_keyframe_slice_00006.tif",
+        "vendor/fei_dualbeam_test_image_2.tif",
+    ],
+)
+def test_images_of_other_tools_refute_a_blur_and_not_the_network(name: str) -> None:
+    with Image.open(cases.real_data() / name) as image:
+        pixels = np.asarray(image.convert("L"))
+    top, left = ((side - 384) // 2 for side in pixels.shape)
+    noisy = np.ascontiguousarray(pixels[top : top + 384, left : left + 384])
+    blurred = np.round(ndimage.gaussian_filter(noisy.astype(float), 2.5)).astype(np.uint8)
+    assert semnr.transfer_bound(noisy, blurred).bound[0] < 0.88
+    small = semnr.transfer_bound(noisy, semnr.denoise(noisy, model="semnr-small"))
+    assert small.bound[0] + 2 * small.se[0] > 0.93

@@ -675,7 +675,8 @@ def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
 def test_a_toy_is_trained_judged_and_can_be_used(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
     out = tmp_path / "toy"
-    done = command("--out", str(out), "--recipe", "toy", "--json")
+    short = ("--set", "training.steps=150", "--set", "validation.every=75")
+    done = command("--out", str(out), "--recipe", "toy", "--json", *short)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     best = result["best"]

@@ -1,4 +1,6 @@
 // Binding only: addresses, strides and sizes in, no logic.
+#include <optional>
+
 #include "../bind.hpp"
 #include "profile_cpu.hpp"
 
@@ -6,18 +8,23 @@ namespace semnr::profile_bindings {
 
 void scores(const ImageArgument& x, const ImageArgument& y, const MaskArgument& signal, const MaskArgument& background,
             int dtype, const ShapeArgument& shape, const std::vector<double>& taps, const std::array<bool, 2>& flags,
-            const std::array<double, 4>& numbers, int threads, std::int64_t out) {
+            const std::array<double, 4>& numbers, int threads, std::int64_t out,
+            const std::optional<ImageArgument>& noisy, const std::array<std::int64_t, 3>& noisy_out) {
   const SsimOptions options{taps.data(), int(taps.size()), flags[0],   flags[1], numbers[0],
                             numbers[1],  numbers[2],       numbers[3], threads};
   const Mask regions[kProfileRegions] = {mask(signal), mask(background)};
+  NoisyProfile beside{{}, pointer<double>(noisy_out[0]), pointer<double>(noisy_out[1]), pointer<double>(noisy_out[2])};
+  if (noisy) beside.image = image(*noisy);
   py::gil_scoped_release unlocked;
-  profile_scores(image(x), image(y), regions, Dtype(dtype), sizes(shape), options, pointer<double>(out));
+  profile_scores(image(x), image(y), regions, Dtype(dtype), sizes(shape), options, pointer<double>(out),
+                 noisy ? &beside : nullptr);
 }
 
 void bind(py::module_& m) {
   m.def("profile_scores", &scores,
         "N x 10 float64: MSE, MAE, SSIM, pixels in both regions, then pixels, mean and variance of each.");
   m.attr("PROFILE_ROW") = semnr::kProfileRow;
+  m.attr("PROFILE_CELL") = semnr::kProfileCell;
 }
 
 }  // namespace semnr::profile_bindings

@@ -1,46 +1,77 @@
 // PSNR, SSIM and CNR together: what each adds to a tile of SSIM is done while the tile's pixels are in the cache.
 #include "profile_cpu.hpp"
 
+#include <algorithm>
+
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
+#include "../counts.hpp"
 #include "../pixel/pixel_sums.hpp"
 #include "../pool.hpp"
+#include "profile_cells.hpp"
 
 namespace semnr {
 namespace {
 
-struct Moments {
-  double count = 0, mean = 0, square = 0;  // square: of deviations from the mean
-
-  void merge(const Moments& o) {
-    if (o.count == 0) return;
-    const double total = count + o.count, share = o.count / total, apart = o.mean - mean;
-    square += o.square + apart * apart * count * share;
-    mean = count == 0 ? o.mean : mean + apart * share;
-    count = total;
-  }
-};
-
-Moments around(double pivot, double count, double sum, double square) {
-  const double apart = sum / count, deviation = square - sum * apart;
-  return {count, pivot + apart, deviation < 0 ? 0 : deviation};
-}
-
 struct Tally {
-  Partial errors;
+  Partial errors, noisy;
   double shared = 0;  // pixels in both regions
   Moments region[kProfileRegions], reference;
+  std::vector<Moments> cells;  // with a noisy image: of each cell that the tile holds a part of
 };
 
 struct Work {
   const Image& x;
   const Image& y;
   const Mask (&regions)[kProfileRegions];
+  const Image* noisy;
   std::vector<Tally> tally;
 };
+
+template <class T>
+const T* pixel_of(const Image& v, const PixelTile& t, std::int64_t row, std::int64_t column) {
+  return static_cast<const T*>(v.data) + t.n * v.stride[0] + row * v.stride[2] + column;
+}
+
+// Cells of the whole image that a tile holds a part of.
+struct CellsOf {
+  std::int64_t top, left, rows, columns;
+  explicit CellsOf(const PixelTile& t)
+      : top(t.row / kProfileCell),
+        left(t.column / kProfileCell),
+        rows(pieces(t.row + t.rows, kProfileCell) - top),
+        columns(pieces(t.column + t.columns, kProfileCell) - left) {}
+};
+
+// The tile's share of each cell: moments of x, y and the noisy image in the two regions.
+template <class T>
+void tally_cells(const Work& work, const PixelTile& t, Tally& found) {
+  const CellsOf cells(t);
+  found.cells.assign(std::size_t(cells.rows * cells.columns * kProfileCellMoments), {});
+  Moments* into = found.cells.data();
+  const Image* const images[kProfileImages] = {&work.x, &work.y, work.noisy};
+  for (std::int64_t i = cells.top; i < cells.top + cells.rows; ++i) {
+    const std::int64_t top = std::max(t.row, i * kProfileCell);
+    const std::int64_t bottom = std::min(t.row + t.rows, (i + 1) * kProfileCell);
+    for (std::int64_t j = cells.left; j < cells.left + cells.columns; ++j, into += kProfileCellMoments) {
+      const std::int64_t left = std::max(t.column, j * kProfileCell);
+      const std::int64_t right = std::min(t.column + t.columns, (j + 1) * kProfileCell);
+      Lines<T> pixels[kProfileImages];
+      Lines<std::uint8_t> inside[kProfileRegions];
+      for (int k = 0; k < kProfileImages; ++k) {
+        pixels[k] = {pixel_of<T>(*images[k], t, top, left), images[k]->stride[2]};
+      }
+      for (int r = 0; r < kProfileRegions; ++r) {
+        inside[r] = {work.regions[r].row(t.n, top) + left, work.regions[r].stride[1]};
+      }
+      cell_moments(pixels, inside, bottom - top, right - left, into);
+    }
+  }
+}
 
 // Part of a tile, side by side in the first-level cache: the sums below then run over thousands of pixels at once.
 constexpr std::int64_t kBlock = 2048;
@@ -50,18 +81,6 @@ struct Block {
   alignas(64) T x[kBlock], y[kBlock], kept[kBlock], zero[kBlock];
   alignas(64) std::uint8_t inside[kProfileRegions][kBlock];
 };
-
-// v - from where the mask's byte is not 0, else 0: a NaN outside the region never reaches a sum.
-inline Vec<double> apart_inside(Vec<double> v, Vec<double> from, const std::uint8_t* mask) {
-#if defined(__AVX512F__)
-  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(mask));
-  return (Vec<double>)_mm512_maskz_sub_pd(_mm_test_epi8_mask(bytes, bytes), (__m512d)v, (__m512d)from);
-#else
-  Vec<std::int64_t> all;
-  for (int i = 0; i < kLanes<double>; ++i) all[i] = -std::int64_t(mask[i] != 0);
-  return Vec<double>(Vec<std::int64_t>(v - from) & all);
-#endif
-}
 
 // Bytes of 0 and 1 that are set in both: lanes of bytes count up to 255 vectors, more than a block holds.
 inline std::int64_t both(const std::uint8_t* a, const std::uint8_t* b, std::int64_t n) {
@@ -94,12 +113,13 @@ void add_region(Block<T>& block, int r, std::int64_t n, Moments& into) {
 }
 
 // Float64, around a pixel of the region: a constant region has a variance of exactly zero, a pedestal leaves no trace.
-template <class T>
+// Regions: not where their moments are taken by cells.
+template <bool Regions, class T>
 void add_all(const Block<T>& block, std::int64_t n, Tally& tally) {
   constexpr int L = kLanes<double>;
   double pivot[kProfileRegions] = {};
   std::int64_t count[kProfileRegions] = {};
-  for (int r = 0; r < kProfileRegions; ++r) {
+  for (int r = 0; Regions && r < kProfileRegions; ++r) {
     const std::uint8_t* in = block.inside[r];
     count[r] = both(in, in, n);
     if (count[r] != 0) pivot[r] = double(block.x[std::find_if(in, in + n, [](std::uint8_t m) { return m != 0; }) - in]);
@@ -119,7 +139,7 @@ void add_all(const Block<T>& block, std::int64_t n, Tally& tally) {
       total_y[k] += e;
       square_y[k] += e * e;
 #pragma GCC unroll 2
-      for (int r = 0; r < kProfileRegions; ++r) {
+      for (int r = 0; Regions && r < kProfileRegions; ++r) {
         const Vec<double> z = apart_inside(v, from[r], block.inside[r] + i + k * L);
         sum[r][k] += z;
         square[r][k] += z * z;
@@ -158,8 +178,7 @@ void tally_tile(void* context, const PixelTile& t) {
   if constexpr (std::is_integral_v<T>) std::fill_n(block.zero, kBlock, T(0));
   const std::int64_t together = kBlock / t.columns;
   const auto copy = [&](T* to, const Image& v, std::int64_t h) {
-    const T* from = static_cast<const T*>(v.data) + t.n * v.stride[0] + (t.row + h) * v.stride[2] + t.column;
-    std::copy_n(from, t.columns, to);
+    std::copy_n(pixel_of<T>(v, t, t.row + h, t.column), t.columns, to);
   };
   for (std::int64_t top = 0; top < t.rows; top += together) {
     const std::int64_t rows = std::min(together, t.rows - top);
@@ -180,26 +199,43 @@ void tally_tile(void* context, const PixelTile& t) {
     if constexpr (std::is_integral_v<T>) {
       add<true>(block.x, block.y, n, found.errors);
       add_exact(block.y, block, n, n, found.reference);
-      for (int r = 0; r < kProfileRegions; ++r) add_region(block, r, n, found.region[r]);
+      for (int r = 0; r < kProfileRegions && work.noisy == nullptr; ++r) add_region(block, r, n, found.region[r]);
     } else {
-      add_all(block, n, found);
+      work.noisy == nullptr ? add_all<true>(block, n, found) : add_all<false>(block, n, found);
+    }
+    for (std::int64_t i = 0; i < rows && work.noisy != nullptr; ++i) {
+      add<false>(pixel_of<T>(*work.noisy, t, t.row + top + i, t.column), block.y + i * t.columns, t.columns,
+                 found.noisy);
     }
   }
-  work.tally[std::size_t(t.task)] = found;
+  if (work.noisy != nullptr) tally_cells<T>(work, t, found);
+  work.tally[std::size_t(t.task)] = std::move(found);
 }
 
 }  // namespace
 
 void profile_scores(const Image& x, const Image& y, const Mask (&regions)[kProfileRegions], Dtype dtype,
-                    const Shape& shape, const SsimOptions& options, double* out) {
+                    const Shape& shape, const SsimOptions& options, double* out, const NoisyProfile* noisy) {
   if (options.size > kLargestWindow) throw std::invalid_argument("profile_scores: windows of up to 33 pixels");
-  Work work{x, y, regions, std::vector<Tally>(std::size_t(ssim_tasks(shape, options)))};
-  Beside beside{nullptr, &work};
+  Work work{x, y, regions, noisy == nullptr ? nullptr : &noisy->image,
+            std::vector<Tally>(std::size_t(ssim_tasks(shape, options)))};
+  std::vector<PixelTile> places(work.tally.size());
+  struct Context {
+    Work& work;
+    std::vector<PixelTile>& places;
+    void (*run)(void*, const PixelTile&);
+  } context{work, places, nullptr};
+  Beside beside{[](void* at, const PixelTile& t) {
+                  Context& c = *static_cast<Context*>(at);
+                  c.places[std::size_t(t.task)] = t;
+                  c.run(&c.work, t);
+                },
+                &context};
   bool integer = false;
   with_type(dtype, [&](auto pixel) {
     using T = decltype(pixel);
     if constexpr (std::is_arithmetic_v<T>) {
-      beside.run = &tally_tile<T>;
+      context.run = &tally_tile<T>;
       integer = std::is_integral_v<T>;
     } else {
       throw std::invalid_argument("profile_scores: 16-bit floats are scored one metric at a time");
@@ -209,31 +245,59 @@ void profile_scores(const Image& x, const Image& y, const Mask (&regions)[kProfi
   ssim_forward(x, y, {}, dtype, shape, options,
                {score.data(), score.data() + shape.n, nullptr, nullptr, nullptr, nullptr, nullptr}, &beside);
   const std::size_t tiles = work.tally.size() / std::size_t(shape.n);
-  const double count = double(shape.h) * double(shape.w), none = std::numeric_limits<double>::quiet_NaN();
+  const double count = double(shape.h) * double(shape.w);
+  const auto mean_square = [&](const Partial& p) { return (integer ? double(p.exact_square) : p.square) / count; };
+  const std::int64_t down = pieces(shape.h, kProfileCell), across = pieces(shape.w, kProfileCell);
+  std::vector<Moments> cells(noisy == nullptr ? 0 : std::size_t(down * across * kProfileCellMoments));
   for (std::int64_t n = 0; n < shape.n; ++n, out += kProfileRow) {
     Tally total;
+    std::fill(cells.begin(), cells.end(), Moments{});
     for (std::size_t i = 0; i < tiles; ++i) {
-      const Tally& part = work.tally[std::size_t(n) * tiles + i];
+      const std::size_t task = std::size_t(n) * tiles + i;
+      const Tally& part = work.tally[task];
       total.shared += part.shared;
-      total.errors.square += part.errors.square;
-      total.errors.absolute += part.errors.absolute;
-      total.errors.exact_square += part.errors.exact_square;
-      total.errors.exact_absolute += part.errors.exact_absolute;
+      for (auto [sum, more] : {std::pair{&total.errors, &part.errors}, std::pair{&total.noisy, &part.noisy}}) {
+        sum->square += more->square;
+        sum->absolute += more->absolute;
+        sum->exact_square += more->exact_square;
+        sum->exact_absolute += more->exact_absolute;
+      }
       total.reference.merge(part.reference);
       for (int r = 0; r < kProfileRegions; ++r) total.region[r].merge(part.region[r]);
+      if (noisy == nullptr) continue;
+      const CellsOf held(places[task]);
+      const Moments* from = part.cells.data();
+      for (std::int64_t row = held.top; row < held.top + held.rows; ++row) {
+        Moments* to = &cells[std::size_t((row * across + held.left) * kProfileCellMoments)];
+        for (std::int64_t k = 0; k < held.columns * kProfileCellMoments; ++k) to[k].merge(*from++);
+      }
     }
-    out[0] = (integer ? double(total.errors.exact_square) : total.errors.square) / count;
+    if (noisy != nullptr) {
+      Moments whole[kProfileCellMoments] = {};
+      for (std::size_t i = 0; i < cells.size(); ++i) whole[i % kProfileCellMoments].merge(cells[i]);
+      for (int r = 0; r < kProfileRegions; ++r) total.region[r] = whole[r];
+      noisy->square[n] = mean_square(total.noisy);
+      for (int k = 0; k < kProfileCellMoments; ++k) whole[k].put(noisy->whole + k * 3 * shape.n + n, shape.n);
+      const std::int64_t rows = shape.h / kProfileCell - 1, columns = shape.w / kProfileCell - 1;
+      const std::int64_t step = shape.n * rows * columns;
+      for (std::int64_t at = 0; at < rows * columns; ++at) {
+        const std::int64_t first = at / columns * across + at % columns;
+        for (int k = 0; k < kProfileCellMoments; ++k) {
+          Moments window;
+          for (std::int64_t cell : {first, first + 1, first + across, first + across + 1}) {
+            window.merge(cells[std::size_t(cell * kProfileCellMoments + k)]);
+          }
+          window.put(noisy->windows + k * 3 * step + n * rows * columns + at, step);
+        }
+      }
+    }
+    out[0] = mean_square(total.errors);
     out[1] = (integer ? double(total.errors.exact_absolute) : total.errors.absolute) / count;
     out[2] = score[std::size_t(n)];
     out[3] = total.shared;
     out[4] = total.reference.mean;
     out[5] = total.reference.square / total.reference.count;
-    for (int r = 0; r < kProfileRegions; ++r) {
-      const Moments& m = total.region[r];
-      out[6 + 3 * r] = m.count;
-      out[7 + 3 * r] = m.count > 0 ? m.mean : none;
-      out[8 + 3 * r] = m.count > 0 ? m.square / m.count : none;
-    }
+    for (int r = 0; r < kProfileRegions; ++r) total.region[r].put(out + 6 + 3 * r, 1);
   }
 }
 

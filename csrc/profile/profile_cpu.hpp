@@ -6,13 +6,23 @@ namespace semnr {
 
 constexpr int kProfileRegions = 2;
 constexpr int kProfileRow = 6 + 3 * kProfileRegions;
+constexpr int kProfileImages = 3;  // x, y and the noisy image
+constexpr int kProfileCellMoments = kProfileImages * kProfileRegions;
+constexpr std::int64_t kProfileCell = 32;  // px; a window is two by two cells, one begins at every cell
+
+// The noisy image of which x was made, and where its results go: N squared errors to y; pixels, mean and variance of
+// each image (x, y, noisy) in each region, 6 x 3 x N; the same of each window, 6 x 3 x N x rows x columns.
+struct NoisyProfile {
+  Image image;
+  double *square, *whole, *windows;
+};
 
 // Pixel errors, SSIM, the moments of two regions of x and those of all of y, from one walk over the pixels.
 //
 // One channel, pixels of a row side by side (masks too, and they are there); uint8, uint16, float32, float64.
 // out: N rows of MSE, MAE, score, pixels that both regions hold, mean and population variance of y, then pixels, mean
-// and population variance of each region (NaN where empty).
+// and population variance of each region (NaN where empty). With `noisy`, sides of at least 64.
 void profile_scores(const Image& x, const Image& y, const Mask (&regions)[kProfileRegions], Dtype dtype,
-                    const Shape& shape, const SsimOptions& options, double* out);
+                    const Shape& shape, const SsimOptions& options, double* out, const NoisyProfile* noisy = nullptr);
 
 }  // namespace semnr

@@ -392,19 +392,45 @@ def _measure(
     job: _Job, of: Callable[..., tuple[reference.Moments, ...]], min_pixels: int = 1
 ) -> dict[str, torch.Tensor]:
     """The ratio and what it was made of, each (N, C, ...)."""
-    s, b = of(job.checked.x, job.signal, job.background)
+    found = of(job.checked.x, job.signal, job.background)
+    of_reference = None if job.y is None else of(job.y, job.signal, job.background)
+    if job.kind == "fixed_noise":
+        variance = job.noise.variance(of, job.signal, job.background, found[0].mean)
+    else:
+        variance = reference.noise_variance(job.kind, *found)
+    return _parts(job.kind, found, of_reference, variance, min_pixels)
+
+
+def fixed_noise(
+    x: tuple[reference.Moments, ...],
+    y: tuple[reference.Moments, ...],
+    noisy: tuple[reference.Moments, ...],
+    min_pixels: int = 1,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ratio and contrast retention of `cnr(kind="fixed_noise")` or `cnr_map`, from moments that were read elsewhere.
+
+    x, y, noisy: of the candidate, the reference and the noisy image, in signal and background, (N, ...) each.
+    """
+    parts = _parts("fixed_noise", x, y, (noisy[0].variance + noisy[1].variance) / 2, min_pixels)
+    return parts["value"], parts["contrast_retention"]
+
+
+def _parts(
+    kind: str,
+    found: tuple[reference.Moments, ...],
+    of_reference: tuple[reference.Moments, ...] | None,
+    variance: torch.Tensor,
+    min_pixels: int,
+) -> dict[str, torch.Tensor]:
+    s, b = found
     there = (s.pixels >= min_pixels) & (b.pixels >= min_pixels)
 
     def where_there(part: torch.Tensor) -> torch.Tensor:
         return torch.where(there, part, torch.nan)
 
-    contrast = where_there(s.mean - b.mean)
-    if job.kind == "fixed_noise":
-        variance = where_there(job.noise.variance(of, job.signal, job.background, contrast))
-    else:
-        variance = where_there(reference.noise_variance(job.kind, s, b))
+    contrast, variance = where_there(s.mean - b.mean), where_there(variance)
     parts = {
-        "value": reference.ratio(contrast, variance, signed=job.kind == "background"),
+        "value": reference.ratio(contrast, variance, signed=kind == "background"),
         "contrast": contrast,
         "sigma": variance.detach().sqrt(),
         "signal_mean": s.mean,
@@ -412,8 +438,7 @@ def _measure(
         "signal_pixels": s.pixels,
         "background_pixels": b.pixels,
     }
-    if job.y is not None:
-        of_reference = of(job.y, job.signal, job.background)
+    if of_reference is not None:
         parts["reference_contrast"] = where_there(of_reference[0].mean - of_reference[1].mean)
         parts["contrast_retention"] = reference.retention(contrast, parts["reference_contrast"])
     return parts

@@ -24,9 +24,25 @@ _DTYPES = (torch.uint8, torch.uint16, torch.float32, torch.float64)
 SSIM_SETTINGS = {"convention": "wang2004", **CONVENTIONS["wang2004"].told(), "precision": "float32"}
 
 
+class Seen(NamedTuple):
+    """Moments of one image in the two regions: of all of it, (N,), and of its windows, (N, rows, columns)."""
+
+    whole: tuple[Moments, Moments]
+    windows: tuple[Moments, Moments]
+
+
+class Noisy(NamedTuple):
+    """What the noisy image adds: its squared error to y, (N,), and the moments of the three images in the regions."""
+
+    mse: torch.Tensor
+    x: Seen
+    y: Seen
+    noisy: Seen
+
+
 class Together(NamedTuple):
     """(N,) float64 rows: errors over the pixels, SSIM as `semnr.ssim` by default, moments of the two regions of x
-    and of all of y."""
+    and of all of y; `noisy` where a noisy image was given and read with them."""
 
     mse: torch.Tensor
     mae: torch.Tensor
@@ -35,6 +51,7 @@ class Together(NamedTuple):
     background: Moments
     reference_mean: torch.Tensor
     reference_variance: torch.Tensor
+    noisy: Noisy | None = None
 
 
 def together(
@@ -44,12 +61,15 @@ def together(
     background: torch.Tensor,
     *,
     data_range: float,
+    noisy: torch.Tensor | None = None,
     backend: str | None = "auto",
 ) -> Together | None:
     """The rows of `pixel`, `ssim` and `cnr`'s moments of one call, or None where they must be asked one by one.
 
     x, y: as `checks.pair` gives them, unmasked; signal, background: (N, 1, H, W) bool. One channel alone. None too
     where a row is not finite, a region empty or the two not disjoint: the op asked next says what is wrong.
+    noisy: the image that x was made of, of its shape and dtype. It is read with the others on a CPU, where sides are
+    of 64 pixels or more; elsewhere `noisy` of the result is None.
     """
     n, c, h, w = x.shape
     settings = replace(CONVENTIONS["wang2004"], data_range=data_range)
@@ -66,6 +86,13 @@ def together(
         return _on_cuda(x, y, signal, background, settings, backend)
     module = native_support.module()
     rows = native_support.empty((n, module.PROFILE_ROW), torch.float64)
+    cell = module.PROFILE_CELL
+    beside = noisy is not None and min(h, w) >= 2 * cell and noisy.stride(-1) == 1 and tensor_kinds.ordinary((noisy,))
+    square = whole = windows = None
+    if beside:
+        square = native_support.empty(n, torch.float64)
+        whole = native_support.empty((3, 2, 3, n), torch.float64)
+        windows = native_support.empty((3, 2, 3, n, h // cell - 1, w // cell - 1), torch.float64)
     module.profile_scores(
         native_support.image(x),
         native_support.image(y),
@@ -78,11 +105,17 @@ def together(
         settings.constants,
         torch.get_num_threads(),
         native_support.address(rows),
+        native_support.image(noisy) if beside else None,
+        tuple(0 if v is None else native_support.address(v) for v in (square, whole, windows)),
     )
     if not all(row[3] == 0 and all(map(math.isfinite, row)) for row in rows.tolist()):  # row[3]: pixels in both regions
         return None
     mse, mae, ssim, _, mean, variance, *moments = rows.unbind(dim=1)
-    return Together(mse, mae, ssim, Moments(*moments[:3]), Moments(*moments[3:]), mean, variance)
+    seen = None
+    if square is not None and whole is not None and windows is not None:
+        of = [Seen(*(tuple(Moments(*region) for region in part) for part in parts)) for parts in zip(whole, windows)]
+        seen = Noisy(square, *of)
+    return Together(mse, mae, ssim, Moments(*moments[:3]), Moments(*moments[3:]), mean, variance, seen)
 
 
 def _on_cuda(

@@ -127,6 +127,31 @@ def test_follow_prints_throughput_and_latency_by_stage(tmp_path, capsys) -> None
         assert "p99" in line
 
 
+def test_the_stage_that_limits_is_that_of_the_busiest_threads() -> None:
+    stages = Stages()
+    assert stages.limit() is None
+    stages.begun -= 10.0  # ten seconds have passed
+    stages.threads["read"] = 4
+    stages.add("read", 12.0)
+    stages.add("decode", 4.0, "read")  # 16 of 40 s
+    stages.add("compute", 3.0)
+    stages.add("evidence", 5.0, "compute")  # 8 of 10 s
+    name, share = stages.limit() or ("", 0.0)
+    assert name == "evidence"
+    assert share == pytest.approx(0.8, rel=0.01)
+
+
+def test_evidence_is_a_stage_of_its_own_and_follow_names_the_limit(tmp_path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    noisy = rng.integers(60, 190, (3, 96, 96), np.uint8)
+    smooth = ((noisy.astype(int) + np.roll(noisy, 1, 1)) // 2).astype(np.uint8)
+    run = semnr.score(
+        smooth, reference=smooth, noisy=noisy, out=tmp_path / "o", metrics=("psnr",), follow=True, quiet=False
+    )
+    assert run.info["stages"]["evidence"]["passes"] > 0
+    assert "limited by " in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_rows_get_their_place_on_the_wafer_and_means_by_die_reticle_and_ring(tmp_path) -> None:
     run = semnr.score(stack(tmp_path / "w.zarr"), out=tmp_path / "out", metrics=("psnr",), wafer=LAYOUT)
     row = rows_of(run)[9]

@@ -52,11 +52,19 @@ class Progress:
         """What limits the run: of each stage passes a second of its own time, and how long a pass takes."""
         if self.stages is None:
             return ""
-        return "".join(
+        table = self.stages.table()
+        lines = "".join(
             f"\n  {name:<8} {row['seconds']:8.1f} s of work, {row['per_second']:9.1f} passes/s, "
             f"p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms"
-            for name, row in self.stages.table().items()
+            for name, row in table.items()
         )
+        limit = self.stages.limit()
+        if limit is None:
+            return lines
+        name, share = limit
+        if not self.stages.alone:
+            return f"{lines}\n  most work: {name}, {share:.0%}"
+        return f"{lines}\n  limited by {name}: its threads were busy {share:.0%} of the time"
 
     def _show(self, line: str) -> None:
         self.shown = True

@@ -27,6 +27,9 @@ class Stages:
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
         self._counts: dict[str, np.ndarray] = {}
+        self._within: dict[str, str] = {}  # the outermost stage of each: those of one kind of thread
+        self.alone = True  # no other process has counted
+        self.threads: dict[str, int] = {}  # by outermost stage, how many threads may be in it at once; default: one
         self.begun = time.monotonic()
 
     @contextmanager
@@ -43,22 +46,24 @@ class Stages:
             _here.stack = outer
             if outer:
                 outer[-1][2] += spent
-            self.add(name, spent - inside)
+            self.add(name, spent - inside, outer[0][1] if outer else name)
 
-    def add(self, name: str, seconds: float) -> None:
-        """Count one pass of `name`."""
+    def add(self, name: str, seconds: float, within: str | None = None) -> None:
+        """Count one pass of `name`, which the threads of stage `within` do."""
         octaves = np.log2(max(seconds, _FIRST) / _FIRST)
         at = min(int(octaves * _BINS_AN_OCTAVE), _BINS_AN_OCTAVE * _OCTAVES - 1)
         with self._lock:
             if name not in self._counts:
                 self._counts[name] = np.zeros(_BINS_AN_OCTAVE * _OCTAVES, np.int64)
                 self._seconds[name] = 0.0
+                self._within[name] = within or name
             self._counts[name][at] += 1
             self._seconds[name] += seconds
 
     def merge(self, other: Mapping[str, Any]) -> None:
         """Add what another process counted: its `state()`."""
         with self._lock:
+            self.alone = False
             for name, (seconds, places, counts) in other.items():
                 mine = self._counts.setdefault(name, np.zeros(_BINS_AN_OCTAVE * _OCTAVES, np.int64))
                 mine[places] += counts
@@ -72,6 +77,28 @@ class Stages:
                 places = np.flatnonzero(counts)
                 stages[name] = (self._seconds[name], places.tolist(), counts[places].tolist())
             return stages
+
+    def limit(self) -> tuple[str, float] | None:
+        """The stage that limits the stream, and a share: of their time that its threads were busy, all their stages
+        together. With the counts of other processes, whose threads are not known here, of the work of all stages.
+
+        The limit is where threads have the least time left; among their stages, the one that takes longest. None
+        before anything was counted.
+        """
+        elapsed = max(time.monotonic() - self.begun, 1e-9)
+        with self._lock:
+            if not self._seconds:
+                return None
+            if not self.alone:
+                name = max(self._seconds, key=self._seconds.__getitem__)
+                return name, self._seconds[name] / max(sum(self._seconds.values()), 1e-9)
+            busy: dict[str, float] = {}
+            for name, seconds in self._seconds.items():
+                within = self._within[name]
+                busy[within] = busy.get(within, 0.0) + seconds / (elapsed * self.threads.get(within, 1))
+            tightest = max(busy, key=busy.__getitem__)
+            mine = {name: s for name, s in self._seconds.items() if self._within[name] == tightest}
+            return max(mine, key=mine.__getitem__), min(busy[tightest], 1.0)
 
     def table(self) -> dict[str, dict[str, float]]:
         """By stage: passes, seconds of work, passes a second of that work, p50_ms, p99_ms."""

@@ -21,7 +21,7 @@ __all__ = ["Profile", "Reference", "profile"]
 
 # What the CPU kernels score from one read of the pixels.
 _TOGETHER = ("psnr", "ssim", "cnr")
-# Windows of the worst-window columns, and the least pixels of each region in one: fewer, and noise picks the worst.
+# Windows of the worst-window columns (in one read: two by two of the kernel's cells), and the least pixels of each region in one: fewer, and noise picks the worst.
 _WINDOW, _WINDOW_PIXELS = 64, 64
 
 
@@ -61,7 +61,7 @@ def profile(
     noise : float, Tensor, ndarray or Sigma, optional
         Noise of the *noisy input*: its standard deviation in grey levels, or the noisy image. Adds the columns
         `cnr_fixed_noise` and `contrast_retention`, and the same with `_worst` appended: those of the tile's lowest
-        window of 64 pixels.
+        window of 64 pixels. The noisy image adds `psnr_noisy` too, its own PSNR.
     mask : bool array, (H, W), (N, H, W) or (N, 1, H, W), optional
         True where a pixel is valid.
     nan : {"error", "propagate", "omit"}
@@ -132,6 +132,7 @@ def against(
         for name in reference.metrics:
             if name not in done:
                 getattr(scored, name)()
+        scored.psnr_noisy()
         scored.fingerprint()
         scored.settle()
         if kind is None:
@@ -200,7 +201,11 @@ class _Scored:
             return False
         x, y = self.checked.x, self.checked.y
         regions = [checks.as_mask(v, x, n) for v, n in zip(self.regions, ("signal", "background"), strict=True)]
-        scores = kernel.together(x, y, *regions, data_range=ref.data_range, backend=ref.backend)  # type: ignore[arg-type]
+        noisy = self.noisy
+        if noisy is not None and (noisy.dtype != x.dtype or noisy.device != x.device):
+            return False
+        options: dict[str, Any] = {"data_range": ref.data_range, "backend": ref.backend}
+        scores = kernel.together(x, y, *regions, noisy=None if noisy is None else noisy.reshape(x.shape), **options)  # type: ignore[arg-type]
         if scores is None or 0 in scores.mse.tolist():
             return False
         variance = cnr.reference.noise_variance("two_roi", scores.signal, scores.background)
@@ -218,8 +223,28 @@ class _Scored:
         }
         self._pending |= rows
         self.settings["ssim"] = dict(kernel.SSIM_SETTINGS)
-        if self.noise is not None:
+        if self.noise is not None and not (scores.noisy and self._seen_noise(scores.noisy)):
             self._fixed_noise(lambda host: ())
+        return True
+
+    @property
+    def noisy(self) -> torch.Tensor | None:
+        """The noisy image, where `noise` is one."""
+        is_image = isinstance(self.noise, torch.Tensor) and self.noise.ndim >= 2 and self.noise.shape == self.x.shape
+        return self.noise if is_image else None
+
+    def _seen_noise(self, seen: kernel.Noisy) -> bool:
+        """The columns of the noisy image from the read that scored x; False where one is undefined and has a flag."""
+        value, kept = cnr.fixed_noise(seen.x.whole, seen.y.whole, seen.noisy.whole)
+        if not all(map(math.isfinite, [*seen.mse.tolist(), *value.tolist(), *kept.tolist()])):
+            return False
+        self._pending |= {
+            "psnr_noisy": pixel.to_db(seen.mse, self.ref.data_range),
+            "cnr_fixed_noise": value,
+            "contrast_retention": kept,
+        }
+        windows = cnr.fixed_noise(seen.x.windows, seen.y.windows, seen.noisy.windows, _WINDOW_PIXELS)
+        self._lowest(*windows)
         return True
 
     def psnr(self) -> None:
@@ -331,14 +356,19 @@ class _Scored:
             self.x, self.ref.y, kind="fixed_noise", noise=self.noise, window=side, stride=max(1, side // 2),
             min_pixels=_WINDOW_PIXELS, **options,
         )  # fmt: skip
-        parts = {
-            "cnr_fixed_noise_worst": result.value,
-            "contrast_retention_worst": result.components["contrast_retention"],
-        }
-        for name, values in parts.items():
+        self._lowest(result.value, result.components["contrast_retention"])
+
+    def _lowest(self, ratios: torch.Tensor, retention: torch.Tensor) -> None:
+        for name, values in (("cnr_fixed_noise_worst", ratios), ("contrast_retention_worst", retention)):
             rows = values.reshape(len(self.ref), -1)
             lowest = torch.where(torch.isnan(rows), torch.inf, rows).amin(1)
             self._rows(name, torch.where(torch.isnan(rows).all(1), torch.nan, lowest))
+
+    def psnr_noisy(self) -> None:
+        """PSNR of the noisy image, beside that of the candidate."""
+        if self.noisy is None or "psnr" not in self.ref.metrics or "psnr_noisy" in self._pending:
+            return
+        self._rows("psnr_noisy", pixel.psnr(self.noise, self.ref.y, reduction="none", **self.common))
 
     def fingerprint(self) -> None:
         """Mean and σ of the reference: enough to notice that two profiles were scored against different ones."""

@@ -183,7 +183,8 @@ def score(
     quiet : bool
         No progress on stderr.
     follow
-        Print throughput and latency by stage (read, decode, compute, write) while the run goes on.
+        Print throughput and latency by stage (read, decode, compute, evidence, write) while the run goes on, and which
+        stage limits it.
     register
         Lay each reference onto the noisy image of its tile first, by an affine map; scores are then taken without the
         border of 12 px, with gain and offset of the candidate fitted to the reference by least squares.

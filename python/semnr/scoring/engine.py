@@ -39,6 +39,7 @@ class Engine:
     stages: Stages = field(default_factory=Stages)
 
     def run(self, keys: Iterable[TileKey]) -> Iterator[tuple[int, Rows]]:
+        self.stages.threads["read"] = self.readers
         with pool(self.readers, "read") as threads:
             loaded = in_order(threads, self._load, keys, self.readers * 2 + 2)
             yield from self._in_parallel(self._jobs(loaded))
@@ -115,6 +116,7 @@ class Engine:
 
         usual = torch.get_num_threads()
         count = usual if self.upload is None else devices.BUFFERS
+        self.stages.threads["compute"] = count
         # the context carries use_backend and the record of backends into the threads
         ready = ((pixels, job, contextvars.copy_context()) for pixels, job in jobs)
         with pool(count, "score", torch.set_num_threads, 1) as threads:

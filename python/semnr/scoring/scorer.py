@@ -14,6 +14,7 @@ from semnr_kernels import BackendUnavailable, SemnrError, WeightsUnavailable, re
 from semnr_kernels.fsim import downsampling_factor
 
 from .. import metrics
+from ..base.timing import stage
 from ..columns import metadata_name
 from ..profiles import profile
 from ..tiles.pixels import to_numpy
@@ -126,16 +127,17 @@ class Scorer:
             columns = dict(self._profile(x, y, most, noisy).columns) if most else {}
             if "dists" in self.metrics:
                 columns["dists"] = self._dists(keys, x, y)
-            if noisy is not None:
+            if noisy is not None and "psnr_noisy" not in columns:
                 columns["psnr_noisy"] = self._profile(noisy, y, ("psnr",), None).psnr
         mapped = self.maps is not None and "evidence" in self.maps.names
-        found = self.trust.measure(
-            {_IMAGES[name]: images for name, images in parts.items()},
-            data_range=self.data_range,
-            nan="omit" if self.nan == "omit" else "error",
-            pixel_nm=self.pixel_nm,
-            with_map=mapped,
-        )
+        with stage("evidence"):
+            found = self.trust.measure(
+                {_IMAGES[name]: images for name, images in parts.items()},
+                data_range=self.data_range,
+                nan="omit" if self.nan == "omit" else "error",
+                pixel_nm=self.pixel_nm,
+                with_map=mapped,
+            )
         columns |= found.columns | found.texts
         if self.maps is not None:
             self._write_maps(self.maps, keys, parts, found.map)
@@ -149,7 +151,8 @@ class Scorer:
         """Of each tile why its noisy and denoised image are no pair; "" where nothing speaks against it."""
         if not self.trust.tests or "noisy" not in parts:
             return []
-        return [self.trust.pair_problem(x, d) for x, d in zip(parts["noisy"], parts["x"], strict=True)]
+        with stage("evidence"):
+            return [self.trust.pair_problem(x, d) for x, d in zip(parts["noisy"], parts["x"], strict=True)]
 
     def _apart(self, keys: list[TileKey], parts: dict[str, np.ndarray], problems: list[str]) -> list[dict[str, Any]]:
         """Rows of a batch in which some tiles are no pair: these are not scored, the others are."""

@@ -60,6 +60,47 @@ def test_three_metrics_from_one_read_are_the_metrics_one_by_one(
             assert torch.allclose(a, b[:, 0], rtol=1e-11, atol=0), name
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 64, 64), (3, 1, 141, 301), (2, 1, 160, 640)], ids=str)
+@pytest.mark.parametrize("dtype", list(SCALE), ids=str)
+def test_the_noisy_image_is_read_with_the_others(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x, y, signal, background = case(dtype, *shape)
+    noisy = case(dtype, *shape)[0].roll(1, dims=-1)
+    signal[..., 32:64, :32] = False  # a cell without one of the regions
+    found = together(x, y, signal, background, noisy=noisy, data_range=SCALE[dtype])
+    plain = together(x, y, signal, background, data_range=SCALE[dtype])
+    assert found is not None
+    assert plain is not None
+    assert found.noisy is not None
+    assert plain.noisy is None
+    assert torch.equal(found.ssim, plain.ssim)
+    assert torch.equal(found.mse, plain.mse)
+    for got, wanted in zip((*found.signal, *found.background), (*plain.signal, *plain.background), strict=True):
+        assert torch.allclose(got, wanted, rtol=1e-12, atol=0)
+    assert torch.allclose(found.noisy.mse, pixel.mse(noisy, y, reduction="none"), rtol=1e-12, atol=0)
+    windows = cnr_reference.Settings((64, 64), (32, 32))
+    for image, seen in ((x, found.noisy.x), (y, found.noisy.y), (noisy, found.noisy.noisy)):
+        for settings, part in ((cnr_reference.WHOLE, seen.whole), (windows, seen.windows)):
+            exact = cnr_reference.of_regions(image, signal, background, settings=settings)
+            for got, wanted in zip(part, exact, strict=True):
+                for name, a, b in zip(got._fields, got, wanted, strict=True):
+                    assert torch.allclose(a, b[:, 0], rtol=1e-11, atol=0, equal_nan=True), name
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+def test_a_profile_with_its_noisy_image_is_the_same_from_one_read(dtype: torch.dtype) -> None:
+    x, y, signal, background = case(dtype, 2, 1, 150, 200)
+    noisy = x.roll(1, dims=-1)
+    options = {"data_range": SCALE[dtype], "metrics": ("psnr", "ssim", "cnr"), "masks": (signal, background)}
+    fast = semnr.profile(x, y, noise=noisy, **options)
+    slow = semnr.profile(x, y, noise=noisy, backend="reference", **options)
+    assert fast.flags == slow.flags
+    assert set(fast.columns) == set(slow.columns)
+    assert {"psnr_noisy", "cnr_fixed_noise_worst", "contrast_retention"} <= set(fast.columns)
+    for name in slow.columns:
+        assert fast.column(name) == pytest.approx(slow.column(name), rel=1e-6), name
+    assert fast.psnr_noisy == pytest.approx(semnr.psnr(noisy, y, data_range=SCALE[dtype], reduction="none").numpy())
+
+
 def test_a_constant_region_has_no_variance_and_a_pedestal_leaves_no_trace(backend: str) -> None:
     x, y, signal, background = case(torch.float32, 1, 1, 200, 300)
     x, y = x * 20 + 40000, y * 20 + 40000

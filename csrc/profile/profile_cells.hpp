@@ -1,0 +1,203 @@
+// Moments of three images in two regions of a cell: of 32 x 32 pixels, or a part of one.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "../simd.hpp"
+#include "profile_cpu.hpp"
+
+namespace semnr {
+namespace {
+
+struct Moments {
+  double count = 0, mean = 0, square = 0;  // square: of deviations from the mean
+
+  void merge(const Moments& o) {
+    if (o.count == 0) return;
+    const double total = count + o.count, share = o.count / total, apart = o.mean - mean;
+    square += o.square + apart * apart * count * share;
+    mean = count == 0 ? o.mean : mean + apart * share;
+    count = total;
+  }
+
+  // Pixels, mean and population variance, `step` apart; NaN where there are none.
+  void put(double* out, std::int64_t step) const {
+    constexpr double none = std::numeric_limits<double>::quiet_NaN();
+    out[0] = count;
+    out[step] = count > 0 ? mean : none;
+    out[2 * step] = count > 0 ? square / count : none;
+  }
+};
+
+inline Moments around(double pivot, double count, double sum, double square) {
+  const double apart = sum / count, deviation = square - sum * apart;
+  return {count, pivot + apart, deviation < 0 ? 0 : deviation};
+}
+
+// v - from where the mask's byte is not 0, else 0: a NaN outside the region never reaches a sum.
+inline Vec<double> apart_inside(Vec<double> v, Vec<double> from, const std::uint8_t* mask) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(mask));
+  return (Vec<double>)_mm512_maskz_sub_pd(_mm_test_epi8_mask(bytes, bytes), (__m512d)v, (__m512d)from);
+#else
+  Vec<std::int64_t> all;
+  for (int i = 0; i < kLanes<double>; ++i) all[i] = -std::int64_t(mask[i] != 0);
+  return Vec<double>(Vec<std::int64_t>(v - from) & all);
+#endif
+}
+
+// Rows of pixels, `step` elements apart.
+template <class T>
+struct Lines {
+  const T* first;
+  std::int64_t step;
+  const T* at(std::int64_t row) const { return first + row * step; }
+};
+
+template <class E, int N>
+struct VectorOf {
+  typedef E type __attribute__((vector_size(N * sizeof(E))));
+};
+
+// Squares of 32 columns of a cell's rows: pairs of products of 8-bit pixels, whole ones of 16-bit pixels.
+inline Vec<std::uint32_t> add_squares(Vec<std::uint32_t> sum, Vec<std::uint16_t> v) {
+#if defined(__AVX512BW__)
+  return sum + (Vec<std::uint32_t>)_mm512_madd_epi16((__m512i)v, (__m512i)v);
+#elif defined(__AVX2__)
+  return sum + (Vec<std::uint32_t>)_mm256_madd_epi16((__m256i)v, (__m256i)v);
+#elif defined(__x86_64__)
+  return sum + (Vec<std::uint32_t>)_mm_madd_epi16((__m128i)v, (__m128i)v);
+#else
+  const Vec<std::uint16_t> square = v * v;  // at most 255²
+  const Vec<std::uint32_t> two = (Vec<std::uint32_t>)square;
+  return sum + (two & 0xffff) + (two >> 16);
+#endif
+}
+inline Vec<std::uint64_t> add_squares(Vec<std::uint64_t> sum, Vec<std::uint32_t> v) {
+  const Vec<std::uint64_t> two = (Vec<std::uint64_t>)(v * v);  // each below 2^32
+  return sum + (two & 0xffffffff) + (two >> 32);
+}
+
+template <class V>
+inline std::uint64_t lanes_sum(const V& v) {
+  using E = std::remove_cv_t<std::remove_reference_t<decltype(v[0])>>;
+  E each[sizeof(V) / sizeof(E)];
+  std::memcpy(each, &v, sizeof v);
+  std::uint64_t all = 0;
+  for (const E one : each) all += one;
+  return all;
+}
+
+// Exact: a cell's sums fit in 64 bits, as do their products (2^10 pixels of 16 bits).
+template <class T, std::enable_if_t<std::is_integral_v<T>, int> = 0>
+void cell_moments(const Lines<T> (&pixels)[kProfileImages], const Lines<std::uint8_t> (&inside)[kProfileRegions],
+                  std::int64_t rows, std::int64_t columns, Moments* into) {
+  using Twice = std::conditional_t<sizeof(T) == 1, std::uint16_t, std::uint32_t>;
+  using Square = std::conditional_t<sizeof(T) == 1, std::uint32_t, std::uint64_t>;
+  constexpr int W = kLanes<Twice>;
+  using Narrow = typename VectorOf<T, W>::type;
+  using Bytes = typename VectorOf<std::uint8_t, W>::type;
+  std::uint64_t count[kProfileRegions] = {}, sum[kProfileCellMoments] = {}, square[kProfileCellMoments] = {};
+  std::int64_t c = 0;
+  for (; c + W <= columns; c += W) {
+    Vec<Twice> counts[kProfileRegions] = {}, sums[kProfileCellMoments] = {};
+    Vec<Square> squares[kProfileCellMoments] = {};
+    for (std::int64_t h = 0; h < rows; ++h) {
+      Narrow chosen[kProfileRegions];
+#pragma GCC unroll 2
+      for (int r = 0; r < kProfileRegions; ++r) {
+        Bytes in;
+        std::memcpy(&in, inside[r].at(h) + c, sizeof in);
+        counts[r] += __builtin_convertvector(in, Vec<Twice>);
+        chosen[r] = -__builtin_convertvector(in, Narrow);
+      }
+#pragma GCC unroll 3
+      for (int k = 0; k < kProfileImages; ++k) {
+        Narrow v;
+        std::memcpy(&v, pixels[k].at(h) + c, sizeof v);
+#pragma GCC unroll 2
+        for (int r = 0; r < kProfileRegions; ++r) {
+          const Vec<Twice> kept = __builtin_convertvector(v & chosen[r], Vec<Twice>);
+          sums[k * kProfileRegions + r] += kept;
+          squares[k * kProfileRegions + r] = add_squares(squares[k * kProfileRegions + r], kept);
+        }
+      }
+    }
+    for (int r = 0; r < kProfileRegions; ++r) count[r] += lanes_sum(counts[r]);
+    for (int i = 0; i < kProfileCellMoments; ++i) {
+      sum[i] += lanes_sum(sums[i]);
+      square[i] += lanes_sum(squares[i]);
+    }
+  }
+  for (; c < columns; ++c) {
+    for (std::int64_t h = 0; h < rows; ++h) {
+      for (int r = 0; r < kProfileRegions; ++r) {
+        const std::uint64_t in = inside[r].at(h)[c];
+        count[r] += in;
+        for (int k = 0; k < kProfileImages; ++k) {
+          const std::uint64_t v = in * pixels[k].at(h)[c];
+          sum[k * kProfileRegions + r] += v;
+          square[k * kProfileRegions + r] += v * v;
+        }
+      }
+    }
+  }
+  for (int i = 0; i < kProfileCellMoments; ++i) {
+    const std::uint64_t n = count[i % kProfileRegions];
+    if (n == 0) continue;
+    const std::uint64_t deviation = n * square[i] - sum[i] * sum[i];
+    into[i] = {double(n), double(sum[i]) / double(n), double(deviation) / double(n)};
+  }
+}
+
+// Float64, around the first pixel of the region.
+template <class T, std::enable_if_t<!std::is_integral_v<T>, int> = 0>
+void cell_moments(const Lines<T> (&pixels)[kProfileImages], const Lines<std::uint8_t> (&inside)[kProfileRegions],
+                  std::int64_t rows, std::int64_t columns, Moments* into) {
+  constexpr int L = kLanes<double>;
+  for (int r = 0; r < kProfileRegions; ++r) {
+    std::int64_t count = 0;
+    double pivot[kProfileImages] = {};
+    for (std::int64_t h = 0; h < rows; ++h) {
+      const std::uint8_t* in = inside[r].at(h);
+      std::int64_t here = 0;
+      for (std::int64_t c = 0; c < columns; ++c) here += in[c];
+      if (count == 0 && here != 0) {
+        const std::int64_t c = std::find(in, in + columns, std::uint8_t(1)) - in;
+        for (int k = 0; k < kProfileImages; ++k) pivot[k] = double(pixels[k].at(h)[c]);
+      }
+      count += here;
+    }
+    if (count == 0) continue;
+    Vec<double> sum[kProfileImages] = {}, square[kProfileImages] = {};
+    double rest[kProfileImages] = {}, rest_square[kProfileImages] = {};
+    for (std::int64_t h = 0; h < rows; ++h) {
+      const std::uint8_t* in = inside[r].at(h);
+      std::int64_t c = 0;
+      for (; c + L <= columns; c += L) {
+#pragma GCC unroll 3
+        for (int k = 0; k < kProfileImages; ++k) {
+          const Vec<double> z = apart_inside(widened(pixels[k].at(h) + c), splat(pivot[k]), in + c);
+          sum[k] += z;
+          square[k] += z * z;
+        }
+      }
+      for (; c < columns; ++c) {
+        for (int k = 0; k < kProfileImages; ++k) {
+          const double z = in[c] != 0 ? double(pixels[k].at(h)[c]) - pivot[k] : 0.0;
+          rest[k] += z;
+          rest_square[k] += z * z;
+        }
+      }
+    }
+    for (int k = 0; k < kProfileImages; ++k) {
+      into[k * kProfileRegions + r] = around(pivot[k], double(count), semnr::sum<double>(sum[k]) + rest[k],
+                                             semnr::sum<double>(square[k]) + rest_square[k]);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace semnr

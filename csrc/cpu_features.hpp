@@ -1,5 +1,8 @@
 #pragma once
 #include <string>
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
+#endif
 
 namespace semnr {
 
@@ -16,6 +19,16 @@ inline bool cpu_runs(const std::string& isa) {
   }
 #endif
   return false;
+}
+
+// Whether the CPU multiplies whole tiles of bfloat16 (AMX); GCC 12 cannot be asked for it by name.
+inline bool multiplies_tiles() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1u) != 0;
+#else
+  return false;
+#endif
 }
 
 }  // namespace semnr

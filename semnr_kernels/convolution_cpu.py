@@ -2,7 +2,8 @@
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016 (csrc/winograd). A square of 6 x 6 values
 gives 4 x 4 outputs of 3 x 3 taps or 2 x 2 of 5 x 5: 36 multiplications a pair of channels in place of 144 or 100. In
-float32 an output's rounding error is about twice that of the direct sum.
+float32 an output's rounding error is about twice that of the direct sum. Bfloat16 goes the same way where the CPU has
+AVX-512 BF16 and no AMX: products in bfloat16, transforms and sums in float32.
 """
 
 from __future__ import annotations
@@ -68,13 +69,23 @@ class Convolution:
             powers = [[share * point**i for i in range(taps)] for point, share in zip(POINTS, SHARES, strict=True)]
             to_points = torch.tensor([*powers, [0.0] * (taps - 1) + [1.0]], dtype=torch.float64)
             at_points = torch.einsum("pa,oiab,qb->pqio", to_points, self.weight.double(), to_points)
-            return at_points.reshape(SIDE**2, inputs, outputs // panel, panel).transpose(1, 2).float().contiguous()
+            made = at_points.reshape(SIDE**2, inputs, outputs // panel, panel).transpose(1, 2)
+            if self.weight.dtype == torch.bfloat16:  # two neighbours along the inputs are multiplied at once
+                made = made.unflatten(2, (inputs // 2, 2)).transpose(3, 4)
+            return made.to(self.weight.dtype).contiguous()
+
+    @functools.cached_property
+    def _added(self) -> torch.Tensor:
+        """The bias as Winograd's filtering adds it, float32."""
+        with torch.inference_mode(False), torch.no_grad():
+            return self.bias.float().contiguous()
 
     def _suits_winograd(self, module: ModuleType) -> bool:
         outputs, inputs, taps, across = self.weight.shape
         panel = module.WINOGRAD_PANEL
         shaped = self.stride == 1 and taps == across and taps in (3, 5) and inputs % panel == outputs % panel == 0
-        return shaped and self.weight.dtype == torch.float32 and module.ISA != "baseline"
+        fast = module.WINOGRAD_BFLOAT16 if self.weight.dtype == torch.bfloat16 else self.weight.dtype == torch.float32
+        return shaped and fast and module.ISA != "baseline"
 
     def _pays(self, h: torch.Tensor, padding: tuple[int, int]) -> bool:
         """Whether an output of this size takes fewer multiplications: where squares are hardly filled it does not."""
@@ -99,9 +110,10 @@ class Convolution:
             taps,
             padding,
             native_support.address(self._transformed),
-            native_support.address(self.bias),
+            native_support.address(self._added),
             rectified,
             torch.get_num_threads(),
+            native_support.DTYPE_CODES[h.dtype],
         )
         return out
 

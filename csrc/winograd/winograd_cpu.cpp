@@ -19,13 +19,47 @@ constexpr std::int64_t kTiles = 48;   // squares of a task
 constexpr std::int64_t kFewest = 64;  // output channels of one, at least
 constexpr int L = kLanes<float>, kVectors = int(kWinogradPanel) / L;
 constexpr int kRows = L == 16 ? 12 : L == 8 ? 6 : 3;  // squares of the innermost product: its sums fill the registers
+constexpr int kPanels = L == 16 ? 2 : 1;              // panels of it, where there are so many
 static_assert(kTiles % kRows == 0);
 
 using V = Vec<float>;
 
-inline const float* at(const Image& v, std::int64_t n, std::int64_t h, std::int64_t w) {
-  return static_cast<const float*>(v.data) + n * v.stride[0] + h * v.stride[2] + w * v.stride[3];
+template <class T>
+inline const T* at(const Image& v, std::int64_t n, std::int64_t h, std::int64_t w) {
+  return static_cast<const T*>(v.data) + n * v.stride[0] + h * v.stride[2] + w * v.stride[3];
 }
+
+inline V widened_floats(const float* p) { return load(p); }
+inline void narrow(float* p, V v) { store(p, v); }
+
+// A sum's share of a step along the channels: one of float32, two neighbours of bfloat16.
+inline V unit(const float* p) { return load(p); }
+inline V everywhere(const float* p) { return splat(*p); }
+inline V with_product(float, V sum, V value, V weight) { return sum + value * weight; }
+
+#if defined(__AVX512F__) && defined(__GNUC__)
+#define SEMNR_BFLOAT_PRODUCTS 1
+// AVX-512 BF16 by the assembler: the module is not built for it, and winograd() asks the CPU first.
+inline V widened_floats(const BFloat* p) {
+  return (V)_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i*)p)),
+                                    16);
+}
+inline void narrow(BFloat* p, V v) {
+  __m256i half;
+  asm("vcvtneps2bf16 %1, %0" : "=v"(half) : "v"(v));
+  _mm256_storeu_si256((__m256i*)p, half);
+}
+inline V unit(const BFloat* p) { return (V)_mm512_loadu_si512(p); }
+inline V everywhere(const BFloat* p) {
+  float pair;
+  std::memcpy(&pair, p, sizeof pair);
+  return (V)_mm512_set1_ps(pair);
+}
+inline V with_product(BFloat, V sum, V value, V weight) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(weight), "v"(value));
+  return sum;
+}
+#endif
 
 // Values at six points of the polynomial that six neighbours are the coefficients of, transposed: from v to v.
 inline void forwards(V (&v)[kSide]) {
@@ -53,11 +87,11 @@ inline void backwards(const V (&v)[kSide], V (&to)[kOutputs]) {
   }
 }
 
-template <int kOutputs>
+template <class T, int kOutputs>
 struct Task {
   const Winograd& s;
   std::int64_t tall, wide, height, width;  // squares and outputs of an image
-  float* squares;                          // (36, kTiles, c), a point `step_in` from the next
+  T* squares;                              // (36, kTiles, c), a point `step_in` from the next
   float* products;                         // (36, kTiles, to - from), `step_out`
   std::int64_t step_in, step_out;
   std::int64_t from, to;  // output channels
@@ -69,7 +103,7 @@ struct Task {
     n = tile / wide / tall;
   }
 
-  void scatter(std::int64_t tile, float* to) const {
+  void scatter(std::int64_t tile, T* to) const {
     std::int64_t n, row, column;
     place(tile, n, row, column);
     row -= s.down;
@@ -80,32 +114,44 @@ struct Task {
         for (int j = 0; j < kSide; ++j) {
           const std::int64_t h = row + i, w = column + j;
           const bool inside = h >= 0 && h < s.shape.h && w >= 0 && w < s.shape.w;
-          d[i][j] = inside ? load(at(s.x, n, h, w) + c) : V{};
+          d[i][j] = inside ? widened_floats(at<T>(s.x, n, h, w) + c) : V{};
         }
         forwards(d[i]);
       }
       for (int j = 0; j < kSide; ++j) {
         V column_of[kSide] = {d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j]};
         forwards(column_of);
-        for (int i = 0; i < kSide; ++i) store(to + (i * kSide + j) * step_in + c, column_of[i]);
+        for (int i = 0; i < kSide; ++i) narrow(to + (i * kSide + j) * step_in + c, column_of[i]);
       }
     }
   }
 
-  // Products of `kRows` squares and a panel of channels at one point.
-  void multiply(const float* values, const float* weights, float* made) const {
-    V sums[kRows][kVectors] = {};
+  // Products of `kRows` squares and some panels of channels at one point.
+  template <int kSome>
+  void multiply(const T* values, const T* weights, float* made) const {
+    constexpr int kStep = 4 / int(sizeof(T));  // channels a step
+    V sums[kRows][kSome][kVectors] = {};
     const std::int64_t channels = s.shape.c;
-    for (std::int64_t c = 0; c < channels; ++c) {
-      V weight[kVectors];
-      for (int k = 0; k < kVectors; ++k) weight[k] = load(weights + c * kWinogradPanel + k * L);
+    for (std::int64_t c = 0; c < channels; c += kStep) {
+      V weight[kSome][kVectors];
+      for (int p = 0; p < kSome; ++p) {
+        for (int k = 0; k < kVectors; ++k) {
+          weight[p][k] = unit(weights + (p * channels + c) * kWinogradPanel + k * L * kStep);
+        }
+      }
       for (int r = 0; r < kRows; ++r) {
-        const V value = splat(values[r * channels + c]);
-        for (int k = 0; k < kVectors; ++k) sums[r][k] += value * weight[k];
+        const V value = everywhere(values + r * channels + c);
+        for (int p = 0; p < kSome; ++p) {
+          for (int k = 0; k < kVectors; ++k) sums[r][p][k] = with_product(T{}, sums[r][p][k], value, weight[p][k]);
+        }
       }
     }
     for (int r = 0; r < kRows; ++r) {
-      for (int k = 0; k < kVectors; ++k) store(made + r * (to - from) + k * L, sums[r][k]);
+      for (int p = 0; p < kSome; ++p) {
+        for (int k = 0; k < kVectors; ++k) {
+          store(made + r * (to - from) + p * kWinogradPanel + k * L, sums[r][p][k]);
+        }
+      }
     }
   }
 
@@ -128,8 +174,8 @@ struct Task {
         backwards<kOutputs>(point, made);
         for (int i = 0; i < rows; ++i) {
           const V value = made[i] + bias;
-          store(const_cast<float*>(at(s.y, n, row + i, column + j) + c),
-                s.rectified ? not_negative<float>(value) : value);
+          narrow(const_cast<T*>(at<T>(s.y, n, row + i, column + j) + c),
+                 s.rectified ? not_negative<float>(value) : value);
         }
       }
     }
@@ -139,23 +185,30 @@ struct Task {
     const std::int64_t count = last - first, full = pieces(count, kRows) * kRows, in = s.shape.c;
     for (std::int64_t tile = 0; tile < count; ++tile) scatter(first + tile, squares + tile * in);
     for (int point = 0; point < kPoints; ++point) {
-      float* const values = squares + point * step_in;
-      std::fill(values + count * in, values + full * in, 0.f);
-      for (std::int64_t c = from; c < to; c += kWinogradPanel) {
-        const float* const weights = s.weights + (point * s.channels + c) * in;
+      T* const values = squares + point * step_in;
+      std::fill(values + count * in, values + full * in, T{});
+      for (std::int64_t c = from; c < to;) {
+        const T* const weights = static_cast<const T*>(s.weights) + (point * s.channels + c) * in;
         float* const made = products + point * step_out + c - from;
+        const bool several = c + kPanels * kWinogradPanel <= to;
         for (std::int64_t tile = 0; tile < full; tile += kRows) {
-          multiply(values + tile * in, weights, made + tile * (to - from));
+          if (several) {
+            multiply<kPanels>(values + tile * in, weights, made + tile * (to - from));
+          } else {
+            multiply<1>(values + tile * in, weights, made + tile * (to - from));
+          }
         }
+        c += (several ? kPanels : 1) * kWinogradPanel;
       }
     }
     for (std::int64_t tile = 0; tile < count; ++tile) gather(first + tile, products + tile * (to - from));
   }
 };
 
-template <int kOutputs>
+template <class T, int kOutputs>
 void of_outputs(const Winograd& s) {
-  constexpr std::int64_t kLine = 16;  // floats: without it all points fall into the same places of the first cache
+  constexpr std::int64_t kLine =
+      32;  // values, 64 or 128 bytes: without it all points fall into the same places of the first cache
   const std::int64_t height = s.shape.h + 2 * s.down - s.taps + 1, width = s.shape.w + 2 * s.across - s.taps + 1;
   const std::int64_t tall = pieces(height, kOutputs), wide = pieces(width, kOutputs), all = s.shape.n * tall * wide;
   const std::int64_t some = pieces(all, kTiles);
@@ -165,11 +218,12 @@ void of_outputs(const Winograd& s) {
                      each = pieces(s.channels, groups * kWinogradPanel) * kWinogradPanel;
   const std::int64_t step_in = kTiles * s.shape.c + kLine, step_out = kTiles * each + kLine;
   parallel(s.threads, some * groups, [&](std::int64_t task) {
-    float* const memory = static_cast<float*>(scratch(kPoints * (step_in + step_out) * std::int64_t(sizeof(float))));
+    float* const products = static_cast<float*>(
+        scratch(kPoints * (step_in * std::int64_t(sizeof(T)) + step_out * std::int64_t(sizeof(float)))));
+    T* const squares = reinterpret_cast<T*>(products + kPoints * step_out);
     const std::int64_t first = task / groups * kTiles, from = task % groups * each,
                        to = std::min(from + each, s.channels);
-    const Task<kOutputs> work{s,       tall,     wide, height, width, memory, memory + kPoints * step_in,
-                              step_in, step_out, from, to};
+    const Task<T, kOutputs> work{s, tall, wide, height, width, squares, products, step_in, step_out, from, to};
     if (from < to) work.run(first, std::min(first + kTiles, all));
   });
 }
@@ -181,9 +235,23 @@ void winograd(const Winograd& s) {
     throw std::invalid_argument("winograd: the channels do not fill vectors");
   }
   if (s.x.stride[1] != 1 || s.y.stride[1] != 1) throw std::invalid_argument("winograd: channels-last maps only");
-  if (s.taps == 3) return of_outputs<4>(s);
-  if (s.taps == 5) return of_outputs<2>(s);
-  throw std::invalid_argument("winograd: 3 or 5 taps only");
+  if (s.taps != 3 && s.taps != 5) throw std::invalid_argument("winograd: 3 or 5 taps only");
+  if (s.dtype == Dtype::f32) return s.taps == 3 ? of_outputs<float, 4>(s) : of_outputs<float, 2>(s);
+#if defined(SEMNR_BFLOAT_PRODUCTS)
+  if (s.dtype == Dtype::bf16 && winograd_takes_bfloat()) {
+    return s.taps == 3 ? of_outputs<BFloat, 4>(s) : of_outputs<BFloat, 2>(s);
+  }
+#endif
+  throw std::invalid_argument("winograd: float32, or bfloat16 where the module and the CPU multiply it");
+}
+
+bool winograd_takes_bfloat() {
+#if defined(SEMNR_BFLOAT_PRODUCTS)
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
 }
 
 }  // namespace semnr

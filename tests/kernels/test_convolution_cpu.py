@@ -102,9 +102,9 @@ def test_the_kernel_refuses_what_it_cannot_read():
     out = torch.empty((1, 48, 8, 8)).to(memory_format=torch.channels_last)
     address = native_support.address(h)
 
-    def call(h=h, out=out, shape=(1, 32, 8, 8), outputs=48, taps=3):
+    def call(h=h, out=out, shape=(1, 32, 8, 8), outputs=48, taps=3, dtype=4):
         given = native_support.image(h), shape, native_support.image(out), outputs, taps, (1, 1), address, address
-        module.winograd(*given, True, 1)
+        module.winograd(*given, True, 1, dtype)
 
     with pytest.raises(ValueError, match="do not fill vectors"):
         call(shape=(1, 31, 8, 8))

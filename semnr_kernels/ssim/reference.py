@@ -98,7 +98,7 @@ def ssim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settin
 
 
 def measured(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`absolute` and `extent` of `SSIMRows`, by torch: for this backend, and for those whose kernels do not have them."""
+    """`absolute` and `extent` of `SSIMRows`, by torch: here, and where a backend's kernels do not have them."""
     wide = (x.double(), y.double())
     with torch.no_grad():
         ends = [end for image in wide for end in torch.aminmax(image)]

@@ -32,7 +32,7 @@ def same(
     rtol: float = 1e-5,
     **kwargs: Any,
 ) -> Any:
-    """Both results agree in kind, dtype, shape and value, or both calls raise; ours names the argument. Returns ours."""
+    """Both results agree in kind, dtype, shape and value, or both calls raise. Returns ours."""
     wanted, found = _ran(theirs, args, kwargs), _ran(ours, args, kwargs)
     if isinstance(wanted, Exception):
         assert isinstance(found, Exception), f"the peer raised {wanted!r}, semnr returned {found!r}"

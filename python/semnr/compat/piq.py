@@ -158,8 +158,6 @@ class SSIMLoss(_Loss):
     torch.Size([1, 1, 64, 64])
     """
 
-    __constants__ = ["kernel_size", "k1", "k2", "reduction"]
-
     def __init__(
         self,
         kernel_size: int = 11,
@@ -284,8 +282,6 @@ class MultiScaleSSIMLoss(_Loss):
     >>> piq.MultiScaleSSIMLoss().scale_weights.shape
     torch.Size([5])
     """
-
-    __constants__ = ["kernel_size", "k1", "k2", "reduction"]
 
     def __init__(
         self,

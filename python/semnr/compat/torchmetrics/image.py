@@ -1,4 +1,4 @@
-"""`torchmetrics.image`: the classes for SSIM, MS-SSIM, PSNR and DISTS, with the states and attributes of torchmetrics 1.9.
+"""`torchmetrics.image`: the classes for SSIM, MS-SSIM, PSNR and DISTS, with the states of torchmetrics 1.9.
 
 Needs torchmetrics for its base class `Metric`: ``pip install 'semnr[torchmetrics]'``.
 """

@@ -349,9 +349,9 @@ def _in_torch(
     want_structure: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     around = [pad for pad in reversed(window.pads) for _ in range(2)]
-    mirrored = [F.pad(v.double(), around, mode="reflect") for v in (preds, target)]
+    x, y = (F.pad(v.double(), around, mode="reflect") for v in (preds, target))
     constants = ((k[0] * scale) ** 2, (k[1] * scale) ** 2)
-    index, structure = windows.index_maps(*mirrored, window.taps, constants, clamp=True)
+    index, structure = windows.index_maps(x, y, window.taps, constants, clamp=True)
     score = index.flatten(1).mean(dim=1).to(preds.dtype)
     if want_structure:
         cut = (slice(None), slice(None), *(slice(pad, -pad) for pad in window.pads))

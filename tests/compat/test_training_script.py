@@ -72,7 +72,7 @@ def test_one_changed_import_trains_the_same(name: str) -> None:
     ours = imports.replace("PACKAGE.metrics" if name == "skimage" else "PACKAGE", f"semnr.compat.{name}")
     wanted = trained(SCRIPT.format(imports=imports.replace("PACKAGE", module), loss=loss))
     found = trained(SCRIPT.format(imports=ours, loss=loss))
-    assert found[0] == pytest.approx(wanted[0], abs=1e-5)
+    assert found[0] == pytest.approx(wanted[0], abs=5e-5)  # torchmetrics sums in float32
     assert found == pytest.approx(wanted, abs=2e-3)
     if name != "skimage":
         assert found[-1] < 0.8 * found[0]

@@ -14,12 +14,13 @@ import torch
 
 import cases
 import semnr_kernels as kernels
-from semnr.losses import CharbonnierLoss, DISTSLoss, FSIMLoss, LPIPSLoss, MSSSIMLoss, ProfileLoss, SSIMLoss
+from semnr.losses import CharbonnierLoss, DISTSLoss, FSIMLoss, L1SSIMLoss, LPIPSLoss, MSSSIMLoss, ProfileLoss, SSIMLoss
 
 # name -> how to make it, the side of a small image that it takes
 MAKE: dict[str, tuple[Any, int]] = {
     "charbonnier": (lambda **k: CharbonnierLoss(1.0, **k), 16),
     "ssim": (lambda **k: SSIMLoss(1.0, **k), 24),
+    "l1_ssim": (lambda **k: L1SSIMLoss(1.0, **k), 24),
     "ms_ssim": (lambda **k: MSSSIMLoss(1.0, **k), 164),
     "fsim": (lambda **k: FSIMLoss(1.0, **k), 56),
     "dists": (lambda **k: DISTSLoss(1.0, weights="random", **k), 32),
@@ -193,7 +194,11 @@ class TestProfileLoss:
     @pytest.mark.parametrize(
         ("weights", "error", "says"),
         [
-            ({"psnr": 1.0}, ValueError, "'psnr'; accepted: 'charbonnier', 'ssim', 'ms_ssim', 'fsim', 'dists', 'lpips'"),
+            (
+                {"psnr": 1.0},
+                ValueError,
+                "'psnr'; accepted: 'charbonnier', 'ssim', 'l1_ssim', 'cnr_retention'",
+            ),
             ({}, ValueError, "at least one weight above 0"),
             ({"ssim": 0.0}, ValueError, "at least one weight above 0"),
             ({"ssim": -1.0}, ValueError, r"weights\['ssim'\] is -1.0"),

@@ -17,6 +17,7 @@ struct Gradients {
   const double* score;      // N x C: the loss's derivative by each window's index, and by its contrast·structure
   const double* structure;  //
   Plane<R> map;             // (N, C, h, w) more of the former, or none
+  const double* absolute;   // N x C: by |x - y| of each pixel; null: none
   Plane<R> x;               // contiguous (N, C, H, W), or none
   Plane<R> y;
 };
@@ -78,12 +79,18 @@ void combine(const Job<R>& job, const Gradients<R>& to, const Tile& pixels, cons
              std::int64_t row, std::int64_t live, R* line, std::int64_t pitch) {
   using V = Vec<R>;
   constexpr int L = kLanes<R>;
+  R* signs = line + 2 * kStep * pitch;  // after s and d
   const std::int64_t columns = round_up(pixels.columns, L);
   for (std::int64_t r = 0; r < live; ++r) {
     const std::int64_t h = pixels.row + row + r;
     job.load(row_address(job.x, job.bytes, pixels.n, pixels.c, h), job.x.stride[3],
              row_address(job.y, job.bytes, pixels.n, pixels.c, h), job.y.stride[3], job.shape.w, pixels.column,
              pixels.columns, columns, shift, line + 2 * r * pitch, line + (2 * r + 1) * pitch);
+    if (to.absolute != nullptr) {
+      job.sign(row_address(job.x, job.bytes, pixels.n, pixels.c, h), job.x.stride[3],
+               row_address(job.y, job.bytes, pixels.n, pixels.c, h), job.y.stride[3], pixels.column, pixels.columns,
+               R(to.absolute[pixels.n * job.shape.c + pixels.c]), signs + r * pitch);
+    }
   }
   const std::int64_t at =
       ((pixels.n * job.shape.c + pixels.c) * job.shape.h + pixels.row + row) * job.shape.w + pixels.column;
@@ -95,7 +102,12 @@ void combine(const Job<R>& job, const Gradients<R>& to, const Tile& pixels, cons
     for (std::int64_t r = 0; r < live; ++r) {
       const V s = load(line + 2 * r * pitch + c), d = load(line + (2 * r + 1) * pitch + c);
       const V by_s = sum[0][r] + R(2) * s * sum[2][r], by_d = sum[1][r] + R(2) * d * sum[3][r];
-      const V g[2] = {(by_s + by_d) * job.scale, (by_s - by_d) * job.scale};
+      V g[2] = {(by_s + by_d) * job.scale, (by_s - by_d) * job.scale};
+      if (to.absolute != nullptr) {
+        const V by = load(signs + r * pitch + c);
+        g[0] += by;
+        g[1] -= by;
+      }
       if (to.x) to.x.put(at + r * job.shape.w + c, g[0], left);
       if (to.y) to.y.put(at + r * job.shape.w + c, g[1], left);
     }
@@ -116,11 +128,11 @@ bool walk_back(const Job<R>& job, const Gradients<R>& to, const Tile& pixels) {
   const std::int64_t indent = windows.column - (pixels.column - reach);  // zeros before the first window of a line
 
   const std::int64_t pitch = line_pitch<R, K>(job.size);
-  const std::int64_t reals = (4 + 4 * kStep + 2 * kStep) * pitch + 2 * slots * slot;
+  const std::int64_t reals = (4 + 4 * kStep + 3 * kStep) * pitch + 2 * slots * slot;
   R* line = static_cast<R*>(scratch(reals * std::int64_t(sizeof(R)) + 2 * slots * std::int64_t(sizeof(R*))));
   R* lines = line + 4 * pitch;
   R* pixel_lines = lines + 4 * kStep * pitch;
-  R* ring = pixel_lines + 2 * kStep * pitch;
+  R* ring = pixel_lines + 3 * kStep * pitch;
   R* back = ring + slots * slot;
   const R** rows = reinterpret_cast<const R**>(back + slots * slot);
   std::fill_n(line, reals, R(0));  // margins stay zero, and nothing undefined is ever summed
@@ -175,7 +187,8 @@ void backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, c
               const Gradients<R>& to) {
   const Job<R> job = job_of<R>(x, y, Mask{}, dtype, shape, o);
   const Job<double> wide = job_of<double>(x, y, Mask{}, dtype, shape, o);
-  const Gradients<double> widened{to.score, to.structure, to.map.widened(), to.x.widened(), to.y.widened()};
+  const Gradients<double> widened{to.score,    to.structure,   to.map.widened(),
+                                  to.absolute, to.x.widened(), to.y.widened()};
   const std::int64_t each = pixel_columns<R>(o.size), part = pixel_columns<double>(o.size);
   const std::int64_t down = pieces(shape.h, kTileRows), across = pieces(shape.w, each);
   parallel(o.threads, shape.n * shape.c * down * across, [&](std::int64_t task) {
@@ -194,13 +207,15 @@ void backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, c
 }  // namespace
 
 void ssim_backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimOptions& options,
-                   const double* by_score, const double* by_structure, const void* by_map, void* out_x, void* out_y) {
+                   const double* by_score, const double* by_structure, const void* by_map, const double* by_absolute,
+                   void* out_x, void* out_y) {
   if (options.reflect) throw std::invalid_argument("ssim_backward: pad the images first");
   if (options.size > kSsimBackwardSize) throw std::invalid_argument("ssim_backward: window too large");
   const auto run = [&](auto real) {
     using R = decltype(real);
     const auto plane = [](const void* p) { return Plane<R>{static_cast<R*>(const_cast<void*>(p)), nullptr}; };
-    backward<R>(x, y, dtype, shape, options, {by_score, by_structure, plane(by_map), plane(out_x), plane(out_y)});
+    backward<R>(x, y, dtype, shape, options,
+                {by_score, by_structure, plane(by_map), by_absolute, plane(out_x), plane(out_y)});
   };
   if (options.float64) {
     run(double());

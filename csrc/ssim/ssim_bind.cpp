@@ -13,7 +13,7 @@ SsimOptions options(const std::vector<double>& taps, const std::array<bool, 2>& 
 void forward(const ImageArgument& x, const ImageArgument& y, const MaskArgument& valid, int dtype,
              const ShapeArgument& shape, const std::vector<double>& taps, const std::array<bool, 2>& flags,
              const std::array<double, 4>& numbers, int threads, std::int64_t rows, bool components, std::int64_t map,
-             std::int64_t coverage) {
+             std::int64_t coverage, std::int64_t absolute) {
   const std::int64_t planes = shape[0] * shape[1];
   double* row = pointer<double>(rows);
   const SsimOutputs out{row,
@@ -22,7 +22,9 @@ void forward(const ImageArgument& x, const ImageArgument& y, const MaskArgument&
                         components ? row + 3 * planes : nullptr,
                         components ? row + 4 * planes : nullptr,
                         pointer<void>(map),
-                        pointer<double>(coverage)};
+                        pointer<double>(coverage),
+                        pointer<double>(absolute),
+                        absolute == 0 ? nullptr : pointer<double>(absolute) + planes};
   py::gil_scoped_release unlocked;
   ssim_forward(image(x), image(y), mask(valid), Dtype(dtype), sizes(shape), options(taps, flags, numbers, threads),
                out);
@@ -41,19 +43,23 @@ double flat(std::int64_t x, std::int64_t y, std::int64_t h, std::int64_t w, int 
 
 void backward(const ImageArgument& x, const ImageArgument& y, int dtype, const ShapeArgument& shape,
               const std::vector<double>& taps, const std::array<bool, 2>& flags, const std::array<double, 4>& numbers,
-              int threads, std::int64_t by_rows, std::int64_t by_map, std::int64_t out_x, std::int64_t out_y) {
+              int threads, std::int64_t by_rows, std::int64_t by_map, bool absolute, std::int64_t out_x,
+              std::int64_t out_y) {
   const double* by = pointer<double>(by_rows);
   py::gil_scoped_release unlocked;
   ssim_backward(image(x), image(y), Dtype(dtype), sizes(shape), options(taps, flags, numbers, threads), by,
-                by + shape[0] * shape[1], pointer<void>(by_map), pointer<void>(out_x), pointer<void>(out_y));
+                by + shape[0] * shape[1], pointer<void>(by_map), absolute ? by + 2 * shape[0] * shape[1] : nullptr,
+                pointer<void>(out_x), pointer<void>(out_y));
 }
 
 void bind(py::module_& m) {
   m.def("ssim_forward", &forward,
-        "Rows (2 or, with components, 5) x N x C float64: score, contrast·structure, luminance, contrast, structure.");
+        "Rows (2 or, with components, 5) x N x C float64: score, contrast·structure, luminance, contrast, structure. "
+        "`absolute` (0: not wanted): N x C mean |x - y|, then the smallest and the largest pixel.");
   m.def("ssim_flat", &flat, "Score of one h x w image whose pixels lie side by side.");
   m.def("ssim_backward", &backward,
-        "Gradient to x and y (address 0: not wanted) from the derivatives by each window's score and structure.");
+        "Gradient to x and y (address 0: not wanted) from the derivatives by each window's score and structure, and, "
+        "with `absolute`, by each pixel's |x - y|: 2 or 3 x N x C float64.");
   m.attr("SSIM_BACKWARD_SIZE") = semnr::kSsimBackwardSize;
 }
 

@@ -15,6 +15,7 @@ namespace {
 struct Sums {
   double score = 0, contrast_structure = 0, luminance = 0, contrast = 0, structure = 0, weight = 0, count = 0;
   bool narrow = false;  // float32 was too narrow: see Job::narrow
+  Apart apart;
 
   void add(const Sums& o) {
     score += o.score;
@@ -24,6 +25,7 @@ struct Sums {
     structure += o.structure;
     weight += o.weight;
     count += o.count;
+    apart.add(o.apart);
   }
 };
 
@@ -127,9 +129,9 @@ void finish_all(const Job<R>& job, const Tile& tile, const Shift<R>& shift, cons
   }
 }
 
-// P = 4: the plain case; 6: components and masks.
+// P = 4: the plain case; 6: components and masks. own: the pixels to measure, none where it has no rows.
 template <class R, int K, int P, bool Map>
-Sums walk(const Job<R>& job, const Tile& tile) {
+Sums walk(const Job<R>& job, const Tile& tile, const PixelTile& own) {
   constexpr std::int64_t L = kLanes<R>;
   const std::int64_t columns = round_up(tile.columns, L), padded = round_up(columns + job.size - 1, L) + L;
   const std::int64_t pitch = line_pitch<R, K>(job.size), slot = P * kRingPitch<R>, slots = job.size - 1 + kStep;
@@ -139,12 +141,19 @@ Sums walk(const Job<R>& job, const Tile& tile) {
   const R** rows = reinterpret_cast<const R**>(ring + slots * slot);
   const Shift<R> shift = job.shift(job, tile);
 
+  Sums sums;
   R* into = ring;
   const auto feed = [&](std::int64_t i) {  // row i of the tile's pixels into the next slot of the ring
     make_planes<R, P>(job, tile, tile.row - job.lead + i, padded, shift, line, pitch);
     const Ahead soon = ahead(job, job.x, tile, i + 2 * kStep);
     along_row<R, K, P>(line, into, columns, job.taps.data(), job.size, [&](std::int64_t c) { soon.ask(c, L); });
     into = into + slot == ring + slots * slot ? ring : into + slot;
+    const std::int64_t h = tile.row - job.lead + i;
+    if (h >= own.row && h < own.row + own.rows) {
+      job.measure(row_address(job.x, job.bytes, tile.n, tile.c, h), job.x.stride[3],
+                  row_address(job.y, job.bytes, tile.n, tile.c, h), job.y.stride[3], own.column, own.columns, job.scale,
+                  sums.apart);
+    }
   };
   for (std::int64_t i = 0; i < job.size - 1; ++i) feed(i);
   // The last step reads rows that a short tile never fills: their sums are dropped, but garbage could be slow to add.
@@ -152,7 +161,6 @@ Sums walk(const Job<R>& job, const Tile& tile) {
     std::fill_n(ring + i * slot, slot, R(0));
   }
 
-  Sums sums;
   Vec<double> score = {}, structure = {};
   Vec<R> peak = {};
   const R* oldest = ring;
@@ -184,31 +192,33 @@ Sums walk(const Job<R>& job, const Tile& tile) {
 }
 
 template <class R>
-Sums walk_any(const Job<R>& job, const Tile& tile) {
+Sums walk_any(const Job<R>& job, const Tile& tile, const PixelTile& own) {
   const bool plain = job.valid.data == nullptr && !job.components;
   if (job.size == 11) {
-    if (plain) return job.map ? walk<R, 11, 4, true>(job, tile) : walk<R, 11, 4, false>(job, tile);
-    if constexpr (std::is_same_v<R, double>) return walk<R, 11, 6, true>(job, tile);
+    if (plain) return job.map ? walk<R, 11, 4, true>(job, tile, own) : walk<R, 11, 4, false>(job, tile, own);
+    if constexpr (std::is_same_v<R, double>) return walk<R, 11, 6, true>(job, tile, own);
   }
   if constexpr (std::is_same_v<R, float>) {
-    if (plain && job.size == 7) return walk<R, 7, 4, true>(job, tile);
+    if (plain && job.size == 7) return walk<R, 7, 4, true>(job, tile, own);
   }
-  if (plain) return walk<R, 0, 4, true>(job, tile);
-  if constexpr (std::is_same_v<R, double>) return walk<R, 0, 6, true>(job, tile);
+  if (plain) return walk<R, 0, 4, true>(job, tile, own);
+  if constexpr (std::is_same_v<R, double>) return walk<R, 0, 6, true>(job, tile, own);
   throw std::logic_error("components and masks are computed in float64");
 }
 
 // A tile in the job's precision; in double where that is too narrow for it.
 template <class R>
-Sums walk_wide(const Job<R>& job, const Job<double>& wide, const Tile& tile) {
-  Sums sums = walk_any(job, tile);
+Sums walk_wide(const Job<R>& job, const Job<double>& wide, const Tile& tile, const PixelTile& own) {
+  Sums sums = walk_any(job, tile, own);
   if (!sums.narrow) return sums;
+  const Apart apart = sums.apart;  // which float32 is wide enough for
   sums = {};
+  sums.apart = apart;
   for (std::int64_t column = 0; column < tile.columns; column += kTileColumns<double>) {
     Tile part = tile;
     part.column += column;
     part.columns = std::min(kTileColumns<double>, tile.columns - column);
-    sums.add(walk_any(wide, part));
+    sums.add(walk_any(wide, part, {}));
   }
   return sums;
 }
@@ -237,13 +247,14 @@ void forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, con
     Tile tile{plane / shape.c, plane % shape.c, at / across * kTileRows, at % across * kTileColumns<R>, 0, 0};
     tile.rows = std::min(kTileRows, job.rows - tile.row);
     tile.columns = std::min(kTileColumns<R>, job.columns - tile.column);
-    partial[std::size_t(task)] = walk_wide(job, wide, tile);
-    if (beside != nullptr) {  // the last tiles take the border that no window starts in
-      const std::int64_t below = at / across == down - 1 ? shape.h - tile.row : tile.rows;
-      const std::int64_t right = at % across == across - 1 ? shape.w - tile.column : tile.columns;
-      beside->run(beside->context, {task, tile.n, tile.c, tile.row, tile.column, below, right});
-    }
+    // the last tiles take the border that no window starts in
+    const std::int64_t below = at / across == down - 1 ? shape.h - tile.row : tile.rows;
+    const std::int64_t right = at % across == across - 1 ? shape.w - tile.column : tile.columns;
+    const PixelTile own{task, tile.n, tile.c, tile.row, tile.column, below, right};
+    partial[std::size_t(task)] = walk_wide(job, wide, tile, out.absolute != nullptr ? own : PixelTile{});
+    if (beside != nullptr) beside->run(beside->context, own);
   });
+  Apart all;
   for (std::int64_t plane = 0; plane < planes; ++plane) {
     Sums total;
     for (std::int64_t i = 0; i < tiles; ++i) total.add(partial[std::size_t(plane * tiles + i)]);
@@ -254,7 +265,15 @@ void forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, con
       out.contrast[plane] = 1 - total.contrast / total.count;
       out.structure[plane] = 1 - total.structure / total.count;
     }
+    if (out.absolute != nullptr) {
+      out.absolute[plane] = total.apart.sum / double(job.scale) / double(shape.h * shape.w);
+      all.add(total.apart);
+    }
     if (out.coverage != nullptr && plane % shape.c == 0) out.coverage[plane / shape.c] = total.weight / total.count;
+  }
+  if (out.absolute != nullptr) {
+    out.extent[0] = all.low;
+    out.extent[1] = all.high;
   }
 }
 

@@ -23,6 +23,9 @@ struct SsimOutputs {
   double* structure;
   void* map;         // contiguous (N, C, h, w); float32, or float64 where `ssim_map_is_double`
   double* coverage;  // N: mean share of valid weight
+  // Both or none, of all pixels, masked or not:
+  double* absolute = nullptr;  // N x C: mean of |x - y|
+  double* extent = nullptr;    // 2: the smallest and the largest pixel of both images; a NaN is neither
 };
 
 // Components and masks are always computed in float64.
@@ -50,9 +53,10 @@ void ssim_forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype
 constexpr int kSsimBackwardSize = 65;  // the largest window with a gradient
 
 // by_score, by_structure: N x C, the loss's derivative by the index and by the contrast·structure of each window of
-// that plane; by_map: (N, C, h, w) more of the former, or null. Out: contiguous (N, C, H, W); each of the precision's
-// type.
+// that plane; by_map: (N, C, h, w) more of the former, or null; by_absolute: N x C, by |x - y| of each pixel, or null.
+// Out: contiguous (N, C, H, W); each of the precision's type.
 void ssim_backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimOptions& options,
-                   const double* by_score, const double* by_structure, const void* by_map, void* out_x, void* out_y);
+                   const double* by_score, const double* by_structure, const void* by_map, const double* by_absolute,
+                   void* out_x, void* out_y);
 
 }  // namespace semnr

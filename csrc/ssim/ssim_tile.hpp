@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "../counts.hpp"
+#include "ssim_apart.hpp"
 #include "ssim_cpu.hpp"
 #include "ssim_rows.hpp"
 
@@ -68,6 +69,8 @@ struct Job {
   void (*load)(const void*, std::int64_t, const void*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
                std::int64_t, const Shift<R>&, R*, R*);
   Shift<R> (*shift)(const Job<R>&, const Tile&);
+  void (*measure)(const void*, std::int64_t, const void*, std::int64_t, std::int64_t, std::int64_t, R, Apart&);
+  void (*sign)(const void*, std::int64_t, const void*, std::int64_t, std::int64_t, std::int64_t, R, R*);
   std::int64_t bytes;  // of one pixel
   Plane<R> map;
   bool components;
@@ -194,6 +197,8 @@ Job<R> job_of(const Image& x, const Image& y, const Mask& valid, Dtype dtype, co
     using T = decltype(pixel);
     job.load = &load_row<T, R>;
     job.shift = &shift_of<T, R>;
+    job.measure = &measure_row<T, R>;
+    job.sign = &sign_row<T, R>;
     job.bytes = sizeof(T);
   });
   return job;

@@ -37,7 +37,17 @@ from semnr_kernels import checks, library
 
 from .metrics import to_tensor
 
-__all__ = ["CharbonnierLoss", "DISTSLoss", "FSIMLoss", "LPIPSLoss", "MSSSIMLoss", "ProfileLoss", "SSIMLoss"]
+__all__ = [
+    "CNRRetentionLoss",
+    "CharbonnierLoss",
+    "DISTSLoss",
+    "FSIMLoss",
+    "L1SSIMLoss",
+    "LPIPSLoss",
+    "MSSSIMLoss",
+    "ProfileLoss",
+    "SSIMLoss",
+]
 
 # What a loss decides itself, or what would not return a single number.
 _NOT_OPTIONS = {"x", "y", "mask", "data_range", "reduction", "return_map", "components", "details"}
@@ -97,8 +107,10 @@ class _MetricLoss(_Loss):
         """
         x, y, mask = _tensors(x, y, mask)
         value = self.metric(x, y, data_range=self.data_range, mask=mask, reduction="none", **self.options)
-        loss = value if self.best is None else self.best - value
-        return _as_passed(_reduced(loss, self.reduction), x)
+        return _as_passed(_reduced(self._of(value), self.reduction), x)
+
+    def _of(self, value: torch.Tensor) -> torch.Tensor:
+        return value if self.best is None else self.best - value
 
     def extra_repr(self) -> str:
         """The settings, for `repr`.
@@ -146,6 +158,82 @@ class SSIMLoss(_MetricLoss):
 
     def __init__(self, data_range: float | None = None, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.ssim.ssim, 1.0, data_range, reduction, options)
+
+
+class L1SSIMLoss(_MetricLoss):
+    """(1 − w) · mean |x − y| / data_range + w · (1 − SSIM), in [0, 2]; 0 for identical images.
+
+    On the CPU one pass over the pixels makes both terms, forward and backward: the L1 term costs about 5 % of an SSIM
+    step. On a GPU torch computes the L1 term beside the kernel of SSIM.
+
+    Parameters
+    ----------
+    data_range : float, optional
+        Width of the intensity scale. Default for integers: the range of the dtype.
+    ssim_weight : float
+        w, from 0 to 1.
+    reduction : {"mean", "sum", "none"}
+        Over the images of the batch.
+    **options
+        Those of `semnr_kernels.ssim.l1_ssim`, such as `window_size` or `nan`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIMLoss`; a `ssim_weight` outside [0, 1] at the first call.
+
+    Examples
+    --------
+    >>> import torch
+    >>> loss = semnr.losses.L1SSIMLoss(data_range=1.0, ssim_weight=0.5)
+    >>> x = torch.full((1, 1, 32, 32), 0.5)
+    >>> loss(x, x).item(), loss(x, x + 0.2).item() > 0.1
+    (0.0, True)
+    """
+
+    def __init__(
+        self, data_range: float | None = None, *, ssim_weight: float = 0.2, reduction: str = "mean", **options: Any
+    ) -> None:
+        super().__init__(kernels.ssim.l1_ssim, None, data_range, reduction, {"ssim_weight": ssim_weight, **options})
+
+
+class CNRRetentionLoss(_MetricLoss):
+    """|1 − Δμ(x) / Δμ(y)|: the share of the reference's contrast that the candidate lost or added, at least 0.
+
+    Δμ is the difference of the means of two regions, which are built on the reference. An image whose reference has no
+    two regions, or no contrast between them, has nothing to keep: its loss is 0, and so is its gradient.
+
+    Parameters
+    ----------
+    data_range : float, optional
+        Width of the intensity scale; the ratio does not depend on it.
+    reduction : {"mean", "sum", "none"}
+        Over the images of the batch.
+    **options
+        Those of `semnr_kernels.cnr.contrast_retention`, such as `signal` and `background`, or `nan`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `SSIMLoss`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> y = torch.from_numpy(clean / 255).float()
+    >>> x = (0.5 * y).requires_grad_()
+    >>> loss = semnr.losses.CNRRetentionLoss()(x, y)
+    >>> loss.backward()
+    >>> loss
+    tensor(0.5000, grad_fn=<ToCopyBackward0>)
+    """
+
+    def __init__(self, data_range: float | None = None, *, reduction: str = "mean", **options: Any) -> None:
+        super().__init__(kernels.cnr.contrast_retention, None, data_range, reduction, options)
+
+    def _of(self, value: torch.Tensor) -> torch.Tensor:
+        defined = ~torch.isnan(value)
+        return torch.where(defined, (1 - torch.where(defined, value, 1.0)).abs(), 0.0)
 
 
 class MSSSIMLoss(_MetricLoss):
@@ -371,6 +459,8 @@ class LPIPSLoss(_MetricLoss):
 TERMS: Mapping[str, type[nn.Module]] = {
     "charbonnier": CharbonnierLoss,
     "ssim": SSIMLoss,
+    "l1_ssim": L1SSIMLoss,
+    "cnr_retention": CNRRetentionLoss,
     "ms_ssim": MSSSIMLoss,
     "fsim": FSIMLoss,
     "dists": DISTSLoss,
@@ -384,8 +474,8 @@ class ProfileLoss(_Loss):
     Parameters
     ----------
     weights : mapping of str to float
-        Term ("charbonnier", "ssim", "ms_ssim", "fsim", "dists", "lpips") to its weight. Weights are finite and at least
-        0, one of them above 0. A term of weight 0 is not computed.
+        Term ("charbonnier", "ssim", "l1_ssim", "cnr_retention", "ms_ssim", "fsim", "dists", "lpips") to its weight.
+        Weights are finite and at least 0, one of them above 0. A term of weight 0 is not computed.
     data_range : float, optional
         Width of the intensity scale. Default for integers: the range of the dtype.
     reduction : {"mean", "sum", "none"}

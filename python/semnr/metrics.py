@@ -1,5 +1,7 @@
 """The public functions of the metrics: they take torch tensors or NumPy arrays and return the same kind.
 
+Arrays of other libraries are read where they lie: by DLPack they are torch tensors, by `__array__` NumPy arrays.
+
 `x` is the candidate, `y` the reference. Scores are float64. Each function says what it takes; docs/numerics.md says
 what holds for all of them.
 
@@ -68,8 +70,27 @@ __all__ = [
 Array = torch.Tensor | np.ndarray
 
 
+# Arguments that hold pixels.
+_IMAGES = ("x", "y", "mask", "signal", "background")
+
+
+def _as_known(name: str, value: Any) -> Any:
+    """Another library's array as a tensor (DLPack) or a NumPy array (`__array__`), in the memory that it has."""
+    if name not in _IMAGES or value is None or isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        return value
+    if hasattr(value, "__dlpack__"):
+        try:
+            return torch.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError):
+            pass  # read-only, or of a dtype that DLPack or torch lacks: as an array, or refused by name
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        return np.asarray(value)
+    return value
+
+
 def to_tensor(name: str, value: Any) -> Any:
-    """A NumPy array as a tensor that shares its memory; anything else as it is."""
+    """An array as a tensor that shares its memory; anything else as it is."""
+    value = _as_known(name, value)
     if not isinstance(value, np.ndarray):
         return value
     if isinstance(value, np.ma.MaskedArray):
@@ -111,6 +132,7 @@ def _call(function: Callable[..., Any], x: Any, y: Any, options: Mapping[str, An
                 break
         else:  # the usual call
             return function(x, y, **options)
+    x, y = _as_known("x", x), _as_known("y", y)
     numpy_in = isinstance(x, np.ndarray)
     if y is not None and isinstance(y, np.ndarray) != numpy_in and isinstance(y, np.ndarray | torch.Tensor):
         raise TypeError(f"x is {type(x).__name__} and y {type(y).__name__}; accepted: both of one kind")

@@ -9,6 +9,8 @@ target, both in the wider dtype.
 
 data_range : float
     Width of the intensity scale, required (CNR: optional, it does not enter).
+keep_rows : bool
+    Keep one number an image, for `rows()`; images are never stored. Default: False, running sums alone.
 Other keywords
     Those of the metric go to it as they are; those of `torchmetrics.Metric` (`dist_sync_on_step`, `process_group`,
     ...) go there. TypeError for any other.
@@ -68,14 +70,16 @@ class _Mean(Metric):
     finite: torch.Tensor
     infinite: torch.Tensor
     undefined: torch.Tensor
+    kept: Any  # with keep_rows: (images, 2) of place and value
 
     def __init__(self, data_range: float | None, **options: Any) -> None:
         super().__init__(**{name: options.pop(name) for name in _METRIC_KEYWORDS if name in options})
+        keep_rows = checks.option("keep_rows", "bool", options.pop("keep_rows", False))
         kernel = type(self)._kernel
         accepted = sorted(set(inspect.signature(kernel).parameters) - _NOT_OPTIONS - self._per_update)
         for name in options:
             if name not in accepted:
-                raise TypeError(f"{type(self).__name__} got {name!r}; accepted: {', '.join(accepted)}")
+                raise TypeError(f"{type(self).__name__} got {name!r}; accepted: {', '.join([*accepted, 'keep_rows'])}")
         unstated = data_range is None and not self._needs_range
         self.data_range = None if unstated else checks.as_data_range(torch.float32, data_range)
         self.options = options
@@ -88,6 +92,9 @@ class _Mean(Metric):
         self.add_state(
             f"of_{self._fingerprint()}", torch.zeros((), dtype=torch.int64, device="cpu"), dist_reduce_fx="sum"
         )
+        self.keep_rows = keep_rows
+        if keep_rows:
+            self.add_state("kept", [], dist_reduce_fx="cat")
 
     def _fingerprint(self) -> str:
         facts = (type(self).__name__, self.data_range, _shown(self.options))
@@ -99,7 +106,7 @@ class _Mean(Metric):
         rows = type(self)._kernel(x, y, data_range=self.data_range, reduction="none", **options)
         return rows.reshape(-1)
 
-    def update(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> None:
+    def update(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None, index: Any = None) -> None:
         """Add a batch.
 
         Parameters
@@ -108,6 +115,8 @@ class _Mean(Metric):
             Candidate and reference.
         mask : bool Tensor, optional
             True where a pixel is valid.
+        index : int or Tensor of int, (N,), optional
+            With keep_rows=True, the place of each image in the data set: `rows()` is in that order.
 
         Examples
         --------
@@ -115,9 +124,10 @@ class _Mean(Metric):
         >>> metric = semnr.torchmetrics.SSIM(data_range=255)
         >>> metric.update(torch.from_numpy(denoised), torch.from_numpy(clean))
         """
-        self._add(self._rows(x, y, mask=mask))
+        self._add(self._rows(x, y, mask=mask), index)
 
-    def _add(self, rows: torch.Tensor) -> None:
+    def _add(self, rows: torch.Tensor, index: Any = None) -> None:
+        self._keep(rows, index)
         undefined, infinite = torch.isnan(rows), torch.isinf(rows)
         if self.options.get("nan") == "propagate":
             undefined = torch.zeros_like(undefined)
@@ -126,6 +136,57 @@ class _Mean(Metric):
         self.finite = self.finite + (~left_out).sum()
         self.infinite = self.infinite + infinite.sum()
         self.undefined = self.undefined + undefined.sum()
+
+    def _keep(self, rows: torch.Tensor, index: Any) -> None:
+        if not self.keep_rows:
+            if index is not None:
+                raise ValueError("index is given, but no rows are kept; accepted: keep_rows=True, or index=None")
+            return
+        places = torch.full_like(rows, -1.0) if index is None else torch.as_tensor(index, device=rows.device).double()
+        if places.numel() != rows.numel():
+            raise ValueError(f"index has {places.numel()} places for {rows.numel()} images; accepted: one an image")
+        self.kept.append(torch.stack((places.reshape(-1), rows.detach().double()), dim=1))
+
+    def rows(self) -> torch.Tensor:
+        """One value an image, over every process; needs keep_rows=True.
+
+        Returns
+        -------
+        Tensor, (images,) float64
+            In the order of the `index` given to `update`; without one, in that of the updates, process after process.
+            A place that comes twice, as of a sampler that fills up the last batch, gives one row.
+
+        Raises
+        ------
+        RuntimeError
+            The metric was made without keep_rows=True.
+
+        Examples
+        --------
+        >>> import torch
+        >>> metric = semnr.torchmetrics.SSIM(data_range=255, keep_rows=True)
+        >>> for place, image in ((1, noisy), (0, denoised)):
+        ...     metric.update(torch.from_numpy(image), torch.from_numpy(clean), index=place)
+        >>> metric.rows().round(decimals=2)
+        tensor([0.9000, 0.4600], dtype=torch.float64)
+        """
+        if not self.keep_rows:
+            raise RuntimeError(f"{type(self).__name__} keeps no rows; accepted: {type(self).__name__}(keep_rows=True)")
+        if isinstance(self.kept, list) and not self.kept:  # a process without images still takes part
+            self.kept.append(torch.zeros((0, 2), dtype=torch.float64, device=self.device))
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
+            kept: Any = self.kept
+            table = torch.cat(kept) if isinstance(kept, list) else kept
+        placed = table[:, 0] >= 0
+        if not placed.any():
+            return table[:, 1]
+        if not placed.all():
+            raise ValueError("some updates gave an index and some none; accepted: an index with each, or with none")
+        order = torch.argsort(table[:, 0], stable=True)
+        table = table[order]
+        first = torch.ones(len(table), dtype=torch.bool, device=table.device)
+        first[1:] = table[1:, 0] != table[:-1, 0]
+        return table[first, 1]
 
     def compute(self) -> torch.Tensor:
         """The mean of all images so far.
@@ -379,6 +440,7 @@ class CNR(_Mean):
         signal: torch.Tensor | None = None,
         background: torch.Tensor | None = None,
         noise: Any = None,
+        index: Any = None,
     ) -> None:
         """Add a batch.
 
@@ -394,8 +456,10 @@ class CNR(_Mean):
             The two regions.
         noise : float, Tensor or Sigma, optional
             For kind="fixed_noise": the noise of the input.
+        index : int or Tensor of int, (N,), optional
+            With keep_rows=True, the place of each image in the data set.
         """
-        self._add(self._rows(x, y, mask=mask, signal=signal, background=background, noise=noise))
+        self._add(self._rows(x, y, mask=mask, signal=signal, background=background, noise=noise), index)
 
 
 class PSNR(_Mean):
@@ -436,7 +500,7 @@ class PSNR(_Mean):
         self.aggregate = aggregate
         self.add_state("total_mse", torch.zeros((), dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
 
-    def update(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> None:
+    def update(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None, index: Any = None) -> None:
         """Add a batch.
 
         Parameters
@@ -445,13 +509,15 @@ class PSNR(_Mean):
             Candidate and reference.
         mask : bool Tensor, optional
             True where a pixel is valid.
+        index : int or Tensor of int, (N,), optional
+            With keep_rows=True, the place of each image in the data set.
         """
         mse = self._rows(x, y, mask=mask)
         if self.options.get("nan") != "propagate":
             self.total_mse = self.total_mse + torch.where(torch.isnan(mse), 0.0, mse).sum()
         else:
             self.total_mse = self.total_mse + mse.sum()
-        self._add(kernels.pixel.to_db(mse, cast(float, self.data_range)))
+        self._add(kernels.pixel.to_db(mse, cast(float, self.data_range)), index)
 
     def compute(self) -> torch.Tensor:
         """PSNR of all images so far.

@@ -214,6 +214,71 @@ def cnr(
     )
 
 
+def _prepare_retention(a: Mapping[str, Any]) -> _Job:
+    return _prepare({**a, "kind": "two_roi", "noise": None})
+
+
+@library.op(outputs=outputs.scores_alone, call=lambda a: _prepare_retention(a).call)
+def contrast_retention(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    signal: torch.Tensor | None = None,
+    background: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    data_range: float | None = None,
+    reduction: str = "none",
+    nan: str = "error",
+    backend: str | None = "auto",
+) -> torch.Tensor:
+    """Contrast of the candidate over that of the reference, Δμ(x) / Δμ(y), between the same two regions; 1: all kept.
+
+    It is the `contrast_retention` of `cnr(..., details=True)`, as an op of its own: a loss needs it alone.
+
+    Parameters
+    ----------
+    x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        Candidate and reference, of one shape and dtype. Channels are averaged.
+    signal, background : bool Tensor, optional
+        The two regions, disjoint; both or neither. Default: built on `y` as for `cnr`. No gradient flows through them.
+    mask : bool Tensor, optional
+        True where a pixel is valid.
+    data_range : float, optional
+        Width of the intensity scale; the ratio does not depend on it.
+    reduction : {"none", "mean", "sum"}
+        Over the images.
+    nan : {"error", "propagate", "omit"}
+        Pixels that are not finite: refused, passed on as NaN, or masked.
+    backend : str, optional
+        "auto", or a name of `backends()`. A named backend never falls back.
+
+    Returns
+    -------
+    Tensor
+        Float64, one value an image or, after a reduction, one. NaN for an image whose reference has no two regions, or
+        no contrast between them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument, what it was and what is accepted.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> kernels.cnr.contrast_retention(x, y)
+    tensor(1.0000, dtype=torch.float64)
+    """
+    given = locals()
+    checks.choice("reduction", reduction, ("mean", "sum", "none"))
+    job = _prepare_retention(given)
+    parts = _measure(job, registry.choose(job.call, backend).run)
+    value = parts["contrast_retention"].mean(dim=1)
+    _refuse_nonfinite(job, [value])
+    return checks.reduce(value, reduction, job.checked)
+
+
 def rows(
     x: torch.Tensor,
     y: torch.Tensor,

@@ -22,7 +22,18 @@ from .autograd import COMPONENTS
 from .reference import SSIMRows
 from .settings import CONVENTIONS, MS_CONVENTIONS, Settings, settings_of, window_taps
 
-__all__ = ["CONVENTIONS", "MS_WEIGHTS", "SSIMRows", "Settings", "ms_ssim", "ssim", "too_wide", "window_taps"]
+__all__ = [
+    "CONVENTIONS",
+    "MS_WEIGHTS",
+    "SSIMRows",
+    "Settings",
+    "l1_ssim",
+    "ms_ssim",
+    "rows",
+    "ssim",
+    "too_wide",
+    "window_taps",
+]
 
 registry.register("ssim", "reference", reference.ssim)
 registry.register_native("ssim", native.ssim, native.supports, native.UNSUPPORTED)
@@ -211,6 +222,130 @@ def ssim(
         flags=_flags(per_image, checked),
         settings={"convention": convention, **settings.told(), "downsample": job.factor, "precision": precision},
     )
+
+
+def rows(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    settings: Settings,
+    *,
+    valid: torch.Tensor | None = None,
+    backend: str | None = "auto",
+) -> SSIMRows:
+    """What a backend returns for checked images and given settings: for code that reduces the rows in its own way.
+
+    Parameters
+    ----------
+    x, y : Tensor, (N, C, H, W)
+        Candidate and reference, of one shape, dtype and device, at least as large as the window. They are compared as
+        they are: `settings.downsample` is not applied, and a NaN makes the rows of its image NaN.
+    settings : Settings
+        Everything else, with `data_range`. `want_apart` asks for |x − y| and the extremes of the pixels.
+    valid : bool Tensor, (N, 1, H, W), optional
+        True where a pixel is valid.
+    backend : str, optional
+        "auto", or a name of `backends()`. A named backend never falls back.
+
+    Returns
+    -------
+    SSIMRows
+        Differentiable as `ssim` is.
+
+    Raises
+    ------
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> job = kernels.ssim.Settings(data_range=255.0, want_apart=True)
+    >>> found = kernels.ssim.rows(x[None, None], y[None, None], job)
+    >>> found.score.shape, found.absolute.round(decimals=2).item(), found.extent.tolist()
+    (torch.Size([1, 1]), 1.99, [80.0, 164.0])
+    """
+    checked = checks.Pair(x, y, settings.data_range, valid, "propagate", 0.0, tuple(x.shape[:2]))
+    return _Job(checked, settings).run(backend)
+
+
+def _prepare_l1(a: Mapping[str, Any]) -> _Job:
+    job = _prepare({**a, "convention": "wang2004", "return_map": False, "components": False})
+    return replace(job, settings=replace(job.settings, want_apart=job.checked.valid is None))
+
+
+@library.op(outputs=outputs.scores_alone, call=lambda a: _prepare_l1(a).explained(a["backend"]), linear=True)
+def l1_ssim(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    data_range: float | None = None,
+    ssim_weight: float = 0.2,
+    window: str | None = None,
+    window_size: int | None = None,
+    sigma: float | None = None,
+    k1: float | None = None,
+    k2: float | None = None,
+    border: str | None = None,
+    mask: torch.Tensor | None = None,
+    reduction: str = "mean",
+    nan: str = "error",
+    overshoot: str = "keep",
+    precision: str = "float32",
+    backend: str | None = "auto",
+) -> torch.Tensor:
+    """(1 − w) · mean |x − y| / data_range + w · (1 − SSIM), w = `ssim_weight`: a loss, 0 for identical images.
+
+    The backend `native` reads the pixels once for both terms, forward and backward; elsewhere torch computes |x − y|
+    beside the kernel of SSIM. The mix of an L1 term with SSIM is that of Zhao, Gallo, Frosio, Kautz, "Loss functions
+    for image restoration with neural networks", IEEE TCI 3(1), 2017, without their Gaussian on the L1 term; 0.2 is the
+    weight of Kerbl et al., "3D Gaussian splatting", ACM TOG 42(4), 2023.
+
+    Parameters
+    ----------
+    x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        Candidate and reference, as for `ssim`.
+    data_range : float, optional
+        Width of the intensity scale in grey levels. Required for floating images.
+    ssim_weight : float
+        Share of the SSIM term, from 0 to 1.
+    window, window_size, sigma, k1, k2, border, mask, reduction, nan, overshoot, precision, backend
+        As for `ssim`; a mask leaves its pixels out of both terms.
+
+    Returns
+    -------
+    Tensor
+        A float64 scalar, or (N,) with reduction="none".
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument, what it was and what is accepted.
+    BackendUnavailable
+        The named backend cannot run this call.
+
+    Examples
+    --------
+    >>> kernels.ssim.l1_ssim(x, y)
+    tensor(0.0099, dtype=torch.float64)
+    >>> kernels.ssim.l1_ssim(x, y, ssim_weight=1.0) == 1 - kernels.ssim.ssim(x, y)
+    tensor(True)
+    """
+    if not 0 <= checks.number("ssim_weight", ssim_weight) <= 1:
+        raise ValueError(f"ssim_weight is {ssim_weight}; accepted: a number from 0 to 1")
+    job = _prepare_l1(locals())
+    checked, found = job.checked, job.run(backend)
+    score = found.score.mean(dim=1)
+    if found.absolute is None:
+        apart = (checked.x.double() - checked.y.double()).abs()
+        if checked.valid is not None:
+            apart = torch.where(checked.valid, apart, 0.0)
+            absolute = apart.sum(dim=(1, 2, 3)) / (checked.valid.sum(dim=(1, 2, 3)) * apart.shape[1])
+        else:
+            absolute = apart.mean(dim=(1, 2, 3))
+    else:
+        absolute = found.absolute.mean(dim=1)
+    per_image = (1 - ssim_weight) * absolute / checked.data_range + ssim_weight * (1 - score)
+    checks.refuse_nonfinite(checked, per_image)
+    return checks.reduce(per_image, reduction, checked)
 
 
 def _prepare_scales(a: Mapping[str, Any]) -> tuple[_Job, tuple[float, ...]]:

@@ -25,6 +25,9 @@ COMPONENTS = ("luminance", "contrast", "structure")
 class Kernels(NamedTuple):
     """A backend's side. Rows are (N, C); `by_rows` (2, N, C) and `by_map` are the loss's derivatives by each window's
     index and contrast·structure, and by the map (None: zero). Gradients come in the type of the images.
+
+    apart: whether the kernels measure |x − y| too, as `Settings.want_apart` asks; `by_rows` is then (3, N, C), the last
+    by |x − y| of each pixel. Otherwise torch does that beside them.
     """
 
     forward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, Settings], SSIMRows]
@@ -32,6 +35,7 @@ class Kernels(NamedTuple):
         [torch.Tensor, torch.Tensor, Settings, torch.Tensor, torch.Tensor | None, Sequence[bool]],
         Sequence[torch.Tensor | None],
     ]
+    apart: bool = False
 
 
 def _no_gradient_of_all(call: Call) -> str | None:
@@ -45,10 +49,16 @@ UNSUPPORTED = (no_loop, _no_gradient_of_all)  # by every compiled backend
 def run(kernels: Kernels, x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, settings: Settings) -> SSIMRows:
     """As `reference.ssim`."""
     s = settings.for_images(x.dtype, valid is not None)
+    if s.want_apart and not kernels.apart:
+        rows = run(kernels, x, y, valid, replace(settings, want_apart=False))
+        absolute, extent = reference.measured(x, y)
+        return rows._replace(absolute=absolute, extent=extent)
     if not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
         return kernels.forward(x, y, valid, s)
     if s.reflect:
         half = s.window_size // 2
+        if s.want_apart:  # of the pixels that are there, not of their mirror images
+            return run(kernels._replace(apart=False), x, y, valid, settings)
         x, y = (F.pad(v, (half, half, half, half), mode="reflect") for v in (x, y))
         s = replace(s, border="valid")
     return SSIMRows(*_SSIM.apply(x, y, s, kernels))
@@ -58,11 +68,12 @@ def _unset(x: torch.Tensor, s: Settings) -> SSIMRows:
     """Outputs that nobody reads: the gradient does not depend on them."""
     rows = torch.zeros((2, *x.shape[:2]), dtype=torch.float64, device=x.device)
     ssim_map = x.new_zeros((*x.shape[:2], *s.windows(x)), dtype=s.work) if s.want_map else None
-    return SSIMRows(rows[0], rows[1], None, ssim_map, None)
+    apart = (torch.zeros_like(rows[0]), rows.new_zeros(2)) if s.want_apart else (None, None)
+    return SSIMRows(rows[0], rows[1], None, ssim_map, None, *apart)
 
 
 class _SSIM(torch.autograd.Function):
-    """Score, contrast·structure and map of whole windows."""
+    """Score, contrast·structure and map of whole windows; |x − y| and the extremes where they are asked for."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -72,7 +83,9 @@ class _SSIM(torch.autograd.Function):
         ctx.settings, ctx.kernels = s, kernels
         ctx.set_materialize_grads(False)
         rows = _unset(x, s) if library.gradient_only() else kernels.forward(x, y, None, s)
-        return rows.score, rows.contrast_structure, None, rows.map, None
+        if rows.extent is not None:
+            ctx.mark_non_differentiable(rows.extent)
+        return rows.score, rows.contrast_structure, None, rows.map, None, rows.absolute, rows.extent
 
     @staticmethod
     def backward(ctx: Any, *by: torch.Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
@@ -80,16 +93,23 @@ class _SSIM(torch.autograd.Function):
         wanted, s = ctx.needs_input_grad[:2], ctx.settings
         if torch.is_grad_enabled():  # create_graph
             rows = reference.ssim(x, y, None, s)
-            outputs = ((rows.score, by[0]), (rows.contrast_structure, by[1]), (rows.map, by[3]))
+            outputs = (
+                (rows.score, by[0]),
+                (rows.contrast_structure, by[1]),
+                (rows.map, by[3]),
+                (rows.absolute, by[5]),
+            )
             pairs = [(out, g.to(out.dtype)) for out, g in outputs if out is not None and g is not None]
             gradients = native_support.reference_gradient(
                 tuple(o for o, _ in pairs), (x, y), tuple(g for _, g in pairs), wanted
             )
             return *gradients, None, None
         down, across = s.windows(x)
-        by_rows = torch.zeros((2, *x.shape[:2]), dtype=torch.float64, device=x.device)
-        for row, g in zip(by_rows, by[:2], strict=True):
+        height, width = x.shape[2:]
+        counted = ((by[0], down * across), (by[1], down * across), (by[5], height * width))[: 3 if s.want_apart else 2]
+        by_rows = torch.zeros((len(counted), *x.shape[:2]), dtype=torch.float64, device=x.device)
+        for row, (g, count) in zip(by_rows, counted, strict=True):
             if g is not None:
-                torch.div(g, down * across, out=row)
+                torch.div(g, count, out=row)
         by_map = None if by[3] is None else by[3].to(s.work).contiguous()
         return *ctx.kernels.backward(x, y, s, by_rows, by_map, wanted), None, None

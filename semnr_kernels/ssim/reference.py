@@ -29,6 +29,10 @@ class SSIMRows(NamedTuple):
         The value of each window; NaN where the window's centre pixel is masked.
     coverage : Tensor, (N,) float64, optional
         With a mask: mean share of valid weight under the averaged windows.
+    absolute : Tensor, (N, C) float64, optional
+        Mean of |x − y| over the pixels, masked or not.
+    extent : Tensor, (2,) float64, optional
+        The smallest and the largest pixel of both images. A backend may pass over NaN. No gradient flows through it.
 
     Examples
     --------
@@ -43,6 +47,8 @@ class SSIMRows(NamedTuple):
     components: dict[str, torch.Tensor] | None
     map: torch.Tensor | None
     coverage: torch.Tensor | None
+    absolute: torch.Tensor | None = None
+    extent: torch.Tensor | None = None
 
 
 def ssim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> SSIMRows:
@@ -87,7 +93,17 @@ def ssim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settin
     if s.want_map:
         ssim_map = index if pooled is None else torch.where(pooled, index, torch.nan)
     coverage = None if pooled is None or weight is None else _pool(weight, pooled)[:, 0]
-    return SSIMRows(_pool(index, pooled), _pool(contrast_structure, pooled), components, ssim_map, coverage)
+    apart = measured(x, y) if s.want_apart else (None, None)
+    return SSIMRows(_pool(index, pooled), _pool(contrast_structure, pooled), components, ssim_map, coverage, *apart)
+
+
+def measured(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`absolute` and `extent` of `SSIMRows`, by torch: here, and where a backend's kernels do not have them."""
+    wide = (x.double(), y.double())
+    with torch.no_grad():
+        ends = [end for image in wide for end in torch.aminmax(image)]
+        extent = torch.stack((torch.minimum(ends[0], ends[2]), torch.maximum(ends[1], ends[3])))
+    return (wide[0] - wide[1]).abs().mean(dim=(2, 3)), extent
 
 
 def _centred(image: torch.Tensor, valid: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -75,6 +75,8 @@ class Settings:
         Whether the backend returns the map.
     want_components : bool
         Whether the backend returns the three terms.
+    want_apart : bool
+        Whether the backend returns the mean of |x − y| and the extremes of the pixels, from the same read.
 
     Examples
     --------
@@ -96,6 +98,7 @@ class Settings:
     data_range: float = 1.0
     want_map: bool = False
     want_components: bool = False
+    want_apart: bool = False
 
     @functools.cached_property
     def taps(self) -> tuple[float, ...]:

@@ -387,6 +387,8 @@ def test_an_exported_program_holds_the_metric_as_one_node() -> None:
 LOSSES: dict[str, tuple[Callable[[], torch.nn.Module], int]] = {
     "charbonnier": (lambda: losses.CharbonnierLoss(1.0), 16),
     "ssim": (lambda: losses.SSIMLoss(1.0), 24),
+    "l1_ssim": (lambda: losses.L1SSIMLoss(1.0), 24),
+    "cnr_retention": (lambda: losses.CNRRetentionLoss(1.0), 32),
     "ms_ssim": (lambda: losses.MSSSIMLoss(1.0, window_size=3), 48),
     "fsim": (lambda: losses.FSIMLoss(1.0), 48),
     "dists": (lambda: losses.DISTSLoss(1.0, weights="random"), 32),

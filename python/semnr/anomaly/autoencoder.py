@@ -1,13 +1,12 @@
 """Scores of the autoencoder: the recorded tile held against its reconstruction, in units of the noise.
 
-The score is the strongest |z| of the residual's scan (`semnr.residual_tests`), which asks at each place and for each
-size whether the tile holds structure that the reconstruction lacks, or the other way round, beyond what the noise law
-explains. It is the contrast-to-noise ratio of the residual under a matched filter. Noise alone does not raise it.
+The score is the strongest place of the residual's scan over sizes of 3 to 24 px, each size read on the scale that
+normal tiles give it (`places.py`). Noise alone does not raise it, nor does what the reconstruction always misses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..noise import NoiseModel
 from ..trust.residual import residual_tests
 from .measured import Measured
 from .network import Autoencoder, Layout, reconstruct
+from .places import OF_NOISE, SHAPES, Places, usual_of
 
 STATISTICS = ("scan", "mse", "mae", "ssim", "fsim", "dists", "lpips")
 USUAL = ("scan", "mse", "mae", "ssim", "fsim")
@@ -39,6 +39,7 @@ class Autoencoding:
     """An autoencoder, the noise law of its tiles and the statistic that is its score."""
 
     map_name = "evidence"  # as the residual's scan of a denoiser has it
+    usual: list[float]  # of the scan, on normal tiles; what noise alone gives until `learn_usual` was called
 
     def __init__(
         self, network: Autoencoder, noise: NoiseModel, top: float, score: str = "scan",
@@ -50,6 +51,7 @@ class Autoencoding:
         self.network, self.noise, self.top = network.eval(), noise, top
         self.score_name, self.statistics = score, tuple(dict.fromkeys((*statistics, score)))
         self.scan_axis, self.denoiser = scan_axis, denoiser
+        self.usual = [OF_NOISE] * len(SHAPES)
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], state: Mapping[str, torch.Tensor], noise: NoiseModel) -> Autoencoding:
@@ -61,7 +63,17 @@ class Autoencoding:
         network.requires_grad_(False)
         statistics = tuple(facts["statistics"])
         top, scan_axis = float(facts["data_range"]), int(facts["scan_axis"])
-        return cls(network, noise, top, facts["score"], statistics, scan_axis, facts["denoiser"])
+        made = cls(network, noise, top, facts["score"], statistics, scan_axis, facts["denoiser"])
+        usual = [float(level) for level in facts["usual"]]
+        if len(usual) != len(SHAPES) or not all(0 < level < np.inf for level in usual):
+            raise ValueError(f"usual is {usual}; accepted: {len(SHAPES)} finite levels above 0")
+        made.usual = usual
+        return made
+
+    def learn_usual(self, images: Sequence[np.ndarray]) -> None:
+        """Take the scale of each size of the scan from normal (H, W) tiles that the network was not trained on."""
+        made = [self.reconstruct(image[None])[0] for image in images]
+        self.usual = usual_of(images, made, self.noise, self.scan_axis)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return {name: value.float() for name, value in self.network.state_dict().items()}
@@ -74,6 +86,7 @@ class Autoencoding:
             "statistics": list(self.statistics),
             "scan_axis": self.scan_axis,
             "denoiser": self.denoiser,
+            "usual": self.usual,
         }
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
@@ -90,18 +103,19 @@ class Autoencoding:
 
     def measure(self, images: np.ndarray, with_map: bool = False) -> Measured:
         made = self.reconstruct(images)
-        options: dict[str, Any] = {"data_range": self.top, "scan_axis": self.scan_axis, "return_maps": with_map}
+        options: dict[str, Any] = {"data_range": self.top, "scan_axis": self.scan_axis}
         found = residual_tests(images[:, None], made[:, None], noise=self.noise, **options)
-        values = {name: self._statistic(name, images, made, found) for name in self.statistics}
+        places = Places(images, made, self.noise, self.usual, self.scan_axis)
+        values = {name: self._statistic(name, images, made, places) for name in self.statistics}
         columns = {**found.columns(), **{f"anomaly_{name}": value for name, value in values.items()}}
         sign = 1.0 if self.score_name in _RISES else -1.0
         columns["anomaly_score"] = sign * values[self.score_name]
-        shown = None if found.maps is None else found.maps["evidence"]
-        return Measured(columns, {"evidence_boxes": tuple(found.boxes_json())}, shown)
+        boxes = places.boxes_json(found.threshold.tolist())
+        return Measured(columns, {"evidence_boxes": boxes}, places.map if with_map else None)
 
-    def _statistic(self, name: str, images: np.ndarray, made: np.ndarray, found: Any) -> np.ndarray:
+    def _statistic(self, name: str, images: np.ndarray, made: np.ndarray, places: Places) -> np.ndarray:
         if name == "scan":
-            return np.asarray(np.maximum(found.removed_z, found.invented_z))
+            return places.strongest()
         if name in ("mse", "mae"):
             units = (images - made) / self.noise.sigma(made)
             wrong = units**2 if name == "mse" else np.abs(units) / _HALF_NORMAL

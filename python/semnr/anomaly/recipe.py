@@ -22,9 +22,10 @@ class Data:
     `input`: "denoised", what the network sees is the tile after the denoiser of `target`; "tile": as it was recorded,
     with noise that is drawn anew for each patch.
     `target`: the denoiser that makes the target of a tile (a model of `semnr.denoise`), or "tile": the tile itself with
-    its noise. `faults`: share of the patches that get faults; `fault_weight`: how
-    much more a pixel counts that they change. `split`: a column of the tiles whose values must not be
-    on both sides of the split ("lot_id", "wafer_id", ...), "auto" takes the first of these that has two values.
+    its noise. `copies`: with "denoised", how many copies of each tile get faults before they pass through the denoiser,
+    which takes a part of a fault away; 0: faults are planted after it alone. `faults`: share of the patches that get
+    faults; `fault_weight`: how much more a pixel counts that they change. `split`: a column of the tiles whose values
+    must not be on both sides of the split ("lot_id", "wafer_id", ...), "auto" takes the first that has two values.
     """
 
     patch: int = 96
@@ -33,6 +34,7 @@ class Data:
     split: str = "auto"
     input: str = "denoised"
     target: str = "semnr-small"
+    copies: int = 4
     faults: float = 0.8
     fault_weight: float = 20.0
     turn: bool = False  # patches are mirrored too; scan lines stay rows
@@ -93,6 +95,7 @@ def _check(recipe: Recipe) -> None:
     for name, value, low in (
         ("data.patch", data.patch, 4 * align),
         ("data.batch", data.batch, 1),
+        ("data.copies", data.copies, 0),
         ("training.steps", recipe.training.steps, 1),
         ("validation.every", recipe.validation.every, 1),
         ("validation.tiles", recipe.validation.tiles, 1),

@@ -17,7 +17,7 @@ from ..training import loop
 from ..training.card import curves
 from .autoencoder import Autoencoding
 from .features import in_words
-from .learning import HeldOut, Reconstruction, fixed, targets_of
+from .learning import HeldOut, Reconstruction, fixed, shown
 from .model import AnomalyModel, save
 from .network import Autoencoder
 from .normals import Tiles, digest, read_tiles, split
@@ -52,10 +52,10 @@ def train(
     say(in_words(parts))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / loop.RECIPE, wanted.to_dict())
-    targets = targets_of(tiles, wanted, noise, scan_axis)
+    known_tiles = shown(tiles, wanted, noise, scan_axis)
     top = tiles.data_range
-    parts_of = {"held_out": [targets[i] for i in outside], "training": [targets[i] for i in inside]}
-    batches = {name: fixed(wanted, images, noise, top, scan_axis) for name, images in parts_of.items()}
+    parts_of = {"held_out": [known_tiles[i] for i in outside], "training": [known_tiles[i] for i in inside]}
+    batches = {name: fixed(wanted, some, noise, top, scan_axis) for name, some in parts_of.items()}
     module = Reconstruction(wanted, parts_of["training"], noise, top, scan_axis)
     judge = HeldOut(wanted, out, batches, quiet)
     trainer = loop.train(module, judge, out, resume=resume, quiet=quiet)
@@ -80,6 +80,7 @@ def train(
     }
     denoiser = wanted.data.target if wanted.data.input == "denoised" else None
     engine = Autoencoding(network, noise, top, score, statistics, scan_axis, denoiser)
+    engine.learn_usual([tiles.images[i] for i in outside])
     known = [tiles.images[i] for i in inside[: wanted.validation.tiles]]
     alike = np.stack([tile for tile in known if tile.shape == known[0].shape])
     facts["error_of_training_tiles"] = (
@@ -101,8 +102,9 @@ def memory(tiles: Tiles, recipe: Recipe) -> dict[str, int]:
     # forward maps that the way back needs: five a block and two more at each resolution, on both ways
     maps = sum(12 * width * cells / 4**level for level, width in enumerate(layout.widths))
     maps += 5 * layout.middle * layout.widths[-1] * cells / 4 ** (len(layout.widths) - 1)
+    copies = recipe.data.copies if recipe.data.input == "denoised" else 0
     return {
-        "tiles and targets": (2 if recipe.data.target != "tile" else 1) * 4 * pixels,
+        "tiles and targets": ((2 if recipe.data.target != "tile" else 1) * 4 + 2 * copies) * pixels,
         "weights": 4 * (_COPIES + 1) * weights,
         "a step": int(4 * maps),
     }
@@ -131,8 +133,8 @@ def write_card(path: Path, model: AnomalyModel, recipe: Recipe) -> None:
             "",
             "- Normal is what the fitted tiles show. A pattern, a magnification or a tool that they do not show scores",
             "  as an anomaly, and a fault that they hold is normal.",
-            "- Faults of 2 to 9 px and pieces of other tiles were planted in training; faults that look like the",
-            "  pattern itself (a bridge as wide as a line) are found less surely than specks.",
+            "- Faults of 2 to 9 px and pieces of other tiles were planted in training. Others are found",
+            "  where the network takes them for no part of the pattern; long thin ones (scratches) seldom.",
             "",
         ]),
         encoding="utf-8",

@@ -4,10 +4,13 @@
 use, one list for both. lazy_loader takes relative imports alone; a name of `semnr_kernels` comes by a module of ours.
 """
 
+from . import anomaly as anomaly
+from . import classify as classify
 from . import denoising as denoising
 from . import errors as errors
 from . import guarding as guarding
 from . import klarf as klarf
+from . import leakage as leakage
 from . import losses as losses
 from . import metrics as metrics
 from . import metrology as metrology

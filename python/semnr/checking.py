@@ -15,6 +15,7 @@ from semnr_kernels import TileError
 
 from .base.outputs import local
 from .guarding import DEFAULT_RULES, alone, guard
+from .guarding.rules import as_rules
 from .profiles import Profile
 from .reporting import report as write_report
 from .runs import Run
@@ -49,6 +50,7 @@ def check(
     scan_axis: int = -1,
     label: str | None = None,
     rules: Any = None,
+    category: Any = None,
     waive: Iterable[str] | str = (),
     strict: bool = False,
     register: bool = False,
@@ -92,6 +94,9 @@ def check(
         Name of the candidate in the report.
     rules
         What `semnr.guard` takes; default: the built-in ones, of which those between two candidates are not required.
+    category : str or path, optional
+        What the images show, by name or by the folder of a run of `semnr classify predict`: the tables
+        [categories.CATEGORY.RULE] of the file of rules then count.
     waive : names of rules
         Required rules that may lack evidence; recorded in the verdict.
     strict : bool
@@ -131,7 +136,9 @@ def check(
     >>> verdict.bring
     ('a second noisy frame of each site, or a clean reference',)
     """
-    judged = alone(DEFAULT_RULES) if rules is None else rules
+    if category is not None and rules is None:
+        raise ValueError(f"category is {str(category)!r} without rules; accepted: both, see semnr.guarding.load_rules")
+    judged = alone(DEFAULT_RULES) if rules is None else as_rules(rules, category)
     if denoised is None and _is_scored(noisy):
         return guard(None, noisy, rules=judged, allow_unknown=waive, strict=strict)
     first = _opened("noisy", noisy, root)

@@ -35,11 +35,12 @@ class Column:
     digits
         Decimals, or where negative significant figures.
     of
-        What it is computed of: one of `ASKED`, or "reference", "noisy", "frames", "tests", "metrology", "all".
+        What it is computed of: one of `ASKED`, or "reference", "noisy", "frames", "tests", "metrology", "anomaly",
+        "all".
     note
         What a reader should know.
     group
-        Of the report: "scores", "estimated", "evidence", "changes" or "metrology".
+        Of the report: "scores", "estimated", "evidence", "changes", "metrology", "category" or "anomaly".
     uses
         "summary" of a run, "rule" between two candidates, "compare" by default, "compare if asked".
     shown
@@ -125,6 +126,24 @@ COLUMNS = (
            group="estimated", uses=("summary",)),
     Column("cnr_fixed_noise_estimated", "CNR, fixed noise, estimated", "", "higher", 2, "frames",
            "contrast over the noise of the noisy input, taken from further frames", group="estimated"),
+    Column("anomaly_score", "Anomaly score", "", "lower", 2, "anomaly",
+           "what the threshold of the model of normal tiles is for: the higher, the less the tile is like them",
+           group="anomaly", uses=("summary",)),
+    Column("anomaly_scan", "Anomaly, strongest place", "z", "lower", 1, "anomaly",
+           "the strongest place where tile and reconstruction differ, in σ of the noise", group="anomaly"),
+    Column("anomaly_mse", "Reconstruction error, MSE", "σ²", "near 1", 3, "anomaly",
+           "mean square of tile − reconstruction over the variance of the noise: 1 where noise alone is left",
+           group="anomaly"),
+    Column("anomaly_mae", "Reconstruction error, MAE", "", "near 1", 3, "anomaly",
+           "mean of |tile − reconstruction| over that of the noise: 1 where noise alone is left", group="anomaly"),
+    Column("anomaly_ssim", "SSIM with the reconstruction", "", "higher", 4, "anomaly",
+           "of the tile as recorded: its noise counts", group="anomaly"),
+    Column("anomaly_fsim", "FSIM with the reconstruction", "", "higher", 4, "anomaly",
+           "of the tile as recorded: its noise counts", group="anomaly"),
+    Column("anomaly_dists", "DISTS from the reconstruction", "", "lower", 4, "anomaly",
+           "of the tile as recorded: its noise counts", group="anomaly"),
+    Column("anomaly_lpips", "LPIPS from the reconstruction", "", "lower", 4, "anomaly",
+           "of the tile as recorded: its noise counts", group="anomaly"),
     Column("removed_z", "Structure removed", "z", "lower", 1, "tests",
            "the strongest place where noisy − denoised holds structure, in σ of the noise", group="evidence"),
     Column("removed_count", "Places removed", "", "lower", 2, "tests",
@@ -243,6 +262,14 @@ COLUMNS = (
            "not registered, rescaled or not independent", group="estimated", shown=False),
     Column("evidence_boxes", "Places marked", "text", "", 0, "tests",
            "JSON: where structure was removed or invented", group="evidence", shown=False),
+    Column("category", "Category", "text", "", 0, "classify",
+           "what the tile shows, by `semnr classify predict`; unknown where the confidence is too low",
+           group="category", shown=False),
+    Column("category_likeliest", "Likeliest category", "text", "", 0, "classify",
+           "what the tile most likely shows, whatever the confidence", group="category", shown=False),
+    Column("category_confidence", "Confidence of the category", "", "higher", 3, "classify",
+           "probability of the likeliest category, calibrated on the validation images of the classifier",
+           group="category", uses=("summary",)),
     Column("area", "Area of the profile", "", "higher", 3, "all", "of the radar, all five axes", shown=False),
     Column("mean_axis", "Mean axis", "", "higher", 3, "all", "of the radar, all five axes", shown=False),
 )
@@ -299,6 +326,8 @@ def computed(info: Mapping[str, Any]) -> frozenset[str] | None:
         kinds += ["tests"] if asked["tests"] else []
     if asked["metrology"]:
         kinds.append("metrology")
+    if asked.get("anomaly"):
+        kinds.append("anomaly")
     return frozenset(_of(*map(str, kinds)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import aot_table
+import bench_classify
 import bench_evidence
 import bench_trust
 import counted_table
@@ -76,6 +77,8 @@ def test_the_pages_tables_are_those_of_the_records() -> None:
     assert bench_trust.text(bench_trust.stored()) in trust
     evidence = (cases.REPOSITORY / "docs" / "evidence.md").read_text(encoding="utf-8")
     assert bench_evidence.tables(records.read_tree(bench_evidence.RESULTS)) in evidence
+    classify = (cases.REPOSITORY / "docs" / "classify.md").read_text(encoding="utf-8")
+    assert bench_classify.tables(records.read_tree(bench_classify.RESULTS)) in classify
 
 
 def test_the_static_tables_are_made_of_the_records() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .text import add_framing, add_output_options, add_registration, add_verbose, add_waivers, print_json
+from .text import add_category, add_framing, add_output_options, add_registration, add_verbose, add_waivers, print_json
 from .verdicts import show
 
 
@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rules.add_argument("--strict", action="store_true", help="exit code 3 where a rule had no evidence")
     add_waivers(rules)
     rules.add_argument("--rules", metavar="FILE", help="rules (TOML); default: the built-in ones")
+    add_category(rules)
     results = parser.add_argument_group("results")
     results.add_argument("--out", metavar="DIR", default="semnr-check", help="default semnr-check, replaced each time")
     results.add_argument("--no-report", action="store_true", help="no report.html")
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         scan_axis=-1 if args.scan_axis == "x" else -2,
         label=args.label,
         rules=args.rules,
+        category=args.category,
         waive=args.waive,
         strict=args.strict,
         register=args.register,

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ..base.outputs import has_keys, holds, replaceable
-from .text import add_settings, add_verbose, add_waivers, parameters, print_json, say
+from .text import add_category, add_settings, add_verbose, add_waivers, parameters, print_json, say
 from .verdicts import show
 
 
@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     judged = parser.add_argument_group("how it is judged")
     judged.add_argument("--rules", metavar="FILE", help="rules (TOML); default: the built-in ones")
+    add_category(judged)
     add_waivers(judged)
     judged.add_argument("--baseline", metavar="FILE", help="a file of --write-baseline in place of BEFORE")
     results = parser.add_argument_group("results")
@@ -63,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     before = None if alone else Run.open(args.runs[0]).profile()
     before = read_baseline(args.baseline) if args.baseline is not None else before
     after = Run.open(args.runs[-1]).profile()
-    rules = load_rules(args.rules) if args.rules else DEFAULT_RULES
+    if args.category and not args.rules:
+        raise ValueError(f"--category is {args.category!r} without --rules; accepted: both")
+    rules = load_rules(args.rules, args.category) if args.rules else DEFAULT_RULES
     verdict = guard(before, after, rules=rules, allow_unknown=tuple(args.waive))
     if args.out:
         write_json(Path(args.out), verdict.to_dict())

@@ -57,6 +57,12 @@ def add_waivers(parser: Options) -> None:
     parser.add_argument("--waive", "--allow-unknown", action="append", default=[], metavar="RULE", help=told)
 
 
+def add_category(parser: Options) -> None:
+    """`--category NAME`, which chooses among the profiles of a file of rules."""
+    told = "with --rules: what the images show, by name or by the folder of a run of `semnr classify predict`"
+    parser.add_argument("--category", metavar="NAME", help=told)
+
+
 def add_registration(parser: Options) -> None:
     """`--register`."""
     told = "lay each reference onto its noisy image first (affine map, gain, offset; the border is left out)"

@@ -12,12 +12,14 @@ from types import MappingProxyType
 from typing import Any
 
 from ..columns import used
+from .categories import TABLE, of_category
 
 SEVERITIES = ("high", "medium", "low")
 CHANGES = ("up", "down", "stable")
 PSNR = ("improves", "falls", "any")
 METRICS = used("rule")
 VERSION = 1
+BUILT_IN = Path(__file__).with_name("rules.toml")
 
 
 @dataclass(frozen=True)
@@ -240,13 +242,16 @@ Rules = Mapping[str, AnyRule]
 _KINDS: dict[str, type[AnyRule]] = {"comparison": Comparison, "transfer": Transfer, "range": Range}
 
 
-def load_rules(path: str | os.PathLike[str]) -> Rules:
+def load_rules(path: str | os.PathLike[str], category: str | os.PathLike[str] | None = None) -> Rules:
     """Read rules from a TOML file.
 
     Parameters
     ----------
     path : path
         The file. `python/semnr/guarding/rules.toml` explains each entry.
+    category : str or path, optional
+        What the images show, by name or by the folder of a run of `semnr classify predict`: entries of the tables
+        [categories.CATEGORY.RULE] then take the place of those of [rules.RULE].
 
     Returns
     -------
@@ -274,28 +279,33 @@ def load_rules(path: str | os.PathLike[str]) -> Rules:
         raise ValueError(f"rules {file} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"rules {file} are not TOML: {error}") from error
-    return parse_rules(data, str(file))
+    return parse_rules(data, str(file), category)
 
 
-def parse_rules(data: Mapping[str, Any], source: str = "rules") -> Rules:
+def parse_rules(
+    data: Mapping[str, Any], source: str = "rules", category: str | os.PathLike[str] | None = None
+) -> Rules:
     """Rules from what a TOML file holds; `source` is named in errors."""
-    _known(source, data, ("version", "provenance", "rules"))
+    _known(source, data, ("version", "provenance", "rules", TABLE))
     if data.get("version", VERSION) != VERSION:
         raise ValueError(f"{source}: version is {data['version']!r}; accepted: {VERSION}")
     tables = data.get("rules")
+    if tables is None and TABLE in data:  # only what differs by category
+        tables = tomllib.loads(BUILT_IN.read_text(encoding="utf-8"))["rules"]
     if not isinstance(tables, Mapping) or not tables:
         raise ValueError(f"{source}: no [rules.NAME] table; accepted: at least one")
+    tables = of_category(tables, data.get(TABLE, {}), category, source)
     return MappingProxyType({str(name): _rule(f"{source}: rule {name!r}", str(name), t) for name, t in tables.items()})
 
 
-def as_rules(rules: Any) -> Rules:
-    """Rules as given to `guard`: loaded ones, a path, or plain data."""
+def as_rules(rules: Any, category: str | os.PathLike[str] | None = None) -> Rules:
+    """Rules as given to `guard`: loaded ones, a path, or plain data; of a category, where the file tells some apart."""
     if isinstance(rules, str | os.PathLike):
-        return load_rules(rules)
+        return load_rules(rules, category)
     if isinstance(rules, Mapping):
         if rules and all(isinstance(r, AnyRule) for r in rules.values()):
             return rules
-        return parse_rules(rules)
+        return parse_rules(rules, category=category)
     raise TypeError(f"rules is {type(rules).__name__}; accepted: what load_rules returns, a path, or a mapping")
 
 
@@ -464,4 +474,4 @@ def _toml(value: Any) -> str:
     return repr(value)
 
 
-DEFAULT_RULES: Rules = load_rules(Path(__file__).with_name("rules.toml"))
+DEFAULT_RULES: Rules = load_rules(BUILT_IN)

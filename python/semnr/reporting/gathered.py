@@ -42,8 +42,22 @@ def gather(run_or_path: Any, compare: Any, verdict: Any, title: str | None, note
         layout=wafer.lay_out(runs),
         profiles=load(runs),
         title=title or _title(runs),
-        notes=checked_notes(notes),
+        notes=[*_categories(runs), *checked_notes(notes)],
     )
+
+
+def _categories(runs: Sequence[RunData]) -> list[dict[str, Any]]:
+    """Of runs of `semnr classify predict`: how many tiles show what."""
+    notes = []
+    for run in runs:
+        counts = run.meta.get("categories")
+        if isinstance(counts, dict) and counts:
+            total = sum(counts.values())
+            ordered = sorted(counts.items(), key=lambda pair: -pair[1])
+            rows = [[name, str(count), f"{count / total:.1%}"] for name, count in ordered]
+            caption = f"What the tiles of {run.label} show"
+            notes.append({"caption": caption, "header": ["Category", "Tiles", "Share"], "rows": rows})
+    return notes
 
 
 def checked_notes(notes: Any) -> list[Any]:

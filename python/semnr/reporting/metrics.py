@@ -18,13 +18,15 @@ GROUPS = {
     "evidence": "Evidence",
     "changes": "Changes",
     "metrology": "Metrology",
+    "category": "Category",
+    "anomaly": "Anomaly",
 }
 
 
 # columns of the summary table after the two PSNR figures, and the panels of the distributions
 PANELS = (
     *("psnr", "ssim", "fsim", "dists", "cnr_fixed_noise", "cnr_fixed_noise_worst", "contrast_retention"),
-    *("psnr_estimated", "transfer", "removed_z", "invented_z"),
+    *("psnr_estimated", "transfer", "removed_z", "invented_z", "anomaly_score"),
 )
 WORST = (
     "psnr",
@@ -36,6 +38,7 @@ WORST = (
     "transfer",
     "removed_z",
     "invented_z",
+    "anomaly_score",
 )
 SUMMARY = ("ssim", "fsim", "dists", "cnr_fixed_noise", "contrast_retention", "transfer")
 # from one noisy frame
@@ -43,6 +46,7 @@ ALONE = ("transfer_bound", "residual_variance", "residual_structure_z", "removed
 TREND = ("psnr", "psnr_estimated", "ssim", "fsim", "transfer", "cnr_fixed_noise", "removed_z")
 PLACES = ("transfer", "ssim", "cnr_fixed_noise", "psnr_estimated")
 RANKING = (
+    "anomaly_score",
     "ssim",
     "fsim",
     "psnr",

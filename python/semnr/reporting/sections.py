@@ -13,6 +13,7 @@ import numpy as np
 from ..columns import BY_NAME, COLUMNS, Column
 from ..runs.readings import limit_words
 from . import draw, flowchart, wafer
+from .anomalies import anomalies
 from .gathered import Gathered
 from .images import Pixels
 from .measures import measures
@@ -80,6 +81,7 @@ def build(gathered: Gathered, images: Any, worst: int, thumbs: int) -> dict[str,
         "wafer_json": draw.Markup(wafer.script_json(data)),
         "places": places(runs),
         "alarms": alarms(runs),
+        "anomalies": anomalies(runs),
         "histograms": _histograms(runs, limits),
         "trend": trend(runs),
         "measures": measures(runs),

@@ -26,8 +26,8 @@ _LINES = 3  # metrics with a radial profile
 
 
 def pattern_of(run: RunData) -> list[str] | None:
-    """What each tile shows: the column `pattern`, else the site in its die; None where neither tells tiles apart."""
-    for name in ("pattern", "plan_pattern", "site_id"):
+    """What each tile shows: the column `pattern`, else its category, else its site in the die; None without any."""
+    for name in ("pattern", "plan_pattern", "category", "site_id"):
         if name in run.texts:
             values = [str(v or "") for v in run.texts[name]]
         elif name in run.numbers:

@@ -16,6 +16,7 @@ from ..tiles.journal import plain
 EMPTY = {
     **dict.fromkeys(("tile", "path", "status", "reason", "lot_id", "wafer_id"), "text"),
     **dict.fromkeys(("evidence_boxes", "frames_problem", "pair_note", "reference_problem"), "text"),
+    **dict.fromkeys(("category", "category_likeliest"), "text"),
     "index": "int",
 }
 _WHOLE = 2**63  # integers beyond are text

@@ -104,9 +104,11 @@ def _table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     return out
 
 
-def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Score, transfer and loss over the steps, one small panel each; no plotting library is needed."""
-    panels = [key for key in ("score", "psnr", "transfer", "loss") if any(_finite(row.get(key)) for row in rows)]
+def curves(
+    rows: Sequence[Mapping[str, Any]], path: Path, keys: Sequence[str] = ("score", "psnr", "transfer", "loss")
+) -> None:
+    """Figures of the judgements over the steps, one small panel each; no plotting library is needed."""
+    panels = [key for key in keys if any(_finite(row.get(key)) for row in rows)]
     width, height, left, gap = 640, 130, 70, 34
     parts = []
     for k, key in enumerate(panels):

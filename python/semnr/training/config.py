@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .noise import Family
 
 RECIPES = Path(__file__).with_name("recipes")
+TABLES = ("model", "noise", "scenes", "data", "training", "validation", "loss")
 MODES = ("synthetic", "supervised", "noise2noise", "blind_spot")
 #: terms that make sense against each kind of target; a noisy target has the noise's own SSIM
 TERMS = {
@@ -66,9 +67,10 @@ class Data:
     hidden: float = 0.01  # blind spot: share of pixels that are predicted
 
 
-@dataclass(frozen=True)
-class Steps:
-    steps: int = 30000
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """How the weights of any training are found."""
+
     minutes: float | None = None  # stop (and anneal) by the clock where it comes first
     learning_rate: float = 1e-3
     warm_up: int = 500
@@ -79,6 +81,15 @@ class Steps:
     devices: Any = "auto"
     accelerator: str = "auto"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "32", "bf16"):
+            raise ValueError(f"training.precision is {self.precision!r}; accepted: 'auto', '32', 'bf16'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps(Optimiser):
+    steps: int = 30000
     start: str | None = None  # weights to go on from: a shipped name or a .safetensors file of the same layout
     part: str = "all"  # "texture": the part that gives texture back alone, the rest stays as it is
 
@@ -124,11 +135,29 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, An
     ValueError, FileNotFoundError
         Names the entry, what it was, what is accepted.
     """
+    tables, name = read_tables(recipe, changes, TABLES, RECIPES)
+    made = Recipe(
+        name=name,
+        model=Layout.of(tables.get("model", {})),
+        noise=Family.of(tables.get("noise", {})),
+        scenes=table_of(Scenes, "scenes", tables),
+        data=table_of(Data, "data", tables),
+        training=table_of(Steps, "training", tables),
+        validation=table_of(Validation, "validation", tables),
+        loss=dict(tables.get("loss", {"charbonnier": 1.0} if "data" not in tables else {})),
+    )
+    _check(made)
+    return made
+
+
+def read_tables(
+    recipe: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None, accepted: Sequence[str], folder: Path
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """The tables of a recipe, with single entries changed, and its name; `folder` has the recipes that go by name."""
     if isinstance(recipe, Mapping):
         tables, name = {k: dict(v) for k, v in recipe.items()}, "recipe"
     else:
-        tables, name = _read(recipe), Path(recipe).stem
-    accepted = ("model", "noise", "scenes", "data", "training", "validation", "loss")
+        tables, name = _read(recipe, folder), Path(recipe).stem
     for key, value in (changes or {}).items():
         table, _, entry = key.partition(".")
         if not entry:
@@ -137,36 +166,26 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, An
     for table in tables:
         if table not in accepted:
             raise ValueError(f"recipe has table {table!r}; accepted: {', '.join(accepted)}")
-    made = Recipe(
-        name=name,
-        model=Layout.of(tables.get("model", {})),
-        noise=Family.of(tables.get("noise", {})),
-        scenes=_of(Scenes, "scenes", tables),
-        data=_of(Data, "data", tables),
-        training=_of(Steps, "training", tables),
-        validation=_of(Validation, "validation", tables),
-        loss=dict(tables.get("loss", {"charbonnier": 1.0} if "data" not in tables else {})),
-    )
-    _check(made)
-    return made
+    return tables, name
 
 
-def _read(recipe: str | Path) -> dict[str, dict[str, Any]]:
+def _read(recipe: str | Path, folder: Path) -> dict[str, dict[str, Any]]:
     """The tables of a recipe; what it has not are those of the one that it names as its `base`."""
     path = Path(recipe)
     if path.suffix != ".toml":
-        path = RECIPES / f"{recipe}.toml"
+        path = folder / f"{recipe}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(repr(p.stem) for p in RECIPES.glob("*.toml")))
+        known = ", ".join(sorted(repr(p.stem) for p in folder.glob("*.toml")))
         raise FileNotFoundError(f"recipe {str(recipe)!r} does not exist; accepted: {known}, or a .toml file")
     own = tomllib.loads(path.read_text())
-    tables: dict[str, dict[str, Any]] = _read(own.pop("base")) if "base" in own else {}
+    tables: dict[str, dict[str, Any]] = _read(own.pop("base"), folder) if "base" in own else {}
     for table, entries in own.items():
         tables[table] = {**tables.get(table, {}), **entries} if isinstance(entries, dict) else entries
     return tables
 
 
-def _of(kind: Any, table: str, tables: Mapping[str, Mapping[str, Any]]) -> Any:
+def table_of(kind: Any, table: str, tables: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The dataclass of one table."""
     return from_plain(kind, table, tables.get(table, {}), lists=("devices",))  # Lightning takes a list of devices
 
 
@@ -217,5 +236,3 @@ def _check(recipe: Recipe) -> None:
         raise ValueError(
             f"training.part is {steps.part!r}; accepted: 'all', or 'texture' with loss.grain and training.start"
         )
-    if steps.precision not in ("auto", "32", "bf16"):
-        raise ValueError(f"training.precision is {steps.precision!r}; accepted: 'auto', '32', 'bf16'")

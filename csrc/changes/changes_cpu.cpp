@@ -155,7 +155,7 @@ class Tile {
   void products(Rings& rings, WhitenedSums& whitened) {
     const std::int64_t room = 2 * t_.rows * kPoint<float>;
     for (std::int64_t block = 0; block < t_.blocks; ++block) {
-      const float* points[kImages];
+      const float* points[kImages] = {};
       for (int i = 0; i < count_; ++i) {
         float* const found = t_.column_there(spectra_[i], block, work_ + i * room);
         for (std::int64_t y = 0; y < t_.rows; ++y) {

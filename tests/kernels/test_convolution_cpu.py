@@ -59,9 +59,11 @@ def test_bfloat16_by_winograd_is_within_its_own_rounding(taps, size):
     made, h = layer(taps, dtype=torch.bfloat16), image(*size).bfloat16()
     padding = (taps // 2, taps // 2)
     out = made._winograd(h, padding, False, native_support.module())
-    assert out.dtype == torch.bfloat16 and out.stride(1) == 1
+    assert out.dtype == torch.bfloat16
+    assert out.stride(1) == 1
     off = (out.double() - exact(made, h, padding, False)).abs()
-    assert off.max() <= BFLOAT16 and off.mean() <= BFLOAT16_MEAN
+    assert off.max() <= BFLOAT16
+    assert off.mean() <= BFLOAT16_MEAN
 
 
 @pytest.mark.skipif(not WIDE, reason="no compiled kernels for this CPU")

@@ -21,6 +21,7 @@ POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)  # and infinity: where Winograd multiplies 
 SHARES = (1 / 4, -1 / 6, -1 / 6, 1 / 24, 1 / 24)  # of each point in Lagrange's interpolation
 SIDE = len(POINTS) + 1  # of a square
 PAYS = 1.5  # times as many direct multiplications: from there on Winograd's are faster
+AVERAGES = 1024  # positions of a map from which on bfloat16 goes this way: what its rounding adds is averaged over them
 _ONE = (1, 1)
 
 
@@ -88,10 +89,12 @@ class Convolution:
         return shaped and fast and module.ISA != "baseline"
 
     def _pays(self, h: torch.Tensor, padding: tuple[int, int]) -> bool:
-        """Whether an output of this size takes fewer multiplications: where squares are hardly filled it does not."""
+        """Whether an output of this size takes fewer multiplications (hardly filled squares do not), near enough."""
         taps = self.weight.shape[2]
         made = SIDE + 1 - taps
         height, width = (h.shape[2 + i] + 2 * padding[i] - taps + 1 for i in (0, 1))
+        if self.weight.dtype == torch.bfloat16 and height * width < AVERAGES:
+            return False
         squares = -(-height // made) * -(-width // made)
         return height * width * taps**2 >= PAYS * squares * SIDE**2
 

@@ -85,7 +85,9 @@ def vgg(images: int, side: int) -> dict[str, Callable[[], Any]]:
         "LPIPS-VGG": lambda: lpips.lpips(x, y, net="vgg", **options),
         "DISTS and LPIPS-VGG together": lambda: lpips.with_dists(x, y, data_range=1.0),
     }
-    return runs | {"DISTS, direct convolutions": direct(runs["DISTS"])}
+    narrow = {"DISTS, bfloat16": lambda: dists.dists(x, y, dtype=torch.bfloat16, **options)}
+    named = runs | narrow
+    return named | {f"{name}, direct convolutions": direct(named[name]) for name in ("DISTS", "DISTS, bfloat16")}
 
 
 def in_turn(runs: dict[str, Callable[[], Any]], turns: int, clock: Callable[[], float]) -> dict[str, list[float]]:
@@ -129,6 +131,7 @@ def main() -> None:
         "lpips 0.1.4 over LPIPS-Alex": ("lpips 0.1.4, AlexNet", "LPIPS-Alex"),
         "lpips 0.1.4 over LPIPS-Alex, three channels": ("lpips 0.1.4, AlexNet", "LPIPS-Alex, three channels"),
         "together over DISTS": ("DISTS and LPIPS-VGG together", "DISTS"),
+        "DISTS over DISTS in bfloat16": ("DISTS", "DISTS, bfloat16"),
         "direct convolutions over Winograd's, LPIPS-Alex": ("LPIPS-Alex, direct convolutions", "LPIPS-Alex"),
         "direct convolutions over Winograd's, DISTS": ("DISTS, direct convolutions", "DISTS"),
     }

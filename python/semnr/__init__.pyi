@@ -4,6 +4,7 @@
 use, one list for both. lazy_loader takes relative imports alone; a name of `semnr_kernels` comes by a module of ours.
 """
 
+from . import compat as compat
 from . import denoising as denoising
 from . import errors as errors
 from . import guarding as guarding

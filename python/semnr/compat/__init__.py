@@ -5,3 +5,11 @@ reference metrics of these libraries that semnr has too. None of them imports it
 `semnr.compat.torchmetrics` alone need torchmetrics' base class `Metric`. docs/compat.md has the names and, in one
 table, what differs.
 """
+
+from __future__ import annotations
+
+import lazy_loader
+
+_SUBMODULES = ["piq", "pytorch_msssim", "skimage", "torchmetrics"]
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_SUBMODULES)

@@ -37,7 +37,8 @@ try:
     from torchmetrics import Metric  # absolute: the installed package, not this module
 except ImportError as error:
     raise ImportError(
-        f"semnr.torchmetrics needs torchmetrics, which does not import here ({error}): pip install 'semnr[torchmetrics]'"
+        f"semnr.torchmetrics needs torchmetrics, which does not import here ({error}): "
+        "pip install 'semnr[torchmetrics]'"
     ) from error
 
 __all__ = ["CNR", "DISTS", "FSIM", "LPIPS", "MSSSIM", "PSNR", "SSIM"]

@@ -10,6 +10,4 @@ from __future__ import annotations
 
 import lazy_loader
 
-_SUBMODULES = ["piq", "pytorch_msssim", "skimage", "torchmetrics"]
-
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_SUBMODULES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,6 @@
 # The everyday commands. `make help` lists them.
 CSRC = git ls-files 'csrc/*.cpp' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh'
-.PHONY: help install build build-times test lint stubs format sanitize triton demo bench gpu soak fuzz clean
+.PHONY: help install build build-times wheels test lint stubs format sanitize triton demo bench gpu soak fuzz clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 install:         ## editable install with everything that development needs
@@ -9,6 +9,8 @@ build:           ## compile csrc in place
 	python setup.py -q build_ext --inplace
 build-times:     ## compile csrc from nothing, away from it; seconds of each object and of all
 	python benchmarks/speed/build_times.py
+wheels:          ## dist/: a manylinux wheel with the CPU kernels, and an sdist (needs '.[wheels]')
+	python .ci/wheels
 test:            ## the test suite
 	pytest
 lint:            ## what pre-commit and CI check: the one list of linters

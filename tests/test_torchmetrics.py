@@ -236,7 +236,7 @@ def test_without_torchmetrics_the_import_says_what_to_install() -> None:
     script = "import sys; sys.modules['torchmetrics'] = None; import semnr; semnr.torchmetrics"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode != 0
-    assert "pip install torchmetrics" in run.stderr
+    assert "pip install 'semnr[torchmetrics]'" in run.stderr
 
 
 def test_the_names_hang_on_the_package_and_hide_nothing() -> None:

@@ -143,7 +143,7 @@ def test_lightning_logs_the_mean_of_the_epoch_and_resumes(tmp_path: Path) -> Non
 
 
 def test_two_processes_gather_their_rows_in_order(tmp_path: Path) -> None:
-    """Three images over two processes, interleaved as DistributedSampler does; a third metric has images on one alone."""
+    """Three images over two processes, interleaved as DistributedSampler does; another metric has them on one alone."""
     script = textwrap.dedent(
         f"""
         import datetime, sys, torch, torch.distributed as dist

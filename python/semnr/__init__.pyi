@@ -6,6 +6,7 @@ use, one list for both. lazy_loader takes relative imports alone; a name of `sem
 
 from . import anomaly as anomaly
 from . import classify as classify
+from . import compat as compat
 from . import denoising as denoising
 from . import errors as errors
 from . import guarding as guarding

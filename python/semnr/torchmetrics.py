@@ -15,7 +15,7 @@ Other keywords
     Those of the metric go to it as they are; those of `torchmetrics.Metric` (`dist_sync_on_step`, `process_group`,
     ...) go there. TypeError for any other.
 
-Needs torchmetrics: ``pip install torchmetrics``.
+Needs torchmetrics: ``pip install 'semnr[torchmetrics]'``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ try:
     from torchmetrics import Metric  # absolute: the installed package, not this module
 except ImportError as error:
     raise ImportError(
-        f"semnr.torchmetrics needs torchmetrics, which does not import here ({error}): pip install torchmetrics"
+        f"semnr.torchmetrics needs torchmetrics, which does not import here ({error}): "
+        "pip install 'semnr[torchmetrics]'"
     ) from error
 
 __all__ = ["CNR", "DISTS", "FSIM", "LPIPS", "MSSSIM", "PSNR", "SSIM"]

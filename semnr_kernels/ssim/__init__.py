@@ -260,8 +260,8 @@ def rows(
     --------
     >>> job = kernels.ssim.Settings(data_range=255.0, want_apart=True)
     >>> found = kernels.ssim.rows(x[None, None], y[None, None], job)
-    >>> found.score.shape, found.absolute.round(decimals=2).item(), found.extent.tolist()
-    (torch.Size([1, 1]), 1.99, [80.0, 164.0])
+    >>> found.score.shape, round(found.absolute.item(), 2), found.extent.tolist()
+    (torch.Size([1, 1]), 1.98, [80.0, 164.0])
     """
     checked = checks.Pair(x, y, settings.data_range, valid, "propagate", 0.0, tuple(x.shape[:2]))
     return _Job(checked, settings).run(backend)

@@ -205,7 +205,8 @@ def test_an_op_answers_for_the_device_of_its_images() -> None:
 def test_every_metric_is_an_op() -> None:
     registry.ops()
     assert set(library.ops) == {
-        "mse", "mae", "psnr", "ssim", "ms_ssim", "fsim", "dists", "cnr", "cnr_map", "lpips",
+        "mse", "mae", "psnr", "ssim", "ms_ssim", "fsim", "dists", "cnr", "cnr_map", "lpips", "l1_ssim",
+        "contrast_retention",
     }  # fmt: skip
     for node in library.ops.values():
         for name in (node.name, f"{node.name}_backward"):

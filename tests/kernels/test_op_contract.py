@@ -218,5 +218,5 @@ def test_explain_refuses_what_the_call_would_refuse() -> None:
     x = torch.rand((64, 64))
     with pytest.raises(ValueError, match="window_size is 10; accepted: an odd integer"):
         semnr.explain("ssim", x, x, window_size=10)
-    with pytest.raises(ValueError, match=r"op is 'sim'; accepted: cnr, cnr_map, dists, fsim"):
+    with pytest.raises(ValueError, match=r"op is 'sim'; accepted: cnr, cnr_map, contrast_retention, dists, fsim"):
         semnr.explain("sim", x, x)

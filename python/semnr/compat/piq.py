@@ -27,7 +27,8 @@ import semnr_kernels as kernels
 from semnr_kernels import registry
 from semnr_kernels.fsim import Filters, downsampling_factor
 from semnr_kernels.fsim import Settings as FSIMSettings
-from semnr_kernels.ssim import Settings
+
+from . import windows
 
 __all__ = [
     "DISTS",
@@ -109,14 +110,15 @@ def ssim(
     factor = downsampling_factor(*x.shape[-2:]) if downsample else 1
     if factor > 1:
         _inside(x, y, limit)
-        x, y = (F.avg_pool2d(v.double(), factor) for v in (x, y))
+        wide = torch.promote_types(x.dtype, torch.float32)
+        x, y = (F.avg_pool2d(v.to(wide), factor) for v in (x, y))
     if min(x.shape[-2:]) < kernel_size:
         raise ValueError(
             f"kernel_size is {kernel_size} and x is {x.shape[-2]} x {x.shape[-1]} pixels"
             f"{f' after averaging by {factor}' if factor > 1 else ''}; accepted: a window that fits"
         )
     fused = checked and factor == 1
-    settings = Settings(
+    settings = windows.settings(
         window_size=int(kernel_size),
         sigma=float(kernel_sigma),
         k1=float(k1),

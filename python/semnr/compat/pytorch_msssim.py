@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 
 import semnr_kernels as kernels
-from semnr_kernels.ssim import Settings
 
 from . import windows
 
@@ -282,7 +281,7 @@ class _Window:
         k1, k2 = K
         short = [axis for axis, side in enumerate(x.shape[2:]) if side < self.size]
         if self.taps is None and x.ndim == 4 and not short and windows.usable(data_range):
-            settings = Settings(
+            settings = windows.settings(
                 window_size=self.size, sigma=self.sigma, k1=float(k1), k2=float(k2), data_range=data_range
             )
             found = kernels.ssim.rows(x, y, settings)

@@ -23,7 +23,6 @@ import torch
 from scipy.stats import entropy
 
 import semnr_kernels as kernels
-from semnr_kernels.ssim import Settings
 
 from . import windows
 
@@ -124,7 +123,7 @@ def structural_similarity(
 
     plain = im1.ndim == 2 and not (gradient or full) and size == (natural if gaussian_weights else size)
     if plain and windows.usable(scale) and sigma > 0 and im1.dtype == im2.dtype:
-        settings = Settings(
+        settings = windows.settings(
             window="gaussian" if gaussian_weights else "uniform",
             window_size=int(size),
             sigma=float(sigma),

@@ -6,16 +6,24 @@ come here; they go to `semnr_kernels.ssim.rows`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from semnr_kernels.ssim import window_taps
+from semnr_kernels.ssim import Settings, window_taps
 
-__all__ = ["correlate", "gaussian", "index_maps", "uniform"]
+__all__ = ["correlate", "gaussian", "index_maps", "settings", "uniform", "usable"]
 
 Taps = Sequence[float]
+
+
+@functools.lru_cache(maxsize=256)
+def settings(**given: Any) -> Settings:
+    """Those of the kernels; kept, with the window in float32 that they work out once."""
+    return Settings(**given)
 
 
 def gaussian(size: int, sigma: float) -> tuple[float, ...]:

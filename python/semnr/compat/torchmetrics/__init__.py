@@ -8,15 +8,4 @@ from __future__ import annotations
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules=["functional", "image"],
-    submod_attrs={
-        "image": [
-            "DeepImageStructureAndTextureSimilarity",
-            "MultiScaleStructuralSimilarityIndexMeasure",
-            "PeakSignalNoiseRatio",
-            "StructuralSimilarityIndexMeasure",
-        ]
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -308,7 +308,7 @@ def similarity(
     k1, k2 = k
     if not window.square or not windows.usable(scale):
         return _in_torch(preds, target, window, scale, k, want_map, want_structure)
-    settings = Settings(
+    settings = windows.settings(
         window="gaussian" if window.gaussian else "uniform",
         window_size=window.sizes[0],
         sigma=window.sigmas[0],
@@ -322,7 +322,7 @@ def similarity(
     more = None
     if want_structure:  # of the windows inside the image
         if min(preds.shape[2:]) >= window.sizes[0]:
-            inside = Settings(**{**vars_of(settings), "border": "valid"})
+            inside = windows.settings(**{**vars_of(settings), "border": "valid"})
             more = kernels.ssim.rows(preds, target, inside).contrast_structure.mean(dim=1).to(dtype)
         else:
             more = torch.full_like(preds[:, 0, 0, 0], torch.nan)

@@ -1,0 +1,6 @@
+from . import functional as functional
+from . import image as image
+from .image import DeepImageStructureAndTextureSimilarity as DeepImageStructureAndTextureSimilarity
+from .image import MultiScaleStructuralSimilarityIndexMeasure as MultiScaleStructuralSimilarityIndexMeasure
+from .image import PeakSignalNoiseRatio as PeakSignalNoiseRatio
+from .image import StructuralSimilarityIndexMeasure as StructuralSimilarityIndexMeasure

@@ -61,7 +61,7 @@ def test_a_large_and_a_small_defect_are_found_at_their_places(axis: int, sign: i
 
 
 def test_copies_hold_faults_that_passed_through_the_denoiser() -> None:
-    tiles, clean = recorded(4, 2)
+    tiles, _ = recorded(4, 2)
     recipe = load_recipe("toy", {"data.copies": 2, "data.target": "gaussian", "data.faults": 0.0})
     held = shown(Tiles(list(tiles), [], 255.0, "float32"), recipe, LAW)
     assert all(one.copies.shape == (2, SIDE, SIDE) for one in held)

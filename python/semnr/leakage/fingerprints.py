@@ -26,6 +26,7 @@ SYMMETRIES = tuple(
 )
 LIKELY = 0.6  # agreement of two fingerprints from which on the pixels are compared
 _MOST = 12  # images that each image is compared with
+_PLACED = 0.5  # agreement of a placement from which on it is tried
 _STARTS = 8  # placements of one image on another that are tried: of a periodic pattern many agree nearly as well
 _BLOCK = 20_000_000  # numbers held of the comparison at once
 _AT_ONCE = 256  # images whose spectra are held at once
@@ -155,6 +156,8 @@ def _placements(
         made = (torch.from_numpy(windows_of_a[windows]) @ questions.T).flatten()
         values, places = made.topk(min(_STARTS, len(made)))
         for value, place in zip(values.tolist(), places.tolist(), strict=True):
+            if value < _PLACED:
+                break
             at, question = divmod(place, len(group))
             (top, height), (left, width) = (RANGES[k] for k in divmod(int(windows[at]), len(RANGES)))
             symmetry, part = group[question]

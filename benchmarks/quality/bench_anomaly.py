@@ -8,7 +8,8 @@ same site of the design on each die, with other roughness and other noise. The d
 set is larger than on a wafer, so that recall has a narrow interval; precision is that of a wafer with 5 % anomalous
 tiles, from recall and false-alarm rate.
 
-Peak memory is taken in a process of its own, less what it held before the fit. Nothing is timed: the machine is shared.
+Peak memory is taken in a process of its own, less what it held before the fit. The one rate is that of PaDiM beside
+anomalib's, in turn in one process, with `--anomalib`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import timeit
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import records
 
 from semnr import anomaly
+from semnr.anomaly.backbones import load_backbone
+from semnr.anomaly.seen import DENOISER, seen
 from semnr.anomaly.thresholds import clopper_pearson
 from semnr.synth import Defect, Detector, SyntheticTile, tile
 from semnr.synth.defects import NoRoom
@@ -124,7 +128,7 @@ def judged(scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return found
 
 
-def peak(kind: str, source: Path, side: int, weights: str | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+def peak(kind: str, source: Path, weights: str | None, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Memory of a fit in a process of its own: what was said before, and what it took."""
     asked = json.dumps({"kind": kind, "source": str(source), "weights": weights, "changes": dict(changes)})
     done = subprocess.run(
@@ -139,13 +143,15 @@ def peak(kind: str, source: Path, side: int, weights: str | None, changes: Mappi
 def measure_peak(asked: Mapping[str, Any]) -> None:
     """In that process: warm up on a few tiles, then fit; the growth of the peak is the fit's."""
     tiles = np.load(asked["source"])
-    options = {"kind": asked["kind"], "weights": asked["weights"]} if asked["kind"] != "autoencoder" else {}
+    options: dict[str, Any] = {}
+    if asked["kind"] != "autoencoder":
+        options = {"kind": asked["kind"], "weights": asked["weights"], "denoiser": None}
     changes = dict(asked["changes"])
     with tempfile.TemporaryDirectory() as folder:
         few = {**changes, "training.steps": 2} if not options else None
-        anomaly.fit(tiles[:4], f"{folder}/warm", changes=few, dims=4, coreset=4, **options)
+        anomaly.fit(tiles[:8], f"{folder}/warm", changes=few, dims=4, coreset=4, **options)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        model = anomaly.fit(tiles, f"{folder}/model", changes=changes if not options else None, **options)
+        model = anomaly.fit(tiles, f"{folder}/model", changes=changes if not options else None, coreset=3000, **options)
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     parts = model.facts["memory"]
     new = sum(size for name, size in parts.items() if name != "backbone and a batch")  # the warm-up had that
@@ -192,10 +198,89 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             keep(found)
             if name == "autoencoder":  # what the mean over all pixels would have found
                 found["autoencoder, mse"] = judged({kind: each["anomaly_mse"] for kind, each in columns.items()})
-        if args.memory:
-            found["memory"] = {
-                name: peak(name, Path(f"{folder}/fit.npy"), side, args.weights, changes) for name in models
+        if args.anomalib:
+            shots = {name: recorded(made).astype(np.float32) for name, made in sets.items()}
+            found["anomalib"] = {
+                name: against_anomalib(recorded(normal), shots, args, denoiser)
+                for name, denoiser in (("denoised", DENOISER), ("as recorded", None))
             }
+    return found
+
+
+def with_memory(args: argparse.Namespace) -> dict[str, Any]:
+    """The memory of each fit, on more pixels than the other figures need; they stay as they were."""
+    with tempfile.TemporaryDirectory() as folder:
+        tiles = recorded([*scenes(args.pattern, FIT, 80, 128)])
+        np.save(f"{folder}/fit.npy", tiles)
+        changes = {"training.steps": 20, "data.copies": 1}  # none of the memory is a matter of steps
+        rows = {
+            name: peak(name, Path(f"{folder}/fit.npy"), args.weights, changes) for name in args.only.split(",")
+        }  # fmt: skip
+    return {**records.tree_of(records.read(RESULTS)["rows"]), "memory": rows}
+
+
+class Peer:
+    """anomalib's PaDiM with our backbone file, channels and grid of features in place of its own extractor.
+
+    Two things are its own: no averaging of the features over 3 x 3, and a Gaussian of 4 px over the map of distances.
+    """
+
+    def __init__(self, weights: str | None, chosen: torch.Tensor) -> None:
+        from anomalib.models.image.padim.torch_model import PadimModel
+
+        self.model = PadimModel("resnet18", ["layer1"], pre_trained=False, n_features=len(chosen))
+        backbone = load_backbone("efficientnet-lite0", weights)
+
+        class Features(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+                return {str(k): made for k, made in enumerate(backbone.maps(x))}
+
+        self.model.feature_extractor = Features()
+        self.model.layers = [str(k) for k in range(len(backbone.channels))]
+        self.model.idx = chosen
+
+    def fit(self, tiles: np.ndarray) -> None:
+        self.model.train()
+        for at in range(0, len(tiles), 4):
+            self.model(torch.from_numpy(tiles[at : at + 4, None] / 255.0))
+        self.model.fit()
+        self.model.eval()
+
+    def scores(self, tiles: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            parts = [
+                self.model(torch.from_numpy(t[:, None] / 255.0)).pred_score
+                for t in np.split(tiles, range(4, len(tiles), 4))
+            ]
+        return torch.cat(parts).double().numpy()
+
+
+def against_anomalib(
+    normal: np.ndarray, tiles: Mapping[str, np.ndarray], args: argparse.Namespace, denoiser: str | None
+) -> dict[str, Any]:
+    """Both PaDiMs on the same tiles, after the denoiser or as recorded; the rate leaves the denoiser out."""
+    sys.path.append(args.anomalib)
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as place:
+        options: dict[str, Any] = {"kind": "padim", "weights": args.weights, "dims": args.dims, "denoiser": denoiser}
+        ours = anomaly.fit(normal, Path(place) / "padim", **options)
+        engine: Any = ours.engine
+        extractor = engine.extractor
+        clean = {
+            name: seen(some, denoiser, ours.noise, 255.0, -1) for name, some in {"": normal, **tiles}.items()
+        }  # once for both
+        extractor.denoiser = None
+        peer = Peer(args.weights, extractor.chosen)
+        peer.fit(clean.pop(""))
+        takers = {"ours": lambda t: engine.measure(t).columns["anomaly_score"], "anomalib": peer.scores}
+        found: dict[str, Any] = {}
+        for name, take in takers.items():
+            found[name] = judged({kind: take(some) for kind, some in clean.items()})
+        for name, take in takers.items():  # the better of three, in turn
+            some = clean["test_normal"][:96]
+            seconds = min(timeit.repeat(lambda take=take, some=some: take(some), number=1, repeat=3))
+            found[name]["tiles_per_second"] = len(some) / seconds
+    torch.set_num_threads(1)
     return found
 
 
@@ -239,6 +324,17 @@ def tables(found: Mapping[str, Any]) -> str:
         for name in kinds:
             cells = (found[name]["kinds_recall"].get(kind) for kind in HARD)
             lines.append(f"| {name} | " + " | ".join("–" if c is None else f"{c['recall']:.2f}" for c in cells) + " |")
+    if peers := found.get("anomalib"):
+        lines += [
+            "",
+            "| PaDiM, same backbone, weights and channels | AUROC | precision at 5 % | tiles/s |",
+            "|---|---|---|---|",
+        ]
+        for how, pair in peers.items():
+            for name, row in pair.items():
+                precision = row["recall_first"]["precision_at_5_percent"]
+                rate = row["tiles_per_second"]
+                lines.append(f"| {name}, tiles {how} | {row['auroc']:.3f} | {precision:.3f} | {rate:.0f} |")
     if memory := found.get("memory"):
         lines += ["", "| memory of the fit | said before, MiB | measured, MiB | ratio |", "|---|---|---|---|"]
         for name, row in memory.items():
@@ -269,7 +365,8 @@ def main() -> None:
     parser.add_argument("--only", default="autoencoder,padim,patchcore")
     parser.add_argument("--weights", help="of EfficientNet-Lite0; default: as installed")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="TABLE.ENTRY=VALUE")
-    parser.add_argument("--memory", action="store_true", help="also measure the memory of each fit")
+    parser.add_argument("--anomalib", metavar="FOLDER", help="where `pip install --target FOLDER anomalib` put it")
+    parser.add_argument("--memory", action="store_true", help="measure the memory of each fit; the other figures stay")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--table", action="store_true", help="write the stored figures into docs/anomaly.md")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
@@ -279,7 +376,7 @@ def main() -> None:
         measure_peak(json.loads(args.peak))
         return
     if not args.table:
-        found = measure(args)
+        found = with_memory(args) if args.memory else measure(args)
         keep(found)
         print(tables(found))
         return

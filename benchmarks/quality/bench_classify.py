@@ -38,6 +38,7 @@ from semnr.runs import machine
 HERE = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = HERE / "results" / "classify.json", HERE.parent / "docs" / "classify.md"
 SEED, SIDE = 20_261, 96  # other seeds than those that thresholds were set on
+PLANTED = 20_267  # of the planted copies: thresholds of the comparison were set on 777
 BARS = {"accuracy": 0.95, "ece": 0.05, "statistics": 0.80, "found": 0.99, "false": 0.01}
 
 
@@ -125,9 +126,9 @@ def classifier(specimens: int, minutes: float | None, epochs: list[int] | None) 
 
 def planted(copies: int) -> dict[str, Any]:
     """As many images of specimens of their own, and of each a copy that was changed, in another part."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(PLANTED)
     images = [
-        recordings(CATEGORIES[k % 10], 160, SEED + 1, k // 10, 1)[0] for k in range(copies)
+        recordings(CATEGORIES[k % 10], 160, PLANTED + 1, k // 10, 1)[0] for k in range(copies)
     ]  # each a specimen of its own
     thumbs = [thumbnail(image) for image in images]
     for image in images:

@@ -21,8 +21,10 @@ from semnr.anomaly.features import Extractor
 from semnr.anomaly.gaussian import Gaussians
 from semnr.anomaly.network import Autoencoder, Layout, reconstruct
 from semnr.anomaly.recipe import load_recipe
+from semnr.anomaly.seen import seen
 from semnr.backbones import build
 from semnr.cli import main
+from semnr.noise import NoiseModel
 from semnr.synth import Detector, SyntheticWafer, quantise, tile
 from semnr_kernels import WeightsUnavailable
 from semnr_kernels.pretrained import ALEXNET, random_weights
@@ -317,9 +319,10 @@ def test_onnx_gives_what_torch_gives_and_holds_no_threshold(fitted: anomaly.Anom
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == ["reconstruction", "error"]
     x = np.stack([film(1, 0.4), film(2)]).astype(np.float32)
-    seen = fitted.engine.inputs(x)  # type: ignore[attr-defined]
-    made, error = session.run(None, {"tile": x[:, None], "denoised": seen[:, None]})
-    expected = fitted.engine.reconstruct(x)  # type: ignore[attr-defined]
+    engine: Any = fitted.engine
+    clean = seen(x, engine.denoiser, engine.noise, engine.top, engine.scan_axis)
+    made, error = session.run(None, {"tile": x[:, None], "denoised": clean[:, None]})
+    expected = engine.reconstruct(x)
     assert np.abs(made[:, 0] - expected).max() <= 1e-5 * fitted.data_range
     wrong = (x - expected) / fitted.noise.sigma(expected)
     assert np.abs(error[:, 0] - wrong).max() <= 1e-5 * np.abs(wrong).max()
@@ -373,7 +376,7 @@ def test_a_backbone_file_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_streamed_gaussian_is_that_of_numpy(lite: Path) -> None:
-    extractor = Extractor.make(load_backbone("efficientnet-lite0", lite), 255.0, 6, 0)
+    extractor = Extractor.make(load_backbone("efficientnet-lite0", lite), 255.0, 6, 0, None, NoiseModel(1.0, 4.0))
     tiles = [tile("lines", 32, seed=i).noisy(dtype="uint8").astype(np.float32) for i in range(12)]
     made = Gaussians.fit(extractor, (32, 32), iter(tiles))
     vectors = extractor(torch.from_numpy(np.stack(tiles))).numpy().astype(np.float64)
@@ -389,7 +392,7 @@ def test_a_streamed_gaussian_is_that_of_numpy(lite: Path) -> None:
 def test_memory_is_said_before_the_fit_and_is_that_of_what_is_made(lite: Path, tmp_path: Path) -> None:
     said: list[str] = []
     model = anomaly.fit(
-        wafer(3, 4), tmp_path / "padim", kind="padim", weights=lite, dims=8, say=said.append
+        wafer(3, 4), tmp_path / "padim", kind="padim", weights=lite, denoiser=None, dims=8, say=said.append
     )  # fmt: skip
     assert said[0].startswith("memory: ")
     places = (SIDE // 4) ** 2
@@ -401,7 +404,9 @@ def test_memory_is_said_before_the_fit_and_is_that_of_what_is_made(lite: Path, t
 @pytest.mark.parametrize("kind", ["padim", "patchcore"])
 def test_a_feature_model_finds_a_particle_and_survives_its_file(kind: str, lite: Path, tmp_path: Path) -> None:
     site = [tile("lines", SIDE, seed=1).noisy(seed=i, dtype="uint8") for i in range(34)]
-    model = anomaly.fit(np.stack(site[:30]), tmp_path / "m", kind=kind, weights=lite, dims=12, coreset=60)
+    options: dict[str, Any] = {"kind": kind, "weights": lite, "denoiser": "gaussian", "dims": 12, "coreset": 60}
+    model = anomaly.fit(np.stack(site[:30]), tmp_path / "m", **options)
+    assert json.loads((tmp_path / "m" / "model.json").read_text())["denoiser"] == "gaussian"
     again = anomaly.load(tmp_path / "m")
     spoiled = site[30].copy()
     spoiled[24:40, 24:40] = 255 * (np.indices((16, 16)).sum(axis=0) // 4 % 2)  # no weights are trained here
@@ -418,6 +423,8 @@ def test_a_feature_model_finds_a_particle_and_survives_its_file(kind: str, lite:
             model.scores(np.zeros((48, 64), np.uint8))
     with pytest.raises(FileExistsError, match="holds a model"):
         anomaly.fit(np.stack(site[:4]), tmp_path / "m", kind=kind, weights=lite)
+    with pytest.raises(ValueError, match="denoiser: model is 'blur'"):
+        anomaly.fit(np.stack(site[:4]), tmp_path / "n", kind=kind, weights=lite, denoiser="blur")
     with pytest.raises(ValueError, match="accepted: 'autoencoder'"):
         anomaly.export_onnx(model, tmp_path / "x.onnx")
 
@@ -425,7 +432,7 @@ def test_a_feature_model_finds_a_particle_and_survives_its_file(kind: str, lite:
 def test_the_coreset_has_its_size_and_covers_what_it_is_drawn_from(tmp_path: Path) -> None:
     weights = tmp_path / "alexnet.pth"
     torch.save({f"features.{k}": v for k, v in random_weights(ALEXNET).state.items()}, weights)
-    extractor = Extractor.make(load_backbone("alexnet", weights), 255.0, 5, 0)
+    extractor = Extractor.make(load_backbone("alexnet", weights), 255.0, 5, 0, None, NoiseModel(1.0, 4.0))
     tiles = [tile("holes", 32, seed=i).noisy(dtype="uint8").astype(np.float32) for i in range(6)]
     made = Nearest.fit(extractor, 12, 0, iter(tiles))
     again = Nearest.fit(extractor, 12, 0, iter(tiles))

@@ -14,25 +14,18 @@ import numpy as np
 import torch
 
 from .. import metrics
-from ..denoising import denoise
 from ..noise import NoiseModel
 from ..trust.residual import residual_tests
 from .measured import Measured
 from .network import Autoencoder, Layout, reconstruct
 from .places import OF_NOISE, SHAPES, Places, usual_of
+from .seen import seen
 
 STATISTICS = ("scan", "mse", "mae", "ssim", "fsim", "dists", "lpips")
 USUAL = ("scan", "mse", "mae", "ssim", "fsim")
 _HALF_NORMAL = float(np.sqrt(2 / np.pi))  # mean |N(0, 1)|
 _LEAST = {"ssim": 11, "fsim": 48, "dists": 32, "lpips": 32}  # px that an op needs to mean something
 _RISES = ("scan", "mse", "mae", "dists", "lpips")  # with the anomaly; the others fall
-
-
-def denoised(image: np.ndarray, model: str, noise: NoiseModel, top: float, scan_axis: int) -> np.ndarray:
-    """One (H, W) tile after a denoiser of `semnr.denoise`, float32 within the range."""
-    lines = image if scan_axis == -1 else np.ascontiguousarray(image.T)  # scan lines as rows
-    clean = np.asarray(denoise(lines, model=model, data_range=top, noise=noise), np.float32)
-    return np.clip(clean if scan_axis == -1 else clean.T, 0, top)
 
 
 class Autoencoding:
@@ -91,15 +84,8 @@ class Autoencoding:
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """What the normal tile looks like, (N, H, W) float32, without noise."""
-        seen = self.inputs(images)
-        return np.asarray(reconstruct(self.network, torch.from_numpy(seen)).numpy())
-
-    def inputs(self, images: np.ndarray) -> np.ndarray:
-        """What the network sees of (N, H, W) tiles: the tiles after the denoiser, or as they are."""
-        if self.denoiser is None:
-            return np.ascontiguousarray(images, np.float32)
-        made = [denoised(image, self.denoiser, self.noise, self.top, self.scan_axis) for image in images]
-        return np.ascontiguousarray(np.stack(made))
+        tiles = seen(images, self.denoiser, self.noise, self.top, self.scan_axis)
+        return np.asarray(reconstruct(self.network, torch.from_numpy(tiles)).numpy())
 
     def measure(self, images: np.ndarray, with_map: bool = False) -> Measured:
         made = self.reconstruct(images)

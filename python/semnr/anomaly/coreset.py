@@ -50,7 +50,7 @@ class Nearest:
         pool = torch.empty(POOL * size, extractor.dims)
         held = seen = 0
         for tile in tiles:
-            vectors = extractor(torch.from_numpy(tile)[None])[0]
+            vectors = next(extractor.batches(tile[None]))[0]
             fill = min(len(vectors), len(pool) - held)
             pool[held : held + fill] = vectors[:fill]
             held += fill
@@ -65,7 +65,7 @@ class Nearest:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], state: Mapping[str, Tensor], noise: NoiseModel) -> Nearest:
-        extractor, bank = Extractor.of(facts, state["chosen"]), state["bank"]
+        extractor, bank = Extractor.of(facts, state["chosen"], noise), state["bank"]
         if bank.ndim != 2 or bank.shape[1] != extractor.dims or not bool(torch.isfinite(bank).all()):
             raise ValueError(f"bank is of shape {tuple(bank.shape)} or not finite; accepted: (size, {extractor.dims})")
         return cls(extractor, bank)

@@ -13,7 +13,9 @@ from torch.nn import functional
 from semnr_kernels.errors import WeightsUnavailable
 
 from ..base.random_streams import stream
+from ..noise import NoiseModel
 from .backbones import Backbone, load_backbone
+from .seen import seen
 
 GRID = 4  # px between two places of the grid
 BATCH = 4  # tiles that pass through the backbone together
@@ -23,24 +25,34 @@ _CHANNELS = 82  # of the seed
 class Extractor:
     """Tiles (N, H, W) to vectors (N, places, d): the maps of a backbone, averaged over 3 × 3, on one grid.
 
+    Tiles pass through a denoiser first, unless `denoiser` is None: the features of a recorded tile are mostly those of
+    its noise.
+
     `chosen` are the channels that are used; of many channels a seeded choice carries nearly all of what they tell
     (Defard et al. 2021).
     """
 
-    def __init__(self, backbone: Backbone, top: float, chosen: Tensor) -> None:
+    def __init__(
+        self, backbone: Backbone, top: float, chosen: Tensor, denoiser: str | None, noise: NoiseModel,
+        scan_axis: int = -1,
+    ) -> None:  # fmt: skip
         self.backbone, self.top, self.chosen = backbone, top, chosen
+        self.denoiser, self.noise, self.scan_axis = denoiser, noise, scan_axis
 
     @classmethod
-    def make(cls, backbone: Backbone, top: float, dims: int, seed: int) -> Extractor:
+    def make(
+        cls, backbone: Backbone, top: float, dims: int, seed: int, denoiser: str | None, noise: NoiseModel,
+        scan_axis: int = -1,
+    ) -> Extractor:  # fmt: skip
         """With `dims` channels drawn by a seed, all of them where there are no more."""
         total = sum(backbone.channels)
         if isinstance(dims, bool) or not isinstance(dims, int) or dims < 1:
             raise ValueError(f"dims is {dims!r}; accepted: an integer of at least 1")
         picked = np.sort(stream(seed, _CHANNELS).permutation(total)[:dims])
-        return cls(backbone, top, torch.from_numpy(picked.astype(np.int64)))
+        return cls(backbone, top, torch.from_numpy(picked.astype(np.int64)), denoiser, noise, scan_axis)
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any], chosen: Tensor) -> Extractor:
+    def of(cls, facts: Mapping[str, Any], chosen: Tensor, noise: NoiseModel) -> Extractor:
         """As a model's file has it: with the backbone's weights where they lay then, or where they are installed."""
         problem = ""
         for place in (facts["backbone_source"], None):
@@ -50,7 +62,8 @@ class Extractor:
                 problem = str(error)
                 continue
             if backbone.sha256 == facts["backbone_sha256"]:
-                return cls(backbone, float(facts["data_range"]), chosen)
+                top, scan_axis = float(facts["data_range"]), int(facts["scan_axis"])
+                return cls(backbone, top, chosen, facts["denoiser"], noise, scan_axis)
             problem = (
                 f"backbone {backbone.name} at {backbone.source} has SHA-256 {backbone.sha256[:16]}..., the model was "
                 f"fitted on {facts['backbone_sha256'][:16]}...: its features would not compare"
@@ -64,6 +77,8 @@ class Extractor:
             "backbone_sha256": backbone.sha256,
             "backbone_source": backbone.source,
             "grid": GRID,
+            "denoiser": self.denoiser,
+            "scan_axis": self.scan_axis,
         }
 
     @property
@@ -78,9 +93,11 @@ class Extractor:
     def batches(self, images: np.ndarray) -> Iterator[Tensor]:
         """(n, places, d) float32, a few tiles at a time."""
         for at in range(0, len(images), BATCH):
-            yield self(torch.from_numpy(np.ascontiguousarray(images[at : at + BATCH], np.float32)))
+            part = images[at : at + BATCH]
+            yield self(torch.from_numpy(seen(part, self.denoiser, self.noise, self.top, self.scan_axis)))
 
     def __call__(self, tiles: Tensor) -> Tensor:
+        """Vectors of tiles that are denoised already."""
         down, across = self.grid(tuple(tiles.shape[-2:]))
         with torch.inference_mode():
             maps = self.backbone.maps(tiles[:, None] / self.top)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..base.outputs import apart, local
 from ..base.progress import Progress
+from ..denoising.models import find
 from ..tiles import Problem, TileSource, open_tiles
 from ..tiles.extent import extent_of
 from .backbones import load_backbone
@@ -19,6 +20,7 @@ from .features import Extractor, in_words
 from .gaussian import Gaussians
 from .model import FACTS, KINDS, AnomalyModel, save
 from .normals import digest, grey, left_out, read_tiles, usable
+from .seen import DENOISER
 
 _NOISE_TILES = 16  # that a feature model's noise law is taken from
 
@@ -33,6 +35,7 @@ def fit(
     changes: Mapping[str, Any] | None = None,
     backbone: str = "efficientnet-lite0",
     weights: str | Path | None = None,
+    denoiser: str | None = DENOISER,
     dims: int = 80,
     coreset: int = 1000,
     score: str = "scan",
@@ -65,6 +68,9 @@ def fit(
         Of a feature model.
     weights : path, optional
         File of the backbone's weights. Default: those that are installed, see `semnr.weights`.
+    denoiser : str or None
+        Of a feature model: the model of `semnr.denoise` that tiles pass through first. None: features of the tiles as
+        they were recorded, which are mostly those of the noise. Of an autoencoder see "data.target" of the recipe.
     dims : int
         Channels of the backbone that are used, drawn by `seed`.
     coreset : int
@@ -125,7 +131,14 @@ def fit(
     if resume:
         raise ValueError(f"resume is True with kind {kind!r}, which is fitted in one pass; accepted: False")
     _new(folder)
-    return _features(opened, folder, kind, data_range, backbone, weights, dims, coreset, seed, quiet, say)
+    if denoiser is not None:
+        try:
+            find(denoiser)
+        except ValueError as error:
+            raise ValueError(f"denoiser: {error}, or None") from None
+    return _features(
+        opened, folder, kind, data_range, backbone, weights, denoiser, scan_axis, dims, coreset, seed, quiet, say
+    )
 
 
 def _new(folder: Path) -> None:
@@ -135,12 +148,13 @@ def _new(folder: Path) -> None:
 
 
 def _features(
-    source: TileSource, folder: Path, kind: str, data_range: float | None, backbone: str, weights: Any, dims: int,
-    size: int, seed: int, quiet: bool, say: Callable[[str], None],
+    source: TileSource, folder: Path, kind: str, data_range: float | None, backbone: str, weights: Any,
+    denoiser: str | None, scan_axis: int, dims: int, size: int, seed: int, quiet: bool, say: Callable[[str], None],
 ) -> AnomalyModel:  # fmt: skip
     first = _First(source, data_range)
     law = read_tiles("source", first.sample(_NOISE_TILES), data_range=first.top)
-    extractor = Extractor.make(load_backbone(backbone, weights), first.top, dims, seed)
+    noise = law.noise(scan_axis)
+    extractor = Extractor.make(load_backbone(backbone, weights), first.top, dims, seed, denoiser, noise, scan_axis)
     shape = first.shape
     parts = (
         Gaussians.memory(extractor, shape) if kind == "padim" else Nearest.memory(extractor, shape, size)
@@ -153,7 +167,7 @@ def _features(
     facts = {
         "data_range": first.top,
         "dtype": first.dtype,
-        "noise": asdict(law.noise()),
+        "noise": asdict(noise),
         "tiles": {"used": len(first.digests), "left_out": len(first.problems)},
         "problems": [{"tile": p.tile, "status": p.status, "reason": p.reason} for p in first.problems[:100]],
         "memory": parts,

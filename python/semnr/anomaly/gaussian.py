@@ -47,7 +47,7 @@ class Gaussians:
         products = torch.zeros(places, d, d, dtype=torch.float64)
         count = 0
         for tile in tiles:
-            vector = extractor(torch.from_numpy(tile)[None])[0]
+            vector = next(extractor.batches(tile[None]))[0]
             for at in range(0, places, _AT_ONCE):  # in place: a second array of products would double the memory
                 part = vector[at : at + _AT_ONCE].double()
                 products[at : at + _AT_ONCE].baddbmm_(part[:, :, None], part[:, None, :])
@@ -67,7 +67,7 @@ class Gaussians:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], state: Mapping[str, Tensor], noise: NoiseModel) -> Gaussians:
-        extractor = Extractor.of(facts, state["chosen"])
+        extractor = Extractor.of(facts, state["chosen"], noise)
         height, width = (int(n) for n in facts["shape"])
         places, d = int(np.prod(extractor.grid((height, width)))), extractor.dims
         for name, shape in (("mean", (places, d)), ("whitening", (places, d, d))):

@@ -17,10 +17,10 @@ from ..base.random_streams import stream
 from ..noise import NoiseModel
 from ..training.loop import Averaged, Choosing
 from ..training.scenes import specks
-from .autoencoder import denoised
 from .network import Autoencoder
 from .normals import Tiles
 from .recipe import Recipe
+from .seen import denoised
 
 Batch = dict[str, Tensor]
 _BATCHES, _JUDGED, _COPIES = 81, 82, 84  # of the seed

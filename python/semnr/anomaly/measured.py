@@ -21,8 +21,8 @@ class Measured:
     texts : dict of str to tuple of (str or None)
         `evidence_boxes`: the places, as JSON.
     map : ndarray, (N, H, W), or None
-        Where it was asked for: of an autoencoder the signed z of the scan, below 0 where the reconstruction has
-        structure that the tile lacks; of a feature model the distance.
+        Where it was asked for: of an autoencoder the signed z of the scan, below 0 where the tile is darker than its
+        reconstruction; of a feature model the distance.
 
     Examples
     --------

@@ -38,6 +38,7 @@ def _fit(sub: argparse.ArgumentParser) -> None:
     add_settings(sub, "TABLE.ENTRY=VALUE", help="of the recipe: training.steps=3000 data.patch=64")
     sub.add_argument("--backbone", default="efficientnet-lite0", help="efficientnet-lite0 (default), vgg16, alexnet")
     sub.add_argument("--weights", metavar="FILE", help="of the backbone; default: where they are installed")
+    sub.add_argument("--denoiser", default="semnr-small", metavar="NAME", help="before the backbone; none: no denoiser")
     sub.add_argument("--dims", type=int, default=80, metavar="N", help="channels of the backbone; default 80")
     sub.add_argument("--coreset", type=int, default=1000, metavar="N", help="vectors that patchcore keeps; 1000")
     sub.add_argument("--statistic", default="scan", metavar="S", help="scan (default), mse, mae, ssim, fsim, ...")
@@ -97,7 +98,8 @@ def _teller(args: argparse.Namespace) -> Any:
 def fit(args: argparse.Namespace, anomaly: Any) -> int:
     model = anomaly.fit(
         args.source, args.out, kind=args.kind, data_range=args.data_range, recipe=args.recipe,
-        changes=changed(args.set), backbone=args.backbone, weights=args.weights, dims=args.dims, coreset=args.coreset,
+        changes=changed(args.set), backbone=args.backbone, weights=args.weights,
+        denoiser=None if args.denoiser == "none" else args.denoiser, dims=args.dims, coreset=args.coreset,
         score=args.statistic, scan_axis=-1 if args.scan_axis == "x" else -2, seed=args.seed, resume=args.resume,
         quiet=args.quiet or args.json, say=_teller(args),
     )  # fmt: skip

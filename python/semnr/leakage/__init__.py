@@ -30,7 +30,7 @@ from .verify import bands, correlation, described
 __all__ = ["Leakage", "Pair", "grouped_split", "near_duplicates", "write_report"]
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "held_out")
-LEAST = 0.5  # correlation of the fine structure from which on two images are one
+LEAST = 0.6  # correlation of the fine structure from which on two images are one
 
 
 @dataclass(frozen=True)

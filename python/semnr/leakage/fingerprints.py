@@ -24,8 +24,10 @@ RANGES = tuple(
 SYMMETRIES = tuple(
     (turned, down, right) for turned in (False, True) for down in (False, True) for right in (False, True)
 )
-LIKELY = 0.68  # agreement of two fingerprints from which on the pixels are compared
-_MOST = 12  # candidates looked at of each image
+LIKELY = 0.6  # agreement of two fingerprints from which on the pixels are compared
+_MOST = 12  # images that each image is compared with
+_PLACED = 0.5  # agreement of a placement from which on it is tried
+_STARTS = 8  # placements of one image on another that are tried: of a periodic pattern many agree nearly as well
 _BLOCK = 20_000_000  # numbers held of the comparison at once
 _AT_ONCE = 256  # images whose spectra are held at once
 
@@ -106,7 +108,7 @@ def seen_as(image: np.ndarray, symmetry: int) -> np.ndarray:
 
 
 def candidates(thumbnails: np.ndarray, likely: float = LIKELY) -> Iterator[Candidate]:
-    """Pairs of images whose fingerprints agree, the most alike first of each image.
+    """Pairs of images whose fingerprints agree, the most alike first of each image, each pair with its best placements.
 
     The whole of each image is looked for in every window of the others: it may be a crop of one. Its four corners are
     looked for in the smallest windows: the fields of the two may overlap.
@@ -127,26 +129,40 @@ def candidates(thumbnails: np.ndarray, likely: float = LIKELY) -> Iterator[Candi
     step = max(1, _BLOCK // (count * len(RANGES) ** 2 * len(SYMMETRIES)))
     for first in range(0, count, step):
         block = _unit(spectra(thumbnails[first : first + step]), scale)
-        rows = [_agreement(block[:, windows], questions) for (windows, _), questions in zip(groups, asked, strict=True)]
-        values = torch.stack([best for best, _ in rows])
-        best, which = values.max(dim=0)
+        best = torch.stack([
+            _agreement(block[:, windows], questions) for (windows, _), questions in zip(groups, asked, strict=True)
+        ]).amax(dim=0)  # fmt: skip
         for i in range(len(block)):
             best[i, first + i] = -1
             order = torch.argsort(best[i], descending=True)[:_MOST]
             for b in order[best[i, order] >= likely].tolist():
-                windows, group = groups[int(which[i, b])]
-                at, question = divmod(int(rows[int(which[i, b])][1][i, b]), len(group))
-                (top, height), (left, width) = (RANGES[k] for k in divmod(int(windows[at]), len(RANGES)))
-                symmetry, part = group[question]
-                yield Candidate(first + i, b, (top, height, left, width), part, symmetry, float(best[i, b]))
+                yield from _placements(first + i, b, block[i], groups, [questions[:, b] for questions in asked])
 
 
-def _agreement(block: np.ndarray, questions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each image of the block and each image: the greatest agreement, and of which window and question."""
+def _agreement(block: np.ndarray, questions: torch.Tensor) -> torch.Tensor:
+    """For each image of the block and each image: the greatest agreement over windows and questions."""
     count, length = questions.shape[1:]
     made = torch.from_numpy(np.ascontiguousarray(block.reshape(-1, length))) @ questions.reshape(-1, length).T
-    best, at = made.reshape(len(block), -1, count).max(dim=1)
-    return best, at
+    return made.reshape(len(block), -1, count).amax(dim=1)
+
+
+def _placements(
+    a: int, b: int, windows_of_a: np.ndarray, groups: list[tuple[np.ndarray, list[tuple[int, Window]]]],
+    asked: list[torch.Tensor],
+) -> Iterator[Candidate]:  # fmt: skip
+    """The best placements of image b on image a."""
+    found = []
+    for (windows, group), questions in zip(groups, asked, strict=True):
+        made = (torch.from_numpy(windows_of_a[windows]) @ questions.T).flatten()
+        values, places = made.topk(min(_STARTS, len(made)))
+        for value, place in zip(values.tolist(), places.tolist(), strict=True):
+            if value < _PLACED:
+                break
+            at, question = divmod(place, len(group))
+            (top, height), (left, width) = (RANGES[k] for k in divmod(int(windows[at]), len(RANGES)))
+            symmetry, part = group[question]
+            found.append(Candidate(a, b, (top, height, left, width), part, symmetry, value))
+    yield from sorted(found, key=lambda one: -one.agreement)[:_STARTS]
 
 
 def _place(window: Window) -> int:

@@ -25,7 +25,7 @@ import torch
 from . import native_support
 from .errors import SemnrError
 
-ABI = 2  # csrc/cuda/module.cpp exports the same number; a stale build is refused, not called
+ABI = 3  # csrc/cuda/module.cpp exports the same number; a stale build is refused, not called
 
 _emulated: list[ModuleType] = []  # at most one: what `use_emulated` loaded
 

@@ -117,6 +117,21 @@ def is_plain(x: object, y: object) -> bool:
     )
 
 
+def is_plain_on_device(x: object, y: object) -> bool:
+    """Whether `pair` would pass both as they are, and they are contiguous tensors of one device: as `is_plain`."""
+    return (
+        type(x) in tensor_kinds._PLAIN_TYPES
+        and type(y) in tensor_kinds._PLAIN_TYPES
+        and x.dtype is y.dtype  # type: ignore[attr-defined]
+        and x.shape == y.shape  # type: ignore[attr-defined]
+        and x.is_contiguous()  # type: ignore[attr-defined]
+        and y.is_contiguous()  # type: ignore[attr-defined]
+        and x.device == y.device  # type: ignore[attr-defined]
+        and not (x.is_neg() or y.is_neg())  # type: ignore[attr-defined]
+        and tensor_kinds.quiet()
+    )
+
+
 # --- options --------------------------------------------------------------------------------------------------
 
 # Widths of a scale whose squares, and the squares of the differences on them, stay far inside float64.

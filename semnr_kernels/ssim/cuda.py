@@ -7,6 +7,7 @@ general ones, which are simple and slow. The arithmetic and what it costs are in
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -135,6 +136,76 @@ def _slots(index: int | None) -> int:
 _FORWARD_BYTES = 59 * 1024  # of a block of 256 threads, with what the system takes of it
 
 
+class Plain(NamedTuple):
+    """Launches for contiguous images of one shape and dtype, with one set of options: the short path."""
+
+    passes: Any  # the compiled module's: csrc/ssim/ssim_cuda_bind.cpp
+    images: int
+    planes: int
+    blocks: int
+    extent_blocks: int  # 0: the pixels cannot lie too far apart for float32 moments
+    limit: float  # or they do where the range of either image exceeds this
+    settings: Settings
+    emulated: bool
+
+
+def plain(
+    dtype: torch.dtype, shape: tuple[int, ...], s: Settings, limit: float | None, device: torch.device, emulated: bool
+) -> Plain | None:
+    """None where another path has to take such images. limit: of the pixels' range; None: they need not be looked at."""
+    h, w = shape[-2:]
+    images, planes = shape[0] if len(shape) == 4 else 1, math.prod(shape[:-2])
+    size = len(s.taps)
+    fast = _is_fast(s) and not (s.want_map or s.want_components or s.reflect) and s.downsample == 1
+    known = dtype in native_support.DTYPE_CODES and dtype != torch.float64
+    if not (fast and known) or min(h, w) < size or max(h * w, planes * h * w // 2**10) >= 2**31:
+        return None
+    walk = forward_plan(planes, h - size + 1, w - size + 1, size, slots(device))
+    passes = cuda_support.module(emulated).SsimPlain(
+        native_support.DTYPE_CODES[dtype],
+        (images, planes // images, h, w),
+        float32_window.over_first(s.taps),
+        s.constants,
+        walk,
+        backward_plan(h, w, size)[:4],
+    )
+    extent = 0 if limit is None else min(_EXTENT_BLOCKS, -(-planes * h * w // 4096))
+    return Plain(passes, images, planes, walk.blocks, extent, math.inf if limit is None else limit, s, emulated)
+
+
+_EXTENT_BLOCKS = 1056
+
+
+def plain_scores(p: Plain, x: torch.Tensor, y: torch.Tensor, loss: bool) -> tuple[torch.Tensor, ...]:
+    """Scores (2, planes), what csrc calls told (2,): their mean and the pixels' range; and 1 - mean as float32, where
+    `loss`.
+    """
+    device = x.device
+    partial = torch.empty((p.blocks, 2), dtype=torch.float64, device=device)
+    rows = torch.empty((2, p.planes), dtype=torch.float64, device=device)
+    told = torch.empty(2, dtype=torch.float64, device=device)
+    value = torch.empty((), dtype=torch.float32, device=device) if loss else None
+    extents = torch.empty((p.extent_blocks, 4), dtype=torch.float32, device=device) if p.extent_blocks else None
+    with cuda_support.launching(p.emulated, device, (x, y), (partial, rows, told, value, extents)) as (_, stream):
+        p.passes.forward(
+            x.data_ptr(), y.data_ptr(), partial.data_ptr(), rows.data_ptr(), told.data_ptr(), _address(value),
+            _address(extents), p.extent_blocks, stream,
+        )  # fmt: skip
+    return (rows, told) if value is None else (rows, told, value)
+
+
+def plain_gradient(
+    p: Plain, x: torch.Tensor, y: torch.Tensor, slope: torch.Tensor, wanted: Sequence[bool]
+) -> list[torch.Tensor | None]:
+    """Of the loss that `plain_scores` gave, by x and y; slope: its own, float32."""
+    out = [torch.empty_like(x) if w else None for w in wanted]
+    with cuda_support.launching(p.emulated, x.device, (x, y, slope), out) as (_, stream):
+        p.passes.backward(
+            x.data_ptr(), y.data_ptr(), slope.data_ptr(), _address(out[0]), _address(out[1]), stream
+        )
+    return out
+
+
 def forward_plan(planes: int, down: int, across: int, size: int, slots: int) -> Walk:
     """Of `planes` times `down` x `across` windows, for a device that holds `slots` blocks at once.
 
@@ -144,9 +215,9 @@ def forward_plan(planes: int, down: int, across: int, size: int, slots: int) -> 
     all_strips = planes * strips
     fewest = all_strips * -(-units // _MOST_UNITS)
 
-    def batches(blocks: int) -> tuple[int, int]:
+    def batches(blocks: int) -> tuple[int, bool, int]:
         waves, least = -(-blocks // slots), blocks // all_strips
-        return waves * (-(-units // least) + _AHEAD), blocks
+        return waves * (-(-units // least) + _AHEAD), blocks < slots, blocks
 
     whole = [w * slots for w in range(-(-fewest // slots), _WAVES + 1) if w * slots <= all_strips * units]
     each = (*range(1, 5), slots // all_strips, units)

@@ -96,7 +96,7 @@ def test_strips_join_without_a_seam_in_the_map(size: int, border: str, monkeypat
     """Blocks of one or two units of rows, the last of them a part of one."""
     monkeypatch.setattr(cuda, "_EMULATED_SLOTS", 32)
     x, y = pair((2, 2, 37, 270), torch.uint16)
-    assert cuda.forward_plan(4, 37 - size + 1, 271 - size, size, 32).blocks >= 30
+    assert cuda.forward_plan(4, 37 - size + 1, 271 - size, size, 32).blocks >= 24
     got, exact = both(x, y, window_size=size, border=border, want_map=True)
     torch.testing.assert_close(got.map.double(), exact.map, rtol=0, atol=tolerances.SSIM_MAP)
     torch.testing.assert_close(got.score, exact.score, rtol=0, atol=tolerances.SSIM_MEAN)
@@ -117,7 +117,7 @@ def test_no_bit_of_a_score_depends_on_the_grid(dtype: torch.dtype, size: int, mo
     """One block a strip, several, and one a unit of eight rows; parts of strips of unequal length among them."""
     x, y = pair((2, 1, 95, 271), dtype)
     found, grids = [], []
-    for slots in (1, 7, 20, 264):
+    for slots in (1, 5, 20, 264):
         monkeypatch.setattr(cuda, "_EMULATED_SLOTS", slots)
         rows = run(x, y, Settings(data_range=scale(dtype), window_size=size))
         grids.append(cuda_support.counters()["ssim_forward"]["blocks"])

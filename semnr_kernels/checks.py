@@ -98,12 +98,12 @@ def is_plain(x: object, y: object) -> bool:
     return (
         type(x) is torch.Tensor
         and type(y) is torch.Tensor
+        and x.is_cpu
+        and y.is_cpu
         and not (x.is_nested or y.is_nested)
         and x.layout is torch.strided
         and y.layout is torch.strided
         and tensor_kinds.quiet()
-        and x.is_cpu
-        and y.is_cpu
         and x.dtype is y.dtype
         and (x.dtype in FLOAT_DTYPES or x.dtype in INTEGER_DTYPES)
         and not (x.requires_grad or y.requires_grad)

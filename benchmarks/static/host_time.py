@@ -9,6 +9,7 @@ launches themselves (about 3 µs each) and the wait for the score under nan="err
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import statistics
 import sys
 import time
@@ -30,7 +31,9 @@ class _Passes:
     """Launches that do nothing, but for the scores that the caller reads back."""
 
     def __init__(self, *_: Any) -> None: ...
-    def forward(self, *_: Any) -> None: ...
+    def forward(self, *addresses: int) -> None:
+        ctypes.memset(addresses[4], 0, 16)  # a mean of 0, and pixels that are all alike
+
     def backward(self, *_: Any) -> None: ...
 
 
@@ -43,7 +46,7 @@ class _Module:
 
 @contextlib.contextmanager
 def stubbed() -> Iterator[None]:
-    """Inside the `with` block launches do nothing, and outputs hold zeros, which are scores."""
+    """Inside the `with` block launches do nothing."""
     module = _Module()
 
     @contextlib.contextmanager
@@ -53,7 +56,6 @@ def stubbed() -> Iterator[None]:
     with (
         mock.patch.object(cuda_support, "launching", launching),
         mock.patch.object(cuda_support, "module", lambda emulated=False: module),
-        mock.patch.object(torch, "empty", torch.zeros),
         mock.patch.object(registry, "_probe", lambda name: None),
     ):
         yield

@@ -338,7 +338,8 @@ def _plain_score(a: Mapping[str, Any]) -> float | None:
     """The usual call, one plain image of one channel to one number; None: the general path answers, or says why not."""
     x, y = a["x"], a["y"]
     if (
-        a["mask"] is not None
+        a["backend"] not in (None, "auto")
+        or a["mask"] is not None
         or a["reduction"] != "mean"
         or a["nan"] != "error"
         or a["overshoot"] != "keep"
@@ -382,10 +383,10 @@ def _plain_on_device(a: Mapping[str, Any]) -> torch.Tensor | None:
         or (plain := _plain_launches(a)) is None
     ):
         return None
-    rows, told = cuda.plain_scores(plain, x, y, False)
+    told, rows, _ = cuda.plain_scores(plain, x, y, a["reduction"] == "none", False)
     if a["nan"] == "error" and not _is_told_well(told, plain):
         return None
-    if a["reduction"] == "mean":
+    if rows is None:
         return told[0]
     scores = rows[0] if plain.planes == plain.images else rows[0].view(plain.images, -1).mean(dim=1)
     return scores if x.dim() == 4 else scores[0]
@@ -433,7 +434,7 @@ class _Loss(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, plain: cuda.Plain) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
         ctx.save_for_backward(x, y)
         ctx.plain = plain
-        _, told, loss = cuda.plain_scores(plain, x, y, True)
+        told, _, loss = cuda.plain_scores(plain, x, y, False, True)
         ctx.mark_non_differentiable(told)
         return loss, told
 

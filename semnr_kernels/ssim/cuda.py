@@ -143,6 +143,7 @@ class Plain(NamedTuple):
     images: int
     planes: int
     blocks: int
+    scratch: int  # float64 beside the scores
     extent_blocks: int  # 0: the pixels cannot lie too far apart for float32 moments
     limit: float  # or they do where the range of either image exceeds this
     settings: Settings
@@ -170,28 +171,39 @@ def plain(
         backward_plan(h, w, size)[:4],
     )
     extent = 0 if limit is None else min(_EXTENT_BLOCKS, -(-planes * h * w // 4096))
-    return Plain(passes, images, planes, walk.blocks, extent, math.inf if limit is None else limit, s, emulated)
+    scratch = 2 * (walk.blocks + extent)
+    return Plain(passes, images, planes, walk.blocks, scratch, extent, math.inf if limit is None else limit, s, emulated)
 
 
 _EXTENT_BLOCKS = 1056
 
 
-def plain_scores(p: Plain, x: torch.Tensor, y: torch.Tensor, loss: bool) -> tuple[torch.Tensor, ...]:
-    """Scores (2, planes), what csrc calls told (2,): their mean and the pixels' range; and 1 - mean as float32, where
-    `loss`.
+def plain_scores(
+    p: Plain, x: torch.Tensor, y: torch.Tensor, by_plane: bool, loss: bool
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """What csrc calls told (2,): the mean score and the pixels' range. Where they are asked for: the scores and the means
+    of contrast·structure, (2, planes), and 1 - mean as float32.
     """
     device = x.device
-    partial = torch.empty((p.blocks, 2), dtype=torch.float64, device=device)
-    rows = torch.empty((2, p.planes), dtype=torch.float64, device=device)
     told = torch.empty(2, dtype=torch.float64, device=device)
+    rows = torch.empty((2, p.planes), dtype=torch.float64, device=device) if by_plane else None
     value = torch.empty((), dtype=torch.float32, device=device) if loss else None
-    extents = torch.empty((p.extent_blocks, 4), dtype=torch.float32, device=device) if p.extent_blocks else None
-    with cuda_support.launching(p.emulated, device, (x, y), (partial, rows, told, value, extents)) as (_, stream):
+    # two float64 a block and, of the same size, four float32 a block of the extents
+    scratch = torch.empty(p.scratch + (0 if by_plane else 2 * p.planes), dtype=torch.float64, device=device)
+    at = scratch.data_ptr()
+    with cuda_support.launching(p.emulated, device, (x, y), (scratch, told, rows, value)) as (_, stream):
         p.passes.forward(
-            x.data_ptr(), y.data_ptr(), partial.data_ptr(), rows.data_ptr(), told.data_ptr(), _address(value),
-            _address(extents), p.extent_blocks, stream,
-        )  # fmt: skip
-    return (rows, told) if value is None else (rows, told, value)
+            x.data_ptr(),
+            y.data_ptr(),
+            at,
+            at + 8 * p.scratch if rows is None else rows.data_ptr(),
+            told.data_ptr(),
+            0 if value is None else value.data_ptr(),
+            at + 16 * p.blocks,
+            p.extent_blocks,
+            stream,
+        )
+    return told, rows, value
 
 
 def plain_gradient(

@@ -98,12 +98,12 @@ def is_plain(x: object, y: object) -> bool:
     return (
         type(x) is torch.Tensor
         and type(y) is torch.Tensor
+        and x.is_cpu
+        and y.is_cpu
         and not (x.is_nested or y.is_nested)
         and x.layout is torch.strided
         and y.layout is torch.strided
         and tensor_kinds.quiet()
-        and x.is_cpu
-        and y.is_cpu
         and x.dtype is y.dtype
         and (x.dtype in FLOAT_DTYPES or x.dtype in INTEGER_DTYPES)
         and not (x.requires_grad or y.requires_grad)
@@ -114,6 +114,21 @@ def is_plain(x: object, y: object) -> bool:
         and x.is_contiguous()
         and y.is_contiguous()
         and not (x.is_neg() or y.is_neg())
+    )
+
+
+def is_plain_on_device(x: object, y: object) -> bool:
+    """Whether `pair` would pass both as they are, and they are contiguous tensors of one device: as `is_plain`."""
+    return (
+        type(x) in tensor_kinds._PLAIN_TYPES
+        and type(y) in tensor_kinds._PLAIN_TYPES
+        and x.dtype is y.dtype  # type: ignore[attr-defined]
+        and x.shape == y.shape  # type: ignore[attr-defined]
+        and x.is_contiguous()  # type: ignore[attr-defined]
+        and y.is_contiguous()  # type: ignore[attr-defined]
+        and x.device == y.device  # type: ignore[attr-defined]
+        and not (x.is_neg() or y.is_neg())  # type: ignore[attr-defined]
+        and tensor_kinds.quiet()
     )
 
 

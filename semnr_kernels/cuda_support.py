@@ -25,7 +25,7 @@ import torch
 from . import native_support
 from .errors import SemnrError
 
-ABI = 2  # csrc/cuda/module.cpp exports the same number; a stale build is refused, not called
+ABI = 3  # csrc/cuda/module.cpp exports the same number; a stale build is refused, not called
 
 _emulated: list[ModuleType] = []  # at most one: what `use_emulated` loaded
 
@@ -146,10 +146,10 @@ def launching(
         An emulated kernel is at fault; the message says where.
     """
     if emulated is False:
-        compiled = module()
-        with torch.cuda.device(device):
-            compiled.set_device(torch.cuda.current_device())
-            yield compiled, torch.cuda.current_stream().cuda_stream
+        compiled, index = module(), torch.cuda.current_device() if device.index is None else device.index
+        with torch.cuda.device(index):
+            compiled.set_device(index)
+            yield compiled, torch._C._cuda_getCurrentRawStream(index)  # type: ignore[attr-defined]
         return
     with _emulating:
         yield from _emulated_launching(module(True) if emulated is True else emulated, reads, writes, scratch)

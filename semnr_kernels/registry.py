@@ -529,6 +529,23 @@ def native_by_default(op: str, backend: str | None) -> bool:
     return True
 
 
+def cuda_by_default(op: str, backend: str | None, index: int | None) -> bool:
+    """What `choose` would answer for a plain call on a CUDA device that names no backend, or that names "cuda" in the
+    argument: whether it runs on "cuda". `index`: of the device; None: a call on the CPU, which the emulation may take.
+    """
+    if index is None:
+        return backend == "cuda-emulated" and _probe("cuda-emulated") is None
+    if backend not in (None, "auto", "cuda"):
+        return False
+    if backend != "cuda" and (_override.get() not in (None, "auto") or os.environ.get("SEMNR_BACKEND")):
+        return False
+    if _probe("cuda") is not None or _probe_on("cuda", index) is not None:
+        return False
+    if (record := _record.get()) is not None:
+        record[op] = "cuda"
+    return True
+
+
 def explain(call: Call, backend: str | None = None) -> Explanation:
     """The decision table of a call: which backend it takes, and why it does not take the others.
 

@@ -109,6 +109,13 @@ inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float __fdividef(float x, float y) { return x / y; }
 inline float __fdiv_rn(float x, float y) { return x / y; }
+// Rounded down: the rounded sum, and what it exceeds the exact one by (Knuth).
+inline double __dadd_rd(double x, double y) {
+  const double sum = x + y;
+  if (!std::isfinite(sum)) return sum;
+  const double part = sum - x, rest = (x - (sum - part)) + (y - part);
+  return rest < 0 ? std::nextafter(sum, -HUGE_VAL) : sum;
+}
 inline float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
 inline float __fsqrt_rn(float x) { return std::sqrt(x); }
 inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1.0f) : 0.0f; }  // NaN becomes 0

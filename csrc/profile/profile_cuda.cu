@@ -8,7 +8,7 @@
 namespace semnr {
 
 void profile_scores_cuda(const Image& x, const Image& y, const Mask* regions, Dtype dtype, const Shape& shape,
-                         const SsimCudaOptions& options, const SsimPlan& plan, const ProfileScratch& scratch,
+                         const SsimCudaOptions& options, const SsimWalk& walk, const ProfileScratch& scratch,
                          double* out, Stream stream) {
   constexpr int kSize = 11;
   if (options.taps.size() != kSize || options.reflect || shape.c != 1) {
@@ -19,7 +19,9 @@ void profile_scores_cuda(const Image& x, const Image& y, const Mask* regions, Dt
     if constexpr (std::is_same_v<T, double>) {
       throw std::invalid_argument("profile_scores_cuda: float64 images are scored one metric at a time");
     } else {
-      SsimBatch batch = batch_of(x, y, int(sizeof(T)), shape, options, plan);
+      SsimBatch batch = batch_of(x, y, int(sizeof(T)), shape, options, walk);
+      const std::int64_t strips = batch.planes * walk.strips;
+      if (walk.blocks % strips != 0) throw std::invalid_argument("profile_scores_cuda: parts of a strip");
       ProfileJob job{};
       for (int r = 0; r < kProfileRegions; ++r) {
         const Mask& region = regions[r];
@@ -30,19 +32,18 @@ void profile_scores_cuda(const Image& x, const Image& y, const Mask* regions, Dt
                        reinterpret_cast<std::uintptr_t>(region.data) % 8 == 0;
       }
       job.planes = batch.planes;
-      job.segment = batch.rows;
-      job.rows = batch.segments;
+      job.rows = int(walk.blocks / strips);
       job.columns = batch.strips;
       job.scratch = scratch;
       const SsimJob<kSize> ssim = job_of<kSize>(batch, options);
       constexpr int kBytes = ProfileLayout<T, kSize>::kBytes;
-      const int threads = int(plan.threads);
+      const int threads = int(walk.threads);
       if (batch.packed) {
         SEMNR_LAUNCH((profile_scores<T, kSize, true>), batch.blocks, threads, kBytes, stream, ssim, job);
       } else {
         SEMNR_LAUNCH((profile_scores<T, kSize, false>), batch.blocks, threads, kBytes, stream, ssim, job);
       }
-      pixel_fold_cuda(dtype, shape.n, plan.strips * plan.segments, shape.h * shape.w, true, scratch.pixels, out,
+      pixel_fold_cuda(dtype, shape.n, walk.blocks / shape.n, shape.h * shape.w, true, scratch.pixels, out,
                       out + 2 * shape.n, stream);
       ssim_fold_cuda(batch, scratch.ssim, out + 3 * shape.n, stream);
     }

@@ -18,7 +18,7 @@ struct ProfileScratch {
 // windows. regions: signal and background. out: 5 x N float64: MSE, MAE, pixels in both regions, SSIM,
 // contrast·structure.
 void profile_scores_cuda(const Image& x, const Image& y, const Mask* regions, Dtype dtype, const Shape& shape,
-                         const SsimCudaOptions& options, const SsimPlan& plan, const ProfileScratch& scratch,
+                         const SsimCudaOptions& options, const SsimWalk& walk, const ProfileScratch& scratch,
                          double* out, Stream stream);
 
 }  // namespace semnr

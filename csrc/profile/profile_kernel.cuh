@@ -19,7 +19,6 @@ struct ProfileRegion {
 struct ProfileJob {
   ProfileRegion region[kProfileRegions];
   int planes, rows, columns;  // segments and strips of a plane
-  int segment;                // rows of windows of a segment
   ProfileScratch scratch;
 };
 
@@ -177,7 +176,7 @@ class ProfileTally {
   }
 
  private:
-  // The pixels that are this block's: rows, columns of the threads' eights, and `end`, that of its part of the tail.
+  // The pixels that are this block's, beside the rows that are skipped: rows, columns of the threads' eights, and `end`, that of its part of the tail.
   struct Share {
     int rows, columns, end;
   };
@@ -193,7 +192,7 @@ class ProfileTally {
   __device__ __forceinline__ Words<8> owned_by(const Reader& reader, int first) const {
     const Share share = shared_out();
     Words<8> owned = no_words<8>();
-    if (first + reader.row() >= share.rows) return owned;
+    if (first + reader.row() < strip_.skip || first + reader.row() >= share.rows) return owned;
     if constexpr (Packed) {
       if (8 * reader.group() < share.columns) owned.w[0] = owned.w[1] = 0x01010101u;
     } else {
@@ -209,7 +208,8 @@ class ProfileTally {
   template <class Reader>
   __device__ __forceinline__ bool owns_tail(const Reader& reader, int first) const {
     const Share share = shared_out();
-    return reader.in_tail() && first + reader.tail_row() < share.rows && reader.tail_column() < share.end;
+    const int row = first + reader.tail_row();
+    return reader.in_tail() && row >= strip_.skip && row < share.rows && reader.tail_column() < share.end;
   }
 
   // Which of the thread's eight pixels the regions hold.
@@ -304,7 +304,7 @@ class ProfileTally {
                                    {int(threadIdx.x), reader.row(), kBatch, groups, reader.group(), groups, groups});
     if (threadIdx.x == 0) {
       const std::int64_t apart = std::int64_t(job_.rows) * job_.columns;
-      const int row = strip_.top / job_.segment, column = strip_.left / (8 * groups);
+      const int row = strip_.begin, column = strip_.left / (8 * groups);
 #pragma unroll
       for (int r = 0; r < kProfileTallies; ++r) {
         put_cell(job_.scratch.cells + (std::int64_t(r) * job_.planes + strip_.plane) * 3 * apart + row * job_.columns +

@@ -28,6 +28,16 @@ struct SsimSlopes {
   const double* structure;  // planes
   const float* map;         // (planes, h, w) more of the former, or null; not times the scale
   double factor;            // of the former two
+  const void* common;       // the slope of the mean over all planes, one number for all instead of the former; or null
+  bool narrow;              // float32, else float64
+
+  __device__ __forceinline__ float by_index(int plane) const {
+    if (common == nullptr) return float(index[plane] * factor);
+    return float((narrow ? double(load_global<float>(common)) : load_global<double>(common)) * factor);
+  }
+  __device__ __forceinline__ float by_structure(int plane) const {
+    return common == nullptr ? float(structure[plane] * factor) : 0.0f;
+  }
 };
 
 // a, b, P, Q of a window, times `weight`.
@@ -93,8 +103,9 @@ __global__ void __launch_bounds__(kSsimBackwardThreads, 3)
   Strip& strip = *reinterpret_cast<Strip*>(shared);
   if (threadIdx.x == 0) {
     Strip s;
-    const int number = find_plane(job.batch, int(blockIdx.x), s);
-    const int strips = job.batch.strips, segment = number / strips;
+    const int strips = job.batch.strips, each = strips * job.batch.segments, plane = int(blockIdx.x) / each;
+    take_plane(job.batch, plane, s);
+    const int number = int(blockIdx.x) - plane * each, segment = number / strips;
     s.begin = segment * job.batch.rows;
     s.end = min(s.begin + job.batch.rows, s.height);
     s.top = max(0, s.begin - kReach);
@@ -103,8 +114,8 @@ __global__ void __launch_bounds__(kSsimBackwardThreads, 3)
     s.columns = min(kSsimBackwardThreads, s.width - kReach - s.left);
     s.last = s.end - s.top + kReach;
     s.last_whole = slopes.map == nullptr ? s.rows + kReach - kBatch : -1;
-    s.by_index = float(slopes.index[s.plane] * slopes.factor);
-    s.by_structure = float(slopes.structure[s.plane] * slopes.factor);
+    s.by_index = slopes.by_index(s.plane);
+    s.by_structure = slopes.by_structure(s.plane);
     strip = s;
   }
   __syncthreads();

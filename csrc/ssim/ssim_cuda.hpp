@@ -29,13 +29,19 @@ struct SsimPlan {
   std::int64_t threads, strips, segments, rows;  // of a block; blocks across; blocks down; rows that a block walks down
 };
 
+// How the forward kernel deals windows to blocks: each column strip of each plane is a run of units of eight rows of
+// windows, and block b of B walks down a part of strip b * S / B of the S strips of all planes. No bit depends on B.
+struct SsimWalk {
+  std::int64_t threads, strips, blocks;  // of a block; side by side in a plane; in the grid, at least one a strip
+};
+
 // Planes of one size. Steps in bytes, those inside a plane below 2³¹.
 struct SsimBatch {
   std::int64_t x, y;  // addresses of the first pixels
   std::int64_t x_image, x_channel, y_image, y_channel;
   int x_row, x_pixel, y_row, y_pixel;
   int height, width;
-  int strips, segments, rows;  // SsimPlan
+  int strips, segments, rows;  // SsimPlan; forward: `strips` alone
   int planes, channels, blocks;
   int columns;  // windows of a strip; backward: pixels
   int lead;     // the first window starts this far outside the image
@@ -49,7 +55,7 @@ bool ssim_has_fast(int size);
 // partial: 2 float64 a block. out: score and contrast·structure, 2 x planes float64. map: (planes, h, w) float32 or
 // null.
 void ssim_forward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
-                       const SsimPlan& plan, double* partial, double* out, float* map, Stream stream);
+                       const SsimWalk& walk, double* partial, double* out, float* map, Stream stream);
 
 // The last stage: out is 2 x planes, the means of l·c·s and of c·s, from the blocks' sums of what they lack to 1.
 void ssim_fold_cuda(const SsimBatch& batch, const double* partial, double* out, Stream stream);
@@ -59,6 +65,25 @@ void ssim_fold_cuda(const SsimBatch& batch, const double* partial, double* out, 
 void ssim_backward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
                         const SsimPlan& plan, const double* index, const double* structure, const float* map,
                         void* out_x, void* out_y, Stream stream);
+
+// What is asked about all planes of a batch after their scores: `told` is the mean score and, where `blocks` is not 0,
+// the widest range of the pixels of either image (max - min; what is NaN is left out), from 4 float32 a block.
+struct SsimTold {
+  double* told;          // 2 float64
+  void* loss;            // 1 - mean score, or null
+  bool narrow;           // of `loss`: float32, else float64
+  float* extents;        // 4 x blocks float32: least and greatest of x and of y; or null
+  std::int64_t blocks;
+};
+
+// x, y: contiguous, of any type but float64. rows: planes float64, as `ssim_forward_cuda` leaves them.
+void ssim_told_cuda(const void* x, const void* y, Dtype dtype, const Shape& shape, const double* rows,
+                    const SsimTold& told, Stream stream);
+
+// The gradient of a loss that is 1 - mean score. slope: its own, one number. Otherwise as `ssim_backward_cuda`.
+void ssim_loss_backward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape,
+                             const SsimCudaOptions& options, const SsimPlan& plan, const void* slope, bool narrow,
+                             void* out_x, void* out_y, Stream stream);
 
 // The general kernels: every type, any odd window up to kSsimGeneralSize, masks and components, float64 moments.
 struct SsimGeneralOutputs {

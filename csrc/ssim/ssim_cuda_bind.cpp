@@ -7,6 +7,7 @@ namespace {
 
 using Numbers = std::array<double, 4>;  // C1, C2, L, n / (n - 1)
 using Plan = std::array<std::int64_t, 4>;
+using Walk = std::array<std::int64_t, 3>;  // threads, strips, blocks
 using Window = std::pair<std::vector<double>, double>;  // taps, weight
 
 SsimPlan plan_of(const Plan& v) { return {v[0], v[1], v[2], v[3]}; }
@@ -16,10 +17,10 @@ SsimCudaOptions options(const Window& window, bool reflect, const Numbers& n) {
 }
 
 void forward(const ImageArgument& x, const ImageArgument& y, int dtype, const ShapeArgument& shape,
-             const Window& window, bool reflect, const Numbers& numbers, const Plan& plan, std::int64_t partial,
+             const Window& window, bool reflect, const Numbers& numbers, const Walk& walk, std::int64_t partial,
              std::int64_t out, std::int64_t map, std::int64_t stream) {
-  ssim_forward_cuda(image(x), image(y), Dtype(dtype), sizes(shape), options(window, reflect, numbers), plan_of(plan),
-                    pointer<double>(partial), pointer<double>(out), pointer<float>(map), as_stream(stream));
+  ssim_forward_cuda(image(x), image(y), Dtype(dtype), sizes(shape), options(window, reflect, numbers),
+                    {walk[0], walk[1], walk[2]}, pointer<double>(partial), pointer<double>(out), pointer<float>(map), as_stream(stream));
 }
 
 void backward(const ImageArgument& x, const ImageArgument& y, int dtype, const ShapeArgument& shape,
@@ -30,6 +31,48 @@ void backward(const ImageArgument& x, const ImageArgument& y, int dtype, const S
                      by + shape[0] * shape[1], pointer<float>(map), pointer<void>(out_x), pointer<void>(out_y),
                      as_stream(stream));
 }
+
+// Passes over contiguous images, of which only addresses change from call to call: the short path of ssim/cuda.py.
+class Plain {
+ public:
+  Plain(int dtype, const ShapeArgument& shape, const Window& window, const Numbers& numbers, const Walk& walk,
+        const Plan& plan)
+      : dtype_(Dtype(dtype)),
+        shape_(sizes(shape)),
+        options_(options(window, false, numbers)),
+        walk_{walk[0], walk[1], walk[2]},
+        plan_(plan_of(plan)) {}
+
+  // rows: 2 x planes float64; told, loss, extents: SsimTold.
+  void forward(std::int64_t x, std::int64_t y, std::int64_t partial, std::int64_t rows, std::int64_t told,
+               std::int64_t loss, std::int64_t extents, std::int64_t extent_blocks, std::int64_t stream) const {
+    const Stream to = as_stream(stream);
+    double* const out = pointer<double>(rows);
+    ssim_forward_cuda(at(x), at(y), dtype_, shape_, options_, walk_, pointer<double>(partial), out, nullptr, to);
+    if (told == 0) return;
+    ssim_told_cuda(pointer<void>(x), pointer<void>(y), dtype_, shape_, out,
+                   {pointer<double>(told), pointer<void>(loss), true, pointer<float>(extents), extent_blocks}, to);
+  }
+
+  // slope: one float32.
+  void backward(std::int64_t x, std::int64_t y, std::int64_t slope, std::int64_t out_x, std::int64_t out_y,
+                std::int64_t stream) const {
+    ssim_loss_backward_cuda(at(x), at(y), dtype_, shape_, options_, plan_, pointer<void>(slope), true,
+                            pointer<void>(out_x), pointer<void>(out_y), as_stream(stream));
+  }
+
+ private:
+  Image at(std::int64_t address) const {
+    const std::int64_t plane = shape_.h * shape_.w;
+    return {pointer<void>(address), {shape_.c * plane, plane, shape_.w, 1}};
+  }
+
+  Dtype dtype_;
+  Shape shape_;
+  SsimCudaOptions options_;
+  SsimWalk walk_;
+  SsimPlan plan_;
+};
 
 // flags: float64 moments; masks or components. outputs: partial, out, map, fields; slopes: by rows, by map.
 void general(const ImageArgument& x, const ImageArgument& y, const MaskArgument& valid, int dtype,
@@ -60,5 +103,10 @@ void bind_ssim_cuda(py::module_& m) {
         "Gradient to x and y (address 0: not wanted) in one launch.");
   m.def("ssim_general", &semnr::general, semnr::WhileLaunching(),
         "Any window, mask, component and precision; or the fields of a gradient.");
+  py::class_<semnr::Plain>(m, "SsimPlain", "Passes over contiguous images of one shape.")
+      .def(py::init<int, const semnr::ShapeArgument&, const semnr::Window&, const semnr::Numbers&, const semnr::Walk&,
+                    const semnr::Plan&>())
+      .def("forward", &semnr::Plain::forward, semnr::WhileLaunching(), "Scores, their mean, the loss 1 - mean.")
+      .def("backward", &semnr::Plain::backward, semnr::WhileLaunching(), "Gradient of the loss.");
   m.def("ssim_spread", &semnr::spread, semnr::WhileLaunching(), "Gradient to x and y from the fields.");
 }

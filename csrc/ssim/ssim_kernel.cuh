@@ -29,10 +29,28 @@ __device__ __forceinline__ Losses losses(const SsimJob<Size>& job, const Sums& m
   return {fmaf(-luminance, structure, structure) + luminance, structure};
 }
 
+// Sums are multiples of this: the sums of columns, blocks and planes are then exact, in whatever order and by however
+// many blocks they are made. A column starts at 1.5 * 2²², where float64 counts in such steps, and what is added is
+// rounded down to a step whatever was there before (to nearest, a tie would ask whether the sum is even).
+constexpr double kSsimQuantum = 1.0 / (1 << 30), kSsimStart = 6291456.0;
+
 // Sums of one thread's column.
 struct ColumnSums {
-  double index = 0, structure = 0;
+  double index = kSsimStart, structure = kSsimStart;
+  __device__ __forceinline__ void add(float by_index, float by_structure) {
+    index = __dadd_rd(index, double(by_index));
+    structure = __dadd_rd(structure, double(by_structure));
+  }
 };
+
+template <int Size>
+constexpr int kSkip = (kBatch - (Size - 1) % kBatch) % kBatch;  // rows above, so that a batch completes a whole unit
+
+// The first block of strip `strip` of all planes' strips.
+__device__ __forceinline__ std::int64_t first_block(const SsimBatch& batch, std::int64_t strip) {
+  const std::int64_t strips = std::int64_t(batch.planes) * batch.strips;
+  return (strip * batch.blocks + strips - 1) / strips;
+}
 
 // Eight rows of moments down one column, each of which completes a window.
 template <int Size>
@@ -55,8 +73,7 @@ __device__ __forceinline__ void down_column(const SsimJob<Size>& job, const Stri
       structure[r] += structure[r + by];
     }
   }
-  sums.index += double(index[0]);
-  sums.structure += double(structure[0]);
+  sums.add(index[0], structure[0]);
 }
 
 // The same where some rows complete no window, or a map is wanted. first: the first row's window.
@@ -69,10 +86,9 @@ __device__ __forceinline__ void down_column(const SsimJob<Size>& job, const Stri
 #pragma unroll 1
   for (int r = 0; r < kBatch; ++r) {
     const Sums done = ring.add(job.taps, sums_at(moments + r * SsimForwardLayout<Size>::kMomentPitch * 16));
-    if (first + r >= 0 && first + r < strip.rows) {
+    if (first + r >= strip.skip && first + r < strip.rows) {
       const Losses found = losses(job, done, strip.s, strip.d);
-      sums.index += double(found.index);
-      sums.structure += double(found.structure);
+      sums.add(found.index, found.structure);
       if (map != nullptr && int(threadIdx.x) < strip.columns) map[at] = 1.0f - found.index;
     }
     at += across;
@@ -83,12 +99,18 @@ __device__ __forceinline__ void down_column(const SsimJob<Size>& job, const Stri
 template <int Size>
 __device__ __forceinline__ Strip strip_of(const SsimBatch& batch, bool map) {
   Strip s;
-  const int part = find_plane(batch, int(blockIdx.x), s);
-  const int strips = batch.strips, segment = part / strips, strip = part - segment * strips;
-  const int row = segment * batch.rows, column = strip * batch.columns;
-  s.rows = min(batch.rows, s.height - batch.less - row);
+  const std::int64_t all = std::int64_t(batch.planes) * batch.strips, of = std::int64_t(blockIdx.x) * all / batch.blocks;
+  take_plane(batch, int(of / batch.strips), s);
+  const int column = int(of % batch.strips) * batch.columns;
+  const std::int64_t first = first_block(batch, of), parts = first_block(batch, of + 1) - first;
+  const std::int64_t part = int(blockIdx.x) - first, units = (s.height - batch.less + kBatch - 1) / kBatch;
+  const int row = int(part * units / parts) * kBatch;
+  s.begin = int(part);
+  s.end = int(parts);
+  s.skip = kSkip<Size>;
+  s.rows = s.skip + min(int((part + 1) * units / parts) * kBatch, s.height - batch.less) - row;
   s.columns = min(batch.columns, s.width - batch.less - column);
-  s.top = row - batch.lead;
+  s.top = row - batch.lead - s.skip;
   s.left = column - batch.lead;
   s.last = s.rows + Size - 1;
   s.last_whole = map ? -1 : s.last - kBatch;
@@ -110,6 +132,7 @@ template <class T, int Size, bool Packed, class Make>
 __device__ __forceinline__ void ssim_walk(const SsimJob<Size>& job, double* partial, float* map, unsigned char* shared,
                                           Make&& make) {
   using Layout = SsimForwardLayout<Size>;
+  constexpr int kFirst = Size - 1 + kSkip<Size>;  // the row that completes the first window
   Strip& strip = *reinterpret_cast<Strip*>(shared);
   if (threadIdx.x == 0) strip = strip_of<Size>(job.batch, map != nullptr);
   __syncthreads();
@@ -123,9 +146,9 @@ __device__ __forceinline__ void ssim_walk(const SsimJob<Size>& job, double* part
   ring.clear();
   ColumnSums sums;
   auto beside = make(strip);
-  reader.ask(0);
+  reader.template ask<true>(0);
   beside.ask(reader, 0);
-  centre<T>(strip, strip.rows + Size - 1, strip.columns + Size - 1, job.scale);
+  centre_column<T>(strip, strip.columns + Size - 1, job.scale);
   __syncthreads();
   // Whole: each of the eight rows completes a window, and no map is wanted.
   const auto batch = [&](int first, auto whole) {
@@ -142,7 +165,7 @@ __device__ __forceinline__ void ssim_walk(const SsimJob<Size>& job, double* part
     for (int o = 0; o < 8; ++o) put_sums(to + o * 16, row[o]);
     __syncthreads();
     constexpr int kWhole = decltype(whole)::value;  // 2: not known before
-    if (kWhole == 2 ? first >= Size - 1 && first <= strip.last_whole : kWhole == 1) {
+    if (kWhole == 2 ? first >= kFirst && first <= strip.last_whole : kWhole == 1) {
       down_column<Size>(job, strip, column, ring, sums);
     } else {
       down_column<Size>(job, strip, column, first - (Size - 1), map, ring, sums);
@@ -156,17 +179,17 @@ __device__ __forceinline__ void ssim_walk(const SsimJob<Size>& job, double* part
     int first = 0;
     while (first < strip.last) {
 #pragma unroll 1
-      for (; first >= Size - 1 && first <= strip.last_whole; first += kBatch) batch(first, std::true_type());
+      for (; first >= kFirst && first <= strip.last_whole; first += kBatch) batch(first, std::true_type());
 #pragma unroll 1
-      for (; first < strip.last && (first < Size - 1 || first > strip.last_whole); first += kBatch) {
+      for (; first < strip.last && (first < kFirst || first > strip.last_whole); first += kBatch) {
         batch(first, std::false_type());
       }
     }
   }
   const bool live = int(threadIdx.x) < strip.columns;
   double* const all = reinterpret_cast<double*>(shared + Layout::kPixels);  // which nobody reads any more
-  all[2 * threadIdx.x] = live ? sums.index : 0;
-  all[2 * threadIdx.x + 1] = live ? sums.structure : 0;
+  all[2 * threadIdx.x] = live ? sums.index - kSsimStart : 0;
+  all[2 * threadIdx.x + 1] = live ? sums.structure - kSsimStart : 0;
   __syncthreads();
   if (threadIdx.x < 32) {
     double a = 0, b = 0;

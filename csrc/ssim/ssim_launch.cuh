@@ -1,6 +1,7 @@
 // What the launches of csrc/ssim and csrc/profile tell the fast kernels.
 #pragma once
 #include <cmath>
+#include <stdexcept>
 
 #include "ssim_strip.cuh"
 
@@ -22,8 +23,8 @@ SsimJob<Size> job_of(const SsimBatch& batch, const SsimCudaOptions& o) {
   return job;
 }
 
-inline SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape& shape, const SsimCudaOptions& o,
-                          const SsimPlan& plan) {
+inline SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape& shape,
+                          const SsimCudaOptions& o) {
   const int size = int(o.taps.size());
   SsimBatch batch{};
   batch.x = std::int64_t(reinterpret_cast<std::uintptr_t>(x.data));
@@ -34,17 +35,12 @@ inline SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape
   batch.y_pixel = int(y.stride[3] * bytes);
   batch.height = int(shape.h);
   batch.width = int(shape.w);
-  batch.strips = int(plan.strips);
-  batch.segments = int(plan.segments);
-  batch.rows = int(plan.rows);
   batch.x_image = x.stride[0] * bytes;
   batch.x_channel = x.stride[1] * bytes;
   batch.y_image = y.stride[0] * bytes;
   batch.y_channel = y.stride[1] * bytes;
   batch.planes = int(shape.n * shape.c);
   batch.channels = int(shape.c);
-  batch.blocks = int(shape.n * shape.c * plan.strips * plan.segments);
-  batch.columns = int(plan.threads);
   batch.lead = o.reflect ? size / 2 : 0;
   batch.less = o.reflect ? 0 : size - 1;
   const std::int64_t unit = bytes == 1 ? 8 : 16;
@@ -55,6 +51,27 @@ inline SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape
   batch.packed = !o.reflect && shape.w % 8 == 0 && x.stride[3] == 1 && y.stride[3] == 1 &&
                  aligned(batch.x, batch.x_row, batch.x_image, batch.x_channel) &&
                  aligned(batch.y, batch.y_row, batch.y_image, batch.y_channel);
+  return batch;
+}
+
+inline SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape& shape, const SsimCudaOptions& o,
+                          const SsimPlan& plan) {
+  SsimBatch batch = batch_of(x, y, bytes, shape, o);
+  batch.strips = int(plan.strips);
+  batch.segments = int(plan.segments);
+  batch.rows = int(plan.rows);
+  batch.blocks = int(shape.n * shape.c * plan.strips * plan.segments);
+  batch.columns = int(plan.threads);
+  return batch;
+}
+
+inline SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape& shape, const SsimCudaOptions& o,
+                          const SsimWalk& walk) {
+  SsimBatch batch = batch_of(x, y, bytes, shape, o);
+  batch.strips = int(walk.strips);
+  batch.blocks = int(walk.blocks);
+  batch.columns = int(walk.threads);
+  if (walk.blocks < batch.planes * walk.strips) throw std::invalid_argument("ssim: a strip without a block");
   return batch;
 }
 

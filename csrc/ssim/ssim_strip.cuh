@@ -41,7 +41,8 @@ struct alignas(16) Strip {
   std::int32_t top, left, height, width;        // the strip's first pixel, maybe outside the image; the image
   std::int32_t rows, columns, plane, shift;     // windows of the strip; 1 << shift threads take a row of pixels
   std::int32_t last, last_whole;   // rows of pixels to walk; where the last batch without a special row begins
-  std::int32_t begin, end;         // backward: rows of pixels to write
+  std::int32_t begin, end;         // backward: rows of pixels to write; forward: which part of its column, of how many
+  std::int32_t skip;               // forward: rows at the top that belong to the part above, not read
   float by_index, by_structure;    // backward: the loss's slopes
   float x_offset, y_offset, s, d;  // scale * v + x_offset is about the strip's mean; s, d undo that
 };
@@ -51,10 +52,9 @@ __device__ __forceinline__ T* pointer_to(std::int64_t address) {
   return reinterpret_cast<T*>(static_cast<std::uintptr_t>(address));
 }
 
-// Tells the strip its plane; returns the strip's number in it.
-__device__ __forceinline__ int find_plane(const SsimBatch& batch, int part, Strip& s) {
-  const int each = batch.strips * batch.segments, plane = part / each, n = plane / batch.channels;
-  const int c = plane - n * batch.channels;
+// Tells the strip its plane.
+__device__ __forceinline__ void take_plane(const SsimBatch& batch, int plane, Strip& s) {
+  const int n = plane / batch.channels, c = plane - n * batch.channels;
   s.plane = plane;
   s.x = batch.x + n * batch.x_image + c * batch.x_channel;
   s.y = batch.y + n * batch.y_image + c * batch.y_channel;
@@ -65,7 +65,7 @@ __device__ __forceinline__ int find_plane(const SsimBatch& batch, int part, Stri
   s.height = batch.height;
   s.width = batch.width;
   s.shift = int(blockDim.x) == kSsimThreads ? 5 : 4;
-  return part - plane * each;
+  s.skip = 0;
 }
 
 // --- pixels as numbers ----------------------------------------------------------------------------------------
@@ -105,6 +105,18 @@ __device__ __forceinline__ std::uint32_t one_word(const char* p) {
   }
 }
 
+// The mean of what the lanes of a warp gathered.
+__device__ __forceinline__ f32x2 lane_mean(float x, float y, float count) {
+#pragma unroll
+  for (int by = 16; by > 0; by /= 2) {
+    x += __shfl_xor_sync(0xffffffffu, x, by);
+    y += __shfl_xor_sync(0xffffffffu, y, by);
+    count += __shfl_xor_sync(0xffffffffu, count, by);
+  }
+  const float over = 1.0f / max(count, 1.0f);
+  return f32x2{x * over, y * over};
+}
+
 // About the mean of a strip of height x width pixels, from 64 of them: any number is right, a near one is precise.
 // pixel(row, column) gives x and y; what is not finite is left out. A warp calls it.
 template <class F>
@@ -121,14 +133,17 @@ __device__ __forceinline__ f32x2 mean_of(int height, int width, const F& pixel) 
       count += 1;
     }
   }
-#pragma unroll
-  for (int by = 16; by > 0; by /= 2) {
-    x += __shfl_xor_sync(0xffffffffu, x, by);
-    y += __shfl_xor_sync(0xffffffffu, y, by);
-    count += __shfl_xor_sync(0xffffffffu, count, by);
-  }
-  const float over = 1.0f / max(count, 1.0f);
-  return f32x2{x * over, y * over};
+  return lane_mean(x, y, count);
+}
+
+template <class T>
+__device__ __forceinline__ void to_centre(Strip& strip, const f32x2& mean, float scale) {
+  const float x = kInteger<T> ? rintf(mean[0]) : mean[0], y = kInteger<T> ? rintf(mean[1]) : mean[1];
+  if (threadIdx.x != 0) return;
+  strip.x_offset = -(kBias<T> + x) * scale;
+  strip.y_offset = -(kBias<T> + y) * scale;
+  strip.s = (x + y) * scale;
+  strip.d = (x - y) * scale;
 }
 
 // Brings the strip's values to about their mean; integers are shifted by integers. The first warp does it, while the
@@ -142,12 +157,34 @@ __device__ __forceinline__ void centre(Strip& strip, int height, int width, floa
     const std::uint32_t b = one_word<T>(pointer_to<char>(strip.y + h * strip.y_row + w * strip.y_pixel));
     return f32x2{biased<T>(&a, 0) - kBias<T>, biased<T>(&b, 0) - kBias<T>};
   });
-  const float x = kInteger<T> ? rintf(mean[0]) : mean[0], y = kInteger<T> ? rintf(mean[1]) : mean[1];
-  if (threadIdx.x != 0) return;
-  strip.x_offset = -(kBias<T> + x) * scale;
-  strip.y_offset = -(kBias<T> + y) * scale;
-  strip.s = (x + y) * scale;
-  strip.d = (x - y) * scale;
+  to_centre<T>(strip, mean, scale);
+}
+
+// The same for a column strip of the whole image, whichever part of it the block walks down: sixteen places far apart,
+// of four pixels side by side, so that few sectors are read.
+template <class T>
+__device__ __forceinline__ void centre_column(Strip& strip, int width, float scale) {
+  if (threadIdx.x >= 32) return;
+  const int left = max(0, strip.left), wide = min(strip.left + width, strip.width) - left;
+  float x = 0, y = 0, count = 0;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int n = int(threadIdx.x) + 32 * i, place = n / 4;
+    // 5 and 16 have no common divisor: every place has a column of its own
+    const int down = int(std::int64_t(2 * place + 1) * strip.height / 32);
+    const int right = left + min(((5 * place) % 16 * wide / 16 & ~3) + n % 4, wide - 1);
+    const std::uint32_t a =
+        one_word<T>(pointer_to<char>(strip.x + std::int64_t(down) * strip.x_row + std::int64_t(right) * strip.x_pixel));
+    const std::uint32_t b =
+        one_word<T>(pointer_to<char>(strip.y + std::int64_t(down) * strip.y_row + std::int64_t(right) * strip.y_pixel));
+    const float v = biased<T>(&a, 0) - kBias<T>, w = biased<T>(&b, 0) - kBias<T>;
+    if (fabsf(v) + fabsf(w) < 1e30f) {
+      x += v;
+      y += w;
+      count += 1;
+    }
+  }
+  to_centre<T>(strip, lane_mean(x, y, count), scale);
 }
 
 // Eight rows of pixels from device memory to shared memory. A thread takes eight pixels of one row (Packed: by one load
@@ -169,17 +206,19 @@ class Reader {
   __device__ __forceinline__ int row() const { return int(threadIdx.x) >> strip_.shift; }
   __device__ __forceinline__ int group() const { return int(threadIdx.x) & ((1 << strip_.shift) - 1); }
 
-  // Asks for rows first to first + 7 of the strip's pixels.
+  // Asks for rows first to first + 7 of the strip's pixels. Top: the first eight, of which some may be skipped.
+  template <bool Top = false>
   __device__ __forceinline__ void ask(int first) {
+    const int skip = Top ? strip_.skip : 0;  // at compile time but at the top
     const int left = strip_.rows + kReach - first;
     if constexpr (Packed) {
-      if (row() < left && inside(8 * group())) {
+      if ((!Top || row() >= skip) && row() < left && inside(8 * group())) {
         take(x_from_, x_);
         take(y_from_, y_);
       }
       x_from_ += kBatch * std::int64_t(strip_.x_row);
       y_from_ += kBatch * std::int64_t(strip_.y_row);
-    } else if (row() < left) {
+    } else if ((!Top || row() >= skip) && row() < left) {
       const Line line = line_at(first + row());
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
@@ -187,7 +226,7 @@ class Reader {
         if (inside(column)) one(line, column, x_[i], y_[i]);
       }
     }
-    if (in_tail() && tail_row() < left && inside(tail_column())) {
+    if (in_tail() && (!Top || tail_row() >= skip) && tail_row() < left && inside(tail_column())) {
       one(line_at(first + tail_row()), tail_column(), tail_x_, tail_y_);
     }
   }

@@ -158,6 +158,35 @@ class SSIMLoss(_MetricLoss):
 
     def __init__(self, data_range: float | None = None, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.ssim.ssim, 1.0, data_range, reduction, options)
+        self._short = {"data_range": self.data_range, **options} if reduction == "mean" else None
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """As the other losses; float32 tensors on a CUDA device without a mask take a path of few launches.
+
+        Parameters
+        ----------
+        x, y : Tensor or ndarray, (H, W), (C, H, W) or (N, C, H, W)
+            Candidate and reference.
+        mask : bool Tensor or ndarray, optional
+            True where a pixel is valid.
+
+        Returns
+        -------
+        Tensor
+            A scalar; with reduction="none" one value an image. Of the dtype of `x` where that is floating, else
+            float64.
+
+        Examples
+        --------
+        >>> import torch
+        >>> semnr.losses.SSIMLoss(data_range=1.0)(torch.zeros(16, 16), torch.zeros(16, 16)).item()
+        0.0
+        """
+        if mask is None and self._short is not None and not torch.compiler.is_compiling():
+            loss = kernels.ssim.plain_loss(x, y, self._short)
+            if loss is not None:
+                return loss
+        return super().forward(x, y, mask)
 
 
 class L1SSIMLoss(_MetricLoss):

@@ -58,13 +58,13 @@ def scores(
     """Of images of one channel for which `why_not` has nothing to say; regions: (N, 1, H, W) bool."""
     n, _, height, width = x.shape
     # SSIM's, so that its score is the same to the last bit
-    plan = ssim.forward_plan(height - _SIZE + 1, width - _SIZE + 1, _SIZE)
-    cells = (plan.segments, plan.strips)
+    plan, parts = ssim.even_walk(n, height - _SIZE + 1, width - _SIZE + 1, _SIZE, ssim.slots(x.device))
+    cells = (parts, plan.strips)
 
     def empty(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=x.device)
 
-    partial, errors = empty(n * plan.blocks, 2), empty(n * plan.blocks, 3, dtype=torch.int64)
+    partial, errors = empty(plan.blocks, 2), empty(plan.blocks, 3, dtype=torch.int64)
     table = empty(_TALLIES, n, 3, *cells, dtype=torch.int64)
     rows, whole = empty(5, n), empty(_TALLIES, 3, n)
     merging = cnr.merging(*(cnr.Axis(1, 1, 1, 1, count, count, count) for count in cells))

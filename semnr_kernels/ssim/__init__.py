@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .. import checks, library, outputs, registry, tensor_kinds
+from .. import checks, library, native_support, outputs, registry, tensor_kinds
 from ..errors import BackendUnavailable
 from ..result import Result
 from . import cuda, native, reference
@@ -29,6 +29,7 @@ __all__ = [
     "Settings",
     "l1_ssim",
     "ms_ssim",
+    "plain_loss",
     "rows",
     "ssim",
     "too_wide",
@@ -201,6 +202,8 @@ def ssim(
     given = locals()
     if (score := _plain_score(given)) is not None:
         return torch.scalar_tensor(score, dtype=torch.float64, device=x.device)
+    if (found := _plain_on_device(given)) is not None:
+        return found
     job = _prepare(given)
     checked, settings = job.checked, job.settings
     rows = job.run(backend)
@@ -471,7 +474,8 @@ def _plain_score(a: Mapping[str, Any]) -> float | None:
     """The usual call, one plain image of one channel to one number; None: the general path answers, or says why not."""
     x, y = a["x"], a["y"]
     if (
-        a["mask"] is not None
+        a["backend"] not in (None, "auto")
+        or a["mask"] is not None
         or a["reduction"] != "mean"
         or a["nan"] != "error"
         or a["overshoot"] != "keep"
@@ -489,6 +493,127 @@ def _plain_score(a: Mapping[str, Any]) -> float | None:
         return None
     score = native.one_image(x, y, settings)
     return score if math.isfinite(score) else None
+
+
+_OF_PLAIN = ("data_range", "window", "window_size", "sigma", "k1", "k2", "downsample", "border", "convention",
+             "precision", "nan")  # fmt: skip
+_LOSS_OPTIONS = dict.fromkeys(_OF_PLAIN[:-3]) | {
+    "convention": "wang2004", "precision": "float32", "nan": "error", "overshoot": "keep", "backend": "auto"
+}  # fmt: skip
+_prepared: dict[Any, cuda.Plain | None] = {}  # launches by dtype, shape, device and options
+_KEPT = 512
+
+
+def _plain_on_device(a: Mapping[str, Any]) -> torch.Tensor | None:
+    """The usual call on a CUDA device; None: the general path answers, or says why not."""
+    x, y = a["x"], a["y"]
+    if (
+        a["mask"] is not None
+        or a["reduction"] not in ("mean", "none")
+        or a["overshoot"] != "keep"
+        or a["return_map"]
+        or a["components"]
+        or a["details"]
+        or not checks.is_plain_on_device(x, y)
+        or ((x.requires_grad or y.requires_grad) and torch.is_grad_enabled())
+        or (plain := _plain_launches(a)) is None
+    ):
+        return None
+    told, rows, _ = cuda.plain_scores(plain, x, y, a["reduction"] == "none", False)
+    if a["nan"] == "error" and not _is_told_well(told, plain):
+        return None
+    if rows is None:
+        return told[0]
+    scores = rows[0] if plain.planes == plain.images else rows[0].view(plain.images, -1).mean(dim=1)
+    return scores if x.dim() == 4 else scores[0]
+
+
+def _is_told_well(told: torch.Tensor, plain: cuda.Plain) -> bool:
+    """Whether the mean is finite and float32 was wide enough for the pixels; one wait for the device."""
+    mean, extent = told.tolist()
+    return math.isfinite(mean) and extent <= 1.01 * plain.limit
+
+
+def _plain_launches(a: Mapping[str, Any]) -> cuda.Plain | None:
+    """The launches of a call whose images are plain, where they run on "cuda"; None: the general path decides."""
+    x, backend = a["x"], a["backend"]
+    emulated = not x.is_cuda
+    if not registry.cuda_by_default("ssim", backend, None if emulated else x.device.index):
+        return None
+    key = (x.dtype, x.shape, emulated or x.device.index, *map(a.get, _OF_PLAIN))
+    try:
+        return _prepared[key]
+    except (KeyError, TypeError):  # TypeError: an option that is no key
+        pass
+    if not 2 <= x.dim() <= 4 or (x.dim() == 3 and x.shape[0] not in (1, 3)) or not x.numel():
+        return None
+    if x.dtype not in native_support.DTYPE_CODES or a["nan"] not in ("error", "propagate"):
+        return None
+    settings = settings_of(a, checks.as_data_range(x.dtype, a["data_range"]))
+    limit: float | None = settings.data_range * settings.k2 / 0.03
+    if a["nan"] == "propagate" or (x.dtype in checks.INTEGER_DTYPES and torch.iinfo(x.dtype).max <= limit):
+        limit = None
+    made = cuda.plain(x.dtype, tuple(x.shape), settings, limit, x.device, emulated)
+    if len(_prepared) >= _KEPT:
+        _prepared.clear()
+    try:
+        _prepared[key] = made
+    except TypeError:
+        return None
+    return made
+
+
+class _Loss(torch.autograd.Function):
+    """1 - mean SSIM of plain images as one float32 number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, plain: cuda.Plain) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        ctx.save_for_backward(x, y)
+        ctx.plain = plain
+        told, _, loss = cuda.plain_scores(plain, x, y, False, True)
+        ctx.mark_non_differentiable(told)
+        return loss, told
+
+    @staticmethod
+    def backward(ctx: Any, by: torch.Tensor, _: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        x, y = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # create_graph
+            a, b = (v.reshape(-1, 1, *v.shape[-2:]) for v in (x, y))
+            mean = reference.ssim(a, b, None, ctx.plain.settings).score.mean()
+            return *native_support.reference_gradient((mean,), (x, y), (-by.double(),), wanted), None
+        return *cuda.plain_gradient(ctx.plain, x, y, by, wanted), None
+
+
+def plain_loss(x: torch.Tensor, y: torch.Tensor, options: Mapping[str, Any]) -> torch.Tensor | None:
+    """1 - mean SSIM of two float32 tensors of one CUDA device, forward and backward in a launch or two each.
+
+    Parameters
+    ----------
+    x, y : Tensor, (H, W), (C, H, W) or (N, C, H, W)
+        Candidate and reference.
+    options : mapping of str to value
+        Options of `ssim`.
+
+    Returns
+    -------
+    Tensor or None
+        A float32 scalar; None where `ssim` has to take the call, or to say what is wrong with it.
+
+    Examples
+    --------
+    >>> kernels.ssim.plain_loss(x, y, {}) is None  # images of the CPU
+    True
+    """
+    if not checks.is_plain_on_device(x, y) or x.dtype is not torch.float32:
+        return None
+    a = {"x": x, "y": y, **_LOSS_OPTIONS, **options}
+    if a["overshoot"] != "keep" or (plain := _plain_launches(a)) is None:
+        return None
+    loss, told = _Loss.apply(x, y, plain)
+    if a["nan"] == "error" and not _is_told_well(told, plain):
+        return None
+    return loss
 
 
 # These keep float32 whatever the pixels hold; the C++ kernel sees for itself where it is too narrow (csrc/ssim).

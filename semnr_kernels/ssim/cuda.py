@@ -6,8 +6,10 @@ general ones, which are simple and slow. The arithmetic and what it costs are in
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,7 +28,10 @@ _GENERAL_SIZE = 47
 _GENERAL_BATCH = 4  # rows of pixels between barriers
 _GENERAL_SUMS = 7  # float64 a thread
 _BATCH = 8  # rows between barriers: a block's rows of pixels are a multiple where they can be
-_ROWS = (56, 256)  # windows that a forward block walks down, at least and at most about
+_UNIT = 8  # rows of windows that a forward block takes or leaves as a whole
+_AHEAD = 2  # batches of rows that a forward block reads before its first windows are complete
+_MOST_UNITS = 1024  # of a forward block: the sums of 8,192 rows are exact (csrc/ssim/ssim_kernel.cuh)
+_WAVES = 16  # at most that a plan considers
 _BACKWARD_ROWS = (128, 512)  # pixels, a backward block
 _GENERAL_ROWS = 64
 # The fast kernels work with the window over its first weight; beyond this its squares leave float32.
@@ -34,7 +39,7 @@ _FIRST_WEIGHT = 1e-7
 
 
 class Plan(NamedTuple):
-    """How a plane is dealt to blocks, fixed by the image's size alone: results depend on neither batch nor device."""
+    """How the other kernels deal a plane to blocks, fixed by the image's size alone."""
 
     threads: int
     strips: int  # side by side
@@ -103,10 +108,146 @@ def ssim(
     return autograd.run(kernels, x, y, valid, s)
 
 
-def forward_plan(down: int, across: int, size: int) -> Plan:
-    """Of `down` x `across` windows."""
+class Walk(NamedTuple):
+    """How the forward kernel deals the planes of a batch to blocks: the strips' width follows from the image's size
+    alone, the number of blocks from the batch and the device. No bit of a score depends on the latter.
+    """
+
+    threads: int
+    strips: int  # side by side in a plane
+    blocks: int  # in the grid; every strip has one at least
+
+
+def slots(device: torch.device) -> int:
+    """Blocks of the forward kernel that the device holds at once. The emulation says few: its time is the host's."""
+    return _slots(device.index) if device.type == "cuda" else _EMULATED_SLOTS
+
+
+_EMULATED_SLOTS = 6
+
+
+@functools.cache
+def _slots(index: int | None) -> int:
+    properties: Any = torch.cuda.get_device_properties(index)
+    memory = getattr(properties, "shared_memory_per_multiprocessor", 2**30)
+    return int(properties.multi_processor_count) * (2 if memory >= 2 * _FORWARD_BYTES else 1)
+
+
+_FORWARD_BYTES = 59 * 1024  # of a block of 256 threads, with what the system takes of it
+
+
+class Plain(NamedTuple):
+    """Launches for contiguous images of one shape and dtype, with one set of options: the short path."""
+
+    passes: Any  # the compiled module's: csrc/ssim/ssim_cuda_bind.cpp
+    images: int
+    planes: int
+    blocks: int
+    scratch: int  # float64 beside the scores
+    extent_blocks: int  # 0: the pixels cannot lie too far apart for float32 moments
+    limit: float  # or they do where the range of either image exceeds this
+    settings: Settings
+    emulated: bool
+
+
+def plain(
+    dtype: torch.dtype, shape: tuple[int, ...], s: Settings, limit: float | None, device: torch.device, emulated: bool
+) -> Plain | None:
+    """None where another path has to take such images. limit: of the pixels' range; None: they need not be looked at."""
+    h, w = shape[-2:]
+    images, planes = shape[0] if len(shape) == 4 else 1, math.prod(shape[:-2])
+    size = len(s.taps)
+    fast = _is_fast(s) and not (s.want_map or s.want_components or s.reflect) and s.downsample == 1
+    known = dtype in native_support.DTYPE_CODES and dtype != torch.float64
+    if not (fast and known) or min(h, w) < size or max(h * w, planes * h * w // 2**10) >= 2**31:
+        return None
+    walk = forward_plan(planes, h - size + 1, w - size + 1, size, slots(device))
+    passes = cuda_support.module(emulated).SsimPlain(
+        native_support.DTYPE_CODES[dtype],
+        (images, planes // images, h, w),
+        float32_window.over_first(s.taps),
+        s.constants,
+        walk,
+        backward_plan(h, w, size)[:4],
+    )
+    extent = 0 if limit is None else min(_EXTENT_BLOCKS, -(-planes * h * w // 4096))
+    scratch = 2 * (walk.blocks + extent)
+    return Plain(passes, images, planes, walk.blocks, scratch, extent, math.inf if limit is None else limit, s, emulated)
+
+
+_EXTENT_BLOCKS = 1056
+
+
+def plain_scores(
+    p: Plain, x: torch.Tensor, y: torch.Tensor, by_plane: bool, loss: bool
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """What csrc calls told (2,): the mean score and the pixels' range. Where they are asked for: the scores and the means
+    of contrast·structure, (2, planes), and 1 - mean as float32.
+    """
+    device = x.device
+    told = torch.empty(2, dtype=torch.float64, device=device)
+    rows = torch.empty((2, p.planes), dtype=torch.float64, device=device) if by_plane else None
+    value = torch.empty((), dtype=torch.float32, device=device) if loss else None
+    # two float64 a block and, of the same size, four float32 a block of the extents
+    scratch = torch.empty(p.scratch + (0 if by_plane else 2 * p.planes), dtype=torch.float64, device=device)
+    at = scratch.data_ptr()
+    with cuda_support.launching(p.emulated, device, (x, y), (scratch, told, rows, value)) as (_, stream):
+        p.passes.forward(
+            x.data_ptr(),
+            y.data_ptr(),
+            at,
+            at + 8 * p.scratch if rows is None else rows.data_ptr(),
+            told.data_ptr(),
+            0 if value is None else value.data_ptr(),
+            at + 16 * p.blocks,
+            p.extent_blocks,
+            stream,
+        )
+    return told, rows, value
+
+
+def plain_gradient(
+    p: Plain, x: torch.Tensor, y: torch.Tensor, slope: torch.Tensor, wanted: Sequence[bool]
+) -> list[torch.Tensor | None]:
+    """Of the loss that `plain_scores` gave, by x and y; slope: its own, float32."""
+    out = [torch.empty_like(x) if w else None for w in wanted]
+    with cuda_support.launching(p.emulated, x.device, (x, y, slope), out) as (_, stream):
+        p.passes.backward(
+            x.data_ptr(), y.data_ptr(), slope.data_ptr(), _address(out[0]), _address(out[1]), stream
+        )
+    return out
+
+
+def forward_plan(planes: int, down: int, across: int, size: int, slots: int) -> Walk:
+    """Of `planes` times `down` x `across` windows, for a device that holds `slots` blocks at once.
+
+    Among whole waves of blocks the one whose longest blocks, one after another, walk the fewest batches of rows.
+    """
+    width, strips, units = _strips(down, across, size)
+    all_strips = planes * strips
+    fewest = all_strips * -(-units // _MOST_UNITS)
+
+    def batches(blocks: int) -> tuple[int, bool, int]:
+        waves, least = -(-blocks // slots), blocks // all_strips
+        return waves * (-(-units // least) + _AHEAD), blocks < slots, blocks
+
+    whole = [w * slots for w in range(-(-fewest // slots), _WAVES + 1) if w * slots <= all_strips * units]
+    each = (*range(1, 5), slots // all_strips, units)
+    even = [all_strips * k for k in each if fewest <= all_strips * k <= all_strips * units]
+    return Walk(width, strips, min([*whole, *even, fewest], key=batches))
+
+
+def even_walk(planes: int, down: int, across: int, size: int, slots: int) -> tuple[Walk, int]:
+    """As `forward_plan`, with as many blocks for each strip; and how many."""
+    width, strips, units = _strips(down, across, size)
+    parts = max(-(-units // _MOST_UNITS), min(units, slots // (planes * strips)), 1)
+    return Walk(width, strips, planes * strips * parts), parts
+
+
+def _strips(down: int, across: int, size: int) -> tuple[int, int, int]:
+    """Threads of a block, strips of a plane and units of rows of a strip."""
     width = min(_THREADS, key=lambda t: -(-across // t) * (t + 2 * size))
-    return Plan(width, -(-across // width), *_segments(down, size - 1, down // 8, _ROWS))
+    return width, -(-across // width), -(-down // _UNIT)
 
 
 def backward_plan(height: int, width: int, size: int) -> Plan:
@@ -146,8 +287,8 @@ def _forward(
     ssim_map = torch.empty((n, c, *s.windows(x)), dtype=s.work, device=x.device) if s.want_map else None
     if not _is_fast(s):
         return _general(x, y, valid, s, ssim_map, emulated)
-    plan = forward_plan(*s.windows(x), len(s.taps))
-    partial = torch.empty((n * c * plan.blocks, 2), dtype=torch.float64, device=x.device)
+    walk = forward_plan(n * c, *s.windows(x), len(s.taps), slots(x.device))
+    partial = torch.empty((walk.blocks, 2), dtype=torch.float64, device=x.device)
     rows = torch.empty((2, n, c), dtype=torch.float64, device=x.device)
     with cuda_support.launching(emulated, x.device, (x, y), (partial, rows, ssim_map)) as (module, stream):
         module.ssim_forward(
@@ -158,7 +299,7 @@ def _forward(
             float32_window.over_first(s.taps),
             s.reflect,
             s.constants,
-            plan,
+            walk,
             partial.data_ptr(),
             rows.data_ptr(),
             _address(ssim_map),

@@ -84,7 +84,7 @@ def test_an_image_of_many_blocks_scores_as_the_definition(
 ) -> None:
     """Rows of an odd number of pixels start anywhere, so pixels are loaded one by one."""
     x, y = pair((1, 1, 122, width), dtype)
-    assert cuda.forward_plan(112, width - 10, 11)[:3] == (threads, strips, 2)
+    assert cuda.forward_plan(1, 112, width - 10, 11, 6) == (threads, strips, 6)
     got, exact = both(x, y)
     assert abs(got.score - exact.score).item() <= tolerances.SSIM_MEAN
     assert abs(got.contrast_structure - exact.contrast_structure).item() <= tolerances.SSIM_MEAN
@@ -93,10 +93,10 @@ def test_an_image_of_many_blocks_scores_as_the_definition(
 @pytest.mark.parametrize("border", ["valid", "reflect"])
 @pytest.mark.parametrize("size", [7, 11])
 def test_strips_join_without_a_seam_in_the_map(size: int, border: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments of few rows: the walk starts and ends inside a batch, at each border once."""
-    monkeypatch.setattr(cuda, "_ROWS", (6, 6))
+    """Blocks of one or two units of rows, the last of them a part of one."""
+    monkeypatch.setattr(cuda, "_EMULATED_SLOTS", 32)
     x, y = pair((2, 2, 37, 270), torch.uint16)
-    assert cuda.forward_plan(37 - size + 1, 271 - size, size).blocks >= 8
+    assert cuda.forward_plan(4, 37 - size + 1, 271 - size, size, 32).blocks >= 24
     got, exact = both(x, y, window_size=size, border=border, want_map=True)
     torch.testing.assert_close(got.map.double(), exact.map, rtol=0, atol=tolerances.SSIM_MAP)
     torch.testing.assert_close(got.score, exact.score, rtol=0, atol=tolerances.SSIM_MEAN)
@@ -109,6 +109,35 @@ def test_a_score_has_the_same_bits_alone_and_in_a_batch_and_again() -> None:
     alone = torch.cat([run(x[i : i + 1], y[i : i + 1]).score for i in range(3)])
     assert torch.equal(batch.score, again.score)
     assert torch.equal(batch.score, alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize("size", [7, 11])
+def test_no_bit_of_a_score_depends_on_the_grid(dtype: torch.dtype, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block a strip, several, and one a unit of eight rows; parts of strips of unequal length among them."""
+    x, y = pair((2, 1, 95, 271), dtype)
+    found, grids = [], []
+    for slots in (1, 5, 20, 264):
+        monkeypatch.setattr(cuda, "_EMULATED_SLOTS", slots)
+        rows = run(x, y, Settings(data_range=scale(dtype), window_size=size))
+        grids.append(cuda_support.counters()["ssim_forward"]["blocks"])
+        found.append(torch.stack([rows.score, rows.contrast_structure]))
+    assert len(set(grids)) == 4
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+# 132 multiprocessors that hold two blocks each
+@pytest.mark.parametrize(
+    ("planes", "side"), [(1, 1024), (16, 512), (4, 4096), (1, 4096), (64, 1024), (300, 512), (1000, 256), (1, 32768)]
+)
+def test_the_grid_fills_the_device(planes: int, side: int) -> None:
+    slots = 2 * 132
+    plan = cuda.forward_plan(planes, side - 10, side - 10, 11, slots)
+    assert plan.blocks >= slots
+    assert plan.blocks / (slots * -(-plan.blocks // slots)) >= 0.85
+    units = -(-(side - 10) // 8)
+    assert -(-units // (plan.blocks // (planes * plan.strips))) <= cuda._MOST_UNITS
+
 
 
 def test_views_are_read_where_they_lie() -> None:
@@ -287,13 +316,32 @@ def representatives(count: int) -> dict[int, int]:
     return {0: 1, 1: count - 2, count - 1: 1}
 
 
-def counted(kernel: str, side: int, dtype: torch.dtype) -> dict[str, float]:
-    """The counters of a launch on one side x side image."""
+def forward_blocks(walk: cuda.Walk) -> dict[int, int]:
+    """Blocks of the first, the last and one strip between of a plane, with how many each stands for."""
+    found = {}
+    for strip, strips in representatives(walk.strips).items():
+        first, end = (-(-s * walk.blocks // walk.strips) for s in (strip, strip + 1))
+        found |= {first + part: strips * parts for part, parts in representatives(end - first).items()}
+    return found
+
+
+def counted(kernel: str, side: int, dtype: torch.dtype, images: int) -> dict[str, float]:
+    """The counters of a launch on one side x side image, as it is in a batch on a device of 132 multiprocessors."""
     x, y = torch.zeros((2, 1, 1, side, side), dtype=dtype)
     forward = kernel == "ssim_forward"
-    plan = cuda.forward_plan(side - 10, side - 10, 11) if forward else cuda.backward_plan(side, side, 11)
+    if forward:
+        batch = cuda.forward_plan(images, side - 10, side - 10, 11, 2 * 132)
+        plan = batch._replace(blocks=round(batch.blocks / images))  # one image's share
+        some = forward_blocks(plan)
+    else:
+        plan = cuda.backward_plan(side, side, 11)
+        some = {
+            segment * plan.strips + strip: strips * segments
+            for strip, strips in representatives(plan.strips).items()
+            for segment, segments in representatives(plan.segments).items()
+        }
     numbers = Settings(data_range=scale(dtype)).constants
-    images = (
+    given = (
         native_support.image(x),
         native_support.image(y),
         native_support.DTYPE_CODES[dtype],
@@ -303,46 +351,45 @@ def counted(kernel: str, side: int, dtype: torch.dtype) -> dict[str, float]:
     # the fold reads the sums of blocks that do not run, too
     partial, rows = torch.zeros((plan.blocks, 2), dtype=torch.float64), torch.zeros((2, 1, 1), dtype=torch.float64)
     out = [torch.empty_like(x), torch.empty_like(y)]
-    total: dict[str, float] = {"blocks of an image": plan.blocks}
-    for strip, strips in representatives(plan.strips).items():
-        for segment, segments in representatives(plan.segments).items():
-            reads, scratch = (x, y, rows, partial), (partial, rows, *out)
-            with cuda_support.launching(True, x.device, reads, (), scratch) as (module, stream):
-                module.only_blocks([segment * plan.strips + strip])
-                try:
-                    if forward:
-                        to = [partial.data_ptr(), rows.data_ptr(), 0]
-                        module.ssim_forward(*images, False, numbers, plan, *to, stream)
-                    else:
-                        to = [rows.data_ptr(), 0, *(g.data_ptr() for g in out)]
-                        module.ssim_backward(*images, numbers, plan, *to, stream)
-                finally:
-                    module.only_blocks([])
-            for name, value in cuda_support.counters()[kernel].items():
-                total[name] = total.get(name, 0) + value * strips * segments
+    total: dict[str, float] = {"blocks of the batch": batch.blocks if forward else images * plan.blocks}
+    for block, stands_for in some.items():
+        reads, scratch = (x, y, rows, partial), (partial, rows, *out)
+        with cuda_support.launching(True, x.device, reads, (), scratch) as (module, stream):
+            module.only_blocks([block])
+            try:
+                if forward:
+                    to = [partial.data_ptr(), rows.data_ptr(), 0]
+                    module.ssim_forward(*given, False, numbers, plan, *to, stream)
+                else:
+                    to = [rows.data_ptr(), 0, *(g.data_ptr() for g in out)]
+                    module.ssim_backward(*given, numbers, plan, *to, stream)
+            finally:
+                module.only_blocks([])
+        for name, value in cuda_support.counters()[kernel].items():
+            total[name] = total.get(name, 0) + value * stands_for
     return total
 
 
 # 4096² x 4 and 16 x 512²
 @pytest.mark.parametrize(("side", "images"), [(4096, 4), (512, 16)], ids=["4096", "512"])
 @pytest.mark.parametrize(
-    ("kernel", "dtype", "bytes_bar", "shared_bar"),
+    ("kernel", "dtype", "bytes_bars", "shared_bar"),
     [
-        ("ssim_forward", torch.float32, 1.25, 28),
-        ("ssim_forward", torch.uint8, 1.25, 28),
-        ("ssim_backward", torch.float32, 1.6, 70),
+        ("ssim_forward", torch.float32, {4096: 1.12, 512: 1.20}, 28),
+        ("ssim_forward", torch.uint8, {4096: 1.25, 512: 1.25}, 28),
+        ("ssim_backward", torch.float32, {4096: 1.6, 512: 1.6}, 70),
     ],
     ids=["forward float32", "forward uint8", "backward float32"],
 )
 def test_traffic_stays_below_the_bars(
-    kernel: str, dtype: torch.dtype, bytes_bar: float, shared_bar: float, side: int, images: int
+    kernel: str, dtype: torch.dtype, bytes_bars: dict[int, float], shared_bar: float, side: int, images: int
 ) -> None:
     """Distinct 32-byte sectors of a block summed over blocks, over what must move at least; 4-byte shared accesses."""
-    c = counted(kernel, side, dtype)
-    assert c["blocks of an image"] * images >= 2 * 132
+    c = counted(kernel, side, dtype, images)
+    assert c["blocks of the batch"] >= 2 * 132
     size = 4 if dtype == torch.float32 else 1
     least = (4 if kernel == "ssim_backward" else 2) * side * side * size
-    assert (c["sectors_read"] + c["sectors_written"]) * 32 <= bytes_bar * least
+    assert (c["sectors_read"] + c["sectors_written"]) * 32 <= bytes_bars[side] * least
     pixels = side * side if kernel == "ssim_backward" else (side - 10) ** 2
     assert c["shared_load_words"] + c["shared_store_words"] <= shared_bar * pixels
     transactions = c["shared_load_transactions"] + c["shared_store_transactions"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import facts
 import mermaidx
+import notebooks
 import pictures
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
@@ -159,7 +160,6 @@ def _citation() -> str:
 
 def _examples() -> str:
     """The README of examples/, and under each script what its notebook printed and drew."""
-    import notebooks
 
     text = (ROOT / "examples/README.md").read_text(encoding="utf-8")
     text = _LINK.sub(lambda m: m[1] + _target(m[2], Path("docs/x.md").parent / "../examples/README.md") + m[3], text)

@@ -2,7 +2,6 @@
 #include "profile_cpu.hpp"
 
 #include <algorithm>
-
 #include <cstring>
 #include <limits>
 #include <stdexcept>

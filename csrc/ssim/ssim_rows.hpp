@@ -90,9 +90,16 @@ inline Vec<float> slide(Vec<float> low, Vec<float> high) {
 #endif
 
 // `Many` vectors of columns of each plane at c. Many · P sums run side by side, enough to hide a sum's latency.
+// With AVX-512 the two taps of one weight are added first: K multiplications become K / 2 + 1, and additions run on
+// other ports where these are not the multipliers' (Zen 4); elsewhere the count of operations stays.
 template <class R, int K, int P, int Many, int T>
 inline void add_tap(const R* in, const Vec<R>* w, const Vec<R> (&low)[3][Many + 1], Vec<R> (&sum)[P][Many]) {
-  if constexpr (T < K) {
+#if defined(__AVX512F__)
+  constexpr bool kPairs = true;
+#else
+  constexpr bool kPairs = false;
+#endif
+  if constexpr (T < (kPairs ? K / 2 + 1 : K)) {
     constexpr std::int64_t pitch = line_pitch<R, K>(K);
     const Vec<R> weight = w[T > K / 2 ? K - 1 - T : T];
 #pragma GCC unroll 8
@@ -102,12 +109,20 @@ inline void add_tap(const R* in, const Vec<R>* w, const Vec<R> (&low)[3][Many + 
         Vec<R> v;
 #if defined(__AVX512F__)
         // A 64-byte load that starts off a cache line costs two: three planes come from registers by shuffles, one
-        // from memory, so that load ports and arithmetic ports are busy alike (measured: 35 cycles a vector, 72
-        // without).
+        // from memory, so that load ports and arithmetic ports are busy alike.
         if constexpr (std::is_same_v<R, float> && K <= 17) {
-          v = p < 3 ? slide<T>(low[p][m], low[p][m + 1]) : load(in + p * pitch + m * kLanes<R> + T);
+          if (p < 3) {
+            v = slide<T>(low[p][m], low[p][m + 1]);
+            if constexpr (T < K / 2) v += slide<K - 1 - T>(low[p][m], low[p][m + 1]);
+          } else {
+            const R* const at = in + p * pitch + m * kLanes<R>;
+            v = load(at + T);
+            if constexpr (T < K / 2) v += load(at + K - 1 - T);
+          }
         } else {
-          v = load(in + p * pitch + m * kLanes<R> + T);
+          const R* const at = in + p * pitch + m * kLanes<R>;
+          v = load(at + T);
+          if constexpr (T < K / 2) v += load(at + K - 1 - T);
         }
 #else
         v = load(in + p * pitch + m * kLanes<R> + T);
@@ -184,6 +199,25 @@ inline void down_rows(const R* const* rows, std::int64_t offset, const R* taps, 
 #pragma GCC unroll 16
     for (int t = 0; t <= K / 2; ++t) w[t] = splat<R>(taps[t]);
     V total[P][kStep];
+#if defined(__AVX512F__)
+    if constexpr (K <= 11) {  // the rows of a plane fit in registers: the two taps of one weight are added first
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) {
+        V v[K - 1 + kStep];
+#pragma GCC unroll 32
+        for (int j = 0; j < K - 1 + kStep; ++j) v[j] = load(rows[j] + offset + p * kRingPitch<R>);
+#pragma GCC unroll 16
+        for (int t = 0; t <= K / 2; ++t) {
+#pragma GCC unroll 4
+          for (int r = 0; r < kStep; ++r) {
+            const V both = t < K / 2 ? v[r + t] + v[r + K - 1 - t] : v[r + t];
+            sum[p][r] = t == 0 ? w[0] * both : sum[p][r] + w[t] * both;
+          }
+        }
+      }
+      return;
+    }
+#endif
 #pragma GCC unroll 32
     for (int j = 0; j < K - 1 + kStep; ++j) {
 #pragma GCC unroll 4

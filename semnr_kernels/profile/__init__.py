@@ -105,7 +105,7 @@ def together(
         settings.constants,
         torch.get_num_threads(),
         native_support.address(rows),
-        native_support.image(noisy) if beside else None,
+        native_support.image(noisy) if beside and noisy is not None else None,
         tuple(0 if v is None else native_support.address(v) for v in (square, whole, windows)),
     )
     if not all(row[3] == 0 and all(map(math.isfinite, row)) for row in rows.tolist()):  # row[3]: pixels in both regions
@@ -113,9 +113,16 @@ def together(
     mse, mae, ssim, _, mean, variance, *moments = rows.unbind(dim=1)
     seen = None
     if square is not None and whole is not None and windows is not None:
-        of = [Seen(*(tuple(Moments(*region) for region in part) for part in parts)) for parts in zip(whole, windows)]
+        of = [_seen(*parts) for parts in zip(whole, windows, strict=True)]
         seen = Noisy(square, *of)
     return Together(mse, mae, ssim, Moments(*moments[:3]), Moments(*moments[3:]), mean, variance, seen)
+
+
+def _seen(whole: torch.Tensor, windows: torch.Tensor) -> Seen:
+    """Of one image, from (regions, 3, ...) each."""
+    signal, background = whole
+    here, there = windows
+    return Seen((Moments(*signal), Moments(*background)), (Moments(*here), Moments(*there)))
 
 
 def _on_cuda(

@@ -21,7 +21,8 @@ __all__ = ["Profile", "Reference", "profile"]
 
 # What the CPU kernels score from one read of the pixels.
 _TOGETHER = ("psnr", "ssim", "cnr")
-# Windows of the worst-window columns (in one read: two by two of the kernel's cells), and the least pixels of each region in one: fewer, and noise picks the worst.
+# Windows of the worst-window columns (in one read: two by two of the kernel's cells), and the least pixels of each
+# region in one: fewer, and noise picks the worst.
 _WINDOW, _WINDOW_PIXELS = 64, 64
 
 

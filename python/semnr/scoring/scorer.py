@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,7 +114,7 @@ class Scorer:
             return [row for key, part in zip(keys, one, strict=True) for row in self.rows([key], part)]
 
     def _batch(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        problems = self._no_pairs(parts)
+        frames, problems = self._no_pairs(parts)
         if any(problems):
             return self._apart(keys, parts, problems)
         if self.register and "y" in parts:
@@ -137,6 +137,7 @@ class Scorer:
                 nan="omit" if self.nan == "omit" else "error",
                 pixel_nm=self.pixel_nm,
                 with_map=mapped,
+                frames=frames,
             )
         columns |= found.columns | found.texts
         if self.maps is not None:
@@ -147,12 +148,14 @@ class Scorer:
             rows.append({**row_of(key), **values, "status": "ok", "reason": None})
         return rows
 
-    def _no_pairs(self, parts: dict[str, np.ndarray]) -> list[str]:
-        """Of each tile why its noisy and denoised image are no pair; "" where nothing speaks against it."""
+    def _no_pairs(self, parts: dict[str, np.ndarray]) -> tuple[Sequence[Any] | None, list[str]]:
+        """(The noisy images as they are compared, of each tile why its noisy and denoised image are no pair); "" where
+        nothing speaks against it."""
         if not self.trust.tests or "noisy" not in parts:
-            return []
+            return None, []
         with stage("evidence"):
-            return [self.trust.pair_problem(x, d) for x, d in zip(parts["noisy"], parts["x"], strict=True)]
+            frames = self.trust.frames_of(parts["noisy"])
+            return frames, [self.trust.pair_problem(x, d) for x, d in zip(frames, parts["x"], strict=True)]
 
     def _apart(self, keys: list[TileKey], parts: dict[str, np.ndarray], problems: list[str]) -> list[dict[str, Any]]:
         """Rows of a batch in which some tiles are no pair: these are not scored, the others are."""

@@ -68,10 +68,12 @@ class Trust:
         mask: Any = None,
         pixel_nm: float | None = None,
         with_map: bool = False,
+        frames: Sequence[comparable.Frame] | None = None,
     ) -> Measured:
         """Everything that a batch's images tell of the candidate.
 
         images: (N, C, H, W) each; "denoised", and of "noisy", "reference", "second_frame", "third_frame" what is known.
+        frames: those of the noisy images, from `frames_of`, where the pairs were looked at before.
         """
         tiles = _checked(images)  # what several columns need of an image is made once
         noisy, denoised = tiles.get("noisy"), tiles["denoised"]
@@ -94,7 +96,7 @@ class Trust:
             texts[BOXES] = boxes
             if self.tests:
                 problems = ("",) * len(denoised.images) if noise is None else tuple(model.problem for model in noise)
-                self._compare(images, problems, columns, texts)
+                self._compare(images, frames or self.frames_of(images["noisy"]), problems, columns, texts)
         if self.metrology is not None:
             columns |= metrology_columns(
                 _array(images.get("noisy")),
@@ -140,25 +142,33 @@ class Trust:
     def _compare(
         self,
         images: Mapping[str, Any],
+        frames: Sequence[comparable.Frame],
         problems: Sequence[str | None],
         columns: dict[str, Any],
         texts: dict[str, tuple[str | None, ...]],
     ) -> None:
         """Moments by which tiles that hold one image are told, notes on each pair, what is wrong with its reference."""
-        x, d = (_lines(images[name], self.scan_axis) for name in ("noisy", "denoised"))
+        x, d = np.stack([frame.pixels for frame in frames]), _lines(images["denoised"], self.scan_axis)
         columns["denoised_mean"], columns["denoised_std"] = d.mean(axis=(1, 2)), d.std(axis=(1, 2))
         columns["noisy_mean"] = x.mean(axis=(1, 2))
         told = [_safely(comparable.notes, a, b) or () for a, b in zip(x, d, strict=True)]
         found = ("; ".join(filter(None, (problem, *more))) for problem, more in zip(problems, told, strict=True))
         texts["pair_note"] = tuple(text or None for text in found)
         if "reference" in images:
-            pairs = zip(x, _lines(images["reference"], self.scan_axis), strict=True)
+            pairs = zip(frames, _lines(images["reference"], self.scan_axis), strict=True)
             texts["reference_problem"] = tuple(_safely(comparable.reference_problem, a, b) or None for a, b in pairs)
 
+    def frames_of(self, noisy: Any) -> tuple[comparable.Frame, ...]:
+        """The noisy images of a batch, (N, C, H, W), as pairs are compared with them."""
+        return tuple(map(comparable.Frame, _lines(noisy, self.scan_axis)))
+
     def pair_problem(self, noisy: Any, denoised: Any) -> str:
-        """Why the images of one tile, (C, H, W) each, are no pair; "" where nothing speaks against it."""
-        x, d = (_lines(v[None], self.scan_axis)[0] for v in (noisy, denoised))
-        return _safely(comparable.pair_problem, x, d) or ""
+        """Why the images of one tile, (C, H, W) each, are no pair; "" where nothing speaks against it.
+
+        noisy may be the tile's frame of `frames_of`, which keeps what `measure` needs again.
+        """
+        frame = noisy if isinstance(noisy, comparable.Frame) else self.frames_of(noisy[None])[0]
+        return _safely(comparable.pair_problem, frame, _lines(denoised[None], self.scan_axis)[0]) or ""
 
 
 def transfer_columns(found: Evidence) -> dict[str, np.ndarray]:
@@ -197,9 +207,10 @@ def _lines(images: Any, scan_axis: int) -> np.ndarray:
     return grey if scan_axis == -1 else grey.transpose(0, 2, 1)
 
 
-def _safely(look: Any, *images: np.ndarray) -> Any:
+def _safely(look: Any, *images: np.ndarray | comparable.Frame) -> Any:
     """What a look at finite images says; with others there is nothing to say."""
-    return look(*images) if all(image.dtype.kind != "f" or np.isfinite(image).all() for image in images) else ""
+    pixels = [image.pixels if isinstance(image, comparable.Frame) else image for image in images]
+    return look(*images) if all(v.dtype.kind != "f" or np.isfinite(v).all() for v in pixels) else ""
 
 
 def _checked(images: Mapping[str, Any]) -> dict[str, Tiles]:

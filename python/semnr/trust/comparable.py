@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import fft
@@ -62,11 +62,39 @@ class Likeness:
     contrast: float
 
 
-def likeness(noisy: np.ndarray, other: np.ndarray) -> Likeness:
+class Frame:
+    """A noisy frame, (H, W), with what every comparison with it needs, made when first asked for."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = np.asarray(pixels)
+
+    @classmethod
+    def of(cls, noisy: np.ndarray | Frame) -> Frame:
+        """`noisy` itself where it is one."""
+        return noisy if isinstance(noisy, Frame) else cls(noisy)
+
+    @cached_property
+    def looks(self) -> tuple[np.ndarray, float, float]:
+        """The band of the lines between its own, their covariance with its own, √(power of both)."""
+        rows, v = _looked_at(self.pixels), _columns(self.pixels)
+        own, neighbours = _band(v[1::2][:rows]), _band((v[0::2][:rows] + v[2::2][:rows]) / 2)
+        power = math.sqrt(_product(own, own) * _product(neighbours, neighbours))
+        return neighbours, _product(own, neighbours), power
+
+    @cached_property
+    def roughness(self) -> float:
+        return _roughness(self.pixels)
+
+    @cached_property
+    def spectrum(self) -> np.ndarray:
+        return _spectrum(self.pixels)
+
+
+def likeness(noisy: np.ndarray | Frame, other: np.ndarray) -> Likeness:
     """Compare the structure of `other` with that of a noisy frame, both (H, W)."""
-    own, neighbours, seen = (_band(v) for v in _looks(noisy, other))
-    signal, shown = _product(own, neighbours), _product(seen, seen)
-    power = math.sqrt(_product(own, own) * _product(neighbours, neighbours))
+    neighbours, signal, power = Frame.of(noisy).looks
+    seen = _band(_columns(other[1::2][: _looked_at(other)]))
+    shown = _product(seen, seen)
     if not power > 0 or signal < _SEEN * power or not shown > 0:
         return Likeness(math.nan, math.nan)
     return Likeness(_product(seen, neighbours) / math.sqrt(signal * shown), math.sqrt(shown / signal))
@@ -77,13 +105,13 @@ def _product(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum())
 
 
-def pair_problem(noisy: np.ndarray, denoised: np.ndarray) -> str:
+def pair_problem(noisy: np.ndarray | Frame, denoised: np.ndarray) -> str:
     """Why a denoised image is none of this noisy one; "" where nothing speaks against it.
 
     Parameters
     ----------
     noisy, denoised : ndarray, (H, W)
-        Scan lines are rows.
+        Scan lines are rows. A `Frame` of the noisy image keeps what `reference_problem` needs of it again.
 
     Returns
     -------
@@ -100,19 +128,20 @@ def pair_problem(noisy: np.ndarray, denoised: np.ndarray) -> str:
     >>> pair_problem(noisy, scene), pair_problem(noisy, scene[:, ::-1])
     ('', 'denoised is noisy mirrored left to right')
     """
-    x, d = np.asarray(noisy), np.asarray(denoised)
+    frame, d = Frame.of(noisy), np.asarray(denoised)
+    x = frame.pixels
     if min(x.shape) < MIN_SIDE:
         return ""
     for name, image in (("noisy", x), ("denoised", d)):
         if np.ptp(image) == 0:
             return f"{name} is one grey level ({float(image.flat[0]):g}) throughout"
-    if _swapped(x, d):
-        return f"noisy and denoised look swapped: denoised holds {_roughness(d) / _roughness(x):.1f} times its noise"
-    found = likeness(x, d)
-    return _scene_problem("denoised", x, d, found.correlation) or _scale_problem(x, d, found.contrast)
+    if times := _swapped(frame, d):
+        return f"noisy and denoised look swapped: denoised holds {times:.1f} times its noise"
+    found = likeness(frame, d)
+    return _scene_problem("denoised", frame, d, found.correlation) or _scale_problem(x, d, found.contrast)
 
 
-def reference_problem(noisy: np.ndarray, reference: np.ndarray) -> str:
+def reference_problem(noisy: np.ndarray | Frame, reference: np.ndarray) -> str:
     """Why scores against this reference mean nothing for this noisy frame; "" where nothing speaks against it.
 
     Examples
@@ -123,16 +152,17 @@ def reference_problem(noisy: np.ndarray, reference: np.ndarray) -> str:
     >>> reference_problem(rng.normal(scene, 10), np.roll(scene, (6, 4), axis=(0, 1)))
     'reference shifted by 6.0, 4.0 px (down, right) against noisy'
     """
-    x, y = np.asarray(noisy), np.asarray(reference)
+    frame, y = Frame.of(noisy), np.asarray(reference)
+    x = frame.pixels
     if min(x.shape) < MIN_SIDE:
         return ""
     if np.ptp(y) == 0:
         return f"reference is one grey level ({float(y.flat[0]):g}) throughout"
     if np.array_equal(x, y):
         return "reference is the noisy image itself"
-    if problem := _scene_problem("reference", x, y, likeness(x, y).correlation, reach=_REACH * 100):
+    if problem := _scene_problem("reference", frame, y, likeness(frame, y).correlation, reach=_REACH * 100):
         return problem
-    down, right, sure = shift(x, y)
+    down, right, sure = shift(frame, y)
     if sure and math.hypot(down, right) > _SHIFT:
         return f"reference shifted by {down:.1f}, {right:.1f} px (down, right) against noisy"
     return ""
@@ -153,13 +183,13 @@ def notes(noisy: np.ndarray, denoised: np.ndarray) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def shift(noisy: np.ndarray, other: np.ndarray) -> tuple[float, float, bool]:
+def shift(noisy: np.ndarray | Frame, other: np.ndarray) -> tuple[float, float, bool]:
     """How far `other` lies down and to the right of `noisy`, px, and whether the images say so beyond doubt.
 
     The peak of their cross-correlation: at every second pixel, then at the pixels around it, then of a parabola.
     """
-    a, b = (_spectrum(v) for v in (noisy, other))
-    pooled = (noisy.shape[0] // 2, noisy.shape[1] // 2)
+    a, b = Frame.of(noisy).spectrum, _spectrum(other)
+    pooled = (other.shape[0] // 2, other.shape[1] // 2)
     cross = b * a.conj() * _spectrum_weights(pooled)
     plane = fft.irfft2(cross, s=pooled)
     peak = np.unravel_index(int(plane.argmax()), pooled)
@@ -210,11 +240,9 @@ def _levels(v: np.ndarray) -> int:
     return few if few > _FEW_LEVELS else np.unique(rows).size
 
 
-def _looks(x: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every second line of x, what its neighbours say of it, and the same lines of the other image; columns by twos."""
-    rows = (x.shape[0] - 1) // 2
-    x, other = _columns(x), _columns(other[1::2][:rows])
-    return x[1::2][:rows], (x[0::2][:rows] + x[2::2][:rows]) / 2, other
+def _looked_at(v: np.ndarray) -> int:
+    """How many of its lines have a neighbour on either side, every second one taken."""
+    return int((v.shape[0] - 1) // 2)
 
 
 def _columns(v: np.ndarray) -> np.ndarray:
@@ -281,21 +309,24 @@ def _roughness(v: np.ndarray) -> float:
     return float(np.median(np.abs(above - 2 * line + below))) + 1e-9
 
 
-def _swapped(x: np.ndarray, d: np.ndarray) -> bool:
-    """Much more noise in the output than in the input, of one scene and contrast: no denoiser does that."""
-    if not _roughness(d) > _LOUDER * _roughness(x):
-        return False
-    against = likeness(d, x)
-    return bool(against.correlation > 0.7 and against.contrast > 0.7)
+def _swapped(noisy: Frame, d: np.ndarray) -> float:
+    """How many times the input's noise an output of one scene and contrast holds; 0 where it is not much more, which
+    no denoiser gives."""
+    times = _roughness(d) / noisy.roughness
+    if not times > _LOUDER:
+        return 0.0
+    against = likeness(d, noisy.pixels)
+    return times if against.correlation > 0.7 and against.contrast > 0.7 else 0.0
 
 
-def _scene_problem(name: str, x: np.ndarray, other: np.ndarray, found: float, reach: float = _REACH) -> str:
+def _scene_problem(name: str, noisy: Frame, other: np.ndarray, found: float, reach: float = _REACH) -> str:
     """Whether `other` shows another scene, or this one turned, shifted or inverted; `found`: their correlation."""
     if math.isnan(found) or found >= _ALIKE:
         return ""
     if found <= -_EXPLAINED:
         return f"{name} has the contrast of noisy inverted (correlation {found:.2f})"
-    down, right, _ = shift(x, other)
+    x = noisy.pixels
+    down, right, _ = shift(noisy, other)
     turned = {"": _aligned(x, other)}
     turned |= {told: _aligned(x, turn(other)) for told, turn in _TURNS.items() if turn(other).shape == x.shape}
     told = max(turned, key=lambda name: turned[name] + 0.05 * (not name))

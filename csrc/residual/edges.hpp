@@ -18,7 +18,8 @@ class EdgeEnergy {
         rows_(std::max<std::int64_t>(1, h / block)),
         columns_(std::max<std::int64_t>(1, w / block)),
         blocks_(std::size_t(rows_ * columns_)),
-        lines_(std::size_t(kSums * span_of(w)), 0.0f) {}
+        length_(span_of(w) + kLanes<float>),
+        lines_(std::size_t(kSums * length_), 0.0f) {}
 
   // Energy and strength of a vector of pixels from column x on, where `weight` is not 0.
   void add(std::int64_t x, Vec<float> energy, Vec<float> strength, Vec<float> weight) {
@@ -27,7 +28,7 @@ class EdgeEnergy {
     float* at = lines_.data() + x;
     for (const Vec<float>& term : terms) {
       store<float>(at, load(at) + term);
-      at += span_of(w_);
+      at += length_;
     }
   }
 
@@ -36,7 +37,7 @@ class EdgeEnergy {
     if (y + 1 != last && (y + 1) * rows_ / h_ == y * rows_ / h_) return;
     for (std::int64_t x = left; x < right; ++x) {
       double* const to = blocks_[std::size_t(y * rows_ / h_ * columns_ + x * columns_ / w_)].data();
-      for (int i = 0; i < kSums; ++i) to[i] += double(lines_[std::size_t(i * span_of(w_) + x)]);
+      for (int i = 0; i < kSums; ++i) to[i] += double(lines_[std::size_t(i * length_ + x)]);
     }
     std::fill(lines_.begin(), lines_.end(), 0.0f);
   }
@@ -69,6 +70,7 @@ class EdgeEnergy {
 
   const std::int64_t h_, w_, rows_, columns_;
   std::vector<Sums> blocks_;
+  const std::int64_t length_;  // of a line: a window may begin anywhere, and its last vector reaches beyond the tile
   std::vector<float> lines_;
 };
 

@@ -61,7 +61,7 @@ def power_of_2(n: int) -> int:
 
 
 def lanes(wanted: int, on_device: int, interpreting: int) -> int:
-    """Lanes of a program for `wanted` columns: one number on a device, so that a kernel is compiled once for all sizes."""
+    """Lanes of a program for `wanted` columns: one number on a device, so that all sizes share one compiled kernel."""
     return on_device if not interpreted() else min(interpreting, max(32, power_of_2(wanted)))
 
 

@@ -161,7 +161,7 @@ class Plain:
 def plain(
     dtype: torch.dtype, shape: tuple[int, ...], s: Settings, limit: float | None, device: torch.device, emulated: bool
 ) -> Plain | None:
-    """None where another path has to take such images. limit: of the pixels' range; None: they need not be looked at."""
+    """None where another path has to take such images. limit: of the pixels' range; None: nobody needs to look."""
     h, w = shape[-2:]
     images, planes = shape[0] if len(shape) == 4 else 1, math.prod(shape[:-2])
     size = len(s.taps)
@@ -189,8 +189,8 @@ _EXTENT_BLOCKS = 1056
 def plain_scores(
     p: Plain, x: torch.Tensor, y: torch.Tensor, by_plane: bool, loss: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """What csrc calls told (2,): the mean score and the pixels' range. Where they are asked for: the scores and the means
-    of contrast·structure, (2, planes), and 1 - mean as float32.
+    """What csrc calls told (2,): the mean score and the pixels' range. Where they are asked for: the scores and the
+    means of contrast·structure, (2, planes), and 1 - mean as float32.
     """
     device = x.device
     told = torch.empty(2, dtype=torch.float64, device=device)

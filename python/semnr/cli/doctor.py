@@ -79,7 +79,7 @@ def warm_up() -> list[dict[str, Any]]:
         return []
     found = []
     for name in ("mse", "ssim", "fsim", "cnr"):
-        start, used = time.perf_counter(), {}
+        start, backends = time.perf_counter(), set()
         for dtype in (torch.uint8, torch.uint16, torch.float32):
             for side in (256, 250):
                 lines = ((torch.arange(side) // 8 % 2) * 100 + torch.arange(side)[:, None] % 7).to(dtype)
@@ -87,9 +87,9 @@ def warm_up() -> list[dict[str, Any]]:
                 options = {} if name == "cnr" else {"data_range": 255.0}
                 with registry.recording() as used:
                     getattr(metrics, name)(*images, **options)
+                backends.update(used.values())
         torch.cuda.synchronize()
-        backends = ", ".join(sorted(set(used.values())))
-        found.append({"op": name, "backend": backends, "seconds": time.perf_counter() - start})
+        found.append({"op": name, "backend": ", ".join(sorted(backends)), "seconds": time.perf_counter() - start})
     return found
 
 

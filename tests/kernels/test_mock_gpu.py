@@ -476,8 +476,11 @@ def test_a_plain_call_says_what_the_general_path_says_of_bad_pixels(gpu: None) -
     x, y, _ = (v.to("cuda") for v in images(torch.float32))
     wide = y.clone()
     wide[0, 0, :, :20] = 40000.0  # black beside a pedestal: float64 moments
-    got, exact = (semnr.ssim(a, b, data_range=1.0) for a, b in ((wide, y), (wide.to("cpu"), y.to("cpu"))))
-    torch.testing.assert_close(plain(got), plain(exact), rtol=0, atol=1e-9)
+    with mock_gpu.counting() as counts:
+        got = semnr.ssim(wide, y, data_range=1.0)
+    assert counts.launches["ssim_general"] == 1
+    exact = semnr.ssim(wide, y, data_range=1.0, precision="float64")
+    torch.testing.assert_close(plain(got), plain(exact), rtol=0, atol=0)
     x[1, 0, 3, 3] = torch.nan
     for call in (semnr.ssim, lambda a, b, data_range: losses.SSIMLoss(data_range)(a, b)):
         with pytest.raises(ValueError, match="x has 1 non-finite pixels"):

@@ -79,7 +79,8 @@ def warm_up() -> list[dict[str, Any]]:
         return []
     found = []
     for name in ("mse", "ssim", "fsim", "cnr"):
-        start, backends = time.perf_counter(), set()
+        start = time.perf_counter()
+        backends: set[str] = set()
         for dtype in (torch.uint8, torch.uint16, torch.float32):
             for side in (256, 250):
                 lines = ((torch.arange(side) // 8 % 2) * 100 + torch.arange(side)[:, None] % 7).to(dtype)

@@ -60,6 +60,11 @@ def power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
+def lanes(wanted: int, on_device: int, interpreting: int) -> int:
+    """Lanes of a program for `wanted` columns: one number on a device, so that all sizes share one compiled kernel."""
+    return on_device if not interpreted() else min(interpreting, max(32, power_of_2(wanted)))
+
+
 # --- launching ------------------------------------------------------------------------------------------------
 
 
@@ -108,7 +113,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, threads: int = 128, *
         kernel[grid](*args, **constants)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["images", "programs", "rows"])
 def _fold(partial, out, images, programs, rows, IMAGES: tl.constexpr, BLOCK: tl.constexpr):
     """out[row, image] = Σ over programs of partial[image, program, row], in a fixed order."""
     image, row = tl.program_id(0) * IMAGES + tl.arange(0, IMAGES), tl.program_id(1)
@@ -124,8 +129,12 @@ def fold(partial: torch.Tensor) -> torch.Tensor:
     """Sums (rows, images), float64, of partial sums (images, programs, rows), int64 or float64; no atomics."""
     images, programs, rows = partial.shape
     out = torch.empty((rows, images), dtype=torch.float64, device=partial.device)
-    each = min(1024, power_of_2(programs))
-    together = min(power_of_2(images), block(1024, 2**15) // each)
+    if interpreted():
+        each = min(1024, power_of_2(programs))
+        together = min(power_of_2(images), 2**15 // each)
+    else:  # two programs for all sizes: sums of few parts of many images, and of many parts
+        each = 32 if programs <= 32 else 1024
+        together = 1024 // each
     launch(
         _fold, (triton.cdiv(images, together), rows), partial, out, images, programs, rows, IMAGES=together, BLOCK=each
     )

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import records
 
 RESULTS = Path(__file__).parents[1] / "results" / "counted.json"
-MULTIPROCESSORS = 132  # of an H100; each should have two blocks
+MULTIPROCESSORS = 132  # as in cuda_cases
 CONFLICTS = 1.1  # transactions over those without bank conflicts
 SUMS = ("sectors_read", "sectors_written", "shared_load_words", "shared_store_words", "barriers", "collectives")
 SUMS += ("shared_load_transactions", "shared_load_ideal", "shared_store_transactions", "shared_store_ideal")

@@ -25,7 +25,9 @@ import emulated
 from semnr_kernels import cuda_support, native_support
 from semnr_kernels.cnr.reference import WHOLE, Settings
 from semnr_kernels.errors import BackendUnavailable
+from semnr_kernels.ssim import cuda as ssim_cuda
 
+MULTIPROCESSORS = 132  # of an H100; each should have two blocks
 LARGE, SMALL = (4, 1, 4096, 4096), (16, 1, 512, 512)
 BACKEND = "cuda-emulated"
 Run = Callable[[torch.Tensor, torch.Tensor], object]
@@ -136,6 +138,7 @@ def provide() -> None:
     if path is None:
         raise emulated.CannotBuild("no emulated module")
     cuda_support.use_emulated(path)
+    ssim_cuda._EMULATED_SLOTS = 2 * MULTIPROCESSORS  # the grid of such a device, not one that is quick to emulate
 
 
 def count(job: Job, shape: tuple[int, ...], dtype: torch.dtype) -> list[cuda_support.Emulated]:

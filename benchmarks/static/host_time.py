@@ -55,8 +55,8 @@ def stubbed() -> Iterator[None]:
 
     with (
         mock.patch.object(cuda_support, "launching", launching),
-        mock.patch.object(cuda_support, "module", lambda emulated=False: module),
-        mock.patch.object(registry, "_probe", lambda name: None),
+        mock.patch.object(cuda_support, "module", return_value=module),
+        mock.patch.object(registry, "_probe", return_value=None),
     ):
         yield
 

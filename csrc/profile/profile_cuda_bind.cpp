@@ -12,8 +12,7 @@ void scores(const ImageArgument& x, const ImageArgument& y, const MaskArgument& 
   const Mask regions[] = {mask(signal), mask(background)};
   profile_scores_cuda(
       image(x), image(y), regions, Dtype(dtype), sizes(shape),
-      {window.first, window.second, false, numbers[0], numbers[1], numbers[2], numbers[3]},
-      {walk[0], walk[1], walk[2]},
+      {window.first, window.second, false, numbers[0], numbers[1], numbers[2], numbers[3]}, {walk[0], walk[1], walk[2]},
       {pointer<double>(scratch[0]), pointer<std::uint64_t>(scratch[1]), pointer<std::uint64_t>(scratch[2])},
       pointer<double>(out), as_stream(stream));
 }

@@ -176,7 +176,8 @@ class ProfileTally {
   }
 
  private:
-  // The pixels that are this block's, beside the rows that are skipped: rows, columns of the threads' eights, and `end`, that of its part of the tail.
+  // The pixels that are this block's, beside the rows that are skipped: rows, columns of the threads' eights, and
+  // `end`, that of its part of the tail.
   struct Share {
     int rows, columns, end;
   };

@@ -47,7 +47,8 @@ __global__ void __launch_bounds__(256) ssim_extents(const char* x, const char* y
   float least[2] = {3e38f, 3e38f}, most[2] = {-3e38f, -3e38f};
   const std::int64_t step = std::int64_t(gridDim.x) * blockDim.x;
   for (std::int64_t i = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
-    const std::uint32_t a = one_word<T>(x + i * std::int64_t(sizeof(T))), b = one_word<T>(y + i * std::int64_t(sizeof(T)));
+    const std::uint32_t a = one_word<T>(x + i * std::int64_t(sizeof(T))),
+                        b = one_word<T>(y + i * std::int64_t(sizeof(T)));
     const float v[2] = {biased<T>(&a, 0) - kBias<T>, biased<T>(&b, 0) - kBias<T>};
 #pragma unroll
     for (int k = 0; k < 2; ++k) {

@@ -69,10 +69,10 @@ void ssim_backward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape
 // What is asked about all planes of a batch after their scores: `told` is the mean score and, where `blocks` is not 0,
 // the widest range of the pixels of either image (max - min; what is NaN is left out), from 4 float32 a block.
 struct SsimTold {
-  double* told;          // 2 float64
-  void* loss;            // 1 - mean score, or null
-  bool narrow;           // of `loss`: float32, else float64
-  float* extents;        // 4 x blocks float32: least and greatest of x and of y; or null
+  double* told;    // 2 float64
+  void* loss;      // 1 - mean score, or null
+  bool narrow;     // of `loss`: float32, else float64
+  float* extents;  // 4 x blocks float32: least and greatest of x and of y; or null
   std::int64_t blocks;
 };
 

@@ -7,7 +7,7 @@ namespace {
 
 using Numbers = std::array<double, 4>;  // C1, C2, L, n / (n - 1)
 using Plan = std::array<std::int64_t, 4>;
-using Walk = std::array<std::int64_t, 3>;  // threads, strips, blocks
+using Walk = std::array<std::int64_t, 3>;               // threads, strips, blocks
 using Window = std::pair<std::vector<double>, double>;  // taps, weight
 
 SsimPlan plan_of(const Plan& v) { return {v[0], v[1], v[2], v[3]}; }
@@ -20,7 +20,8 @@ void forward(const ImageArgument& x, const ImageArgument& y, int dtype, const Sh
              const Window& window, bool reflect, const Numbers& numbers, const Walk& walk, std::int64_t partial,
              std::int64_t out, std::int64_t map, std::int64_t stream) {
   ssim_forward_cuda(image(x), image(y), Dtype(dtype), sizes(shape), options(window, reflect, numbers),
-                    {walk[0], walk[1], walk[2]}, pointer<double>(partial), pointer<double>(out), pointer<float>(map), as_stream(stream));
+                    {walk[0], walk[1], walk[2]}, pointer<double>(partial), pointer<double>(out), pointer<float>(map),
+                    as_stream(stream));
 }
 
 void backward(const ImageArgument& x, const ImageArgument& y, int dtype, const ShapeArgument& shape,

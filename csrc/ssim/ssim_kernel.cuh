@@ -99,7 +99,8 @@ __device__ __forceinline__ void down_column(const SsimJob<Size>& job, const Stri
 template <int Size>
 __device__ __forceinline__ Strip strip_of(const SsimBatch& batch, bool map) {
   Strip s;
-  const std::int64_t all = std::int64_t(batch.planes) * batch.strips, of = std::int64_t(blockIdx.x) * all / batch.blocks;
+  const std::int64_t all = std::int64_t(batch.planes) * batch.strips,
+                     of = std::int64_t(blockIdx.x) * all / batch.blocks;
   take_plane(batch, int(of / batch.strips), s);
   const int column = int(of % batch.strips) * batch.columns;
   const std::int64_t first = first_block(batch, of), parts = first_block(batch, of + 1) - first;

@@ -23,8 +23,7 @@ SsimJob<Size> job_of(const SsimBatch& batch, const SsimCudaOptions& o) {
   return job;
 }
 
-inline SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape& shape,
-                          const SsimCudaOptions& o) {
+inline SsimBatch batch_of(const Image& x, const Image& y, int bytes, const Shape& shape, const SsimCudaOptions& o) {
   const int size = int(o.taps.size());
   SsimBatch batch{};
   batch.x = std::int64_t(reinterpret_cast<std::uintptr_t>(x.data));

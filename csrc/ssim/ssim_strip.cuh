@@ -42,9 +42,9 @@ struct alignas(16) Strip {
   std::int32_t rows, columns, plane, shift;     // windows of the strip; 1 << shift threads take a row of pixels
   std::int32_t last, last_whole;   // rows of pixels to walk; where the last batch without a special row begins
   std::int32_t begin, end;         // backward: rows of pixels to write; forward: which part of its column, of how many
-  std::int32_t skip;               // forward: rows at the top that belong to the part above, not read
   float by_index, by_structure;    // backward: the loss's slopes
   float x_offset, y_offset, s, d;  // scale * v + x_offset is about the strip's mean; s, d undo that
+  std::int32_t skip;               // forward: rows at the top that belong to the part above, not read
 };
 
 template <class T>

@@ -161,7 +161,7 @@ def _gabor(log, scale, angle, FILTERS: tl.constexpr):
     return tl.exp2(-(FILTERS[2] * distance * distance + FILTERS[3] * angle))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w"])
 def powers(
     partial, turns, h, w,
     SCALES: tl.constexpr, FILTERS: tl.constexpr, SERIES: tl.constexpr, WORK: tl.constexpr,

@@ -58,7 +58,11 @@ def _difference(
     return d, inside, counts
 
 
-@triton.jit
+# rows follow each other in the usual layout, where steps are 0 and whether 16 divides the width decides the loads
+_SIZES = ["tiles", "rows", "across"]
+
+
+@triton.jit(do_not_specialize=_SIZES)
 def _sums(
     x, y, valid, partial, tiles, rows, height, width, across,
     xn, xc, xh, xw, yn, yc, yh, yw, vn, vh, vw,
@@ -89,7 +93,7 @@ def _sums(
     tl.store(out + 2, tl.sum(count.to(tl.int64)).to(wide))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def _gradient(
     x, y, valid, scale, gx, gy, tiles, rows, height, width, across,
     xn, xc, xh, xw, yn, yc, yh, yw, vn, vh, vw,
@@ -136,6 +140,10 @@ def _plan(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, lanes: i
         width, height = width * height, 1
     if channels > 1 and height == 1 and valid is None and all(s[1] == width * s[3] for s in (sx, sy)):
         width, channels = width * channels, 1
+    for strides, dims in ((sx, (0, 1, 2)), (sy, (0, 1, 2)), (sv, (0, None, 1))):
+        for place, size in zip(dims, (x.shape[0], channels, height), strict=True):
+            if size == 1 and place is not None:  # never taken: no kernel need be compiled for it
+                strides[place] = 0
     columns = min(lanes, triton_support.power_of_2(width))
     if channels * height > 1:  # several rows a block, each read in whole lines
         columns = min(columns, triton_support.block(256, lanes))

@@ -550,10 +550,9 @@ def _plain_launches(a: Mapping[str, Any]) -> cuda.Plain | None:
     if x.dtype not in native_support.DTYPE_CODES or a["nan"] not in ("error", "propagate"):
         return None
     settings = settings_of(a, checks.as_data_range(x.dtype, a["data_range"]))
-    limit: float | None = settings.data_range * settings.k2 / 0.03
-    if a["nan"] == "propagate" or (x.dtype in checks.INTEGER_DTYPES and torch.iinfo(x.dtype).max <= limit):
-        limit = None
-    made = cuda.plain(x.dtype, tuple(x.shape), settings, limit, x.device, emulated)
+    limit = settings.data_range * settings.k2 / 0.03
+    safe = a["nan"] == "propagate" or (x.dtype in checks.INTEGER_DTYPES and torch.iinfo(x.dtype).max <= limit)
+    made = cuda.plain(x.dtype, tuple(x.shape), settings, None if safe else limit, x.device, emulated)
     if len(_prepared) >= _KEPT:
         _prepared.clear()
     try:
@@ -571,6 +570,7 @@ class _Loss(torch.autograd.Function):
         ctx.save_for_backward(x, y)
         ctx.plain = plain
         told, _, loss = cuda.plain_scores(plain, x, y, False, True)
+        assert loss is not None
         ctx.mark_non_differentiable(told)
         return loss, told
 

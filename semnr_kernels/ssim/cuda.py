@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -136,10 +137,11 @@ def _slots(index: int | None) -> int:
 _FORWARD_BYTES = 59 * 1024  # of a block of 256 threads, with what the system takes of it
 
 
-class Plain(NamedTuple):
+@dataclass
+class Plain:
     """Launches for contiguous images of one shape and dtype, with one set of options: the short path."""
 
-    passes: Any  # the compiled module's: csrc/ssim/ssim_cuda_bind.cpp
+    told: tuple[Any, ...]  # what the compiled module's SsimPlain is made of (csrc/ssim/ssim_cuda_bind.cpp)
     images: int
     planes: int
     blocks: int
@@ -148,12 +150,18 @@ class Plain(NamedTuple):
     limit: float  # or they do where the range of either image exceeds this
     settings: Settings
     emulated: bool
+    _passes: Any = None
+
+    def passes(self, module: Any) -> Any:
+        if self._passes is None:
+            self._passes = module.SsimPlain(*self.told)
+        return self._passes
 
 
 def plain(
     dtype: torch.dtype, shape: tuple[int, ...], s: Settings, limit: float | None, device: torch.device, emulated: bool
 ) -> Plain | None:
-    """None where another path has to take such images. limit: of the pixels' range; None: they need not be looked at."""
+    """None where another path has to take such images. limit: of the pixels' range; None: nobody needs to look."""
     h, w = shape[-2:]
     images, planes = shape[0] if len(shape) == 4 else 1, math.prod(shape[:-2])
     size = len(s.taps)
@@ -162,7 +170,7 @@ def plain(
     if not (fast and known) or min(h, w) < size or max(h * w, planes * h * w // 2**10) >= 2**31:
         return None
     walk = forward_plan(planes, h - size + 1, w - size + 1, size, slots(device))
-    passes = cuda_support.module(emulated).SsimPlain(
+    told = (
         native_support.DTYPE_CODES[dtype],
         (images, planes // images, h, w),
         float32_window.over_first(s.taps),
@@ -172,7 +180,7 @@ def plain(
     )
     extent = 0 if limit is None else min(_EXTENT_BLOCKS, -(-planes * h * w // 4096))
     scratch = 2 * (walk.blocks + extent)
-    return Plain(passes, images, planes, walk.blocks, scratch, extent, math.inf if limit is None else limit, s, emulated)
+    return Plain(told, images, planes, walk.blocks, scratch, extent, math.inf if limit is None else limit, s, emulated)
 
 
 _EXTENT_BLOCKS = 1056
@@ -181,8 +189,8 @@ _EXTENT_BLOCKS = 1056
 def plain_scores(
     p: Plain, x: torch.Tensor, y: torch.Tensor, by_plane: bool, loss: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """What csrc calls told (2,): the mean score and the pixels' range. Where they are asked for: the scores and the means
-    of contrast·structure, (2, planes), and 1 - mean as float32.
+    """What csrc calls told (2,): the mean score and the pixels' range. Where they are asked for: the scores and the
+    means of contrast·structure, (2, planes), and 1 - mean as float32.
     """
     device = x.device
     told = torch.empty(2, dtype=torch.float64, device=device)
@@ -191,8 +199,8 @@ def plain_scores(
     # two float64 a block and, of the same size, four float32 a block of the extents
     scratch = torch.empty(p.scratch + (0 if by_plane else 2 * p.planes), dtype=torch.float64, device=device)
     at = scratch.data_ptr()
-    with cuda_support.launching(p.emulated, device, (x, y), (scratch, told, rows, value)) as (_, stream):
-        p.passes.forward(
+    with cuda_support.launching(p.emulated, device, (x, y), (scratch, told, rows, value)) as (module, stream):
+        p.passes(module).forward(
             x.data_ptr(),
             y.data_ptr(),
             at,
@@ -211,8 +219,8 @@ def plain_gradient(
 ) -> list[torch.Tensor | None]:
     """Of the loss that `plain_scores` gave, by x and y; slope: its own, float32."""
     out = [torch.empty_like(x) if w else None for w in wanted]
-    with cuda_support.launching(p.emulated, x.device, (x, y, slope), out) as (_, stream):
-        p.passes.backward(
+    with cuda_support.launching(p.emulated, x.device, (x, y, slope), out) as (module, stream):
+        p.passes(module).backward(
             x.data_ptr(), y.data_ptr(), slope.data_ptr(), _address(out[0]), _address(out[1]), stream
         )
     return out

@@ -36,7 +36,11 @@ def fields(m, sx, sy, c1, c2, scale, by_index, by_structure):
     return kx, ky, b, d
 
 
-@triton.jit
+# that no kernel is compiled for: see triton_windows.walk
+SIZES = ["height", "width", "down", "across", "segments", "rows", "xn", "xc", "xh", "yn", "yc", "yh"]
+
+
+@triton.jit(do_not_specialize=SIZES)
 def _spread(
     x, y, windows, gx, gy, channels, height, width, down, across, segments, rows,
     xn, xc, xh, xw, yn, yc, yh, yw,
@@ -102,7 +106,7 @@ def spread(
     out: list[Any] = [torch.empty(x.shape, dtype=x.dtype, device=x.device) if w else None for w in wanted]
     rows = triton.cdiv(height, triton.cdiv(height, most))
     segments = triton.cdiv(height, rows)
-    block = min(triton_support.block(256, 8192), max(32, triton_support.power_of_2(segments * width)))
+    block = triton_support.lanes(segments * width, 256, 8192)
     triton_support.launch(
         _spread, (triton.cdiv(segments * width, block), planes), x, y, windows, *out, c, height, width, down,
         across, segments, rows, *x.stride(), *y.stride(), TAPS=taps, SIZE=len(taps), BLOCK=block, threads=block,

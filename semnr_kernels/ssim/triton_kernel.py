@@ -67,7 +67,7 @@ def _plan(height: int, width: int, size: int, reflect: bool) -> _Plan:
     # the interpreter pays a row, not a lane: short walks of many lanes
     rows = triton.cdiv(down, triton.cdiv(down, triton_support.block(_ROWS, 3)))
     segments = triton.cdiv(down, rows)
-    block = min(triton_support.block(256, 8192), max(32, triton_support.power_of_2(segments * across)))
+    block = triton_support.lanes(segments * across, 256, 8192)
     return _Plan(down, across, segments, rows, triton.cdiv(segments * across, block), block)
 
 

@@ -100,7 +100,8 @@ def _terms(m, sx, sy, c1, c2, scale, MASKED: tl.constexpr, SPLIT: tl.constexpr):
     return terms
 
 
-@triton.jit
+# a program's loads are one element a lane: that sizes or steps divide by 16 would only compile it again
+@triton.jit(do_not_specialize=triton_gradient.SIZES)
 def walk(
     x, y, valid, numbers, partial, out, windows, by_rows, by_map, channels, height, width, down, across, segments, rows,
     xn, xc, xh, xw, yn, yc, yh, yw, vn, vh, vw,

@@ -440,3 +440,55 @@ def test_the_filters_of_fsim_that_a_graph_was_captured_with_outlive_the_cache(
     semnr.fsim(x, y, **options)
     assert sum(v.shape == (4, 64, 64) for v in kept.values()) >= 2  # radial and angular parts
     assert not reference._banks
+
+
+# --- the short path of plain images ---------------------------------------------------------------------------
+
+
+def test_a_plain_score_takes_four_launches_and_one_wait(gpu: None) -> None:
+    x, y, _ = (v.to("cuda") for v in images(torch.float32))
+    semnr.ssim(x, y, data_range=1.0)
+    with mock_gpu.counting() as counts:
+        semnr.ssim(x, y, data_range=1.0)
+    assert counts.launches == dict.fromkeys(("ssim_forward", "ssim_fold", "ssim_extents", "ssim_told"), 1)
+    assert (sum(counts.waits.values()), sum(counts.uploads.values())) == (1, 0)
+    with mock_gpu.counting() as counts:
+        semnr.ssim(x, y, data_range=1.0, nan="propagate")
+    assert counts.launches == dict.fromkeys(("ssim_forward", "ssim_fold", "ssim_told"), 1)
+    assert not counts.waits
+
+
+def test_a_step_of_the_ssim_loss_takes_one_launch_more_for_its_gradient(gpu: None) -> None:
+    x, y, _ = (v.to("cuda") for v in images(torch.float32))
+    x.requires_grad_()
+    loss = losses.SSIMLoss(data_range=1.0)
+    loss(x, y).backward()
+    x.grad = None
+    with mock_gpu.counting() as counts:
+        loss(x, y).backward()
+    kernels = {name: count for name, count in counts.launches.items() if name.startswith("ssim")}
+    assert kernels == dict.fromkeys(("ssim_forward", "ssim_fold", "ssim_extents", "ssim_told", "ssim_backward"), 1)
+    assert sum(counts.launches.values()) <= len(kernels) + 2  # torch's own: the slope of 1, the gradient's place
+    assert sum(counts.waits.values()) == 1
+
+
+def test_a_plain_call_says_what_the_general_path_says_of_bad_pixels(gpu: None) -> None:
+    x, y, _ = (v.to("cuda") for v in images(torch.float32))
+    wide = y.clone()
+    wide[0, 0, :, :20] = 40000.0  # black beside a pedestal: float64 moments
+    with mock_gpu.counting() as counts:
+        got = semnr.ssim(wide, y, data_range=1.0)
+    assert counts.launches["ssim_general"] == 1
+    exact = semnr.ssim(wide, y, data_range=1.0, precision="float64")
+    torch.testing.assert_close(plain(got), plain(exact), rtol=0, atol=0)
+    x[1, 0, 3, 3] = torch.nan
+    for call in (semnr.ssim, lambda a, b, data_range: losses.SSIMLoss(data_range)(a, b)):
+        with pytest.raises(ValueError, match="x has 1 non-finite pixels"):
+            call(x, y, data_range=1.0)
+    assert torch.isnan(plain(semnr.ssim(x, y, data_range=1.0, nan="propagate")))
+
+
+def test_warming_up_runs_every_metric_without_a_network_on_the_gpu(gpu: None) -> None:
+    from semnr.cli import doctor
+
+    assert {one["op"] for one in doctor.warm_up()} == {"mse", "ssim", "fsim", "cnr"}

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from semnr_kernels import constants, cuda_support, registry, tensor_kinds
+from semnr_kernels import constants, cuda_support, registry, ssim, tensor_kinds
 from semnr_kernels.dists import network, weights
 from semnr_kernels.fsim import reference as fsim_reference
 from semnr_kernels.lpips import network as lpips_network
@@ -226,6 +226,7 @@ def _forget() -> None:
     network._networks.clear()
     lpips_network._networks.clear()
     fsim_reference._banks.clear()
+    ssim._prepared.clear()
 
 
 def _properties(*_: Any) -> Any:

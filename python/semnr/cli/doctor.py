@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
 import platform
+import time
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -22,10 +25,16 @@ OPTIONAL = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument(
+        "--warm-up", action="store_true", help="compile the kernels of this machine's GPU now, not at the first call"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    warmed = warm_up() if args.warm_up else None
     state = examine()
+    if warmed is not None:
+        state["warm_up"] = warmed
     if args.json:
         print_json(state)
         return PASS
@@ -33,6 +42,11 @@ def run(args: argparse.Namespace) -> int:
     say(f"{state['machine']['processor']}, {state['machine']['cores']} cores, GPU: {state['machine']['gpu'] or 'none'}")
     say("\nBackends")
     say(table(("backend", "state", "remedy"), [(b["name"], b["state"], b["remedy"]) for b in state["backends"]]))
+    if warmed is not None:
+        say("\nCompiled for this GPU")
+        rows = [(one["op"], one["backend"], f"{one['seconds']:.1f} s") for one in warmed]
+        say(table(("op", "backend", "time"), rows) if rows else "nothing: torch sees no CUDA device")
+        say(f"Triton keeps what it compiles in {triton_cache()}")
     say("\nWhat `auto` takes for a 1x1x512x512 tile on the CPU")
     names = {"pixel": "mse, mae, psnr"}
     rows = [(names.get(op, op), d["uint8"], d["float32"]) for op, d in state["auto"].items()]
@@ -44,6 +58,40 @@ def run(args: argparse.Namespace) -> int:
     rows = [(p["name"], p["version"] or "not installed", p["for"]) for p in state["packages"]]
     say(table(("package", "version", "for"), rows))
     return PASS
+
+
+def triton_cache() -> str:
+    """The folder in which Triton keeps compiled kernels."""
+    return os.environ.get("TRITON_CACHE_DIR") or str(
+        Path(os.environ.get("TRITON_HOME") or Path.home()) / ".triton/cache"
+    )
+
+
+def warm_up() -> list[dict[str, Any]]:
+    """Run every metric without a network once on the GPU for each dtype, on sides that 16 divides and others."""
+    import torch
+
+    from semnr_kernels import registry
+
+    from .. import metrics
+
+    if not torch.cuda.is_available():
+        return []
+    found = []
+    for name in ("mse", "ssim", "fsim", "cnr"):
+        start = time.perf_counter()
+        backends: set[str] = set()
+        for dtype in (torch.uint8, torch.uint16, torch.float32):
+            for side in (256, 250):
+                lines = ((torch.arange(side) // 8 % 2) * 100 + torch.arange(side)[:, None] % 7).to(dtype)
+                images = (lines.to("cuda"), lines.flip(0).contiguous().to("cuda"))
+                options = {} if name == "cnr" else {"data_range": 255.0}
+                with registry.recording() as used:
+                    getattr(metrics, name)(*images, **options)
+                backends.update(used.values())
+        torch.cuda.synchronize()
+        found.append({"op": name, "backend": ", ".join(sorted(backends)), "seconds": time.perf_counter() - start})
+    return found
 
 
 def examine() -> dict[str, Any]:

@@ -10,8 +10,9 @@ import torch
 
 import backends
 import tolerances
+from semnr.losses import SSIMLoss
 from semnr_kernels import cuda_support, native_support, registry
-from semnr_kernels.ssim import Settings, cuda, float32_window, reference, window_taps
+from semnr_kernels.ssim import Settings, cuda, float32_window, reference, ssim, window_taps
 
 DTYPES = [torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32]
 GAUSSIAN = window_taps("gaussian", 11, 1.5)
@@ -137,7 +138,6 @@ def test_the_grid_fills_the_device(planes: int, side: int) -> None:
     assert plan.blocks / (slots * -(-plan.blocks // slots)) >= 0.85
     units = -(-(side - 10) // 8)
     assert -(-units // (plan.blocks // (planes * plan.strips))) <= cuda._MOST_UNITS
-
 
 
 def test_views_are_read_where_they_lie() -> None:
@@ -394,3 +394,35 @@ def test_traffic_stays_below_the_bars(
     assert c["shared_load_words"] + c["shared_store_words"] <= shared_bar * pixels
     transactions = c["shared_load_transactions"] + c["shared_store_transactions"]
     assert transactions <= 1.1 * (c["shared_load_ideal"] + c["shared_store_ideal"])
+
+
+# --- the short path -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(40, 48), (3, 40, 48), (2, 1, 40, 48), (3, 3, 40, 45)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16], ids=str)
+def test_a_plain_call_gives_the_general_paths_score(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x, y = pair(shape, dtype)
+    for reduction in ("mean", "none"):
+        options = {"data_range": scale(dtype), "backend": "cuda-emulated", "reduction": reduction}
+        got = ssim(x, y, **options)
+        assert "ssim_told" in cuda_support.counters()
+        exact = ssim(x, y, details=True, **options).value
+        assert got.shape == exact.shape
+        torch.testing.assert_close(got, exact, rtol=0, atol=1e-15)
+
+
+def test_the_loss_as_one_op_has_the_general_paths_value_gradients_and_second_derivative() -> None:
+    x, y = pair((3, 2, 40, 51))
+    found = []
+    for loss in (SSIMLoss(1.0, backend="cuda-emulated"), SSIMLoss(1.0, backend="reference")):
+        a, b = (v.clone().requires_grad_() for v in (x, y))
+        value = loss(a, b)
+        (3 * value).backward()
+        c = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad(loss(c, y), c, create_graph=True)
+        (second,) = torch.autograd.grad((first**2).sum(), c)
+        found.append((value.detach(), a.grad, b.grad, second))
+    assert found[0][0].dtype == torch.float32
+    for got, exact in zip(*found, strict=True):
+        assert (got - exact).abs().max() <= tolerances.GRADIENT_RELATIVE * exact.abs().max() + 1e-12

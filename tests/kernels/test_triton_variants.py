@@ -1,0 +1,59 @@
+"""How many times Triton compiles a kernel for images of 200 sizes: counted from recorded launches, nothing runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections import defaultdict
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from semnr_kernels import pixel, registry
+from semnr_kernels.fsim.reference import Settings as OfFSIM
+from semnr_kernels.ssim import Settings as OfSSIM
+
+MOST = 4
+
+
+def _gradient(x: torch.Tensor) -> None:
+    leaf = x.clone().requires_grad_()
+    registry._implementations["ssim"]["triton"].run(leaf, x, None, OfSSIM()).score.sum().backward()
+
+
+CALLS: dict[str, Callable[[torch.Tensor], object]] = {
+    "pixel": lambda x: registry._implementations["pixel"]["triton"].run(x, x, None),
+    "ssim": lambda x: registry._implementations["ssim"]["triton"].run(x, x, None, OfSSIM()),
+    "ssim and its gradient": _gradient,
+    "fsim": lambda x: registry._implementations["fsim"]["triton"].run(x, x, None, OfFSIM()),
+}
+# FSIM is a sequence of nine kernels; the others are one or two, and the sum of their parts
+BY_KERNEL = ("fsim", "ssim and its gradient")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_kernel_is_compiled_few_times_for_many_sizes(name: str) -> None:
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    from semnr_kernels import triton_support
+
+    if triton_support.interpreted():
+        pytest.skip("TRITON_INTERPRET=1: launches are not recorded, they run")
+    draw = random.Random(0)
+    sizes = [(draw.randint(64, 300), draw.randint(64, 300)) for _ in range(200)]
+    assert {h % 16 == 0 for h, _ in sizes} == {w % 16 == 0 for _, w in sizes} == {True, False}
+    found: dict[str, set[str]] = defaultdict(set)
+    for size in sizes:
+        with triton_support.recording() as launches:
+            CALLS[name](torch.zeros((1, 1, *size)))
+        for one in launches:
+            types, constants, attributes = triton_support.signature(one)
+            told = (sorted(types.items()), sorted(map(str, constants.items())), sorted(map(str, attributes.items())))
+            found[one.kernel.fn.__name__].add(repr(told))
+    counts = {kernel: len(variants) for kernel, variants in found.items()}
+    assert counts, pixel.__name__
+    if name in BY_KERNEL:
+        assert max(counts.values()) <= MOST, counts
+    else:
+        assert sum(counts.values()) <= MOST, counts

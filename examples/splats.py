@@ -1,15 +1,15 @@
 # %% [markdown]
 # # Fit 2-D Gaussian splats with L1 + SSIM
 #
-# Gaussian splatting (Kerbl et al. 2023) describes a scene by soft ellipses and fits them with (1 − λ) · L1 + λ · (1 − SSIM),
-# λ = 0.2. This is the same in two dimensions: each splat has a position, two sizes, an angle and a brightness. L1 alone is compared
-# with L1 + SSIM at the same number of steps.
+# Gaussian splatting (Kerbl et al. 2023) describes a scene by soft ellipses and fits them with (1 − λ) · L1 + λ · (1 −
+# SSIM), λ = 0.2. This is the same in two dimensions: each splat has a position, two sizes, an angle and a brightness.
+# L1 alone is compared with L1 + SSIM at the same number of steps.
 
 # %%
 import torch
-from common import need, row, settings, show
 
 import semnr
+from common import need, row, settings, show
 
 need("matplotlib")
 given = settings()

@@ -1,19 +1,19 @@
 # %% [markdown]
 # # Self-supervised disparity with SSIM and smoothness
 #
-# Two cameras (or two tilts of a stage) see one scene from two places. Each pixel of the left image is found in the right image, moved
-# by its *disparity*. Nobody tells the true disparity: a field is good if it warps the right image into the left one. This is the
-# loss of self-supervised depth (Godard et al. 2017): 0.85 · (1 − SSIM) / 2 + 0.15 · L1, and a term that keeps the field
-# smooth except at edges of the image.
+# Two cameras (or two tilts of a stage) see one scene from two places. Each pixel of the left image is found in the
+# right image, moved by its *disparity*. Nobody tells the true disparity: a field is good if it warps the right image
+# into the left one. This is the loss of self-supervised depth (Godard et al. 2017): 0.85 · (1 − SSIM) / 2 + 0.15 ·
+# L1, and a term that keeps the field smooth except at edges of the image.
 #
 # The pair is synthetic, so that the error of the field is known. The true field is not used for the fit.
 
 # %%
 import torch
-from common import need, row, settings, show
 from torch.nn import functional
 
 import semnr
+from common import need, row, settings, show
 
 need("matplotlib")
 given = settings()
@@ -41,7 +41,9 @@ def smoothness(disparity, image):
 
 # %%
 # a textured scene: two octaves of noise; a field with a hill of 3 px on a slope of 2 px
-octaves = [functional.interpolate(torch.rand(1, 1, n, n), size=(side, side), mode="bicubic") for n in (side // 2, side // 6)]
+octaves = [
+    functional.interpolate(torch.rand(1, 1, n, n), size=(side, side), mode="bicubic") for n in (side // 2, side // 6)
+]
 right = (sum(octaves) / 2).clamp(0, 1)
 y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
 truth = (1 + x + 3 * torch.exp(-(x**2 + y**2) / 0.15))[None, None]
@@ -63,7 +65,9 @@ for coarse in (8, 4, 2, 1):  # from a coarse field to a fine one
         optimiser.step()
     field = field.detach()
     error = (disparity.detach() - truth).abs()[..., 8:-8, 8:-8]
-    print(f"field of {size:3d}²: warped image SSIM {semnr.ssim(seen.detach(), left, data_range=1.0):.3f}, mean error {error.mean():.2f} px")
+    print(
+        f"field of {size:3d}²: warped image SSIM {semnr.ssim(seen.detach(), left, data_range=1.0):.3f}, mean error {error.mean():.2f} px"
+    )
 
 # %%
 show(row({"left": left[0, 0], "right": right[0, 0], "warped": seen.detach()[0, 0]}), "stereo_images", given.out)

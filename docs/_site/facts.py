@@ -76,7 +76,7 @@ def rule(name: str) -> str:
     return (
         f"> **{one.question}**\n\n"
         + _table(
-            ("", ""),
+            ("what", "by default"),
             (
                 ("a tile fires where", fires),
                 ("the rule fires where", f"more than {100 * one.share:g} % of the tiles fire"),

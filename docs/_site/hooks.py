@@ -13,14 +13,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import facts
 import mermaidx
-import notebooks
-import pictures
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+import facts
+import notebooks
+import pictures
 
 ROOT = facts.ROOT
 DOCS = ROOT / "docs"

@@ -1,6 +1,6 @@
 """The pictures of the concept pages, drawn from a synthetic site by the functions that they explain.
 
-    python docs/_site/pictures.py FOLDER    # the same files, to look at
+python docs/_site/pictures.py FOLDER    # the same files, to look at
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def blur() -> bytes:
         "PSNR, dB (higher is better)": [semnr.psnr(c, clean) for c in candidates],
         "SSIM (higher is better)": [semnr.ssim(c, clean) for c in candidates],
         "FSIM (higher is better)": [semnr.fsim(c, clean) for c in candidates],
-        "fixed-noise CNR (higher is better)": [semnr.cnr(c, clean, kind="fixed_noise", noise=noisy) for c in candidates],
+        "fixed-noise CNR (higher is better)": [
+            semnr.cnr(c, clean, kind="fixed_noise", noise=noisy) for c in candidates
+        ],
         "evidence transfer T (best near 1)": [_transfer(c) for c in candidates],
         "DISTS (lower is better)": _dists(candidates, clean),
     }

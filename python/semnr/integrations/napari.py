@@ -104,9 +104,7 @@ def judge_dock(napari_viewer: Any = None) -> Any:
         try:
             if noisy.value.rgb or denoised.value.rgb:
                 raise ValueError("a layer is a colour image; accepted: grey images")
-            found = findings(
-                noisy.value.data, denoised.value.data, data_range=top.value or None, scan_axis=axis.value
-            )
+            found = findings(noisy.value.data, denoised.value.data, data_range=top.value or None, scan_axis=axis.value)
         except (ValueError, TypeError) as error:
             text.value = str(error)
             return

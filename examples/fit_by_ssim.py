@@ -33,9 +33,8 @@ for step in range(1, steps + 1):
         image.clamp_(0, 1)
     if step in (steps // 10, steps):
         shown[f"after {step} steps"] = image.detach().clone()[0, 0]
-        print(
-            f"step {step:3d}: SSIM {1 - value.item():.4f}, PSNR {semnr.psnr(image.detach(), target, data_range=1.0):.1f} dB"
-        )
+        psnr = float(semnr.psnr(image.detach(), target, data_range=1.0))
+        print(f"step {step:3d}: SSIM {1 - value.item():.4f}, PSNR {psnr:.1f} dB")
 
 # %%
 show(row(shown, vmin=0, vmax=1), "fit_by_ssim", given.out)

@@ -36,9 +36,8 @@ class Small(nn.Module):
     def __init__(self, width=24):
         super().__init__()
         inner = [layer for _ in range(3) for layer in (nn.Conv2d(width, width, 3, padding=1), nn.ReLU())]
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), *inner, nn.Conv2d(width, 1, 3, padding=1)
-        )
+        first, last = nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, 1, 3, padding=1)
+        self.layers = nn.Sequential(first, nn.ReLU(), *inner, last)
 
     def forward(self, noisy):
         return noisy - self.layers(noisy)
@@ -78,9 +77,7 @@ seen_noisy, seen_clean = tiles(test, 1)
 candidates = {name: denoised(network, seen_noisy) for name, network in networks.items()}
 candidates["Gaussian, σ 1.5 px"] = semnr.denoise(seen_noisy, model="gaussian", sigma=1.5)
 for name, images in candidates.items():
-    profile = semnr.profile(
-        images[:, None], seen_clean[:, None], noise=seen_noisy[:, None], metrics=("psnr", "ssim", "fsim")
-    )
+    profile = semnr.profile(images[:, None], seen_clean[:, None], metrics=("psnr", "ssim", "fsim"))
     transfer = semnr.evidence(seen_noisy[:, None], images[:, None], seen_clean[:, None]).transfer.mean()
     scores = ", ".join(f"{metric.upper()} {np.mean(profile.column(metric)):.3f}" for metric in ("psnr", "ssim", "fsim"))
     verdict = semnr.check(seen_noisy, images, reference=seen_clean)

@@ -1,4 +1,4 @@
-"""The parts of the documentation that the code already says: columns, rules, public names. Markdown out, nothing read twice.
+"""The parts of the documentation that the code already says, as Markdown: columns, rules, public names.
 
 `hooks.py` puts them into the pages at build time; tests/project/test_site.py counts what is missing.
 """

@@ -1,6 +1,6 @@
 """Loggers and viewers: MLflow's and Weights & Biases' real stores, TensorBoard's event files, ROIs, the napari dock.
 
-Each test needs a package of its own and is skipped where it is absent: `pip install 'semnr[viewers]'` brings all of them.
+A test is skipped where its package is absent: `pip install 'semnr[viewers]'` brings all of them.
 """
 
 from __future__ import annotations

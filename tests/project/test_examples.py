@@ -45,7 +45,6 @@ def test_the_notebook_has_the_cells_of_the_script_and_their_outputs(script: Path
 
 
 def test_the_readme_lists_every_example() -> None:
-    listed = re.findall(
-        r"^\| \[(\w+)\.py\]\(\1\.py\) \|", (EXAMPLES / "README.md").read_text(encoding="utf-8"), flags=re.M
-    )
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \[(\w+)\.py\]\(\1\.py\) \|", text, flags=re.M)
     assert listed == [path.stem for path in SCRIPTS]

@@ -67,9 +67,8 @@ def test_a_rule_says_every_bound(facts) -> None:
 
 
 def test_every_public_name_is_on_a_reference_page(facts) -> None:
-    listed = {
-        name for page in facts.names() for name in re.findall(r"^::: (semnr\.\w[\w.]*)", facts.reference(page), re.M)
-    }
+    pages = "\n".join(facts.reference(page) for page in facts.names())
+    listed = set(re.findall(r"^::: (semnr\.\w[\w.]*)", pages, flags=re.M))
     there = {one.name for one in public_names.names() if one.owner is None and not one.name.endswith("__version__")}
     assert there <= listed
     nav = (cases.REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
@@ -108,8 +107,7 @@ def test_the_terms_in_the_picture_are_those_of_the_metric() -> None:
 def test_an_example_without_its_package_names_the_extra() -> None:
     code = "import sys; sys.modules['matplotlib'] = None; sys.argv = ['contrast.py', '--small']; "
     code += "sys.path.insert(0, '.'); exec(compile(open('contrast.py').read(), 'contrast.py', 'exec'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=cases.REPOSITORY / "examples", capture_output=True, text=True
-    )
+    folder = cases.REPOSITORY / "examples"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 1
     assert "pip install 'semnr[plot]'" in done.stderr

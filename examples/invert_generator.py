@@ -18,7 +18,7 @@ from common import need, row, settings, show
 
 need("matplotlib")
 given = settings()
-side, count, epochs, search = (32, 64, 90, 20) if given.small else (32, 384, 400, 300)
+side, count, epochs, search = (32, 64, 90, 20) if given.small else (32, 192, 240, 60)
 torch.manual_seed(0)
 
 

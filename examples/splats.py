@@ -13,7 +13,7 @@ from common import need, row, settings, show
 
 need("matplotlib")
 given = settings()
-side, count, steps = (48, 40, 80) if given.small else (96, 300, 600)
+side, count, steps = (48, 40, 80) if given.small else (64, 100, 200)
 target = torch.from_numpy(semnr.synth.tile("holes", side, seed=5, pitch_nm=24.0).reference("float32"))[None, None]
 rows, columns = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
 

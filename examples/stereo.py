@@ -17,7 +17,7 @@ from common import need, row, settings, show
 
 need("matplotlib")
 given = settings()
-side, steps = (96, 150) if given.small else (160, 500)
+side, steps = (96, 150) if given.small else (128, 240)
 torch.manual_seed(0)
 
 

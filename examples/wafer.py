@@ -20,7 +20,7 @@ from semnr.klarf import Defect, ImageRef, InspectedWafer, Klarf, read_klarf, wri
 
 need("matplotlib")
 given = settings()
-dies, side = (6, 128) if given.small else (24, 256)
+dies, side = (6, 128) if given.small else (12, 192)
 folder = Path(tempfile.mkdtemp(prefix="semnr-wafer-"))
 lot, clean = folder / "lot", folder / "clean"
 lot.mkdir()

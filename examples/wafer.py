@@ -41,11 +41,11 @@ for tile in wafer.tiles():
 inspected = InspectedWafer("W01", layout, defects=tuple(defects))
 found = Klarf("1.2", lot_id="LOT1", wafers=(inspected,), classes={0: "unclassified"})
 write_klarf(lot / "lot.klarf", found)
-print(f"{len(defects)} sites on {dies} dies in {lot / 'lot.klarf'}")
+print(f"{len(defects)} sites on {dies} dies in lot.klarf")
 
 # %%
 # two denoisers, each judged: the verdict, a report, and the flagged sites
-for model, options in (("semnr-small", {}), ("gaussian", {"sigma": 2.0})):
+for model, options in (("semnr-small", {"texture": 1.0}), ("gaussian", {"sigma": 2.0})):
     run = folder / model
     denoised = semnr.denoising.denoised(lot / "lot.klarf", model=model, **options)
     scored = semnr.score(
@@ -53,7 +53,8 @@ for model, options in (("semnr-small", {}), ("gaussian", {"sigma": 2.0})):
         metrics=("psnr", "ssim", "fsim", "cnr"), rules=semnr.guarding.alone(), wafer=layout,
     )  # fmt: skip
     report = semnr.report(scored, run / "report.html")
-    flagged = scored.write_klarf(run / "flagged.klarf")
+    scored.write_klarf(run / "flagged.klarf")
+    flagged = len(scored.flagged())
     verdict = scored.verdict
     fired = ", ".join(signal.name for signal in verdict.fired) or "nothing"
     print(f"{model}: {verdict.outcome}; fired: {fired}; {flagged} sites flagged")

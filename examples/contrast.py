@@ -31,8 +31,8 @@ for name, value in terms.items():
 
 # %% [markdown]
 # The contrast term is 2 · 1.2 / (1 + 1.2²) = 0.984 where the window has structure, and nearly 1 where it is flat,
-# because of the constant C2. The luminance term falls too: a bright area became brighter and a dark one darker. The structure
-# term is 1: no structure was lost.
+# because of the constant C2. The luminance term falls too: a bright area became brighter and a dark one darker.
+# The structure term is 1: no structure was lost.
 
 # %%
 show(row({"clean": clean, "contrast + 20 %": changed}, vmin=0, vmax=1), "contrast", given.out)

@@ -21,7 +21,7 @@ from common import need, row, settings, show
 
 need("matplotlib")
 given = settings()
-side, train, test, steps = (64, 24, 6, 100) if given.small else (64, 96, 12, 400)
+side, train, test, steps = (64, 12, 6, 40) if given.small else (64, 96, 12, 400)
 
 
 def tiles(count, first_seed):

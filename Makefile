@@ -1,6 +1,6 @@
 # The everyday commands. `make help` lists them.
 CSRC = git ls-files 'csrc/*.cpp' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh'
-.PHONY: help install build build-times wheels test lint stubs format sanitize triton demo bench gpu soak fuzz clean
+.PHONY: help install build build-times wheels test lint stubs format sanitize triton demo bench gpu soak fuzz docs clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 install:         ## editable install with everything that development needs
@@ -40,5 +40,7 @@ soak:            ## kills and a full disk at every change, random kills, resumed
 	pytest -q tests/runs/test_resume.py tests/runs/test_lock.py tests/cli/test_cli_end.py tests/runs/test_outputs.py tests/scoring/test_alarms.py
 fuzz:            ## the readers of files under coverage-guided fuzzing, 15 minutes each (FUZZ_SECONDS)
 	python tests/fuzz/run.py all --seconds $(or $(FUZZ_SECONDS),900)
+docs:            ## the documentation site into build/site: strict links, no network
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build -q
 clean:           ## remove what was built
 	rm -rf build dist *.egg-info semnr_kernels/*.so .pytest_cache .mypy_cache .ruff_cache

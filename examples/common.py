@@ -1,4 +1,4 @@
-"""What the examples share: their settings, optional packages, and where pictures go. Nothing of semnr is hidden here."""
+"""What the examples share: settings, optional packages, where pictures go. Nothing of semnr is hidden here."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
 # %% [markdown]
 # # Fit an image by SSIM alone
 #
-# A loss that can be optimised has a gradient at every image, also at one that has nothing in common with the target. Here an image of
-# random noise becomes the target by gradient descent on `1 − SSIM`, without any squared error.
+# A loss that can be optimised has a gradient at every image, also at one that has nothing in common with the target.
+# Here an image of random noise becomes the target by gradient descent on `1 − SSIM`, without any squared error.
 #
-# SSIM looks at windows of 11 px. It cares little about the absolute brightness of a flat area, so this part of the image
-# comes last.
+# SSIM looks at windows of 11 px. It cares little about the absolute brightness of a flat area, so this part of the
+# image comes last.
 
 # %%
 import torch
-from common import need, row, settings, show
 
 import semnr
+from common import need, row, settings, show
 
 need("matplotlib")
 given = settings()
@@ -33,7 +33,8 @@ for step in range(1, steps + 1):
         image.clamp_(0, 1)
     if step in (steps // 10, steps):
         shown[f"after {step} steps"] = image.detach().clone()[0, 0]
-        print(f"step {step:3d}: SSIM {1 - value.item():.4f}, PSNR {semnr.psnr(image.detach(), target, data_range=1.0):.1f} dB")
+        psnr = float(semnr.psnr(image.detach(), target, data_range=1.0))
+        print(f"step {step:3d}: SSIM {1 - value.item():.4f}, PSNR {psnr:.1f} dB")
 
 # %%
 show(row(shown, vmin=0, vmax=1), "fit_by_ssim", given.out)

@@ -1,23 +1,24 @@
 # %% [markdown]
 # # Invert a small trained generator by SSIM + L1
 #
-# A generator makes images from a few numbers, its latent code. To *invert* it means to find the code of a given image. The search
-# needs a distance that says whether the code gets better. Here it is SSIM + L1, and squared error for comparison. On this simple
-# scene both find most codes; the worst of the eight images shows the difference, in either direction, from seed to seed.
+# A generator makes images from a few numbers, its latent code. To *invert* it means to find the code of a given
+# image. The search needs a distance that says whether the code gets better. Here it is SSIM + L1, and squared error
+# for comparison. On this simple scene both find most codes; the worst of the eight images shows the difference, in
+# either direction, from seed to seed.
 #
-# The generator is trained here, on images of lines with random width and position. Every training image has a code of its own that
-# is learned with the network (generative latent optimisation, Bojanowski et al. 2018).
+# The generator is trained here, on images of lines with random width and position. Every training image has a code of
+# its own that is learned with the network (generative latent optimisation, Bojanowski et al. 2018).
 
 # %%
 import torch
-from common import need, row, settings, show
 from torch import nn
 
 import semnr
+from common import need, row, settings, show
 
 need("matplotlib")
 given = settings()
-side, count, epochs, search = (32, 64, 90, 20) if given.small else (32, 384, 400, 300)
+side, count, epochs, search = (32, 64, 90, 20) if given.small else (32, 192, 240, 60)
 torch.manual_seed(0)
 
 

@@ -1,19 +1,19 @@
 # %% [markdown]
 # # Fit 2-D Gaussian splats with L1 + SSIM
 #
-# Gaussian splatting (Kerbl et al. 2023) describes a scene by soft ellipses and fits them with (1 − λ) · L1 + λ · (1 − SSIM),
-# λ = 0.2. This is the same in two dimensions: each splat has a position, two sizes, an angle and a brightness. L1 alone is compared
-# with L1 + SSIM at the same number of steps.
+# Gaussian splatting (Kerbl et al. 2023) describes a scene by soft ellipses and fits them with (1 − λ) · L1 + λ · (1 −
+# SSIM), λ = 0.2. This is the same in two dimensions: each splat has a position, two sizes, an angle and a brightness.
+# L1 alone is compared with L1 + SSIM at the same number of steps.
 
 # %%
 import torch
-from common import need, row, settings, show
 
 import semnr
+from common import need, row, settings, show
 
 need("matplotlib")
 given = settings()
-side, count, steps = (48, 40, 80) if given.small else (96, 300, 600)
+side, count, steps = (48, 40, 80) if given.small else (64, 100, 200)
 target = torch.from_numpy(semnr.synth.tile("holes", side, seed=5, pitch_nm=24.0).reference("float32"))[None, None]
 rows, columns = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
 

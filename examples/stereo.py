@@ -1,29 +1,29 @@
 # %% [markdown]
 # # Self-supervised disparity with SSIM and smoothness
 #
-# Two cameras (or two tilts of a stage) see one scene from two places. Each pixel of the left image is found in the right image, moved
-# by its *disparity*. Nobody tells the true disparity: a field is good if it warps the right image into the left one. This is the
-# loss of self-supervised depth (Godard et al. 2017): 0.85 · (1 − SSIM) / 2 + 0.15 · L1, and a term that keeps the field
-# smooth except at edges of the image.
+# Two cameras (or two tilts of a stage) see one scene from two places. Each pixel of the left image is found in the
+# right image, moved by its *disparity*. Nobody tells the true disparity: a field is good if it warps the right image
+# into the left one. This is the loss of self-supervised depth (Godard et al. 2017): 0.85 · (1 − SSIM) / 2 + 0.15 ·
+# L1, and a term that keeps the field smooth except at edges of the image.
 #
 # The pair is synthetic, so that the error of the field is known. The true field is not used for the fit.
 
 # %%
 import torch
-from common import need, row, settings, show
 from torch.nn import functional
 
 import semnr
+from common import need, row, settings, show
 
 need("matplotlib")
 given = settings()
-side, steps = (96, 150) if given.small else (160, 500)
+side, steps = (96, 150) if given.small else (128, 240)
 torch.manual_seed(0)
 
 
 def warp(right, disparity):
     """The right image as the left camera would see it, if the disparity (in px) is right."""
-    n, _, height, width = right.shape
+    height, width = right.shape[2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     x = (columns - disparity[:, 0]) / (width - 1) * 2 - 1
     y = (rows / (height - 1) * 2 - 1).expand_as(x)
@@ -41,7 +41,8 @@ def smoothness(disparity, image):
 
 # %%
 # a textured scene: two octaves of noise; a field with a hill of 3 px on a slope of 2 px
-octaves = [functional.interpolate(torch.rand(1, 1, n, n), size=(side, side), mode="bicubic") for n in (side // 2, side // 6)]
+noise = [torch.rand(1, 1, n, n) for n in (side // 2, side // 6)]
+octaves = [functional.interpolate(one, size=(side, side), mode="bicubic") for one in noise]
 right = (sum(octaves) / 2).clamp(0, 1)
 y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
 truth = (1 + x + 3 * torch.exp(-(x**2 + y**2) / 0.15))[None, None]
@@ -63,7 +64,8 @@ for coarse in (8, 4, 2, 1):  # from a coarse field to a fine one
         optimiser.step()
     field = field.detach()
     error = (disparity.detach() - truth).abs()[..., 8:-8, 8:-8]
-    print(f"field of {size:3d}²: warped image SSIM {semnr.ssim(seen.detach(), left, data_range=1.0):.3f}, mean error {error.mean():.2f} px")
+    ssim = float(semnr.ssim(seen.detach(), left, data_range=1.0))
+    print(f"field of {size:3d}²: warped image SSIM {ssim:.3f}, mean error {error.mean():.2f} px")
 
 # %%
 show(row({"left": left[0, 0], "right": right[0, 0], "warped": seen.detach()[0, 0]}), "stereo_images", given.out)

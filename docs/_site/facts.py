@@ -1,4 +1,4 @@
-"""The parts of the documentation that the code already says: columns, rules, public names. Markdown out, nothing read twice.
+"""The parts of the documentation that the code already says, as Markdown: columns, rules, public names.
 
 `hooks.py` puts them into the pages at build time; tests/project/test_site.py counts what is missing.
 """
@@ -76,7 +76,7 @@ def rule(name: str) -> str:
     return (
         f"> **{one.question}**\n\n"
         + _table(
-            ("", ""),
+            ("what", "by default"),
             (
                 ("a tile fires where", fires),
                 ("the rule fires where", f"more than {100 * one.share:g} % of the tiles fire"),

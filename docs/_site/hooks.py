@@ -13,14 +13,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import facts
 import mermaidx
-import notebooks
-import pictures
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+import facts
+import notebooks
+import pictures
 
 ROOT = facts.ROOT
 DOCS = ROOT / "docs"
@@ -33,7 +34,7 @@ _ITEM = re.compile(r"^(?:[-*]|\d+\.) ")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what is no file under docs/: reference pages, READMEs of packages, changelog, citation, notebooks, pictures."""
+    """Add what is no file under docs/: reference, READMEs of packages, changelog, citation, notebooks, pictures."""
     for page in facts.names():
         files.append(File.generated(config, f"reference/{page}.md", content=facts.reference(page)))
     for path in _readmes():
@@ -152,9 +153,9 @@ def _citation() -> str:
     return (
         f"# Citation\n\n{said['message']}\n\n```bibtex\n{entry}\n```\n\nThe same as `CITATION.cff`:\n\n"
         f"```yaml\n{text.strip()}\n```\n\n"
-        "The idea of metrics as guardrails is that of the article *SEMNR: Why I stopped trusting clean images and treated "
-        "metrics as guardrails* (M. K., December 2025). Please cite the paper of a metric too when you report it: each is "
-        "named on the page of its op.\n"
+        "The idea of metrics as guardrails is that of the article *SEMNR: Why I stopped trusting clean images and "
+        "treated metrics as guardrails* (M. K., December 2025). Please cite the paper of a metric too when you report "
+        "it: each is named on the page of its op.\n"
     )
 
 

@@ -1,6 +1,6 @@
 """The executed notebooks of examples/ as one page: text, code, and what each cell printed and drew.
 
-    python docs/_site/notebooks.py examples    # makes the notebooks anew from the scripts, executes them, keeps outputs
+python docs/_site/notebooks.py examples    # makes the notebooks anew from the scripts, executes them, keeps outputs
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def _page(path: Path) -> str:
     parts = [f'<a id="{path.stem}"></a>\n']
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "markdown":
-            parts.append("\n".join(f"#{line}" if line.startswith("#") else line for line in cell.source.splitlines()) + "\n")
+            lines = (f"#{line}" if line.startswith("#") else line for line in cell.source.splitlines())
+            parts.append("\n".join(lines) + "\n")
             continue
         parts.append(f"```python\n{cell.source}\n```\n")
         said = "".join(output.get("text", "") for output in cell.outputs)
@@ -41,7 +42,8 @@ def executed(script: Path) -> Any:
 
     notebook = jupytext.read(script)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(script.parent)}}).execute()
+    place = {"metadata": {"path": str(script.parent)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell{number}"
         cell.metadata.pop("execution", None)

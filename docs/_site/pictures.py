@@ -1,6 +1,6 @@
 """The pictures of the concept pages, drawn from a synthetic site by the functions that they explain.
 
-    python docs/_site/pictures.py FOLDER    # the same files, to look at
+python docs/_site/pictures.py FOLDER    # the same files, to look at
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def blur() -> bytes:
         "PSNR, dB (higher is better)": [semnr.psnr(c, clean) for c in candidates],
         "SSIM (higher is better)": [semnr.ssim(c, clean) for c in candidates],
         "FSIM (higher is better)": [semnr.fsim(c, clean) for c in candidates],
-        "fixed-noise CNR (higher is better)": [semnr.cnr(c, clean, kind="fixed_noise", noise=noisy) for c in candidates],
+        "fixed-noise CNR (higher is better)": _fixed_cnr(candidates),
         "evidence transfer T (best near 1)": [_transfer(c) for c in candidates],
         "DISTS (lower is better)": _dists(candidates, clean),
     }
@@ -140,7 +140,7 @@ def cnr() -> bytes:
     candidates = [_blurred(noisy, s) for s in _SIGMAS]
     figure, axis = plt.subplots(figsize=(6, 3.2))
     own = [float(semnr.cnr(c, clean)) for c in candidates]
-    fixed = [float(semnr.cnr(c, clean, kind="fixed_noise", noise=noisy)) for c in candidates]
+    fixed = _fixed_cnr(candidates)
     axis.plot(_SIGMAS, np.array(own) / own[0], marker=".", label="own noise (`two_roi`)")
     axis.plot(_SIGMAS, np.array(fixed) / fixed[0], marker=".", label="noise of the input (`fixed_noise`)")
     axis.set_xlabel("σ of the Gaussian, px")
@@ -198,6 +198,11 @@ def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
 def _transfer(candidate: np.ndarray) -> float:
     images = scene()
     return float(semnr.evidence(images["noisy"], candidate, images["clean"]).transfer[0, 0])
+
+
+def _fixed_cnr(candidates: list[np.ndarray]) -> list[float]:
+    images = scene()
+    return [float(semnr.cnr(c, images["clean"], kind="fixed_noise", noise=images["noisy"])) for c in candidates]
 
 
 def _dists(candidates: list[np.ndarray], clean: np.ndarray) -> list[float] | None:

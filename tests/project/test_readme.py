@@ -51,11 +51,11 @@ def test_readme_is_a_screen_and_a_half() -> None:
     assert (cases.REPOSITORY / re.search(r"!\[[^\]]*\]\(([^)]+)\)", README)[1]).stat().st_size < 200_000
 
 
-DOCUMENTS = [cases.REPOSITORY / "README.md", *sorted((cases.REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [cases.REPOSITORY / "README.md", *sorted((cases.REPOSITORY / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("language", ["sh", "console"])
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(cases.REPOSITORY).as_posix())
 def test_every_command_is_one_that_semnr_takes(path, language, monkeypatch) -> None:
     """Subcommands and options exist. What ```sh does is run by .ci/run, as typed: tests/support/commands.py"""
     monkeypatch.setattr(cli, "ended", lambda work, **options: 0)  # parse, and run nothing

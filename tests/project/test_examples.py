@@ -1,0 +1,51 @@
+"""Every example runs at its small setting, and has a notebook of the same cells with outputs that are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cases
+
+EXAMPLES = cases.REPOSITORY / "examples"
+SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem != "common")
+
+
+@pytest.mark.examples
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_an_example_runs_small(script: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, script.name, "--small", "--out", str(tmp_path)]
+    here = {**os.environ, "PYTHONSAFEPATH": ""}  # common.py stands beside the script, and no semnr does
+    done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, env=here)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_the_notebook_has_the_cells_of_the_script_and_their_outputs(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
+    cells = [part.strip() for part in re.split(r"^# %%(?: \[markdown\])?\n", text, flags=re.M)[1:]]
+    notebook = json.loads(script.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    held = ["".join(cell["source"]) for cell in notebook["cells"]]
+    marked = [re.sub(r"^# ?", "", part, flags=re.M) if part.startswith("# ") else part for part in cells]
+    kinds = [cell["cell_type"] for cell in notebook["cells"]]
+    assert [part if kind == "markdown" else cell for part, cell, kind in zip(marked, cells, kinds, strict=True)] == held
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any(output["output_type"] == "stream" for output in outputs)
+    assert script.with_suffix(".ipynb").stat().st_size < 200_000
+
+
+def test_the_readme_lists_every_example() -> None:
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \[(\w+)\.py\]\(\1\.py\) \|", text, flags=re.M)
+    assert listed == [path.stem for path in SCRIPTS]

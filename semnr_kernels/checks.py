@@ -122,6 +122,8 @@ def is_plain_on_device(x: object, y: object) -> bool:
     return (
         type(x) in tensor_kinds._PLAIN_TYPES
         and type(y) in tensor_kinds._PLAIN_TYPES
+        and x.layout is y.layout is torch.strided  # type: ignore[attr-defined]
+        and not (x.is_nested or y.is_nested)  # type: ignore[attr-defined]
         and x.dtype is y.dtype  # type: ignore[attr-defined]
         and x.shape == y.shape  # type: ignore[attr-defined]
         and x.is_contiguous()  # type: ignore[attr-defined]

@@ -68,7 +68,8 @@ class Convolution:
         panel = native_support.module().WINOGRAD_PANEL
         with torch.inference_mode(False), torch.no_grad():
             powers = [[share * point**i for i in range(taps)] for point, share in zip(POINTS, SHARES, strict=True)]
-            to_points = torch.tensor([*powers, [0.0] * (taps - 1) + [1.0]], dtype=torch.float64)
+            ends = [0.0] * (taps - 1) + [1.0]
+            to_points = torch.tensor([*powers, ends], dtype=torch.float64, device=self.weight.device)
             at_points = torch.einsum("pa,oiab,qb->pqio", to_points, self.weight.double(), to_points)
             made = at_points.reshape(SIDE**2, inputs, outputs // panel, panel).transpose(1, 2)
             if self.weight.dtype == torch.bfloat16:  # two neighbours along the inputs are multiplied at once

@@ -20,6 +20,8 @@ GROUPS = {
     "evidence": "Tests of the residual",
     "changes": "Changes of the image",
     "metrology": "Metrology",
+    "anomaly": "Anomaly by reconstruction",
+    "category": "What a tile shows",
 }
 NEEDS = {
     "reference": "a reference",
@@ -27,6 +29,8 @@ NEEDS = {
     "frames": "further noisy frames, no reference",
     "tests": "the noisy input",
     "metrology": "`metrology=` asked for",
+    "anomaly": "`semnr anomaly score`",
+    "classify": "`semnr classify predict`",
     "all": "a reference, the noisy input, and all five metrics",
 }
 # What is no column of the catalogue: what a row is.

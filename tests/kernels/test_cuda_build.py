@@ -178,12 +178,12 @@ def test_a_launch_on_a_device_goes_to_that_device_and_torchs_current_stream(monk
     monkeypatch.setattr(cuda_support, "compiled", lambda: module)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext(asked.append(device)))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1234))
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", {1: 1234}.__getitem__)
     device = torch.device("cuda", 1)
     with cuda_support.launching(False, device, [torch.empty(1)]) as (found, stream):
         assert found is module
         assert stream == 1234
-    assert asked == [device, 1]
+    assert asked == [1, 1]
 
 
 def test_every_binding_of_a_launch_lets_other_threads_go_on() -> None:

@@ -121,7 +121,8 @@ def structural_similarity(
         raise ValueError(f"win_size is {size}; accepted: an odd integer")
     scale = float(_data_range(im1, im2) if data_range is None else data_range)
 
-    plain = im1.ndim == 2 and not (gradient or full) and size == (natural if gaussian_weights else size)
+    score = None
+    plain = im1.ndim == 2 and size == (natural if gaussian_weights else size)
     if plain and windows.usable(scale) and sigma > 0 and im1.dtype == im2.dtype:
         settings = windows.settings(
             window="gaussian" if gaussian_weights else "uniform",
@@ -131,14 +132,17 @@ def structural_similarity(
             k2=float(k2),
             sample_covariance=sample,
             data_range=scale,
+            precision="float64" if float_type == np.float64 else "float32",
         )
         rows = kernels.ssim.rows(_image(im1, float_type), _image(im2, float_type), settings)
-        return np.float64(rows.score.item())
+        score = np.float64(rows.score.item())
+        if not (gradient or full):
+            return score
     taps = windows.gaussian(natural, sigma) if gaussian_weights else windows.uniform(size)
     if gaussian_weights and sigma == 0:
         taps = (1.0,)
     count = size**im1.ndim
-    return _in_torch(
+    found = _in_torch(
         im1.astype(float_type, copy=False),
         im2.astype(float_type, copy=False),
         taps,
@@ -148,6 +152,7 @@ def structural_similarity(
         gradient,
         full,
     )
+    return found if score is None else (score, *found[1:])  # the score is the same with and without its map
 
 
 def _in_torch(

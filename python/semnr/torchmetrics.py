@@ -25,7 +25,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -63,15 +63,16 @@ class _Mean(Metric):
     higher_is_better = True
     full_state_update = False
 
-    _kernel: ClassVar[Callable[..., Any]]
-    _per_update: ClassVar[frozenset[str]] = frozenset()  # keywords of the kernel that belong to update()
-    _needs_range: ClassVar[bool] = True
+    if TYPE_CHECKING:  # TorchScript reads the annotations of a class, and no strings
+        _kernel: ClassVar[Callable[..., Any]]
+        total: torch.Tensor
+        finite: torch.Tensor
+        infinite: torch.Tensor
+        undefined: torch.Tensor
+        kept: Any  # with keep_rows: (images, 2) of place and value
 
-    total: torch.Tensor
-    finite: torch.Tensor
-    infinite: torch.Tensor
-    undefined: torch.Tensor
-    kept: Any  # with keep_rows: (images, 2) of place and value
+    _per_update = frozenset[str]()  # keywords of the kernel that belong to update()
+    _needs_range = True
 
     def __init__(self, data_range: float | None, **options: Any) -> None:
         super().__init__(**{name: options.pop(name) for name in _METRIC_KEYWORDS if name in options})
@@ -493,7 +494,8 @@ class PSNR(_Mean):
 
     _kernel = staticmethod(kernels.pixel.mse)
 
-    total_mse: torch.Tensor
+    if TYPE_CHECKING:
+        total_mse: torch.Tensor
 
     def __init__(self, data_range: float, *, aggregate: str = "mean_mse", **options: Any) -> None:
         checks.choice("aggregate", aggregate, ("mean_mse", "mean_db"))

@@ -15,6 +15,7 @@ import torchmetrics.image as their_classes  # noqa: E402
 
 import semnr.compat.torchmetrics.functional.image as ours  # noqa: E402
 import semnr.compat.torchmetrics.image as our_classes  # noqa: E402
+import semnr.torchmetrics as own  # noqa: E402
 
 SSIM, MS_SSIM = "structural_similarity_index_measure", "multiscale_structural_similarity_index_measure"
 PSNR = "peak_signal_noise_ratio"
@@ -187,3 +188,21 @@ def test_a_collection_and_a_plot() -> None:
     torch.testing.assert_close(values["StructuralSimilarityIndexMeasure"], wanted, atol=1e-6, rtol=0)
     figure, _ = collection["PeakSignalNoiseRatio"].plot()
     assert figure is not None
+
+
+SCRIPTED = [
+    lambda: our_classes.PeakSignalNoiseRatio(data_range=1.0),
+    lambda: our_classes.StructuralSimilarityIndexMeasure(data_range=1.0),
+    lambda: our_classes.StructuralSimilarityIndexMeasure(return_full_image=True),
+    lambda: our_classes.MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0),
+    lambda: own.PSNR(1.0),
+    lambda: own.SSIM(1.0),
+]
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script.*:FutureWarning", "ignore:.*torch.jit.script.*:DeprecationWarning"
+)
+@pytest.mark.parametrize("make", SCRIPTED)
+def test_a_metric_inside_a_module_does_not_keep_it_from_torchscript(make) -> None:
+    torch.jit.script(make())

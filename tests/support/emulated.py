@@ -100,9 +100,10 @@ def build(
         missing = [job for job in jobs if _object(*job, store) is None]
         if missing and not compiling:
             return None
-        cxx = compiler()
-        with ThreadPoolExecutor(cores()) as pool:
-            list(pool.map(lambda job: _compile(cxx, *job, store), missing))
+        if missing:
+            cxx = compiler()
+            with ThreadPoolExecutor(cores()) as pool:
+                list(pool.map(lambda job: _compile(cxx, *job, store), missing))
         objects = [str(_object(*job, store)) for job in jobs]
         target = store / f"{name}-{_digest(objects)}{SUFFIX}"
         if not target.is_file():
@@ -110,7 +111,7 @@ def build(
                 return None
             made = store / f"{os.getpid()}{SUFFIX}"
             wrap = "-Wl," + ",".join(f"--wrap={f}" for f in ("memcpy", "memmove", "memset"))
-            _run([cxx, "-shared", "-o", str(made), *objects, wrap, "-Wl,--build-id=none", "-ldl"])
+            _run([compiler(), "-shared", "-o", str(made), *objects, wrap, "-Wl,--build-id=none", "-ldl"])
             made.rename(target)
             # another process may be about to load one of the last few
             for old in sorted(store.glob(f"{name}-*"), key=lambda p: p.stat().st_mtime)[:-4]:

@@ -6,7 +6,7 @@ Needs torchmetrics for its base class `Metric`: ``pip install 'semnr[torchmetric
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -38,8 +38,9 @@ class _Similarity(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
-    similarity: Any
-    total: torch.Tensor
+    if TYPE_CHECKING:  # TorchScript reads the annotations of a class, and no strings
+        similarity: Any
+        total: torch.Tensor
 
     def __init__(self, reduction: str | None, accepted: tuple[str | None, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -90,7 +91,8 @@ class StructuralSimilarityIndexMeasure(_Similarity):
         Another `reduction`.
     """
 
-    image_return: Any
+    if TYPE_CHECKING:  # TorchScript reads the annotations of a class, and no strings
+        image_return: Any
 
     def __init__(
         self,
@@ -218,9 +220,10 @@ class PeakSignalNoiseRatio(Metric):
     full_state_update = False
     plot_lower_bound = 0.0
 
-    data_range: torch.Tensor
-    sum_squared_error: Any
-    total: Any
+    if TYPE_CHECKING:  # TorchScript reads the annotations of a class, and no strings
+        data_range: torch.Tensor
+        sum_squared_error: Any
+        total: Any
 
     def __init__(
         self,
@@ -293,8 +296,9 @@ class DeepImageStructureAndTextureSimilarity(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
-    score: torch.Tensor
-    total: torch.Tensor
+    if TYPE_CHECKING:  # TorchScript reads the annotations of a class, and no strings
+        score: torch.Tensor
+        total: torch.Tensor
 
     def __init__(self, reduction: str = "mean", **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -24,6 +24,13 @@ _LEAST_FREE = 2000  # pixels that a law can be taken from, where many are clippe
 _PILED = 1e-4  # share of the pixels at an extreme from which it is an end of the scale, where nothing says
 
 
+def spectrum_along(taps: Sequence[float] | np.ndarray, frequency: Any) -> np.ndarray:
+    """Power along the scan line, at frequencies in cycles per pixel, of the noise that `taps` make white."""
+    phase = np.exp(-2j * np.pi * np.multiply.outer(np.asarray(frequency, np.float64), np.arange(len(taps))))
+    power: np.ndarray = 1 / np.abs(phase @ np.asarray(taps, np.float64)) ** 2
+    return power
+
+
 class Ends(NamedTuple):
     """Ends of the scale in grey levels, and the share of the pixels from which one counts as clipping."""
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..noise_law import spectrum_along
 from .spectra import MIN_Z, NOTHING, Measured, Plan, plan_of
 
 LAW = 0.02  # standard error of the law's variance, relative
@@ -36,8 +37,7 @@ class Noise(NamedTuple):
 def power(noise: Noise, shape: tuple[int, int], scan_axis: int) -> np.ndarray:
     """Power of noise of variance 1 at each frequency along the scan line, (columns // 2 + 1,) or (rows,); mean 1."""
     along = np.fft.rfftfreq(shape[1]) if scan_axis == -1 else np.fft.fftfreq(shape[0])
-    turns = np.exp(-2j * np.pi * np.multiply.outer(along, np.arange(len(noise.taps))))
-    return 1 / np.abs(turns @ np.asarray(noise.taps, dtype=np.float64)) ** 2
+    return spectrum_along(noise.taps, along)
 
 
 def weights(noise: Noise, shape: tuple[int, int], scan_axis: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 from ..base.outputs import apart, local
 from ..base.progress import Progress
 from ..denoising.models import find
+from ..noise.model import check_scan_axis
 from ..tiles import Problem, TileSource, open_tiles
 from ..tiles.extent import extent_of
 from .backbones import load_backbone
@@ -112,8 +113,7 @@ def fit(
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; accepted: {', '.join(map(repr, KINDS))}")
-    if scan_axis not in (-1, -2):
-        raise ValueError(f"scan_axis is {scan_axis!r}; accepted: -1 (scan lines are rows), -2 (they are columns)")
+    check_scan_axis(scan_axis)
     folder = local("out", out)
     opened = source if isinstance(source, TileSource) else open_tiles(source)
     apart("out", folder, extent_of(opened))

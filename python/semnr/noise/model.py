@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from semnr_kernels.noise_law import SIGNIFICANT, ends_of, fitted
+from semnr_kernels.noise_law import SIGNIFICANT, ends_of, fitted, spectrum_along
 
 MAX_WINDOWS = 16  # windows that an estimate reads, spread over an image or a run
 _WINDOW = 256  # their side: a million pixels in all
@@ -139,9 +139,7 @@ class NoiseModel:
         ndarray
             Mean 1 over all frequencies; across the lines the spectrum is flat.
         """
-        taps = self.whitening(order)
-        phase = np.exp(-2j * np.pi * np.multiply.outer(np.asarray(frequency, np.float64), np.arange(taps.size)))
-        return 1 / np.abs(phase @ taps) ** 2
+        return spectrum_along(self.whitening(order), frequency)
 
     @property
     def signal_dependent(self) -> bool:
@@ -202,6 +200,12 @@ class NoiseModel:
         return {**asdict(self), "sigma": self.sigma(), "signal_dependent": self.signal_dependent}
 
 
+def check_scan_axis(scan_axis: int) -> None:
+    """Refuse what is no axis that a beam scans along."""
+    if scan_axis not in (-1, -2):
+        raise ValueError(f"scan_axis is {scan_axis!r}; accepted: -1 (scan lines are rows), -2 (they are columns)")
+
+
 def estimate_noise(image: np.ndarray, *, data_range: float | None = None, scan_axis: int = -1) -> NoiseModel:
     """Fit the noise model to an image, or one model to a stack.
 
@@ -231,8 +235,7 @@ def estimate_noise(image: np.ndarray, *, data_range: float | None = None, scan_a
     >>> 15 < law.sigma() < 20, 0.4 < law.correlation[0] < 0.6  # grey levels; correlation with the next pixel
     (True, True)
     """
-    if scan_axis not in (-1, -2):
-        raise ValueError(f"scan_axis is {scan_axis!r}; accepted: -1 (scan lines are rows), -2 (they are columns)")
+    check_scan_axis(scan_axis)
     if getattr(image, "ndim", 0) not in (2, 3):
         raise ValueError(f"image has shape {getattr(image, 'shape', None)}; accepted: (H, W) or a stack (T, H, W)")
     kind = np.dtype(image.dtype)

@@ -13,6 +13,7 @@ from semnr_kernels.pretrained import VGG16
 from semnr_kernels.registry import check_named
 
 from ..columns import ASKED, METRICS
+from ..noise.model import check_scan_axis
 from ..tiles import open_tiles
 from ..tiles.source import TileSource
 from ..tiles.together import together
@@ -191,8 +192,7 @@ def trust_of(tests: bool, metrology: str | None, scan_axis: int) -> Trust:
         raise TypeError(f"tests is {tests!r}; accepted: True or False")
     if metrology not in (None, "lines", "holes"):
         raise ValueError(f"metrology is {metrology!r}; accepted: 'lines', 'holes' or None")
-    if scan_axis not in (-1, -2):
-        raise ValueError(f"scan_axis is {scan_axis!r}; accepted: -1 (scan lines are rows), -2 (they are columns)")
+    check_scan_axis(scan_axis)
     return Trust(tests, metrology, scan_axis)
 
 

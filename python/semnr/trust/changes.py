@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from semnr_kernels.changes import NAMES, Noise, Settings
 from semnr_kernels.changes import changes as measured
@@ -21,6 +20,7 @@ from semnr_kernels.planes import Tiles
 
 from ..metrics import to_tensor
 from ..noise import NoiseModel
+from .images import own_range
 
 COLUMNS = NAMES
 MIN_SIDE = 32  # px: less holds too few blocks and frequencies for a standard error
@@ -91,8 +91,7 @@ def columns(
         if other.images.shape != d.images.shape:
             shape = tuple(other.images.shape)
             raise ValueError(f"{name} has shape {shape}; accepted: that of denoised, {tuple(d.images.shape)}")
-    if data_range is None and d.images.dtype in (torch.uint8, torch.uint16):
-        data_range = float(torch.iinfo(d.images.dtype).max)
+    data_range = own_range(d.images, data_range)
     out = {f"{name}{se}": np.full(len(d.images), np.nan) for name in COLUMNS for se in ("", "_se")}
     if min(d.images.shape[2:]) < MIN_SIDE:
         return out

@@ -31,6 +31,13 @@ def as_tiles_once(name: str, value: Any, like: Tiles | None = None) -> Tiles:
     return value if isinstance(value, Tiles) else Tiles(as_tiles(name, value, None if like is None else like.images))
 
 
+def own_range(images: torch.Tensor, data_range: float | None) -> float | None:
+    """The width of the intensity scale as given, else that of an integer dtype, else None: not known."""
+    if data_range is None and images.dtype in (torch.uint8, torch.uint16):
+        return float(torch.iinfo(images.dtype).max)
+    return data_range
+
+
 def valid_pixels(images: dict[str, torch.Tensor], valid: torch.Tensor | None, nan: str) -> torch.Tensor | None:
     """(N, 1, H, W) bool: pixels of the mask that are finite in every image; None: all."""
     finite = None

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from ..noise import NoiseModel
+from ..noise.model import check_scan_axis
 from . import changes
 from .fits import as_models, fit_tiles
-from .images import as_tiles_once
+from .images import as_tiles_once, own_range
 
 
 class TransferBound(NamedTuple):
@@ -86,15 +86,12 @@ def transfer_bound(
     >>> bool(blurred_at_most < semnr.transfer_bound(noisy, denoised).bound[0])
     True
     """
-    if scan_axis not in (-1, -2):
-        raise ValueError(f"scan_axis is {scan_axis!r}; accepted: -1 (scan lines are rows), -2 (they are columns)")
+    check_scan_axis(scan_axis)
     x = as_tiles_once("noisy", noisy)
     d = as_tiles_once("denoised", denoised, like=x)
     models = as_models(noise, len(x.images))
     if models is None:
-        if data_range is None and x.images.dtype in (torch.uint8, torch.uint16):
-            data_range = float(torch.iinfo(x.images.dtype).max)
         lines = x.images if scan_axis == -1 else x.images.transpose(2, 3)
-        models = fit_tiles(lines, data_range)
+        models = fit_tiles(lines, own_range(x.images, data_range))
     found = changes.columns(x, d, None, data_range=data_range, scan_axis=scan_axis, noise=models)
     return TransferBound(found["transfer_bound"], found["transfer_bound_se"])

@@ -22,8 +22,9 @@ from semnr_kernels.residual.marking import LISTED
 
 from ...base.jsonable import plain
 from ...noise import NoiseModel
+from ...noise.model import check_scan_axis
 from ..fits import as_models, fit_tiles
-from ..images import as_tiles_once, valid_pixels
+from ..images import as_tiles_once, own_range, valid_pixels
 from ..shown import Drawn
 
 __all__ = ["COLUMNS", "SIZES", "ResidualTests", "residual_tests"]
@@ -229,8 +230,7 @@ def residual_tests(
     wanted = _as_sizes(sizes)
     if not (isinstance(alpha, int | float) and 0 < alpha < 1):
         raise ValueError(f"alpha is {alpha!r}; accepted: a probability between 0 and 1")
-    if scan_axis not in (-1, -2):
-        raise ValueError(f"scan_axis is {scan_axis!r}; accepted: -1 (scan lines are rows), -2 (they are columns)")
+    check_scan_axis(scan_axis)
     x = as_tiles_once("noisy", noisy)
     d = as_tiles_once("denoised", denoised, like=x)
     n, _, height, width = x.images.shape
@@ -239,8 +239,7 @@ def residual_tests(
     valid = checks.as_mask(torch.as_tensor(mask), x.images) if mask is not None else None
     valid = valid_pixels({"noisy": x.images, "denoised": d.images}, valid, nan)
     models = as_models(noise, n)
-    if data_range is None and x.images.dtype in (torch.uint8, torch.uint16):
-        data_range = float(torch.iinfo(x.images.dtype).max)
+    data_range = own_range(x.images, data_range)
     if scan_axis == -2:
         x, d = (Tiles(v.images.transpose(2, 3)) for v in (x, d))
         valid = None if valid is None else valid.transpose(2, 3)

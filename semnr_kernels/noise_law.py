@@ -22,6 +22,11 @@ SIGNIFICANT = 4.0  # standard errors from which a gain counts
 _MUCH_CLIPPED = 0.05  # share of clipped pixels from which these, and their neighbours, take no part
 _LEAST_FREE = 2000  # pixels that a law can be taken from, where many are clipped
 _PILED = 1e-4  # share of the pixels at an extreme from which it is an end of the scale, where nothing says
+_STOPPED = 2e-4  # the same within a scale that is known: 12-bit data in 16 bits, a detector with an offset
+_NEAR = 0.02  # of the range of the pixels
+_CUT = 16.0  # squared differences over the law's variance are cut here, so that structure cannot outweigh the rest
+_SOME = 4096  # pixels of a window that tell the step of its scale
+_LEAST_FLAT = 500  # pixels that `Spacing` is taken from, at least
 
 
 def spectrum_along(taps: Sequence[float] | np.ndarray, frequency: Any) -> np.ndarray:
@@ -39,9 +44,26 @@ class Ends(NamedTuple):
     piled: float
 
 
+class Spacing(NamedTuple):
+    """Mean squares of second differences over the law's variance, in the flattest fifth of the pixels.
+
+    across1, across2, across3: between lines 1, 2 and 3 apart; along1, along2: between pixels 1 and 2 apart on a line.
+    Lines that are independent have across = 1; where they were averaged, scaled or filtered, across1 is less than
+    across2. alternate: share of `across1` that even and odd lines owe to a difference of their levels. All NaN: too few
+    pixels.
+    """
+
+    across1: float = math.nan
+    across2: float = math.nan
+    across3: float = math.nan
+    along1: float = math.nan
+    along2: float = math.nan
+    alternate: float = math.nan
+
+
 class Fitted(NamedTuple):
     """The line variance = gain · level + offset, its points, the share of the pixels that it was taken from (0 where
-    all are clipped, or nearly), and products of neighbours along the line by lag."""
+    all are clipped, or nearly), products of neighbours along the line by lag, how differences grow with distance."""
 
     gain: float
     offset: float
@@ -53,13 +75,37 @@ class Fitted(NamedTuple):
     counts: tuple[float, ...]
     unclipped: float
     products: tuple[tuple[float, float], ...]
+    spacing: Spacing = Spacing()
 
 
 def ends_of(windows: Sequence[np.ndarray], data_range: float | None) -> Ends:
-    """Where nothing says how far the scale goes, the extremes are its ends, if pixels pile up there."""
-    if data_range:
-        return Ends(0.0, data_range, 0.0)
-    return Ends(min(float(x.min()) for x in windows), max(float(x.max()) for x in windows), _PILED)
+    """Where nothing says how far the scale goes, the extremes are its ends, if pixels pile up there.
+
+    A scale that is known may end earlier for the detector: then pixels pile up at a level inside it.
+    """
+    low, high = min(float(x.min()) for x in windows), max(float(x.max()) for x in windows)
+    if not data_range:
+        return Ends(low, high, _PILED)
+    near = _NEAR * (high - low)
+    stops_low = low > 0 and _stops(windows, lambda x: x == low, lambda x: x <= low + near)
+    stops_high = high < data_range and _stops(windows, lambda x: x == high, lambda x: x >= high - near)
+    return Ends(low if stops_low else 0.0, high if stops_high else data_range, 0.0)
+
+
+def step_of(windows: Sequence[np.ndarray]) -> float:
+    """Step of the grey scale that whole-numbered windows use, by the first pixels of each; 0 for floating windows."""
+    if any(x.dtype.kind not in "ui" for x in windows):
+        return 0.0
+    some = np.concatenate([x.ravel()[:: max(1, x.size // _SOME)] for x in windows]).astype(np.int64)
+    return float(np.gcd.reduce(some - some.min()) or 1)
+
+
+def _stops(windows: Sequence[np.ndarray], at: Callable[..., Any], near: Callable[..., Any]) -> bool:
+    """Whether an extreme holds as many pixels as no tail of noise does, beside those of the levels next to it."""
+    piled = sum(int(np.count_nonzero(at(x))) for x in windows)
+    if piled <= _STOPPED * sum(x.size for x in windows):
+        return False
+    return piled > 0.25 * (sum(int(np.count_nonzero(near(x))) for x in windows) - piled)
 
 
 def fitted(windows: Sequence[np.ndarray], ends: Ends) -> Fitted:
@@ -79,9 +125,9 @@ def fitted(windows: Sequence[np.ndarray], ends: Ends) -> Fitted:
     enough = int(free.sum()) >= _LEAST_FREE
     if not enough:
         free[:] = True
-    gain, offset, gain_se, points, kept = _fit(level[free], difference[free], slope[free], inside)
-    keep = np.zeros(level.size, dtype=bool)
-    keep[free] = kept
+    gain, offset, gain_se, points, kept, flattest = _fit(level[free], difference[free], slope[free], inside)
+    keep, flat = np.zeros(level.size, dtype=bool), np.zeros(level.size, dtype=bool)
+    keep[free], flat[free] = kept, flattest
     if not abs(gain) > SIGNIFICANT * gain_se:  # also where the levels are too few for a line
         gain, offset = 0.0, float(np.average(points[1], weights=points[2]))
     floor = 0.5 * float(points[1].min())
@@ -92,7 +138,41 @@ def fitted(windows: Sequence[np.ndarray], ends: Ends) -> Fitted:
     found = tuple((float(p), float(q)) for p, q in _products(fields, keep, sigma))
     unclipped = float(free.mean()) if enough else 0.0
     levels, variances, counts = (tuple(v.tolist()) for v in points)
-    return Fitted(gain, offset, gain_se, clipped_low, clipped_high, levels, variances, counts, unclipped, found)
+    spacing = _spacing(windows, flat, sigma(level))
+    return Fitted(
+        gain, offset, gain_se, clipped_low, clipped_high, levels, variances, counts, unclipped, found, spacing
+    )
+
+
+_STEPS = ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2))  # axis and distance of the differences of `Spacing`
+
+
+def _spacing(windows: Sequence[np.ndarray], flat: np.ndarray, sigma: np.ndarray) -> Spacing:
+    """Of the pixels `flat` that are 3 lines from the border or more; both as in `fitted`, window after window."""
+    start, count = 0, 0
+    sums, alternate = np.zeros(len(_STEPS)), 0.0
+    for x in windows:
+        inner = (x.shape[0] - 2, x.shape[1] - 4)
+        part = slice(start, start + inner[0] * inner[1])
+        start = part.stop
+        if inner[0] < 5:
+            continue
+        good, unit = flat[part].reshape(inner)[2:-2], sigma[part].reshape(inner)[2:-2]
+        scale = math.sqrt(6.0) * np.where(unit > 0, unit, 1.0)
+        middle = x[3:-3, 2:-2]
+        found = []
+        for axis, apart in _STEPS:
+            ends = np.roll(x, apart, axis) + np.roll(x, -apart, axis)
+            found.append(((ends[3:-3, 2:-2] - 2 * middle) / scale)[good])
+        sums += [np.minimum(u**2, _CUT).sum() for u in found]
+        sign = np.broadcast_to(1.0 - 2.0 * (np.arange(middle.shape[0]) % 2)[:, None], middle.shape)[good]
+        here = found[0].size
+        count += here
+        if here:
+            alternate += float((sign * found[0]).sum()) ** 2 / here
+    if count < _LEAST_FLAT:
+        return Spacing()
+    return Spacing(*(float(v) / count for v in sums), alternate / max(float(sums[0]), 1e-300))
 
 
 def _fields(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -129,8 +209,11 @@ def _unclipped(x: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
 
 def _fit(
     level: np.ndarray, difference: np.ndarray, slope: np.ndarray, ends: tuple[float, float]
-) -> tuple[float, float, float, np.ndarray, np.ndarray]:
-    """Reject structure, measure the variance per level, fit the line; four rounds, each with the last one's line."""
+) -> tuple[float, float, float, np.ndarray, np.ndarray, np.ndarray]:
+    """Reject structure, measure the variance per level, fit the line; four rounds, each with the last one's line.
+
+    Also which pixels were kept, and the flattest fifth.
+    """
     low, high = np.quantile(level, (0.001, 0.999))
     # off the levels that whole grey levels make: a pixel on an edge would go by the rounding of its mean
     edges = np.linspace(low, high, _BINS + 1) - _TIE * (high - low) / _BINS
@@ -146,9 +229,10 @@ def _fit(
         variance = np.maximum(gain * level + offset, floor)
         # in noise alone slope / variance has the same law everywhere; its lowest fifth says what is usual
         ratio = slope / np.where(variance > 0, variance, 1.0)
-        keep = ratio <= 3.5 * np.quantile(ratio, 0.2)
+        flattest = float(np.quantile(ratio, 0.2))
+        keep = ratio <= 3.5 * flattest
     points = points[:, inside] if inside.any() else points
-    return gain, offset, gain_se, points, keep
+    return gain, offset, gain_se, points, keep, ratio <= flattest
 
 
 def points_of(level: np.ndarray, difference: np.ndarray, index: np.ndarray, keep: np.ndarray) -> np.ndarray:

@@ -20,6 +20,9 @@ constexpr float kTie = 4e-4f;             // of a bin: edges lie off the levels 
 constexpr double kSure = 4;               // standard errors from which a gain counts
 constexpr double kMuchClipped = 0.05;  // share of clipped pixels from which these, and their neighbours, take no part
 constexpr std::int64_t kLeastFree = 2000;  // pixels that a law can be taken from, where many are clipped
+constexpr float kKept = 3.5f;              // times the ratio of the flattest fifth, up to which pixels are kept
+constexpr float kCut = 16;                 // of squared differences over the law's variance
+constexpr double kLeastFlat = 500;         // pixels that the spacing is taken from
 
 // Of the inner pixels of a window: mean over 3 lines of 5 pixels, difference across the lines (scaled to the noise's
 // variance), squared structure (a fifth of it in noise alone).
@@ -204,7 +207,8 @@ class Fit {
         store<float>(ratio_ + i, load(structure_ + i) / expected(load(level_ + i)));
       }
       // in noise alone structure / variance has the same law everywhere; its lowest fifth says what is usual
-      most_ = float(3.5 * quantile(ratio_, count_, 0.2, room_));
+      flattest_ = float(quantile(ratio_, count_, 0.2, room_));
+      most_ = kKept * flattest_;
     }
   }
 
@@ -311,6 +315,83 @@ class Fit {
       to[2 * kNoiseBins + i] = points[i].count;
     }
     correlate(law, 0.5 * least, to + 3 * kNoiseBins);
+    space(law, 0.5 * least, to + 3 * kNoiseBins + 2 * kNoiseLags);
+  }
+
+  // Mean squares of second differences over the law's variance between lines 1 and 2 apart, then pixels 1 and 2 apart
+  // on a line, in the flattest fifth; then the share of the first that lines owe to being even or odd.
+  void space(const NoiseLine& law, double floor, double* found) {
+    const float gain = float(law.gain), offset = float(law.offset + law.gain * base_), least = float(floor);
+    std::array<double, kNoiseSpacing - 1> sums = {};
+    double count = 0, alternate = 0;
+    std::int64_t start = 0;
+    std::vector<float> weight;
+    for (const NoiseWindow& window : windows_) {
+      const std::int64_t width = window.w - 4;
+      double signs = 0, here = 0;
+      weight.resize(std::size_t(width));
+      for (std::int64_t y = 2; y + 2 < window.h - 2; ++y) {  // of the inner pixels, whose first line is the second
+        const std::int64_t at = start + y * width;
+        for (std::int64_t x = 0; x < width; ++x) {  // one over the law's variance where the pixel is flat
+          const float level = fields_.level[at + x], straight = gain * level + offset;
+          const float variance = std::max(straight, least), over = fields_.structure[at + x] / expected_at(level);
+          weight[std::size_t(x)] = over <= flattest_ ? 1 / (6 * (variance > 0 ? variance : 1.0f)) : 0.0f;
+        }
+        for (std::int64_t x = 0; x < width && !free_.empty(); ++x) {
+          if (!is_free(at + x)) weight[std::size_t(x)] = 0.0f;
+        }
+        const float* const line = window.data + (y + 1) * window.pitch + 2;
+        const std::array<std::int64_t, kNoiseSpacing - 1> steps = {window.pitch, 2 * window.pitch, 3 * window.pitch, 1,
+                                                                   2};
+        for (std::size_t k = 0; k < steps.size(); ++k) sums[k] += cut_squares(line, steps[k], weight.data(), width);
+        const double sign = bends(line, window.pitch, weight.data(), width);
+        signs += y % 2 == 0 ? sign : -sign;
+        for (const float w : weight) here += w > 0 ? 1 : 0;
+      }
+      start += (window.h - 2) * width;
+      count += here;
+      if (here > 0) alternate += signs * signs / here;
+    }
+    const bool enough = count >= kLeastFlat;
+    for (std::size_t k = 0; k < sums.size(); ++k) found[k] = sums[k] / count;
+    found[sums.size()] = alternate / std::max(sums[0], 1e-300);
+    if (!enough) std::fill_n(found, kNoiseSpacing, std::numeric_limits<double>::quiet_NaN());
+  }
+
+  static double cut_squares(const float* line, std::int64_t step, const float* weight, std::int64_t width) {
+    Vec<float> sum_of = {};
+    std::int64_t x = 0;
+    for (; x + L <= width; x += L) {
+      const Vec<float> bend = load(line + x - step) - 2 * load(line + x) + load(line + x + step);
+      const Vec<float> square = bend * bend * load(weight + x);
+      sum_of += square < kCut ? square : kCut - Vec<float>{};
+    }
+    double all = double(sum<float>(sum_of));
+    for (; x < width; ++x) {
+      const float bend = line[x - step] - 2 * line[x] + line[x + step];
+      all += double(std::min(bend * bend * weight[x], kCut));
+    }
+    return all;
+  }
+
+  // Sum of the differences across lines over the law's σ.
+  static double bends(const float* line, std::int64_t pitch, const float* weight, std::int64_t width) {
+    Vec<float> sum_of = {};
+    std::int64_t x = 0;
+    for (; x + L <= width; x += L) {
+      sum_of += (load(line + x - pitch) - 2 * load(line + x) + load(line + x + pitch)) * root<float>(load(weight + x));
+    }
+    double all = double(sum<float>(sum_of));
+    for (; x < width; ++x) {
+      all += double((line[x - pitch] - 2 * line[x] + line[x + pitch]) * std::sqrt(weight[x]));
+    }
+    return all;
+  }
+
+  float expected_at(float level) const {
+    const float straight = float(line_.gain) * level + float(line_.offset + line_.gain * base_);
+    const float found = std::max(straight, float(floor_));
+    return found > 0 ? found : 1.0f;
   }
 
   // Products of the differences, over the law's σ, of neighbours along the line that are both kept.
@@ -356,7 +437,7 @@ class Fit {
   float *ratio_ = nullptr, *kept_ = nullptr, *room_ = nullptr;
   std::array<std::int64_t, kNoiseBins + 1> bounds_ = {};
   double base_ = 0, ends_[2] = {}, floor_ = 0;
-  float most_ = 0;  // ratio up to which a pixel is kept
+  float most_ = 0, flattest_ = 0;  // ratio up to which a pixel is kept; that of the flattest fifth
   NoiseLine line_;
   std::vector<NoisePoint> points_, inside_;
   std::vector<std::uint8_t> free_;  // of each pixel, whether it takes part; empty: all do

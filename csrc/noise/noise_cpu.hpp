@@ -9,8 +9,10 @@ constexpr int kNoiseBins = 48;  // levels that are told apart
 constexpr int kNoiseLags = 4;   // pixels along the line over which the correlation is followed
 // gain, offset, its standard error, clipped shares below and above, number of points, share of the pixels that took
 // part (0: too few are not clipped); then the points' levels, variances and counts; then for each lag the products of
-// neighbours and their mean squares
-constexpr int kNoiseRow = 7 + 3 * kNoiseBins + 2 * kNoiseLags;
+// neighbours and their mean squares; then how differences grow with distance: across the lines, along
+// them, and the share of even and odd lines
+constexpr int kNoiseSpacing = 6;
+constexpr int kNoiseRow = 7 + 3 * kNoiseBins + 2 * kNoiseLags + kNoiseSpacing;
 
 // Part of an image: float32 less `base`.
 struct NoiseWindow {

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 
 from .. import registry
-from ..noise_law import Ends, Fitted, ends_of
+from ..noise_law import Ends, Fitted, Spacing, ends_of, step_of
 from . import native, reference
 
 registry.register("noise", "reference", reference.fit)
 registry.register_native("noise", native.fit, native.supports, native.UNSUPPORTED)
 
-__all__ = ["Ends", "Fitted", "ends_of", "fit"]
+__all__ = ["Ends", "Fitted", "Spacing", "ends_of", "fit", "step_of"]
 
 
 def fit(sets: Sequence[Sequence[torch.Tensor]], ends: Sequence[Ends], backend: str | None = "auto") -> list[Fitted]:

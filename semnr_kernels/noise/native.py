@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from .. import native_support
-from ..noise_law import Ends, Fitted
+from ..noise_law import LAGS, Ends, Fitted, Spacing
 from ..planes import Planes
 from ..registry import Call, no_loop, refusal
 
@@ -42,5 +42,7 @@ def _fitted(row: list[float], bins: int) -> Fitted:
     points = int(row[5])
     at = [7 + bins * k for k in range(4)]
     levels, variances, counts = (tuple(row[start : start + points]) for start in at[:3])
-    products = tuple(zip(row[at[3] :: 2], row[at[3] + 1 :: 2], strict=True))
-    return Fitted(row[0], row[1], row[2], row[3], row[4], levels, variances, counts, row[6], products)
+    last = at[3] + 2 * LAGS
+    products = tuple(zip(row[at[3] : last : 2], row[at[3] + 1 : last : 2], strict=True))
+    spacing = Spacing(*row[last:])
+    return Fitted(row[0], row[1], row[2], row[3], row[4], levels, variances, counts, row[6], products, spacing)

@@ -15,10 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from semnr_kernels.noise_law import SIGNIFICANT, ends_of, fitted, spectrum_along
+from semnr_kernels.noise_law import SIGNIFICANT, Spacing, ends_of, fitted, spectrum_along, step_of
 
 MAX_WINDOWS = 16  # windows that an estimate reads, spread over an image or a run
 _WINDOW = 256  # their side: a million pixels in all
+_ALIKE = 1.5  # differences between lines 2 apart over those 1 apart, mean squares, from which lines are not independent
+_NOTED = 1.2  # ... from which it is said
+_STRUCTURE, _SOME_STRUCTURE = 0.35, 0.1  # share of the variance that may be structure
+_GROWTH = ((1.0, 1.667, 2.714, 4.333), (1.0, 2.0, 3.0, 4.0))  # (3ᵖ − 2ᵖ) / (2ᵖ − 1) and p
+_ALONG = 1.15  # along the lines over across, from which the lines may be columns
+_SCATTERED, _LOOSE = 0.5, 0.25  # relative distance of the measured variances from the line, root mean square
+_BELOW_STEP = 0.5  # of a step of the scale: a noise smaller than that is mostly the rounding's
+_ALTERNATE, _SOME_ALTERNATE = 0.2, 0.05  # share of the variance that even and odd lines owe to their levels
 _PREDICTABLE = 0.02  # share of the variance that a line's past must leave open, for the noise to be a noise
 
 
@@ -42,6 +50,12 @@ class NoiseModel:
         The variance is never taken below this.
     unclipped : float
         Share of the image that the law was taken from; 0 where all of it, or nearly all, is clipped.
+    spacing : tuple of float
+        How differences grow with distance, in the flattest fifth of the pixels: mean squares of second differences over
+        the law's variance between lines 1, 2 and 3 apart, then pixels 1 and 2 apart on a line; then the share of the
+        first that even and odd lines owe to a difference of their levels. Empty for a law that is given.
+    step : float
+        Step of the grey scale that the pixels use (16 for 12-bit data shifted into 16 bits); 0 for floating pixels.
 
     Examples
     --------
@@ -67,6 +81,8 @@ class NoiseModel:
     counts: tuple[int, ...] = ()
     floor: float = 0.0  # the line is not followed below this variance (the smallest one measured, halved)
     unclipped: float = 1.0  # share of the image that the law was taken from; 0: all of it is clipped, or nearly
+    spacing: tuple[float, ...] = ()
+    step: float = 0.0
 
     def variance(self, level: Any) -> Any:
         """Variance of the noise at an intensity, never below `floor`.
@@ -169,26 +185,122 @@ class NoiseModel:
         return float(np.asarray(self.levels)[order][np.searchsorted(below, share * below[-1])])
 
     @property
+    def scatter(self) -> float:
+        """Relative distance of the measured variances from the line, root mean square; 0 for a law that is given."""
+        if not self.counts:
+            return 0.0
+        expected = np.maximum(self.variance(self.levels), 1e-300)
+        return float(np.sqrt(np.average((np.asarray(self.variances) / expected - 1) ** 2, weights=self.counts)))
+
+    @property
     def problem(self) -> str:
         """Why the law is not to be relied on, in words; "" where it is."""
-        clipped = (
-            f"{self.clipped_low:.0%} of the pixels are clipped at the lower end, {self.clipped_high:.0%} at the top"
-        )
+        unknown = "the noise cannot be told from this image"
         if self.unclipped == 0:
-            return f"the noise cannot be told from this image: {clipped}"
-        if self.counts and not max(self.variances) > 0:
+            return (
+                f"{unknown}: {self.clipped_low:.0%} of the pixels are clipped at the lower "
+                f"end, {self.clipped_high:.0%} at the top"
+            )
+        if not self.counts:
+            return ""
+        if not max(self.variances) > 0:
             return "the image shows no noise at all: it was filtered before, drawn, or is one grey level"
+        if self.sigma() < _BELOW_STEP * self.step:
+            return (
+                f"{unknown}: σ is {self.sigma():.2g} at a step of the grey scale of "
+                f"{self.step:g}, which is mostly rounding"
+            )
+        if self._alternate > _ALTERNATE:
+            return (
+                f"{unknown}: even and odd lines differ in level, which makes up {self._alternate:.0%} of the variance "
+                "between lines (an interlaced scan?)"
+            )
+        if self._lines > _ALIKE and not self._grows:
+            _, _, _, along1, along2, _ = self.spacing
+            if along1 > _ALONG * self.spacing[0] and along2 < _NOTED * along1:
+                return (
+                    f"{unknown} along this scan axis: neighbouring rows are alike and neighbouring columns are not, as "
+                    "where the beam scans along y (scan_axis=-2, --scan-axis y)"
+                )
+            return (
+                f"{unknown}: differences between lines grow {self._lines:.1f} times from 1 to 2 lines apart, then no "
+                "more, so that they are not independent (averaged, scaled, filtered or compressed before)"
+            )
+        if self._structure > _STRUCTURE:
+            return (
+                f"{unknown}: no part of it is flat, or it was filtered before (structure may make up "
+                f"{min(self._structure, 1):.0%} of the variance between lines)"
+            )
+        if self.scatter > _SCATTERED:
+            return (
+                f"{unknown}: its variance does not follow a line in the grey level "
+                f"(off by {self.scatter:.0%}, root mean square)"
+            )
         return ""
 
     @property
+    def _lines(self) -> float:
+        """Mean square of the differences between lines 2 apart over that of lines 1 apart: 1 for independent lines."""
+        return self.spacing[1] / self.spacing[0] if self.spacing and self.spacing[0] > 0 else 1.0
+
+    @property
+    def _growth(self) -> float:
+        """What the mean square gains from 2 lines to 3, over what it gains from 1 to 2.
+
+        Structure, whose differences grow as a power of the distance, gains 1 and more; lines that are like their
+        neighbours alone gain nothing.
+        """
+        one, two, three = self.spacing[:3]
+        return (three - two) / (two - one)
+
+    @property
+    def _grows(self) -> bool:
+        return self._lines > 1 and self._growth > 1
+
+    @property
+    def _structure(self) -> float:
+        """Share of the variance between lines that structure may make up, from how it grows with the distance."""
+        if not self._grows:
+            return 0.0
+        return float((self._lines - 1) / (2.0 ** np.interp(self._growth, *_GROWTH) - 1))
+
+    @property
+    def _alternate(self) -> float:
+        return self.spacing[5] if self.spacing else 0.0
+
+    @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the law should know: its `problem`, or that it rests on a part of the image."""
+        """What a reader of the law should know: its `problem`, or what it rests on and how well it fits."""
         if self.problem:
             return (self.problem,)
+        found = []
         if self.unclipped < 1:
             clipped = self.clipped_low + self.clipped_high
-            return (f"{clipped:.0%} of the pixels are clipped: the noise is that of the other {self.unclipped:.0%}",)
-        return ()
+            found.append(
+                f"{clipped:.0%} of the pixels are clipped: the noise is that of the other {self.unclipped:.0%}"
+            )
+        if self._alternate > _SOME_ALTERNATE:
+            found.append(
+                f"even and odd lines differ in level, which makes up {self._alternate:.0%} of the variance measured "
+                "between lines (an interlaced scan?): the noise is overestimated by it"
+            )
+        if self._lines > _NOTED and not self._grows:
+            found.append(
+                f"differences between lines grow {self._lines:.1f} times from 1 line apart to 2: σ may be too small by "
+                f"{1 - 1 / math.sqrt(self._lines):.0%}"
+            )
+        if self._structure > _SOME_STRUCTURE:
+            found.append(
+                f"little of the image is flat: structure may make up {self._structure:.0%} of the variance between "
+                "lines, and σ be too large"
+            )
+        if self.scatter > _LOOSE:
+            found.append(
+                f"the noise's variance is off a line in the grey level by {self.scatter:.0%} (root mean square)"
+            )
+        if self.gain < 0:
+            found.append("the noise falls with the grey level: the scale is inverted or not linear (gamma, saturation)")
+        return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
         """The law in plain Python, for JSON.
@@ -288,14 +400,15 @@ def fit_noise(
     windows: Iterable[np.ndarray], *, data_range: float | None, scan_axis: int = -1, name: str = "image"
 ) -> NoiseModel:
     """One model for a set of images, each at least 5 x 5."""
-    images = [np.asarray(window, dtype=np.float64) for window in windows]
+    given = [np.asarray(window) for window in windows]
+    images, step = [x.astype(np.float64) for x in given], step_of(given)
     if not images:
         raise ValueError("no image to take the noise from; accepted: at least one")
     bad = sum(int((~np.isfinite(x)).sum()) for x in images)
     if bad:
         raise ValueError(f"{name} has {bad} non-finite pixels; accepted: finite values")
     lines = [x if scan_axis == -1 else x.T for x in images]
-    return from_fitted(*fitted(lines, ends_of(lines, data_range)))
+    return from_fitted(*fitted(lines, ends_of(lines, data_range)), step=step)
 
 
 def from_fitted(
@@ -309,6 +422,8 @@ def from_fitted(
     counts: tuple[float, ...],
     unclipped: float = 1.0,
     products: Any = (),
+    spacing: Spacing = Spacing(),  # noqa: B008 (an immutable tuple)
+    step: float = 0.0,
 ) -> NoiseModel:
     """The model of a fit: its line, its points, and by lag the products of neighbours along the line."""
     return NoiseModel(
@@ -323,6 +438,8 @@ def from_fitted(
         counts=tuple(int(n) for n in counts),
         floor=0.5 * min(variances),
         unclipped=unclipped,
+        spacing=tuple(spacing) if math.isfinite(spacing.across1) else (),
+        step=step,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semnr_kernels.noise import ends_of, fit
+from semnr_kernels.noise import ends_of, fit, step_of
 
 from ..noise import NoiseModel
 from ..noise.model import array_windows, from_fitted
@@ -20,7 +20,8 @@ def fit_each(windows: Sequence[Sequence[np.ndarray]], *, data_range: float | Non
     """One model for each list of finite (H, W) windows, scan lines as rows; as `semnr.noise.fit_noise` of each."""
     ends = [ends_of(some, data_range) for some in windows]
     tensors = [[torch.from_numpy(window) for window in some] for some in windows]
-    return [from_fitted(*one) for one in fit(tensors, ends)]
+    steps = map(step_of, windows)
+    return [from_fitted(*one, step=step) for one, step in zip(fit(tensors, ends), steps, strict=True)]
 
 
 def fit_tiles(tiles: torch.Tensor, data_range: float | None) -> list[NoiseModel]:

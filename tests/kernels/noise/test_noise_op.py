@@ -30,6 +30,7 @@ def assert_like(one: Fitted, other: Fitted) -> None:
     assert one.counts == other.counts
     law, want = (v.gain * levels + v.offset for v in (one, other))
     np.testing.assert_allclose(law, want, rtol=1e-6, atol=1e-7 * scale)
+    np.testing.assert_allclose(one.spacing, other.spacing, rtol=1e-3, atol=1e-5)  # a pixel at the edge of the fifth
     np.testing.assert_allclose(
         one.products, other.products, rtol=2e-6, atol=1e-6 * max(1.0, np.abs(other.products).max())
     )

@@ -8,9 +8,10 @@ import torch
 
 from .. import registry
 from ..noise_law import Ends, Fitted, ends_of
-from . import native, reference
+from . import native, on_device, reference
 
 registry.register("noise", "reference", reference.fit)
+registry.register("noise", "torch", on_device.fit)
 registry.register_native("noise", native.fit, native.supports, native.UNSUPPORTED)
 
 __all__ = ["Ends", "Fitted", "ends_of", "fit"]

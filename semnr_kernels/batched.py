@@ -43,7 +43,7 @@ def total(v: torch.Tensor, *dims: int) -> torch.Tensor:
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """A matrix product in the precision of its dtype: in float64 where a switch of torch would round float32 to TF32."""
+    """A matrix product in the precision of its dtype: in float64 where torch is set to round float32 to TF32."""
     if a.is_cuda and matmul_rounded():
         wide = torch.complex128 if a.is_complex() else torch.float64
         return (a.to(wide) @ b.to(wide)).to(a.dtype)

@@ -59,7 +59,9 @@ def changes(
         known = np.stack([np.pad(law.taps, (0, longest - len(law.taps))) if law else np.zeros(longest) for law in laws])
         taps = torch.from_numpy(known).to(d.images.device)
     found = batched.on_host(rows(noisy, d.levelled(), clean, settings, taps))
-    return told(found, laws, (x is not None, r is not None), tuple(d.images.shape[-2:]), settings.scan_axis)
+    return told(
+        found, laws, (x is not None, r is not None), (d.images.shape[-2], d.images.shape[-1]), settings.scan_axis
+    )
 
 
 def told(
@@ -126,26 +128,26 @@ def rows(
 
 
 class _Plan(NamedTuple):
-    taper: np.ndarray  # float32
-    whole: np.ndarray  # (1,): its sum
-    band: np.ndarray  # (rows, columns) float32: the 1-4 px band, each frequency as often as it is
-    texture: np.ndarray  # the root of the 1-3 px band
-    down: np.ndarray  # (3, rows): powers 0, 1, 2 of 2π fy
-    right: np.ndarray  # (3, columns)
-    count: np.ndarray  # in the order of the rings, float32: how often each frequency is
-    high: np.ndarray  # the 0.7-2 px band
-    group: np.ndarray  # int64: which ring
-    ranks: np.ndarray  # (GROUPS, 2): where the two middle ones of each group lie, once they are sorted
-    inflation: np.ndarray  # (1,)
+    taper: torch.Tensor  # float32
+    whole: torch.Tensor  # (1,): its sum
+    band: torch.Tensor  # (rows, columns) float32: the 1-4 px band, each frequency as often as it is
+    texture: torch.Tensor  # the root of the 1-3 px band
+    down: torch.Tensor  # (3, rows): powers 0, 1, 2 of 2π fy
+    right: torch.Tensor  # (3, columns)
+    often: torch.Tensor  # in the order of the rings, float32: how often each frequency is
+    high: torch.Tensor  # the 0.7-2 px band
+    group: torch.Tensor  # int64: which ring
+    ranks: torch.Tensor  # (GROUPS, 2): where the two middle ones of each group lie, once they are sorted
+    inflation: torch.Tensor  # (1,)
 
 
-def _plan(height: int, width: int) -> _Plan:
+def _plan(height: int, width: int) -> tuple[np.ndarray, ...]:
     plan = plan_of((height, width))
     group, order, bounds = _rings(height, width)
     powers = [np.stack([(2 * np.pi * f) ** p for p in range(3)]) for f in (plan.fy[:, 0], plan.fx[0])]
     first, size = np.array(bounds[:-1]), np.diff(bounds)
     ranks = np.stack([first + np.maximum(size - 1, 0) // 2, first + np.maximum(size, 1) // 2], 1)
-    return _Plan(
+    return (
         plan.taper.astype(np.float32),
         np.array([plan.taper.sum()]),
         plan.band.astype(np.float32),
@@ -308,9 +310,7 @@ def _along(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _by_group(v: torch.Tensor, bounds: Sequence[int]) -> torch.Tensor:
     """(..., M) to (..., GROUPS) float64."""
-    return torch.stack(
-        [v[..., a:b].sum(-1, dtype=torch.float64) for a, b in pairwise(bounds)], -1
-    )
+    return torch.stack([v[..., a:b].sum(-1, dtype=torch.float64) for a, b in pairwise(bounds)], -1)
 
 
 def _medians(v: torch.Tensor, plan: _Plan) -> torch.Tensor:
@@ -326,9 +326,9 @@ def _transfers(
     """As `spectra.ratio`, in each ring (N, RINGS, 2) and in the 0.7-2 px band (N, 2)."""
     own = r if x is None else x
     products = torch.stack([_along(d, r), _along(own, r), _power(r)], 1)  # (N, 3, M)
-    rings = _by_group(products * plan.count, bounds)
+    rings = _by_group(products * plan.often, bounds)
     band = batched.total(products * plan.high, 2)
-    weights = torch.stack([plan.count, plan.high]).square()
+    weights = torch.stack([plan.often, plan.high]).square()
     energy = _by_group(products[:, 2:] * weights, bounds)  # (N, 2, GROUPS)
     inside = slice(1, 1 + RINGS)
 
@@ -371,7 +371,7 @@ def _sums(
     """As `bound.sums`: (N, SUMS, RINGS)."""
     turns, at = batched.table(_lines, d.device, *shape, scan_axis)
     white = (taps @ turns[:, : taps.shape[1]]).square().sum(0).float()  # (N, frequencies along the line)
-    weight = white[:, at] * plan.count
+    weight = white[:, at] * plan.often
     products = torch.stack([_power(d), _power(x), _along(d, x)], 1) * weight[:, None]
     found = _by_group(products, bounds)[..., 1 : 1 + RINGS]
     assert found.shape[1] == SUMS

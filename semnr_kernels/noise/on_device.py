@@ -46,7 +46,7 @@ class Laws(NamedTuple):
     clipped_high: torch.Tensor
     levels: torch.Tensor  # (N, bins)
     variances: torch.Tensor
-    counts: torch.Tensor
+    sizes: torch.Tensor
     counted: torch.Tensor  # (N, bins) bool
     unclipped: torch.Tensor
     products: torch.Tensor  # (N, LAGS, 2)
@@ -75,7 +75,7 @@ def told(rows: dict[str, np.ndarray]) -> list[Fitted]:
     """Laws that have come back from the device, one a tile."""
     out = []
     for i, kept in enumerate(rows["counted"].astype(bool)):
-        points = [tuple(rows[name][i][kept].tolist()) for name in ("levels", "variances", "counts")]
+        points = [tuple(rows[name][i][kept].tolist()) for name in ("levels", "variances", "sizes")]
         numbers = [float(rows[name][i]) for name in ("gain", "offset", "gain_se", "clipped_low", "clipped_high")]
         products = tuple((float(p), float(q)) for p, q in rows["products"][i])
         out.append(Fitted(*numbers, *points, float(rows["unclipped"][i]), products))  # type: ignore[call-arg, arg-type]
@@ -91,7 +91,9 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
     windows = [v if v.dtype in (torch.uint8, torch.float64) else v.float() for v in windows]
     first = windows[0]
     level = first.sum((1, 2), dtype=torch.float64) / first[0].numel()
-    level = (level.float().double() if first.is_floating_point() else level).round()  # of integers what is left is exact
+    level = (
+        level.float().double() if first.is_floating_point() else level
+    ).round()  # of integers what is left is exact
     below, above = ([_beyond(v, end, side) for v in windows] for end, side in ((low, -1), (high, 1)))
     clipped_low, clipped_high = (
         sum(v.sum((1, 2)) for v in ends).double() / pixels  # type: ignore[union-attr]
@@ -112,17 +114,18 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
     enough = free.sum(1) >= _LEAST_FREE
     unclipped = torch.where(enough, free.double().mean(1), 0.0)
     free = free | ~enough[:, None]
-    line, points, keep = _line_of(*flat, free, level, inside)
+    level_at, difference, slope = flat
+    line, points, keep = _line_of(level_at, difference, slope, free, level, inside)
     gain, offset, gain_se = line
     known = gain.abs() > SIGNIFICANT * gain_se  # not where the levels are too few for a line
-    flat_line = _average(points.variance, points.count, points.used)
+    flat_line = _average(points.variance, points.size, points.used)
     gain, offset = torch.where(known, gain, 0.0), torch.where(known, offset, flat_line)
     found = Laws(
         gain, offset, gain_se, clipped_low, clipped_high,
-        points.level, points.variance, points.count, points.used, unclipped, gain.new_empty(0),
+        points.level, points.variance, points.size, points.used, unclipped, gain.new_empty(0),
     )  # fmt: skip
-    sigma = _sigma_at(flat[0], gain, offset + gain * level, found.floor)
-    unit = torch.where(sigma > 0, flat[1] / sigma, flat[1])
+    sigma = _sigma_at(level_at, gain, offset + gain * level, found.floor)
+    unit = torch.where(sigma > 0, difference / sigma, difference)
     unit = torch.where(keep & (unit.abs() < 4), unit, torch.nan)  # NaN: takes no part
     return found._replace(products=_products(unit, [one[0].shape[1:] for one in fields]))
 
@@ -226,7 +229,7 @@ class _Points(NamedTuple):
 
     level: torch.Tensor
     variance: torch.Tensor
-    count: torch.Tensor
+    size: torch.Tensor
     used: torch.Tensor
 
 
@@ -240,7 +243,10 @@ class _Sorted(NamedTuple):
     bins: torch.Tensor  # (bins,): upper bits of the keys
 
     @classmethod
-    def of(cls, square: torch.Tensor, level: torch.Tensor, index: torch.Tensor, free: torch.Tensor) -> _Sorted:
+    def of(
+        cls, square: torch.Tensor, level: torch.Tensor, index: torch.Tensor, free: torch.Tensor
+    ) -> tuple[_Sorted, torch.Tensor]:
+        """With the order that they are put in."""
         bits = torch.where(free, index, _BINS) << batched.FLOAT_BITS
         key, order = (bits | batched.float_bits(square)).sort(dim=1)
         edges = batched.table(_bin_keys, level.device)
@@ -338,9 +344,7 @@ def _points(pixels: _Sorted, keep: torch.Tensor, middle: torch.Tensor) -> _Point
     alone = none[:, None] & (batched.table(_bin_keys, keep.device)[:-1] == 0)
     level = torch.where(alone, (levels[:, -1] / total.clamp(min=1))[:, None], level)
     variance = torch.where(alone, all_of_them[:, None], variance)
-    return _Points(
-        level + middle[:, None], variance, torch.where(alone, total[:, None], count).double(), used | alone
-    )
+    return _Points(level + middle[:, None], variance, torch.where(alone, total[:, None], count).double(), used | alone)
 
 
 def _few(square: torch.Tensor, kept: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
@@ -370,14 +374,14 @@ def _through(points: _Points) -> _Line:
     """Weighted line through (level, variance), outliers turned down; its gain's standard error."""
     used = points.used
     size = used.sum(1)
-    flat = _average(points.variance, points.count, used)
+    flat = _average(points.variance, points.size, used)
     middle = torch.where(used, points.level, 0.0).sum(1) / size
     level = torch.where(used, points.level - middle[:, None], 0.0)
     variance = torch.where(used, points.variance, 0.0)
     span = torch.where(used, points.level, -torch.inf).amax(1) - torch.where(used, points.level, torch.inf).amin(1)
     failed = (size < 3) | ~(span > 0)
     least = 0.25 * torch.where(used, points.variance, torch.inf).amin(1, keepdim=True)
-    count = torch.where(used, points.count, 0.0)
+    count = torch.where(used, points.size, 0.0)
     fitted = flat[:, None].expand_as(level)
     robust = torch.ones_like(level)
     for _ in range(_LINES):

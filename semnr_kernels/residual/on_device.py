@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .. import batched, constants
+from .. import batched
 from ..batched import by_tile
 from ..convolution import conv2d
 from ..planes import Levelled, Tiles
@@ -47,7 +47,8 @@ def scan(x: Tiles, d: Tiles, valid: torch.Tensor | None, laws: Sequence[Law], se
     taps = np.stack([np.pad(law.taps, (0, longest - law.taps.size)) for law in laws])
     numbers = np.array([[law.gain, law.offset, law.floor] for law in laws], dtype=np.float64)
     device = x.images.device
-    lines = Lines(*torch.from_numpy(numbers).to(device).unbind(1), torch.from_numpy(taps).to(device))
+    gain, offset, floor = torch.from_numpy(numbers).to(device).unbind(1)
+    lines = Lines(gain, offset, floor, torch.from_numpy(taps).to(device))
     mask = None if valid is None else valid[:, 0]
     figures, largest = rows(x.levelled(), d.levelled(), mask, lines, settings)
     return told(batched.on_host(figures), None if largest is None else largest.cpu().numpy())
@@ -117,8 +118,9 @@ def _sigma(d: Levelled, lines: Lines) -> torch.Tensor:
     low, high = d.data.flatten(1).aminmax(dim=1)
     most = torch.maximum((low + d.level).abs(), (high + d.level).abs())
     floor = torch.maximum(floor, 1e-12 + 1e-12 * most.square())  # a frame without any noise
-    gain, offset, floor = (by_tile(v, d.data).float() for v in (gain, offset, floor))
-    return torch.maximum(gain * d.data + offset, floor).sqrt_()
+    gain, offset, floor = (by_tile(v, d.data) for v in (gain, offset, floor))
+    variance = torch.addcmul(offset, gain, d.data)  # float64: gain and offset may nearly cancel
+    return torch.maximum(variance, floor, out=variance).sqrt_().float()
 
 
 def _edge_strength(d: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -144,15 +146,15 @@ def _slopes() -> tuple[np.ndarray, ...]:
 class _Plan(NamedTuple):
     """What depends on the size of the tiles and on the shapes alone; shapes in the order of `_Bank.order`."""
 
-    high: np.ndarray  # (rows, columns/2 + 1) float32: what is left of a spectrum less the surroundings
-    turns: np.ndarray  # (2, 8, columns/2 + 1): cosine and sine along the line
-    along: np.ndarray  # (columns/2 + 1, shapes): energy of the shapes over the column
-    across: np.ndarray  # the same times the squared frequency down
-    right: np.ndarray  # (columns/2 + 1,): squared frequency along the line
-    down_bands: np.ndarray  # (16, rows): bands of |fy|, then those times the surroundings' response
-    right_bands: np.ndarray  # (2, columns/2 + 1, 8): bands of fx, the second with the surroundings'
-    band_weight: np.ndarray  # (64,)
-    templates: np.ndarray  # (shapes, 1, side, side) float32
+    high: torch.Tensor  # (rows, columns/2 + 1) float32: what is left of a spectrum less the surroundings
+    turns: torch.Tensor  # (2, 8, columns/2 + 1): cosine and sine along the line
+    along: torch.Tensor  # (columns/2 + 1, shapes): energy of the shapes over the column
+    across: torch.Tensor  # the same times the squared frequency down
+    right: torch.Tensor  # (columns/2 + 1,): squared frequency along the line
+    down_bands: torch.Tensor  # (16, rows): bands of |fy|, then those times the surroundings' response
+    right_bands: torch.Tensor  # (2, columns/2 + 1, 8): bands of fx, the second with the surroundings'
+    band_weight: torch.Tensor  # (64,)
+    templates: torch.Tensor  # (shapes, 1, side, side) float32
 
 
 def _order(sizes: tuple[float, ...]) -> list[int]:
@@ -167,7 +169,7 @@ def _padded(height: int, width: int, sizes: tuple[float, ...]) -> tuple[int, int
     return rows, columns
 
 
-def _plan(rows: int, columns: int, sizes: tuple[float, ...]) -> _Plan:
+def _plan(rows: int, columns: int, sizes: tuple[float, ...]) -> tuple[np.ndarray, ...]:
     shapes, order = bank(sizes), _order(sizes)
     spectra, high = _spectra(shapes, rows, columns)
     squares = spectra.double().numpy()[order] ** 2
@@ -187,7 +189,7 @@ def _plan(rows: int, columns: int, sizes: tuple[float, ...]) -> _Plan:
         t = template(shapes[s])
         cut = (side - t.shape[0]) // 2
         shown[k, 0, cut : side - cut, cut : side - cut] = t
-    return _Plan(
+    return (
         high.numpy(),
         np.stack([np.cos(phase), np.sin(phase)]),
         (squares.sum(1) * twice).T,
@@ -282,8 +284,13 @@ class _Usual(NamedTuple):
 def _own(sample: torch.Tensor, sizes: Sequence[float], side: float) -> torch.Tensor:
     """(N, shapes) float64, as `marking._own`."""
     own = batched.kth(sample, max(1, math.ceil(marking.WITHIN * sample.shape[-1]))).double()
-    room = constants.constant(own.device, torch.float64, *(1 + 2 * size / side for size in sizes))
+    room = batched.table(_room, own.device, tuple(sizes), side)
     return torch.where(own > 1, own, (own * room).clamp(marking.CALMEST, 1.0))
+
+
+def _room(sizes: tuple[float, ...], side: float) -> np.ndarray:
+    """Few independent places say little of a large size."""
+    return 1 + 2 * np.array(sizes) / side
 
 
 def _usual(
@@ -360,7 +367,7 @@ def _places(
     limit: torch.Tensor,
 ) -> torch.Tensor:
     """(N, 16, 5) float64: row, column, shape, z, whether it was invented; row -1 where there is no further place."""
-    n, height, width = best.shape
+    height, width = best.shape[1:]
     pixels = height * width
     peaks = torch.where(best == batched.largest_around(best, 7, 7), best, 0.0)
     value, at = F.max_pool2d(peaks[:, None], _CELL, _CELL, ceil_mode=True, return_indices=True)

@@ -36,7 +36,7 @@ def supports(call: Call) -> str | None:
 def transfer(x: Tiles, d: Tiles, r: Tiles, valid: torch.Tensor | None, settings: Settings) -> Transfer:
     """As `reference.transfer`, for images of one channel."""
     mask = None if valid is None else valid[:, 0]
-    return rows(*(v.levelled() for v in (x, d, r)), mask, settings)
+    return rows(x.levelled(), d.levelled(), r.levelled(), mask, settings)
 
 
 def rows(x: Levelled, d: Levelled, r: Levelled, valid: torch.Tensor | None, settings: Settings) -> Transfer:
@@ -65,11 +65,11 @@ def rows(x: Levelled, d: Levelled, r: Levelled, valid: torch.Tensor | None, sett
 
 
 class _Plan(NamedTuple):
-    taps: np.ndarray  # (2, taps) float32: of the fine and of the coarse Gaussian
-    inside: np.ndarray  # (2, H, W) float32: the share of each that lies in the image
+    taps: torch.Tensor  # (2, taps) float32: of the fine and of the coarse Gaussian
+    inside: torch.Tensor  # (2, H, W) float32: the share of each that lies in the image
 
 
-def _plan(height: int, width: int, low: float, high: float) -> _Plan:
+def _plan(height: int, width: int, low: float, high: float) -> tuple[np.ndarray, ...]:
     like = torch.zeros(0, dtype=torch.float64)
     reach = _radius(high)
     taps = np.zeros((2, 2 * reach + 1))
@@ -81,7 +81,7 @@ def _plan(height: int, width: int, low: float, high: float) -> _Plan:
         cut = reach - _radius(sigma)
         taps[k, cut : 2 * reach + 1 - cut] = taps_of(sigma, like).numpy()
         inside[k] = _reach(sigma, height, like).numpy()[:, None] * _reach(sigma, width, like).numpy()
-    return _Plan(taps.astype(np.float32), inside.astype(np.float32))
+    return taps.astype(np.float32), inside.astype(np.float32)
 
 
 def _bands(images: torch.Tensor, weight: torch.Tensor | None, settings: Settings) -> torch.Tensor:
@@ -105,7 +105,7 @@ def _bands(images: torch.Tensor, weight: torch.Tensor | None, settings: Settings
 
 
 def _products(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
-    """(N, blocks, K, K) float64: sums of the products of (K, N, H, W) images with each other, over near-equal blocks."""
+    """(N, blocks, K, K) float64: sums of products of (K, N, H, W) images with each other, over near-equal blocks."""
     k, n, height, width = images.shape
     if width % right == 0:
         lines = images.reshape(k, n * height * right, width // right).transpose(0, 1)

@@ -35,6 +35,14 @@ def rounded() -> bool:
     return (torch.backends.cudnn.allow_tf32 if switches is None else switches.fp32_precision) not in ("ieee", False)
 
 
+def matmul_rounded() -> bool:
+    """Whether torch's float32 matrix products on a GPU round their operands to ten bits: not unless somebody asks."""
+    precision = getattr(torch.backends.cuda.matmul, "fp32_precision", None)  # torch 2.9 and later
+    if precision is None:
+        return bool(torch.backends.cuda.matmul.allow_tf32)
+    return precision not in ("ieee", "none")
+
+
 class _Exact(torch.autograd.Function):
     """A convolution, or with `size` its adjoint that gives an image of that size: each is the other's gradient, to any
     order.

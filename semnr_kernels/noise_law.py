@@ -21,12 +21,14 @@ _TRUNCATED = 0.97334  # variance left of a normal distribution cut at 3 sigma
 SIGNIFICANT = 4.0  # standard errors from which a gain counts
 _MUCH_CLIPPED = 0.05  # share of clipped pixels from which these, and their neighbours, take no part
 _LEAST_FREE = 2000  # pixels that a law can be taken from, where many are clipped
-_PILED = 1e-4  # share of the pixels at an extreme from which it is an end of the scale, where nothing says
-_STOPPED = 2e-4  # the same within a scale that is known: 12-bit data in 16 bits, a detector with an offset
-_NEAR = 0.02  # of the range of the pixels
-_CUT = 16.0  # squared differences over the law's variance are cut here, so that structure cannot outweigh the rest
-_SOME = 4096  # pixels of a window that tell the step of its scale
-_LEAST_FLAT = 500  # pixels that `Spacing` is taken from, at least
+PILED = 1e-4  # share of the pixels at an extreme from which it is an end of the scale, where nothing says
+STOPPED = 2e-4  # the same within a scale that is known: 12-bit data in 16 bits, a detector with an offset
+NEAR = 0.02  # of the range of the pixels
+TAIL = 0.25  # times the pixels in it: more lie at an extreme that is an end
+KEPT = 3.5  # times the ratio of the flattest fifth, up to which pixels are kept
+CUT = 16.0  # squared differences over the law's variance are cut here, so that structure cannot outweigh the rest
+SOME = 4096  # pixels of a window that tell the step of its scale
+LEAST_FLAT = 500  # pixels that `Spacing` is taken from, at least
 
 
 def spectrum_along(taps: Sequence[float] | np.ndarray, frequency: Any) -> np.ndarray:
@@ -85,8 +87,8 @@ def ends_of(windows: Sequence[np.ndarray], data_range: float | None) -> Ends:
     """
     low, high = min(float(x.min()) for x in windows), max(float(x.max()) for x in windows)
     if not data_range:
-        return Ends(low, high, _PILED)
-    near = _NEAR * (high - low)
+        return Ends(low, high, PILED)
+    near = NEAR * (high - low)
     stops_low = low > 0 and _stops(windows, lambda x: x == low, lambda x: x <= low + near)
     stops_high = high < data_range and _stops(windows, lambda x: x == high, lambda x: x >= high - near)
     return Ends(low if stops_low else 0.0, high if stops_high else data_range, 0.0)
@@ -96,16 +98,16 @@ def step_of(windows: Sequence[np.ndarray]) -> float:
     """Step of the grey scale that whole-numbered windows use, by the first pixels of each; 0 for floating windows."""
     if any(x.dtype.kind not in "ui" for x in windows):
         return 0.0
-    some = np.concatenate([x.ravel()[:: max(1, x.size // _SOME)] for x in windows]).astype(np.int64)
+    some = np.concatenate([x.ravel()[:: max(1, x.size // SOME)] for x in windows]).astype(np.int64)
     return float(np.gcd.reduce(some - some.min()) or 1)
 
 
 def _stops(windows: Sequence[np.ndarray], at: Callable[..., Any], near: Callable[..., Any]) -> bool:
     """Whether an extreme holds as many pixels as no tail of noise does, beside those of the levels next to it."""
     piled = sum(int(np.count_nonzero(at(x))) for x in windows)
-    if piled <= _STOPPED * sum(x.size for x in windows):
+    if piled <= STOPPED * sum(x.size for x in windows):
         return False
-    return piled > 0.25 * (sum(int(np.count_nonzero(near(x))) for x in windows) - piled)
+    return piled > TAIL * (sum(int(np.count_nonzero(near(x))) for x in windows) - piled)
 
 
 def fitted(windows: Sequence[np.ndarray], ends: Ends) -> Fitted:
@@ -144,13 +146,13 @@ def fitted(windows: Sequence[np.ndarray], ends: Ends) -> Fitted:
     )
 
 
-_STEPS = ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2))  # axis and distance of the differences of `Spacing`
+STEPS = ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2))  # axis and distance of the differences of `Spacing`
 
 
 def _spacing(windows: Sequence[np.ndarray], flat: np.ndarray, sigma: np.ndarray) -> Spacing:
     """Of the pixels `flat` that are 3 lines from the border or more; both as in `fitted`, window after window."""
     start, count = 0, 0
-    sums, alternate = np.zeros(len(_STEPS)), 0.0
+    sums, alternate = np.zeros(len(STEPS)), 0.0
     for x in windows:
         inner = (x.shape[0] - 2, x.shape[1] - 4)
         part = slice(start, start + inner[0] * inner[1])
@@ -161,16 +163,16 @@ def _spacing(windows: Sequence[np.ndarray], flat: np.ndarray, sigma: np.ndarray)
         scale = math.sqrt(6.0) * np.where(unit > 0, unit, 1.0)
         middle = x[3:-3, 2:-2]
         found = []
-        for axis, apart in _STEPS:
+        for axis, apart in STEPS:
             ends = np.roll(x, apart, axis) + np.roll(x, -apart, axis)
             found.append(((ends[3:-3, 2:-2] - 2 * middle) / scale)[good])
-        sums += [np.minimum(u**2, _CUT).sum() for u in found]
+        sums += [np.minimum(u**2, CUT).sum() for u in found]
         sign = np.broadcast_to(1.0 - 2.0 * (np.arange(middle.shape[0]) % 2)[:, None], middle.shape)[good]
         here = found[0].size
         count += here
         if here:
             alternate += float((sign * found[0]).sum()) ** 2 / here
-    if count < _LEAST_FLAT:
+    if count < LEAST_FLAT:
         return Spacing()
     return Spacing(*(float(v) / count for v in sums), alternate / max(float(sums[0]), 1e-300))
 
@@ -230,7 +232,7 @@ def _fit(
         # in noise alone slope / variance has the same law everywhere; its lowest fifth says what is usual
         ratio = slope / np.where(variance > 0, variance, 1.0)
         flattest = float(np.quantile(ratio, 0.2))
-        keep = ratio <= 3.5 * flattest
+        keep = ratio <= KEPT * flattest
     points = points[:, inside] if inside.any() else points
     return gain, offset, gain_se, points, keep, ratio <= flattest
 

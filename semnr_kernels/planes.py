@@ -6,6 +6,7 @@ The C++ kernels read these and nothing else, so a pixel is converted once whatev
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -48,12 +49,39 @@ class Planes:
         return (native_support.address(self.data), native_support.address(self.stats), n, height, self.width)
 
 
+class Levelled(NamedTuple):
+    """(N, H, W) float32 images on any device, channels averaged, each less a level of its own (a whole grey level for
+    integers, so that what is left is exact); 0 where a pixel is not finite. `level` is (N,) float64."""
+
+    data: torch.Tensor
+    level: torch.Tensor
+    finite: torch.Tensor | None  # (N,): whether every pixel is; None: of integers
+
+    @classmethod
+    def of(cls, images: torch.Tensor) -> Levelled:
+        """Of (N, C, H, W) images of any dtype that kernels read."""
+        if images.dtype.is_floating_point:
+            grey = images[:, 0] if images.shape[1] == 1 else images.double().mean(1)
+            finite = torch.isfinite(grey)
+            known = torch.where(finite, grey, 0.0)
+            level = known.sum((1, 2), dtype=torch.float64) / finite.sum((1, 2)).clamp(min=1)
+            level = level.float()[:, None, None]
+            data = torch.where(finite, grey - level.to(grey.dtype), 0.0).float()
+            return cls(data, level.double()[:, 0, 0], finite.flatten(1).all(1))
+        whole = images if images.dtype == torch.uint8 else images.float()  # torch adds no wider ones on every device
+        grey = whole[:, 0] if images.shape[1] == 1 else whole.double().mean(1)
+        level = (grey.sum((1, 2), dtype=torch.float64) / (grey.shape[1] * grey.shape[2])).round()
+        data = (grey - level.to(torch.promote_types(grey.dtype, torch.float32))[:, None, None]).float()
+        return cls(data, level, None)
+
+
 class Tiles:
     """(N, C, H, W) images of one place each, and what several ops need of them, made when first asked for."""
 
     def __init__(self, images: torch.Tensor) -> None:
         self.images = images
         self._planes: dict[str | None, Planes] = {}
+        self._levelled: Levelled | None = None
 
     def __getitem__(self, rows: slice) -> Tiles:
         """Some of the images; all of them with what is made already."""
@@ -64,3 +92,9 @@ class Tiles:
         if isa not in self._planes:
             self._planes[isa] = Planes.of(self.images, isa)
         return self._planes[isa]
+
+    def levelled(self) -> Levelled:
+        """On any device."""
+        if self._levelled is None:
+            self._levelled = Levelled.of(self.images)
+        return self._levelled

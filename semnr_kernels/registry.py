@@ -26,10 +26,11 @@ from .errors import BackendUnavailable
 
 # "auto" tries these in order; everything else (an instruction set, a test vehicle) must be named.
 AUTO_ORDER: Mapping[str, tuple[str, ...]] = {
-    "cuda": ("cuda", "triton", "reference"),
+    "cuda": ("cuda", "triton", "torch", "reference"),
     "cpu": ("native", "reference"),
 }
 TEST_ONLY = ("triton-interpret", "cuda-emulated")
+ANYWHERE = ("reference", "torch")  # made of torch's operations: on any device
 # "native" takes the best instruction set of the CPU; these name one.
 FORCED = tuple(f"native-{isa}" for isa in native_support.INSTRUCTION_SETS)
 
@@ -286,6 +287,7 @@ BACKENDS: dict[str, Backend] = {
     b.name: b
     for b in (
         Backend("reference", lambda: None, "", lambda: "torch, float64: the definition"),
+        Backend("torch", lambda: None, "", lambda: "torch operations, a batch at once: for a GPU"),
         Backend(
             "native",
             _probe_native,
@@ -470,7 +472,7 @@ def _why_never(op: str, device: str, backend: str) -> str | None:
     if (reason := _probe(backend)) is not None:
         return reason
     runs_on = "cpu" if backend.startswith("native") or backend in TEST_ONLY else "cuda"
-    if backend != "reference" and device != runs_on:
+    if backend not in ANYWHERE and device != runs_on:
         return f"runs on {runs_on} tensors, not on {device}"
     return None
 

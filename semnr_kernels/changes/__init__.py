@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from .. import registry
 from ..planes import Tiles
-from . import native, reference
+from . import native, on_device, reference
 from .bound import Noise
 from .reference import FEATURE_PX
 from .settings import NAMES, Figures, Settings
 
 registry.register("changes", "reference", reference.changes)
+registry.register("changes", "torch", on_device.changes, on_device.supports, lambda: on_device.UNSUPPORTED)
 registry.register_native("changes", native.changes, native.supports, native.UNSUPPORTED)
 
 __all__ = ["FEATURE_PX", "NAMES", "Figures", "Noise", "Settings", "changes"]

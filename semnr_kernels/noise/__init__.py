@@ -8,9 +8,10 @@ import torch
 
 from .. import registry
 from ..noise_law import Ends, Fitted, Spacing, ends_of, step_of
-from . import native, reference
+from . import native, on_device, reference
 
 registry.register("noise", "reference", reference.fit)
+registry.register("noise", "torch", on_device.fit)
 registry.register_native("noise", native.fit, native.supports, native.UNSUPPORTED)
 
 __all__ = ["Ends", "Fitted", "Spacing", "ends_of", "fit", "step_of"]

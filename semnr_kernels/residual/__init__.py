@@ -8,11 +8,12 @@ import torch
 
 from .. import registry
 from ..planes import Tiles
-from . import native, reference
+from . import native, on_device, reference
 from .settings import SIZES, Law, Place, Scanned, Settings
 from .templates import Shape, bank
 
 registry.register("residual", "reference", reference.scan)
+registry.register("residual", "torch", on_device.scan)
 registry.register_native("residual", native.scan, native.supports, native.UNSUPPORTED)
 
 __all__ = ["SIZES", "Law", "Place", "Scanned", "Settings", "Shape", "bank", "scan"]

@@ -6,11 +6,12 @@ import torch
 
 from .. import registry
 from ..planes import Tiles
-from . import native, reference
+from . import native, on_device, reference
 from .reference import Transfer
 from .settings import Settings
 
 registry.register("transfer", "reference", reference.transfer)
+registry.register("transfer", "torch", on_device.transfer, on_device.supports, lambda: on_device.UNSUPPORTED)
 registry.register_native("transfer", native.transfer, native.supports, native.UNSUPPORTED)
 
 __all__ = ["Settings", "Transfer", "transfer"]

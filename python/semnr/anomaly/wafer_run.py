@@ -231,7 +231,7 @@ class AnomalyScorer(Scorer):
             self.anomaly.check_range(self.data_range)
         super().begin(tile, first)
 
-    def _batch(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    def _batch(self, keys: list[TileKey], parts: dict[str, Any], host: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         images = np.stack([grey(tile) for tile in parts["x"]])
         if min(images.shape[1:]) < LEAST_SIDE:
             size = "x".join(map(str, images.shape[1:]))

@@ -27,6 +27,7 @@ _ALONG = 1.15  # along the lines over across, from which the lines may be column
 _SCATTERED, _LOOSE = 0.5, 0.25  # relative distance of the measured variances from the line, root mean square
 _BELOW_STEP = 0.5  # of a step of the scale: a noise smaller than that is mostly the rounding's
 _ALTERNATE, _SOME_ALTERNATE = 0.2, 0.05  # share of the variance that even and odd lines owe to their levels
+_SINGULAR = 1e-12  # eigenvalue of the lags' table below which nothing is predicted from them
 _PREDICTABLE = 0.02  # share of the variance that a line's past must leave open, for the noise to be a noise
 
 
@@ -134,10 +135,10 @@ class NoiseModel:
         lags = np.array([1.0, *self.correlation[:order]])
         while True:
             table = lags[np.abs(np.subtract.outer(np.arange(lags.size - 1), np.arange(lags.size - 1)))]
-            taps = np.concatenate([[1.0], -np.linalg.solve(table, lags[1:])]) if lags.size > 1 else np.ones(1)
-            left = float(taps @ lags)
-            if left > _PREDICTABLE and (lags.size == 1 or np.linalg.eigvalsh(table)[0] > 0):
-                return taps / math.sqrt(left)
+            if lags.size == 1 or np.linalg.eigvalsh(table)[0] > _SINGULAR:
+                taps = np.concatenate([[1.0], -np.linalg.solve(table, lags[1:])]) if lags.size > 1 else np.ones(1)
+                if (left := float(taps @ lags)) > _PREDICTABLE:
+                    return taps / math.sqrt(left)
             lags[1:] *= 0.98  # measured lags need not be those of any process
 
     def spectrum(self, frequency: Any, order: int = 3) -> np.ndarray:
@@ -373,9 +374,14 @@ def sample_windows(
     sizes: Sequence[tuple[int, int]], read: Callable[[int, slice, slice], np.ndarray], limit: int = MAX_WINDOWS
 ) -> list[np.ndarray]:
     """At most `limit` windows of at most _WINDOW², evenly spread: the same ones however a run is tiled."""
+    return [np.asarray(read(*place)) for place in window_places(sizes, limit)]
+
+
+def window_places(sizes: Sequence[tuple[int, int]], limit: int = MAX_WINDOWS) -> list[tuple[int, slice, slice]]:
+    """Where those windows lie: plane, rows, columns."""
     grids = [math.ceil(height / _WINDOW) * math.ceil(width / _WINDOW) for height, width in sizes]
     ends = np.cumsum(grids)
-    windows = []
+    places = []
     for index in evenly(int(ends[-1]), limit):
         plane = int(np.searchsorted(ends, index, side="right"))
         height, width = sizes[plane]
@@ -385,8 +391,8 @@ def sample_windows(
             parts = math.ceil(side / _WINDOW)  # of nearly equal length
             spans.append(slice(at * side // parts, (at + 1) * side // parts))
         rows, columns = spans
-        windows.append(np.asarray(read(plane, rows, columns)))
-    return windows
+        places.append((plane, rows, columns))
+    return places
 
 
 def evenly(total: int, limit: int = MAX_WINDOWS) -> list[int]:

@@ -84,7 +84,7 @@ class Engine:
             x = item.parts["x"]
             self.scorer.begin(item.keys[0].tile, {name: images[0] for name, images in item.parts.items()})
             if x.dtype == self.scorer.dtype:
-                yield x.size, partial(self._score, item.keys, *self._sent(item))
+                yield x.size, partial(self._score, item.keys, item.parts, *self._sent(item))
             else:
                 reason = f"tile is {x.dtype}, the run {self.scorer.dtype}"
                 yield 0, partial(self.placed, unscored(item.keys, "wrong_dtype", reason))
@@ -96,12 +96,12 @@ class Engine:
         with self.stages.stage("upload"):
             return self.upload(batch.parts)
 
-    def _score(self, keys: list[TileKey], parts: dict[str, Any], arrival: Any) -> Rows:
+    def _score(self, keys: list[TileKey], host: dict[str, Any], parts: dict[str, Any], arrival: Any) -> Rows:
         with self.stages.stage("compute"):
             if self.upload is None:
                 return self.placed(self.scorer.rows(keys, parts))
             with self.upload.arrived(parts, arrival):
-                return self.placed(self.scorer.rows(keys, parts))
+                return self.placed(self.scorer.rows(keys, parts, host))
 
     def placed(self, rows: Rows) -> Rows:
         return rows if self.layout is None else [self.layout.complete(row) for row in rows]

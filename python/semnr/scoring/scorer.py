@@ -101,24 +101,30 @@ class Scorer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, one_network=threading.Lock())
 
-    def rows(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        """A row a tile. A tile that cannot be scored gets its reason; the others of its batch are scored."""
+    def rows(
+        self, keys: list[TileKey], parts: dict[str, Any], host: dict[str, np.ndarray] | None = None
+    ) -> list[dict[str, Any]]:
+        """A row a tile. A tile that cannot be scored gets its reason; the others of its batch are scored.
+
+        host: the pixels as they were read, where `parts` lie on a device.
+        """
+        host = parts if host is None else host
         try:
-            return self._batch(keys, parts)
+            return self._batch(keys, parts, host)
         except (BackendUnavailable, WeightsUnavailable):
             raise  # of this machine, not of a tile
         except (SemnrError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:  # torch's of memory too
             if len(keys) == 1:
                 return unscored(keys, "error", _why(error))
-            one = [{name: images[i : i + 1] for name, images in parts.items()} for i in range(len(keys))]
-            return [row for key, part in zip(keys, one, strict=True) for row in self.rows([key], part)]
+            return [row for i, key in enumerate(keys) for row in self.rows([key], _one(parts, i), _one(host, i))]
 
-    def _batch(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        frames, problems = self._no_pairs(parts)
+    def _batch(self, keys: list[TileKey], parts: dict[str, Any], host: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        frames, problems = self._no_pairs(host)
         if any(problems):
-            return self._apart(keys, parts, problems)
+            return self._apart(keys, parts, host, problems)
         if self.register and "y" in parts:
             parts, (x, y, noisy) = self._registered(parts)
+            host = parts
         else:
             x, y, noisy = parts["x"], parts.get("y"), parts.get("noisy")
         columns: dict[str, Any] = {}
@@ -138,6 +144,7 @@ class Scorer:
                 pixel_nm=self.pixel_nm,
                 with_map=mapped,
                 frames=frames,
+                host={_IMAGES[name]: images for name, images in host.items()},
             )
         columns |= found.columns | found.texts
         if self.maps is not None:
@@ -157,12 +164,16 @@ class Scorer:
             frames = self.trust.frames_of(parts["noisy"])
             return frames, [self.trust.pair_problem(x, d) for x, d in zip(frames, parts["x"], strict=True)]
 
-    def _apart(self, keys: list[TileKey], parts: dict[str, np.ndarray], problems: list[str]) -> list[dict[str, Any]]:
+    def _apart(
+        self, keys: list[TileKey], parts: dict[str, Any], host: dict[str, np.ndarray], problems: list[str]
+    ) -> list[dict[str, Any]]:
         """Rows of a batch in which some tiles are no pair: these are not scored, the others are."""
         rows = []
         for i, (key, problem) in enumerate(zip(keys, problems, strict=True)):
-            one = {name: images[i : i + 1] for name, images in parts.items()}
-            rows += unscored([key], MISMATCHED, problem) if problem else self._batch([key], one)
+            if problem:
+                rows += unscored([key], MISMATCHED, problem)
+            else:
+                rows += self._batch([key], _one(parts, i), _one(host, i))
         return rows
 
     def _registered(self, parts: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Any]:
@@ -232,6 +243,11 @@ class Scorer:
             self.calibrated = settings["calibrated"]
             self.weights = {"dists": {"source": settings["weights"], "sha256": settings["weights_sha256"]}}
         return values
+
+
+def _one(parts: dict[str, Any], i: int) -> dict[str, Any]:
+    """Of a batch, one tile."""
+    return {name: images[i : i + 1] for name, images in parts.items()}
 
 
 def fingerprint(parts: dict[str, np.ndarray]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from semnr_kernels.changes import NAMES, Noise, Settings
+from semnr_kernels.changes import NAMES, Figures, Noise, Settings
 from semnr_kernels.changes import changes as measured
 from semnr_kernels.planes import Tiles
 
@@ -92,21 +92,23 @@ def columns(
             shape = tuple(other.images.shape)
             raise ValueError(f"{name} has shape {shape}; accepted: that of denoised, {tuple(d.images.shape)}")
     data_range = own_range(d.images, data_range)
-    out = {f"{name}{se}": np.full(len(d.images), np.nan) for name in COLUMNS for se in ("", "_se")}
     if min(d.images.shape[2:]) < MIN_SIDE:
-        return out
-    found = measured(others.get("noisy"), d, others.get("reference"), Settings(data_range, scan_axis), _noise(noise, d))
+        return as_columns([{}] * len(d.images))
+    laws = None if noise is None else laws_at(noise, d.images.double().nanmean((1, 2, 3)).tolist())
+    return as_columns(measured(others.get("noisy"), d, others.get("reference"), Settings(data_range, scan_axis), laws))
+
+
+def as_columns(found: Sequence[Figures]) -> dict[str, np.ndarray]:
+    """The figures of tiles as columns; NaN where there is none."""
+    out = {f"{name}{se}": np.full(len(found), np.nan) for name in COLUMNS for se in ("", "_se")}
     for i, figures in enumerate(found):
         for name, (value, se) in figures.items():
             out[name][i], out[f"{name}_se"][i] = value, se
     return out
 
 
-def _noise(models: Sequence[NoiseModel] | None, d: Tiles) -> list[Noise | None] | None:
+def laws_at(models: Sequence[NoiseModel], levels: Sequence[float]) -> list[Noise | None]:
     """The mean variance of each tile's noise, at the level that its denoised pixels have on average."""
-    if models is None:
-        return None
-    levels = d.images.double().nanmean((1, 2, 3)).tolist()
     known = (math.isfinite(level) and not model.problem for model, level in zip(models, levels, strict=True))
     return [
         Noise(float(model.variance(level)), model.whitening()) if told else None

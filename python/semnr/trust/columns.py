@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
+from semnr_kernels import checks
 from semnr_kernels.planes import Tiles
 
 from ..metrology import columns as metrology_columns
 from ..noise import NoiseModel
 from ..tiles.pixels import to_numpy
-from . import changes, comparable
+from . import at_once, changes, comparable
 from .images import as_tiles_once
-from .residual import COLUMNS, residual_tests
+from .residual import COLUMNS, ResidualTests, residual_tests
 from .transfer import Evidence, evidence
 from .two_frames import without_reference
 
@@ -69,11 +71,13 @@ class Trust:
         pixel_nm: float | None = None,
         with_map: bool = False,
         frames: Sequence[comparable.Frame] | None = None,
+        host: Mapping[str, Any] | None = None,
     ) -> Measured:
         """Everything that a batch's images tell of the candidate.
 
         images: (N, C, H, W) each; "denoised", and of "noisy", "reference", "second_frame", "third_frame" what is known.
         frames: those of the noisy images, from `frames_of`, where the pairs were looked at before.
+        host: the same images in the host's memory, where they lie on a device and were read from there.
         """
         tiles = _checked(images)  # what several columns need of an image is made once
         noisy, denoised = tiles.get("noisy"), tiles["denoised"]
@@ -81,31 +85,45 @@ class Trust:
         columns: dict[str, Any] = {}
         texts: dict[str, tuple[str | None, ...]] = {}
         moved = shown = None
+        host = images if host is None else host
+        done = self._at_once(tiles, data_range, nan, mask, with_map)
         if noisy is not None and witness is not None:
-            moved = self._transfer(tiles, data_range, nan, mask)
+            moved = done.evidence or self._transfer(tiles, data_range, nan, mask)
             columns |= transfer_columns(moved)
             if "reference" not in images:
                 estimates, problems = _estimates(images, data_range, nan)
                 columns |= {"mse_drop": moved.mse_drop, **estimates}
                 texts["frames_problem"] = problems
         if noisy is not None and (self.tests or with_map):
-            tests, boxes, shown, noise = self._tests(noisy, denoised, data_range, nan, mask, with_map)
+            tests, boxes, shown, noise = self._tests(noisy, denoised, data_range, nan, mask, with_map, done.tests)
             columns |= tests
             options: dict[str, Any] = {"data_range": data_range, "scan_axis": self.scan_axis, "noise": noise}
-            columns |= changes.columns(noisy, denoised, witness, **options)
+            columns |= done.changes or changes.columns(noisy, denoised, witness, **options)
             texts[BOXES] = boxes
             if self.tests:
                 problems = ("",) * len(denoised.images) if noise is None else tuple(model.problem for model in noise)
-                self._compare(images, frames or self.frames_of(images["noisy"]), problems, columns, texts)
+                self._compare(host, frames or self.frames_of(host["noisy"]), problems, columns, texts)
         if self.metrology is not None:
             columns |= metrology_columns(
-                _array(images.get("noisy")),
-                _array(images["denoised"]),
-                _array(images.get("reference")),
+                _array(host.get("noisy")),
+                _array(host["denoised"]),
+                _array(host.get("reference")),
                 pixel_nm,
                 self.metrology,
             )
         return Measured(columns, texts, shown, moved)
+
+    def _at_once(
+        self, tiles: Mapping[str, Tiles], data_range: float | None, nan: str, mask: Any, with_map: bool
+    ) -> at_once.Found:
+        """What is taken on the device itself; nothing of images on the CPU."""
+        if "noisy" not in tiles or not at_once.takes(tiles):
+            return at_once.Found(None, None, None)
+        asked = at_once.Asked(
+            self.tests, len(tiles) > 2, self.scan_axis, self.bands, self.block, data_range, nan, with_map
+        )
+        valid = None if mask is None else checks.as_mask(torch.as_tensor(mask), tiles["denoised"].images)
+        return at_once.found(tiles, asked, valid)
 
     def _transfer(self, images: Mapping[str, Tiles], data_range: float | None, nan: str, mask: Any) -> Evidence:
         reference = images.get("reference")
@@ -123,7 +141,14 @@ class Trust:
         )
 
     def _tests(
-        self, noisy: Tiles, denoised: Tiles, data_range: float | None, nan: str, mask: Any, with_map: bool
+        self,
+        noisy: Tiles,
+        denoised: Tiles,
+        data_range: float | None,
+        nan: str,
+        mask: Any,
+        with_map: bool,
+        found: ResidualTests | None,
     ) -> tuple[dict[str, np.ndarray], tuple[str | None, ...], np.ndarray | None, tuple[NoiseModel, ...] | None]:
         n, *_, height, width = denoised.images.shape
         side = min(height, width)
@@ -131,7 +156,8 @@ class Trust:
             empty = np.full((n, height, width), np.nan, np.float32) if with_map else None
             return dict.fromkeys(COLUMNS, np.full(n, np.nan)), (None,) * n, empty, None
         options: dict[str, Any] = {"data_range": data_range, "nan": nan, "scan_axis": self.scan_axis}
-        found = residual_tests(noisy, denoised, mask=mask, return_maps=with_map, **options)
+        if found is None:
+            found = residual_tests(noisy, denoised, mask=mask, return_maps=with_map, **options)
         shown = None if found.maps is None else found.maps["evidence"]
         known = np.array([not model.problem for model in found.noise])  # without the noise's law they mean nothing
         columns = {k: np.where(known, v, np.nan) for k, v in found.columns().items()}

@@ -13,7 +13,7 @@ from semnr_kernels.noise import ends_of, fit, step_of
 from ..noise import NoiseModel
 from ..noise.model import array_windows, from_fitted
 
-_SAMPLES = 2  # windows of 256² that a tile's noise is taken from
+SAMPLES = 2  # windows of 256² that a tile's noise is taken from
 
 
 def fit_each(windows: Sequence[Sequence[np.ndarray]], *, data_range: float | None) -> list[NoiseModel]:
@@ -28,7 +28,7 @@ def fit_tiles(tiles: torch.Tensor, data_range: float | None) -> list[NoiseModel]
     """The noise of each of (N, C, H, W) tiles, channels averaged."""
     whole = tiles.shape[1] == 1 and tiles.dtype in (torch.uint8, torch.uint16)
     planes = (tiles[:, 0] if whole else tiles.float().mean(1)).cpu().numpy()
-    return fit_each([array_windows(plane, limit=_SAMPLES) for plane in planes], data_range=data_range)
+    return fit_each([array_windows(plane, limit=SAMPLES) for plane in planes], data_range=data_range)
 
 
 def as_models(noise: Any, n: int) -> list[NoiseModel] | None:

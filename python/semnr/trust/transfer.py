@@ -202,7 +202,7 @@ def evidence(
     >>> semnr.evidence(noisy, denoised).status.tolist()
     [['unknown']]
     """
-    bands = _as_bands(bands)
+    bands = as_bands(bands)
     checks.choice("nan", nan, ("error", "omit"))
     if reference is not None and second_frame is not None:
         raise ValueError("reference and second_frame are both given; accepted: one of them (or neither)")
@@ -224,7 +224,10 @@ def evidence(
         part = _Part(x[rows], d[rows], None if r is None else r[rows], None if valid is None else valid[rows])
         parts.append(part.figures(bands, side, against, nan, hints, return_maps))
 
-    joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k not in ("residual", "maps")}
+    joined: dict[str, Any] = {
+        k: np.concatenate([p[k] for p in parts]) for k in parts[0] if k not in ("residual", "maps")
+    }
+    joined["residual"] = {k: np.concatenate([p["residual"][k] for p in parts]) for k in parts[0]["residual"]}
     maps = {k: np.concatenate([p["maps"][k] for p in parts]) for k in parts[0]["maps"]} if return_maps else None
     tests = None
     if maps is not None:
@@ -232,6 +235,20 @@ def evidence(
             x, d, noise=noise, data_range=data_range, mask=valid, nan=nan, scan_axis=scan_axis, return_maps=True
         )
         maps["evidence"] = tests.maps["evidence"] if tests.maps else np.empty(0)
+    return as_evidence(joined, bands, against, side, nan, data_range, maps, tests)
+
+
+def as_evidence(
+    joined: Mapping[str, Any],
+    bands: tuple[tuple[float, float], ...],
+    against: str,
+    side: int,
+    nan: str,
+    data_range: float | None,
+    maps: dict[str, np.ndarray] | None = None,
+    tests: Any = None,
+) -> Evidence:
+    """The result, from (N, bands) figures by name, "mse_drop" (N,) and maybe those of the residual."""
     known = (joined["structure_z"] >= MIN_STRUCTURE_Z) & np.isfinite(joined["transfer"]) & np.isfinite(joined["se"])
     reason = ""
     if against == "none":
@@ -245,7 +262,7 @@ def evidence(
         structure_z=joined["structure_z"],
         energy=np.where(known, joined["energy"], np.nan),
         mse_drop=joined["mse_drop"],
-        residual={k: np.concatenate([p["residual"][k] for p in parts]) for k in parts[0]["residual"]},
+        residual=joined.get("residual", {}),
         bands=bands,
         against=against,
         reason=reason,
@@ -255,7 +272,7 @@ def evidence(
     )
 
 
-def _as_bands(bands: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+def as_bands(bands: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     try:
         checked = tuple((float(low), float(high)) for low, high in bands)
     except (TypeError, ValueError):

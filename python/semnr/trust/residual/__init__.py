@@ -245,8 +245,13 @@ def residual_tests(
         valid = None if valid is None else valid.transpose(2, 3)
     asked = Settings(float(alpha), wanted, return_maps)
     found, models = _tiles(x, d, valid, models, data_range, asked)
+    return as_tests(found, models, asked, scan_axis, nan)
+
+
+def as_tests(found: Scanned, models: Sequence[NoiseModel], asked: Settings, scan_axis: int, nan: str) -> ResidualTests:
+    """The result of a scan of tiles with scan lines as rows, and of the noise that they were held against."""
+    shapes = bank(asked.sizes)
     tiles = list(zip(found.places, found.threshold.tolist(), strict=True))
-    shapes = bank(wanted)
     maps = None
     if found.largest is not None:
         signed = _signed(found.largest, found.places, shapes, found.threshold)
@@ -263,7 +268,7 @@ def residual_tests(
         threshold=found.threshold,
         noise=tuple(models),
         maps=maps,
-        settings={"alpha": float(alpha), "sizes": wanted, "scan_axis": scan_axis, "nan": nan},
+        settings={"alpha": asked.alpha, "sizes": asked.sizes, "scan_axis": scan_axis, "nan": nan},
     )
 
 
@@ -282,14 +287,14 @@ def _tiles(
 ) -> tuple[Scanned, list[Any]]:
     """The scan of tiles with scan lines as rows, and the noise that they were held against."""
     if valid is not None:
-        x, d = (Tiles(_filled(v.images, valid)) for v in (x, d))
+        x, d = (Tiles(filled(v.images, valid)) for v in (x, d))
     if models is None:
         models = fit_tiles(x.images, data_range)
     laws = [Law(model.gain, model.offset, model.floor, model.whitening()) for model in models]
     return scan(x, d, valid, laws, asked), models
 
 
-def _filled(v: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+def filled(v: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """(N, 1, H, W) float32: channels averaged; pixels that take no part get the mean of the others."""
     v = v.float().mean(1, keepdim=True)
     kept = torch.where(valid, v, 0.0)

@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     again = parser.add_argument_group("where a second frame would help")
     again.add_argument("--rescan", metavar="KLARF", help="write the sites where it could change the verdict")
     again.add_argument("--sites", type=int, default=50, metavar="N", help="at most so many; default %(default)s")
+    again.add_argument("--wafer", metavar="FILE", help="layout of the wafer (TOML), where the run knows none")
     again.add_argument("--klarf", choices=("1.2", "1.8"), default="1.2", help="version of the file; default 1.2")
     learn = parser.add_argument_group("learn thresholds from harmless re-imagings, or from accepted lots")
     learn.add_argument(
@@ -108,9 +109,12 @@ def run(args: argparse.Namespace) -> int:
             write_baseline(after, args.write_baseline, allow_unknown=verdict.waived)
         written = f"baseline: {'written to' if good else 'the gate is shut, not written to'} {args.write_baseline}"
     if args.rescan:
-        from ..guarding.rescan import write_sites
+        from ..guarding import write_sites
+        from ..wafers import read_wafer
 
-        sites, placeless = write_sites(after, args.rescan, rules=rules, sites=args.sites, version=args.klarf)
+        layout = None if args.wafer is None else read_wafer(args.wafer)
+        options = {"rules": rules, "sites": args.sites, "version": args.klarf, "wafer": layout}
+        sites, placeless = write_sites(after, args.rescan, **options)
         lost = f" ({placeless} more have no place on a wafer)" if placeless else ""
         written = "; ".join(filter(None, [written, f"rescan: {len(sites) - placeless} sites in {args.rescan}{lost}"]))
     if args.json:

@@ -83,10 +83,10 @@ def rescan(scores: Any, rules: Any = DEFAULT_RULES, sites: int = 50) -> tuple[Si
     Notes
     -----
     The probability is that of a normal error: with the tile's value v of standard error se, the mean of two frames has
-    se/√2 and lies, as far as the one frame tells, around v with se/√2. The strongest place of a tile, z, is structure or
-    the strongest of the noise, one as likely as the other before it was seen: noise reaches z somewhere in a tile with
-    0.005 exp((t² − z²)/2), where t is the weakest mark of the run, structure has any strength alike. A second frame
-    takes back a mark that was noise, and marks structure whose √2 z it lifts over t.
+    se/√2 and lies, as far as the one frame tells, around v with se/√2. The strongest place of a tile, z, is structure
+    or the strongest of the noise, one as likely as the other before it was seen: noise reaches z somewhere in a tile
+    with 0.005 exp((t² − z²)/2), where t is the weakest mark of the run; structure has any strength alike. A second
+    frame takes back a mark that was noise, and marks structure whose √2 z it lifts over t.
 
     Examples
     --------

@@ -33,7 +33,7 @@ from .worth import LEAST_UNITS, DoseEquivalence, pooled, ratio
 
 __all__ = ["dose_equivalence"]
 
-_STRIP = 16  # rows
+_STRIP = 8  # lines
 _WEIGHT = 4 / 9  # of the control variate, as in `without_reference`
 
 
@@ -61,7 +61,7 @@ def dose_equivalence(
         Dose of the second frame as a multiple of that of `noisy`; with a third frame, 1 says that all have one dose.
     fields : sequence, (N,), optional
         The field of each tile. Default: each tile is one. Fields are resampled where there are 8 or more, else strips
-        of 16 lines.
+        of 8 lines.
     mask : bool, (H, W), (N, H, W) or (N, 1, H, W), optional
         Valid pixels: leave out the border of registered images.
     scan_axis : int
@@ -88,7 +88,7 @@ def dose_equivalence(
     Examples
     --------
     >>> print(semnr.dose_equivalence(noisy, denoised, second))
-    one denoised frame is worth ... noisy ones (95%: ... to ...); two frames, 8 strips of rows resampled
+    one denoised frame is worth ... noisy ones (95%: ... to ...); two frames, 16 strips of lines resampled
     """
     check_scan_axis(scan_axis)
     if not (isinstance(second_dose, int | float) and second_dose > 0):
@@ -119,7 +119,7 @@ def dose_equivalence(
     tops, errors = (v.ravel()[held] / weight.ravel()[held] for v in sums)
     return pooled(
         tops, errors, weight.ravel()[held], units[held], basis="two frames" if third_frame is None else "three frames",
-        resampled="fields" if by_field else "strips of rows", confidence=confidence, seed=seed,
+        resampled="fields" if by_field else "strips of lines", confidence=confidence, seed=seed,
         tile=ratio(*(v.sum(1) for v in sums)), problems=found.problems,
     )  # fmt: skip
 

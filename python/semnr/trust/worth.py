@@ -36,7 +36,7 @@ class DoseEquivalence:
     units : int
         How many fields or strips were resampled; 0: the interval is by the standard errors of the tiles.
     resampled : str
-        "fields", "strips of rows" or "".
+        "fields", "strips of lines" or "".
     confidence : float
         Of the interval.
     tile : ndarray, (N,)
@@ -102,10 +102,13 @@ class DoseEquivalence:
 
     def __str__(self) -> str:
         """In one line: what a frame is worth, on what that rests."""
-        ends = f" ({self.confidence:.0%}: {_number(self.low)} to {_number(self.high)})" if self.low == self.low else ""
+        open_ended = math.isinf(self.high)
+        span = f"at least {_number(self.low)}" if open_ended else f"{_number(self.low)} to {_number(self.high)}"
+        ends = f" ({self.confidence:.0%}: {span})" if self.low == self.low else ""
         how = f"{self.units} {self.resampled} resampled" if self.units else "by standard errors of the tiles"
         shown = f"{self.basis}, {how}" if ends else self.basis
-        return f"one denoised frame is worth {_number(self.frames)} noisy ones{ends}; {shown}"
+        count = "more noisy ones than can be told" if math.isinf(self.frames) else f"{_number(self.frames)} noisy ones"
+        return f"one denoised frame is worth {count}{ends}; {shown}"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain Python, for JSON.
@@ -113,7 +116,7 @@ class DoseEquivalence:
         Returns
         -------
         dict
-            What is not finite is None.
+            NaN is None, what is infinite "inf".
         """
         return {name: plain(value) for name, value in asdict(self).items()}
 
@@ -171,4 +174,4 @@ def ratio(noise: Any, error: Any) -> np.ndarray:
 
 
 def _number(value: float) -> str:
-    return "more than can be told" if math.isinf(value) else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    return "any number" if math.isinf(value) else f"{value:.1f}" if value >= 1 else f"{value:.2g}"

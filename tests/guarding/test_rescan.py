@@ -11,7 +11,7 @@ import semnr
 from semnr import Profile
 from semnr.cli import main
 from semnr.guarding import calibrate, rescan, write_sites
-from semnr.guarding.rescan import changes
+from semnr.guarding.sites import changes
 from semnr.klarf import read_klarf
 
 

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.learn is not None:
         return _learn(args)
     from ..base.files import atomic, write_json
-    from ..guarding import DEFAULT_RULES, ON_THE_RUN, guard, load_rules, read_baseline, write_baseline
+    from ..guarding import DEFAULT_RULES, ON_THE_RUN, guard, load_rules, read_baseline, write_baseline, write_sites
     from ..guarding.junit_xml import junit
     from ..runs import Run
 
@@ -109,11 +109,7 @@ def run(args: argparse.Namespace) -> int:
             write_baseline(after, args.write_baseline, allow_unknown=verdict.waived)
         written = f"baseline: {'written to' if good else 'the gate is shut, not written to'} {args.write_baseline}"
     if args.rescan:
-        from ..guarding import write_sites
-        from ..wafers import read_wafer
-
-        layout = None if args.wafer is None else read_wafer(args.wafer)
-        options = {"rules": rules, "sites": args.sites, "version": args.klarf, "wafer": layout}
+        options = {"rules": rules, "sites": args.sites, "version": args.klarf, "wafer": args.wafer}
         sites, placeless = write_sites(after, args.rescan, **options)
         lost = f" ({placeless} more have no place on a wafer)" if placeless else ""
         written = "; ".join(filter(None, [written, f"rescan: {len(sites) - placeless} sites in {args.rescan}{lost}"]))

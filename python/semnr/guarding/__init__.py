@@ -31,7 +31,6 @@ from .conformal import PValues, calibrate, p_values
 from .evaluate import Inputs
 from .inputs import measured
 from .junit_xml import junit
-from .rescan import Site, rescan, write_sites
 from .rules import (
     DEFAULT_RULES,
     AnyRule,
@@ -46,6 +45,7 @@ from .rules import (
     dump_rules,
     load_rules,
 )
+from .sites import Site, rescan, write_sites
 
 __all__ = [
     "DEFAULT_RULES",

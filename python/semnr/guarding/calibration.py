@@ -69,7 +69,22 @@ class Term:
     exceeds: float = -math.inf
 
     def excess(self, values: np.ndarray, errors: np.ndarray) -> np.ndarray:
-        """How far a column lies on the bad side, in its own unit, (N,)."""
+        """How far a column lies on the bad side, in its own unit.
+
+        Parameters
+        ----------
+        values, errors : ndarray, (N,)
+            The column, and its standard errors.
+
+        Returns
+        -------
+        ndarray, (N,), float64
+
+        Examples
+        --------
+        >>> semnr.guarding.Term("r", "shift_x_px", "either", z=2.0).excess(np.array([-0.3]), np.array([0.1])).round(2)
+        array([0.1])
+        """
         if self.side == "either":
             return np.abs(values - self.centre) - self.z * errors
         return (values if self.side == "above" else -values) - self.z * errors
@@ -110,8 +125,8 @@ class Stratum:
     >>> kept = semnr.guarding.Stratum.of({"combined": [0.1, 0.4, 0.2, 0.3]}, fields=["a", "a", "b", "c"])
     >>> kept.fields, kept.field, kept.tile["combined"]
     (3, (0.4, 0.3, 0.2), (0.4, 0.3, 0.2))
-    >>> kept.tile_p([0.35, 0.05]).tolist(), kept.wafer_p(0.5, fields=1)
-    ([0.5, 1.0], 0.25)
+    >>> kept.tile_p([0.35, 0.05]).tolist(), kept.field_p([0.5]).tolist(), round(kept.wafer_p(0.5, fields=1), 9)
+    ([0.5, 1.0], [0.25], 0.25)
     """
 
     fields: int

@@ -68,7 +68,7 @@ class PValues:
     >>> rule = semnr.guarding.calibrate([harmless], level=0.05, wafer_level=0.05, unit="tile")
     >>> p = semnr.guarding.p_values(harmless.take([3, 30]), rule)
     >>> p.tile.round(2).tolist(), p.leading
-    ([0.91, 0.23], ('erased_structure', 'erased_structure'))
+    ([0.91, 0.26], ('erased_structure', 'erased_structure'))
     """
 
     tile: np.ndarray
@@ -136,11 +136,11 @@ def calibrate(
     --------
     >>> harmless = semnr.Profile(tuple(map(str, range(40))), {"removed_z": np.linspace(3, 5, 40)}, data_range=1.0)
     >>> semnr.guarding.calibrate([harmless], level=0.05, wafer_level=0.05, unit="tile").sha256[:4]
-    'ba4e'
+    'bf68'
     >>> semnr.guarding.calibrate([harmless], level=0.01, unit="tile")
     Traceback (most recent call last):
     ...
-    ValueError: harmless has 34 calibration fields of all (6 more set the scales); ... at least 99 (117 in all)...
+    ValueError: harmless has 34 calibration fields of all (6 more set the scales); accepted for level 0.01: at least ...
     """
     profiles = [as_profile("harmless", one) for one in harmless]
     if not profiles:
@@ -215,8 +215,8 @@ def p_values(scores: Any, rule: Any) -> PValues:
     --------
     >>> harmless = semnr.Profile(tuple(map(str, range(40))), {"removed_z": np.linspace(3, 5, 40)}, data_range=1.0)
     >>> rule = semnr.guarding.calibrate([harmless], level=0.05, wafer_level=0.05, unit="tile")
-    >>> semnr.guarding.p_values(harmless.take([39]), rule).wafer_p
-    {'': 0.02857142857142857}
+    >>> round(semnr.guarding.p_values(harmless.take([39]), rule).wafer_p[""], 3)
+    0.057
     """
     if not isinstance(rule, Conformal):
         given = as_rules(rule)

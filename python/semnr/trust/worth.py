@@ -47,8 +47,11 @@ class DoseEquivalence:
     Examples
     --------
     >>> found = semnr.dose_equivalence(noisy, denoised, second)
-    >>> found.low < 6.9 < found.high  # its MSE is that of so many frames, by the clean image
-    True
+    >>> found.low < found.frames < found.high, found.to_dict()["basis"]
+    (True, 'two frames')
+    >>> run = semnr.score(denoised, noisy=noisy, noisy_2=second, out="run", tests=False)
+    >>> semnr.DoseEquivalence.of(run.profile()).basis
+    'two frames'
     """
 
     frames: float

@@ -15,7 +15,7 @@ from ..base.outputs import holds, replaceable
 from ..profiles import Profile
 from ..runs.flagged import write_flagged
 from ..runs.scored import as_profile
-from ..wafers import Wafer
+from ..wafers import Wafer, read_wafer
 from . import evaluate
 from .conformal import p_values
 from .rules import DEFAULT_RULES, Conformal, Range, Rules, Transfer, as_rules
@@ -119,7 +119,7 @@ def rescan(scores: Any, rules: Any = DEFAULT_RULES, sites: int = 50) -> tuple[Si
 
 def write_sites(
     scores: Any, path: str | os.PathLike[str], rules: Any = DEFAULT_RULES, sites: int = 50, *,
-    version: str = "1.2", wafer: Wafer | None = None,
+    version: str = "1.2", wafer: Wafer | str | os.PathLike[str] | None = None,
 ) -> tuple[tuple[Site, ...], int]:  # fmt: skip
     """Write the sites of `rescan` as KLARF, for the review tool that images them again.
 
@@ -133,8 +133,8 @@ def write_sites(
         As for `rescan`.
     version : {"1.2", "1.8"}
         Version of KLARF.
-    wafer : semnr.wafers.Wafer, optional
-        Layout of the wafer. Default: that of the run.
+    wafer : semnr.wafers.Wafer or path, optional
+        Layout of the wafer, or its TOML file. Default: that of the run.
 
     Returns
     -------
@@ -159,7 +159,8 @@ def write_sites(
     place = replaceable("path", path, "a run's sites to image again", holds(b'"semnr"'))
     chosen = rescan(profile, rules, sites)
     info = profile.run.info
-    layout = wafer or (Wafer(**info["wafer"]) if info.get("wafer") else None)
+    given = read_wafer(wafer) if isinstance(wafer, str | os.PathLike) else wafer
+    layout = given or (Wafer(**info["wafer"]) if info.get("wafer") else None)
     why = {site.tile: [site.why] for site in chosen}
     return chosen, write_flagged(profile.run.path, place, version, layout, info, why)
 

@@ -4,10 +4,11 @@
 real pipeline (a frame is drawn, denoised, measured; minutes, kept in build/ by its settings), then draws calibration
 and test wafers from the bank and counts false alarms. Writes results/conformal.json.
 
-Synthetic: fields of two tiles of 96², lines, holes and metal at 40 and 80 electrons a pixel. In each draw other
+Synthetic: fields of two tiles of 64², lines, holes and metal at 40 and 80 electrons a pixel. In each draw other
 fields are calibration fields and test fields, without replacement: test fields are unseen. Strata: pattern and dose.
-Real: the pairs of SEMNR_DATA, four tiles a pair, by the groups of its README, which are never split. Groups of the five
-pairs that were used for choices set the scales and nothing else.
+A wafer has one dose and a field of each pattern.
+Real: the pairs of SEMNR_DATA, two tiles of 128² a pair, by the groups of its README, which are never split.
+Groups of the five pairs that were used for choices set the scales and nothing else.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import csv
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy
+import torch
 from scipy import ndimage
 from scipy.signal import lfilter
 from scipy.stats import binomtest
@@ -31,6 +35,7 @@ import records
 from bench_single_frame import BORDER, FIELDS
 
 from semnr import Profile, denoise, dose_equivalence
+from semnr.base.files import atomic
 from semnr.denoising import estimate_noise
 from semnr.guarding import DEFAULT_RULES, Conformal, Stratum, calibrate, conformal, discovered, needed, p_values
 from semnr.guarding.calibration import ALL
@@ -40,7 +45,10 @@ from semnr.synth import Detector, tile
 HERE = Path(__file__).resolve().parents[1]
 RESULTS = HERE / "results" / "conformal.json"
 PATTERNS, DOSES = ("lines", "holes", "metal"), (40.0, 80.0)
-SIDE, CUTS = 96, 2  # px of a tile; tiles of a synthetic field
+SIDE, CUTS = 64, 2  # px of a tile; tiles of a synthetic field
+REAL_SIDE, AROUND = 128, 16  # px of a real tile, two a pair; px around them that are denoised with them
+FIELDS_A_PART, PAIRS_A_PART = 40, 4  # of the bank: a part is a file
+ASIDE = 12  # fields of a stratum that set the scales, once: scores are then the same in all draws
 FIRST = 4_100_000  # seeds of the fields: no threshold has seen them
 SYNTHETIC, REAL = {"model": "wavelet", "strength": 0.6}, {"model": "semnr-small"}
 USED = ("time_016", "time_025", "time_034", "line_010", "line_016")  # used for choices before
@@ -50,9 +58,9 @@ HARMS = ("blurred by 1 px", "disc of 3 σ invented", "disc of 3 σ erased")
 # --- the bank ---
 
 
-def synthetic(fields: int) -> Iterator[dict[str, Any]]:
+def synthetic(first: int, last: int) -> Iterator[dict[str, Any]]:
     """One field after the other: its tiles' images on the 0-1 scale."""
-    for i in range(fields):
+    for i in range(first, last):
         pattern, dose = PATTERNS[i % len(PATTERNS)], DOSES[i // len(PATTERNS) % len(DOSES)]
         made = tile(pattern, (SIDE, SIDE * CUTS), seed=FIRST + i, look={"texture": 0.03})
         scene = np.clip(made.clean, 0, 1)
@@ -60,7 +68,7 @@ def synthetic(fields: int) -> Iterator[dict[str, Any]]:
         denoised = denoised_by(noisy, SYNTHETIC)
         about = {"field": f"field-{i}", "pattern": pattern, "dose": dose}
         yield {**about, "kind": "harmless", **cut(scene, noisy, denoised)}
-        if i % 36 < 6:
+        if i % 48 < 6:
             for kind, images in harmed(scene, noisy, denoised, np.random.default_rng((FIRST + i, 2))):
                 yield {**about, "kind": kind, **cut(*images)}
 
@@ -74,7 +82,7 @@ def harmed(
     rows, columns = np.mgrid[: scene.shape[0], : scene.shape[1]]
     disc = np.zeros_like(scene)
     for k in range(CUTS):
-        row, column = rng.integers(24, SIDE - 24, 2) + (0, k * SIDE)
+        row, column = rng.integers(20, SIDE - 20, 2) + (0, k * SIDE)
         disc += 3 * sigma * ndimage.gaussian_filter((np.hypot(rows - row, columns - column) <= 3).astype(float), 0.8)
     yield HARMS[1], (scene, noisy, denoised + disc)
     yield HARMS[2], (scene + disc, noisy + disc, denoised)
@@ -91,14 +99,14 @@ def cut(scene: np.ndarray, noisy: np.ndarray, denoised: np.ndarray) -> dict[str,
     }
 
 
-def pairs_of(folder: Path) -> Iterator[dict[str, Any]]:
+def pairs_of(folder: Path, first: int = 0, last: int | None = None) -> Iterator[dict[str, Any]]:
     """Noisy and registered clean image of each pair, gain and offset fitted, without the border."""
     from PIL import Image
 
     with (folder / "REGISTRATION.csv").open() as file:
         affine = {row["pair"]: [float(row[f"p{i}"]) for i in range(6)] for row in csv.DictReader(file)}
     groups = {name: field[0] for field in FIELDS for name in field}
-    for number, name in enumerate(sorted(affine)):
+    for number, name in list(enumerate(sorted(affine)))[first:last]:
         noisy, clean = (
             np.asarray(Image.open(next(folder.glob(f"{name}_{role}_*"))).convert("L")) for role in ("noisy", "clean")
         )
@@ -114,14 +122,21 @@ def pairs_of(folder: Path) -> Iterator[dict[str, Any]]:
                "noisy": x, "scene": slope * y + level, "dose": 50.0 if kind == "line" else 300.0}  # fmt: skip
 
 
-def real(folder: Path) -> Iterator[dict[str, Any]]:
+def real(folder: Path, first: int, last: int) -> Iterator[dict[str, Any]]:
     """Each pair as it was recorded, blurred, and its clean image recorded anew by the noise law fitted to the frame."""
-    for pair in pairs_of(folder):
-        scene, x = pair["scene"], pair["noisy"]
+    for pair in pairs_of(folder, first, last):
+        scene, x, grey = (middle(pair[name]) for name in ("scene", "noisy", "grey"))
         about = {"field": pair["field"], "pattern": pair["kind"], "dose": float("nan"), "pair": pair["pair"]}
-        for kind, frame in (("recorded", x), ("recorded anew", anew(scene, pair["grey"], pair["number"]))):
-            yield {**about, "kind": kind, **quarters(scene, frame, denoised_by(frame, REAL))}
-        yield {**about, "kind": "recorded, Gaussian of 1.5 px", **quarters(scene, x, ndimage.gaussian_filter(x, 1.5))}
+        for kind, frame in (("recorded", x), ("recorded anew", anew(scene, grey, pair["number"]))):
+            yield {**about, "kind": kind, **halves(scene, frame, denoised_by(frame, REAL))}
+        yield {**about, "kind": "recorded, Gaussian of 1.5 px", **halves(scene, x, ndimage.gaussian_filter(x, 1.5))}
+
+
+def middle(image: np.ndarray) -> np.ndarray:
+    """What lies around the two tiles, and they."""
+    high, wide = REAL_SIDE + 2 * AROUND, 2 * REAL_SIDE + 2 * AROUND
+    top, left = (image.shape[0] - high) // 2, (image.shape[1] - wide) // 2
+    return image[top : top + high, left : left + wide]
 
 
 def anew(scene: np.ndarray, noisy: np.ndarray, seed: int) -> np.ndarray:
@@ -135,36 +150,47 @@ def anew(scene: np.ndarray, noisy: np.ndarray, seed: int) -> np.ndarray:
     return np.round(np.clip(scene + sigma * noise, 0, 1) * 255) / 255
 
 
-def quarters(*images: np.ndarray) -> dict[str, np.ndarray]:
-    h, w = (n // 2 for n in images[0].shape)
-    boxes = [(slice(a, a + h), slice(b, b + w)) for a in (0, h) for b in (0, w)]
-    return {n: np.stack([v[box] for box in boxes]) for n, v in zip(("scene", "noisy", "denoised"), images, strict=True)}
+def halves(*images: np.ndarray) -> dict[str, np.ndarray]:
+    inner = (slice(AROUND, -AROUND),) * 2
+    names = ("scene", "noisy", "denoised")
+    return {n: np.stack(np.split(v[inner], 2, axis=1)) for n, v in zip(names, images, strict=True)}
 
 
-def banked(name: str, rows: Iterator[dict[str, Any]]) -> Profile:
-    """The rows' scores as one profile, from build/ where it is there."""
-    place = HERE.parent / "build" / f"conformal-{name}.npz"
-    if not place.is_file():
-        columns: dict[str, list[np.ndarray]] = {}
-        texts: dict[str, list[str]] = {k: [] for k in ("field", "pattern", "kind", "pair")}
-        for row in rows:
-            found = measure(row["scene"], row["noisy"], row["denoised"], metrics=("psnr",))
-            n = len(found)
-            for column, values in {**found.columns, "dose": np.full(n, row["dose"])}.items():
-                columns.setdefault(column, []).append(values)
-            for key, kept in texts.items():
-                kept += [str(row.get(key, ""))] * n
-        place.parent.mkdir(exist_ok=True)
-        np.savez(
-            place,
-            **{f"c_{k}": np.concatenate(v) for k, v in columns.items()},
-            **{f"t_{k}": v for k, v in texts.items()},
-        )
+def banked(name: str, make: Any, count: int, size: int, workers: int) -> Profile:
+    """The scores of `count` fields as one profile; parts of `size` fields are kept in build/ and not made again."""
+    parts = [(name, make, i, min(i + size, count)) for i in range(0, count, size)]
+    with ProcessPoolExecutor(workers) as pool:
+        rows = [_read(place, name) for place in pool.map(_made, *zip(*parts, strict=True))]
+    return Profile.concat(rows)
+
+
+def _made(name: str, make: Any, first: int, last: int) -> Path:
+    place = HERE.parent / "build" / f"conformal-{name}-{first}-{last}.npz"
+    if place.is_file():
+        return place
+    torch.set_num_threads(1)
+    columns: dict[str, list[np.ndarray]] = {}
+    texts: dict[str, list[str]] = {k: [] for k in ("field", "pattern", "kind", "pair")}
+    for row in make(first, last):
+        found = measure(row["scene"], row["noisy"], row["denoised"], metrics=("psnr",))
+        n = len(found)
+        for column, values in {**found.columns, "dose": np.full(n, row["dose"])}.items():
+            columns.setdefault(column, []).append(values)
+        for key, kept in texts.items():
+            kept += [str(row.get(key, ""))] * n
+    place.parent.mkdir(exist_ok=True)
+    numbers = {f"c_{k}": np.concatenate(v) for k, v in columns.items()}
+    with atomic(place) as temporary, temporary.open("wb") as file:
+        np.savez(file, **numbers, **{f"t_{k}": np.array(v) for k, v in texts.items()})
+    return place
+
+
+def _read(place: Path, name: str) -> Profile:
     with np.load(place) as kept:
         held = {k[2:]: kept[k].astype(np.float64) for k in kept.files if k.startswith("c_")}
         said = {k[2:]: tuple(map(str, kept[k])) for k in kept.files if k.startswith("t_")}
     n = len(said["field"])
-    return Profile(tuple(f"t{i:05d}" for i in range(n)), held, 1.0, texts=said, auto_ids=True)
+    return Profile(tuple(f"{place.stem}-{i:05d}" for i in range(n)), held, 1.0, texts=said)
 
 
 # --- the levels ---
@@ -175,46 +201,46 @@ def rows_of(bank: Profile, tiles: np.ndarray) -> Profile:
 
 
 def drawn(bank: Profile, draws: int, *, level: float, wafer_level: float) -> dict[str, Any]:
-    """Share of false alarms over draws: new calibration fields and a new wafer of one field of each stratum."""
+    """Share of false alarms over draws: other calibration fields, and a wafer of one dose, a field of each pattern."""
     kind, field = np.array(bank.texts["kind"]), np.array(bank.texts["field"])
-    harmless = np.flatnonzero(kind == "harmless")
-    stratum = np.array([f"{p} {d:g}" for p, d in zip(bank.texts["pattern"], bank.column("dose"), strict=True)])
-    names = {s: list(dict.fromkeys(field[harmless][stratum[harmless] == s])) for s in np.unique(stratum)}
-    at = {name: np.flatnonzero((kind == "harmless") & (field == name)) for name in np.unique(field[harmless])}
-    need = needed(wafer_level, 1, len(names))
-    count = max(need, needed(level))
-    aside = 20  # fields of a stratum that set the scales, once: the scores of the bank are then the same in all draws
-    first = {s: some[: aside + count] for s, some in names.items()}
-    rule = learnt(bank, np.concatenate([at[n] for some in first.values() for n in some]), level, wafer_level)
-    scaling = np.isin(field, [n for some in names.values() for n in some[:aside]]) & (kind == "harmless")
+    harmless = kind == "harmless"
+    pairs = zip(bank.texts["pattern"], bank.column("dose"), strict=True)
+    stratum = np.array([f"{pattern} {dose:g}" for pattern, dose in pairs])
+    names = {s: list(dict.fromkeys(field[harmless & (stratum == s)])) for s in np.unique(stratum)}
+    at = {name: np.flatnonzero(harmless & (field == name)) for name in np.unique(field)}
+    count = max(needed(wafer_level, 1, len(PATTERNS)), needed(level))
+    scaling = harmless & np.isin(field, [n for some in names.values() for n in some[:ASIDE]])
     terms, combined = conformal._terms(DEFAULT_RULES, [bank], scaling, np.full(len(bank), "all"))
     scores = conformal.scores_of(terms, combined, bank)[ALL]
     rng = np.random.default_rng(0)
-    alarms = {"tile": [], "field": [], "wafer": [], "discovery": []}
-    unseen = {s: some[aside:] for s, some in names.items()}
-    for _ in range(draws):
+    alarms: dict[str, list[float]] = {"tile": [], "field": [], "wafer": [], "discovery": []}
+    for draw in range(draws):
         strongest, flagged, fields = [], [], []
-        for some in unseen.values():
+        for pattern in PATTERNS:
+            some = names[f"{pattern} {DOSES[draw % len(DOSES)]:g}"][ASIDE:]
             chosen = rng.permutation(len(some))
             old = np.concatenate([at[some[i]] for i in chosen[:count]])
-            new = [at[some[i]] for i in chosen[count : count + 4]]
+            new = at[some[chosen[count]]]
             kept = Stratum.of({ALL: scores[old]}, field[old].tolist())
-            flagged += [np.mean(kept.tile_p(scores[t]) <= level) for t in new]
-            p = kept.field_p([scores[t].max() for t in new])
-            fields += p.tolist()
-            strongest.append(kept.wafer_p(scores[new[0]].max(), 1))
+            flagged.append(float(np.mean(kept.tile_p(scores[new]) <= level)))
+            largest = float(np.nanmax(scores[new]))
+            fields.append(float(kept.field_p([largest])[0]))
+            strongest.append(kept.wafer_p(largest, 1))
         alarms["tile"].append(float(np.mean(flagged)))
         alarms["field"].append(float(np.mean(np.array(fields) <= level)))
         alarms["wafer"].append(float(min(1.0, len(strongest) * min(strongest)) <= wafer_level))
         alarms["discovery"].append(float(discovered(fields, 0.1).any()))  # all are harmless: any is false
-    found = {
-        name: {"share": float(np.mean(v)), "simulation_error": float(np.std(v) / np.sqrt(draws))}
-        for name, v in alarms.items()
-    }
     asked = {"tile": level, "field": level, "wafer": wafer_level, "discovery": 0.1}
-    for name, row in found.items():
-        row |= {"level": asked[name], "draws": draws, "held": row["share"] <= asked[name] + 2 * row["simulation_error"]}
-    return {"strata": len(names), "fields_a_stratum": count, "levels": found, "power": power(bank, rule)}
+    found: dict[str, Any] = {}
+    for name, row in alarms.items():
+        share, error = float(np.mean(row)), float(np.std(row) / np.sqrt(draws))
+        found[name] = {"level": asked[name], "share": share, "simulation_error": error, "draws": draws,
+                       "held": share <= asked[name] + 2 * error}  # fmt: skip
+    learning = np.concatenate([at[n] for some in names.values() for n in some])
+    rule = learnt(bank, learning, level, wafer_level)
+    return {"strata": len(names), "fields_a_stratum": count, "rules": list(combined),
+            "unknown_tiles": float(np.isnan(scores[harmless]).mean()), "levels": found,
+            "power": power(bank, rule)}  # fmt: skip
 
 
 def learnt(bank: Profile, tiles: np.ndarray, level: float, wafer_level: float) -> Conformal:
@@ -327,11 +353,11 @@ def worth(seeds: int) -> dict[str, Any]:
     return out
 
 
-def worth_of_pairs(folder: Path) -> dict[str, Any]:
+def worth_of_pairs(folder: Path, most: int) -> dict[str, Any]:
     """Real pairs whose second frame is the slow scan: 50 lines or 300 times the dwell; groups are resampled."""
     out: dict[str, Any] = {}
     images: dict[str, dict[str, list[Any]]] = {}
-    for row in real_frames(folder):
+    for row in real_frames(folder, most):
         for name, d in row["denoised"].items():
             kept = images.setdefault(
                 f"{name}, {row['kind']} pairs", {"x": [], "d": [], "a": [], "g": [], "k": [row["dose"]]}
@@ -352,8 +378,13 @@ def worth_of_pairs(folder: Path) -> dict[str, Any]:
     return out
 
 
-def real_frames(folder: Path) -> Iterator[dict[str, Any]]:
+def real_frames(folder: Path, most: int) -> Iterator[dict[str, Any]]:
+    """The first pairs of each kind."""
+    seen = {"line": 0, "time": 0}
     for row in pairs_of(folder):
+        seen[row["kind"]] += 1
+        if seen[row["kind"]] > most:
+            continue
         filters = {
             "semnr-small": denoised_by(row["noisy"], REAL),
             "Gaussian of 1.5 px": ndimage.gaussian_filter(row["noisy"], 1.5),
@@ -361,20 +392,92 @@ def real_frames(folder: Path) -> Iterator[dict[str, Any]]:
         yield {**row, "denoised": filters}
 
 
+# --- the tables of docs ---
+
+
+def tables() -> None:
+    """Put the figures of the record into docs/trust.md and docs/evidence.md."""
+    found = records.read_tree(RESULTS)
+    held = found["synthetic"]["levels"]
+    names = {
+        "tile": "a random tile of an unseen field",
+        "field": "any tile of an unseen field",
+        "wafer": "an unseen wafer of three fields",
+        "discovery": "any field on the list of a harmless wafer (rate 0.1)",
+    }
+    count = found["synthetic"]["fields_a_stratum"]
+    parts = [f"{count} calibration fields a stratum, {held['tile']['draws']} draws, ± error of the simulation:", ""]
+    parts += ["| false alarm of | level | share | held |", "| --- | --- | --- | --- |"]
+    parts += [
+        f"| {names[key]} | {row['level']:g} | {row['share']:.4f} ± {row['simulation_error']:.4f} | "
+        f"{'yes' if row['held'] else 'no'} |"
+        for key, row in held.items()
+    ]
+    parts += ["", "| harmed tiles with p ≤ 0.01 | share, 95 % interval |", "| --- | --- |"]
+    parts += [
+        f"| {harm} | {row['flagged']:.1%} ({row['low']:.1%} to {row['high']:.1%}) of {row['tiles']} |"
+        for harm, row in found["synthetic"]["power"].items()
+    ]
+    if "real pairs" in found:
+        pairs = found["real pairs"]
+        head = f"real pairs, `semnr-small`, level 0.03 ({pairs['groups']} unused groups)"
+        parts += ["", f"| {head} | groups judged | tiles flagged | groups flagged, 95 % interval |"]
+        parts += ["| --- | --- | --- | --- |"]
+        parts += [
+            f"| {name} | {row['groups']} | {row['tiles_flagged']:.1%} ± {row['tiles_error']:.1%} | "
+            f"{row['fields_flagged']:.1%} ({row['low']:.1%} to {row['high']:.1%}) |"
+            for name, row in pairs.items()
+            if isinstance(row, dict)
+        ]
+    _into("trust.md", "conformal", parts)
+    parts = ["| one image of 256², 95 % interval | true N | estimate over truth | interval holds it |"]
+    parts += ["| --- | --- | --- | --- |"]
+    parts += [
+        f"| {name} | {row['true_worth']:.1f} | {row['estimate_over_truth']:.3f} ± {row['scatter']:.3f} | "
+        f"{row['covered']:.0%} of {row['images']} ({row['low']:.0%} to {row['high']:.0%}) |"
+        for name, row in found["worth, synthetic"].items()
+    ]
+    if real_ones := found.get("worth, real pairs"):
+        parts += [
+            "",
+            "| real pairs against their slow scan | pairs, groups | N, 95 % interval |",
+            "| --- | --- | --- |",
+        ]
+        parts += [
+            f"| {name} | {row['pairs']}, {row['groups']} | {row['worth']:.1f} ({row['low']:.1f} to {row['high']:.1f}) |"
+            for name, row in real_ones.items()
+        ]
+    _into("evidence.md", "worth", parts)
+
+
+def _into(page: str, name: str, lines: list[str]) -> None:
+    place = HERE.parent / "docs" / page
+    before, _, rest = place.read_text(encoding="utf-8").partition(f"<!-- {name} table -->\n")
+    _, _, after = rest.partition(f"<!-- end of {name} table -->")
+    text = "\n".join(lines)
+    place.write_text(f"{before}<!-- {name} table -->\n{text}\n<!-- end of {name} table -->{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--fields", type=int, default=1200, help="synthetic fields of the bank")
+    parser.add_argument("--fields", type=int, default=720, help="synthetic fields of the bank")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make the bank")
     parser.add_argument("--draws", type=int, default=1000, help="calibrations that are drawn")
     parser.add_argument("--worth", type=int, default=60, help="images a setting of the dose equivalence")
+    parser.add_argument("--pairs", type=int, default=100, help="real pairs of each kind of the dose equivalence")
+    parser.add_argument("--table", action="store_true", help="put the figures of the record into docs")
     args = parser.parse_args()
+    if args.table:
+        return tables()
     folder = Path(os.environ.get("SEMNR_DATA", HERE.parents[1] / "shared" / "data")) / "pairs"
-    bank = banked(f"synthetic-{args.fields}", synthetic(args.fields))
+    bank = banked("synthetic", synthetic, args.fields, FIELDS_A_PART, args.workers)
     found: dict[str, Any] = {"synthetic": drawn(bank, args.draws, level=0.01, wafer_level=0.05)}
     if folder.is_dir():
-        found["real pairs"] = on_pairs(banked("real", real(folder)), 0.03, 0)
-        found["worth, real pairs"] = worth_of_pairs(folder)
+        pairs = banked("real", partial(real, folder), 60, PAIRS_A_PART, args.workers)
+        found["real pairs"] = on_pairs(pairs, 0.03, 0)
+        found["worth, real pairs"] = worth_of_pairs(folder, args.pairs)
     found["worth, synthetic"] = worth(args.worth)
-    arguments = [f"--fields {args.fields}", f"--draws {args.draws}", f"--worth {args.worth}"]
+    arguments = [f"--fields {args.fields}", f"--draws {args.draws}", f"--worth {args.worth}", f"--pairs {args.pairs}"]
     versions = {"numpy": np.__version__, "scipy": scipy.__version__}
     records.write(RESULTS, records.record(__file__, found, versions=versions, arguments=arguments))
     for of, figures in ((row["of"], row["figures"]) for row in records.rows_of(found)):

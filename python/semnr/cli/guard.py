@@ -139,7 +139,9 @@ def _learn(args: argparse.Namespace) -> int:
         "seed": args.seed,
     }
     if accepted:
-        learnt = learn_accepted(args.runs, level=args.level or 0.01, unit=args.unit or "die", **shared)
+        learnt = learn_accepted(
+            args.runs, level=0.01 if args.level is None else args.level, unit=args.unit or "die", **shared
+        )
     elif args.unit is not None:
         raise ValueError(f"--unit is {args.unit!r}; accepted: with --learn accepted, a scene is a field otherwise")
     else:

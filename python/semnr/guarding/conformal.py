@@ -299,12 +299,14 @@ def judged(rule: Conformal, after: Profile) -> evaluate.Finding:
         f"p of the wafer {lowest:.3g} {'at or below' if fired else 'above'} {rule.wafer_level:g}?",
         f"{int(flagged.sum())} of {n} tiles at p ≤ {rule.level:g} ({rule.level:.3g} of harmless tiles may be)",
     ]
-    more = {"p_value": p.tile, "score": p.score}
-    regions = tuple(
-        {**region, "signal": p.leading[i], "field": p.field[i], "found": p.field[i] in p.found}
-        for region in evaluate.regions_of(after, flagged, known, p.score, more)
-        for i in [after.tiles.index(region["tile"])]
-    ) if fired else ()  # fmt: skip
+    regions: tuple[Mapping[str, Any], ...] = ()
+    if fired:
+        at = {tile: i for i, tile in enumerate(after.tiles)}
+        listed = evaluate.regions_of(after, flagged, known, p.score, {"p_value": p.tile, "score": p.score})
+        regions = tuple(
+            {**one, "signal": p.leading[i], "field": p.field[i], "found": p.field[i] in p.found}
+            for one, i in ((one, at[str(one["tile"])]) for one in listed)
+        )
     return evaluate.finding(rule, status, evidence, "; ".join(steps), regions)
 
 

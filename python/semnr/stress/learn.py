@@ -186,6 +186,8 @@ def learn_rules(
         )
     if not doses or not all(isinstance(d, int | float) and d > 0 for d in doses):
         raise ValueError(f"doses is {doses!r}; accepted: multiples of the dose, above 0")
+    if level is None and strata:
+        raise ValueError(f"strata is {tuple(strata)!r} without level; accepted: both")
     if level is not None and tiles < needed(level):  # before minutes of work
         raise ValueError(
             f"tiles is {tiles}; accepted for level {level:g}: at least {needed(level)} fields of each stratum, and "

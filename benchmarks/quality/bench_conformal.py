@@ -262,7 +262,7 @@ def power(bank: Profile, rule: Conformal) -> dict[str, Any]:
         out[harm] = {
             "tiles": len(p),
             "unknown": int((~known).sum()),
-            "flagged": hits / known.sum(),
+            "flagged": hits / int(known.sum()),
             "low": low,
             "high": high,
         }
@@ -283,7 +283,7 @@ def on_pairs(bank: Profile, level: float, seed: int) -> dict[str, Any]:
     def kept_of(chosen: np.ndarray) -> Stratum:
         return Stratum.of({ALL: scores[chosen]}, field[chosen].tolist())
 
-    def told(of: np.ndarray, by: Any) -> dict[str, Any]:
+    def told(of: np.ndarray, by: Any, level: float = level) -> dict[str, Any]:
         """Groups with a flagged tile share, and fields flagged, each judged by `by(group)`."""
         shares, fields, lacking = [], 0, 0
         for group in dict.fromkeys(field[of]):
@@ -317,9 +317,10 @@ def on_pairs(bank: Profile, level: float, seed: int) -> dict[str, Any]:
         "each group by all others": told(recorded & unused, others.__getitem__),
         f"{needed(level)} groups learnt, the others judged": told(rest, lambda g: halves),
         "learnt of frames recorded anew, real frames judged": told(recorded & unused, lambda g: again),
-        "Gaussian of 1.5 px, by all others": told(blurred & unused, others.__getitem__),
-        "learnt of dwell pairs, line pairs judged": {
-            **told(recorded & unused & line, lambda g: times), "lowest_level": least,
+        "harmed: Gaussian of 1.5 px, by all others": told(blurred & unused, others.__getitem__),
+        "harmed: Gaussian of 1.5 px, by all others, at level 0.05": told(blurred & unused, others.__getitem__, 0.05),
+        "learnt of dwell pairs, line pairs judged, at level 0.05": {
+            **told(recorded & unused & line, lambda g: times, 0.05), "lowest_level": least,
             "learnt_groups": len(times.field)},
     }  # fmt: skip
 

@@ -329,21 +329,26 @@ class Conformal(Rule):
         """Where the rule flags a tile, for `Signal.limits`."""
         return ({"column": "p_value", "below": self.level}, {"column": "p_wafer", "below": self.wafer_level})
 
-    def moved(self, **levels: float) -> Conformal:
+    def moved(
+        self, level: float | None = None, wafer_level: float | None = None, discovery: float | None = None
+    ) -> Conformal:
         """The rule at other levels, without learning again.
 
         Parameters
         ----------
-        **levels : float
-            `level`, `wafer_level` or `discovery`.
+        level, wafer_level, discovery : float, optional
+            The new ones. Default: as they are.
 
         Returns
         -------
         Conformal
         """
-        if wrong := sorted(set(levels) - {"level", "wafer_level", "discovery"}):
-            raise ValueError(f"moved has {wrong[0]!r}; accepted: 'level', 'wafer_level', 'discovery'")
-        return replace(self, **levels)
+        return replace(
+            self,
+            level=self.level if level is None else level,
+            wafer_level=self.wafer_level if wafer_level is None else wafer_level,
+            discovery=self.discovery if discovery is None else discovery,
+        )
 
 
 AnyRule = Comparison | Transfer | Range | Conformal
@@ -517,9 +522,9 @@ def _term(where: str, table: Any) -> Term:
     if isinstance(table, Term):
         return table
     _known(where, _table(where, "term", table), tuple(f.name for f in fields(Term)))
-    texts = {key: _text(where, key, table.get(key, "")) for key in ("rule", "column", "side", "where")}
+    texts: dict[str, Any] = {k: _text(where, k, table.get(k, "")) for k in ("rule", "column", "side", "where")}
     _choice(where, "side", texts["side"], SIDES)
-    numbers = {k: _number(where, k, v, low=-math.inf) for k, v in table.items() if k not in texts}
+    numbers: dict[str, Any] = {k: _number(where, k, v, low=-math.inf) for k, v in table.items() if k not in texts}
     if not numbers.get("scale", 1.0) > 0:
         raise ValueError(f"{where}: scale is {table['scale']!r}; accepted: a number above 0")
     return Term(**texts, **numbers)

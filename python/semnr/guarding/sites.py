@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from itertools import chain, zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def rescan(scores: Any, rules: Any = DEFAULT_RULES, sites: int = 50) -> tuple[Si
 
 def write_sites(
     scores: Any, path: str | os.PathLike[str], rules: Any = DEFAULT_RULES, sites: int = 50, *,
-    version: str = "1.2", wafer: Wafer | str | os.PathLike[str] | None = None,
+    version: str = "1.2", wafer: Wafer | str | Path | None = None,
 ) -> tuple[tuple[Site, ...], int]:  # fmt: skip
     """Write the sites of `rescan` as KLARF, for the review tool that images them again.
 
@@ -159,7 +160,7 @@ def write_sites(
     place = replaceable("path", path, "a run's sites to image again", holds(b'"semnr"'))
     chosen = rescan(profile, rules, sites)
     info = profile.run.info
-    given = read_wafer(wafer) if isinstance(wafer, str | os.PathLike) else wafer
+    given = read_wafer(wafer) if isinstance(wafer, str | Path) else wafer
     layout = given or (Wafer(**info["wafer"]) if info.get("wafer") else None)
     why = {site.tile: [site.why] for site in chosen}
     return chosen, write_flagged(profile.run.path, place, version, layout, info, why)

@@ -109,7 +109,8 @@ class DoseEquivalence:
         span = f"at least {_number(self.low)}" if open_ended else f"{_number(self.low)} to {_number(self.high)}"
         ends = f" ({self.confidence:.0%}: {span})" if self.low == self.low else ""
         how = f"{self.units} {self.resampled} resampled" if self.units else "by standard errors of the tiles"
-        shown = f"{self.basis}, {how}" if ends else self.basis
+        basis = "by the reference" if self.basis == "reference" else self.basis
+        shown = f"{basis}, {how}" if ends else basis
         count = "more noisy ones than can be told" if math.isinf(self.frames) else f"{_number(self.frames)} noisy ones"
         return f"one denoised frame is worth {count}{ends}; {shown}"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from semnr.columns import COLUMNS, ROW, Column
-from semnr.guarding import DEFAULT_RULES, Comparison, Range, Transfer
+from semnr.guarding import DEFAULT_RULES, Comparison, Conformal, Range, Transfer
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = "https://github.com/semnr/semnr/blob/main/"
@@ -31,6 +31,7 @@ NEEDS = {
     "metrology": "`metrology=` asked for",
     "anomaly": "`semnr anomaly score`",
     "classify": "`semnr classify predict`",
+    "conformal": "rules with a level that was learnt (`semnr guard --learn --level`)",
     "all": "a reference, the noisy input, and all five metrics",
 }
 # What is no column of the catalogue: what a row is.
@@ -93,7 +94,7 @@ def rule(name: str) -> str:
     )
 
 
-def rules() -> dict[str, Comparison | Transfer | Range]:
+def rules() -> dict[str, Comparison | Transfer | Range | Conformal]:
     """The default rules by name."""
     return dict(DEFAULT_RULES)
 

@@ -58,6 +58,7 @@ from .scoring import score as score
 from .stress import learn_rules as learn_rules
 from .stress import stress_test as stress_test
 from .tiles import open_tiles as open_tiles
+from .trust.dose import dose_equivalence as dose_equivalence
 from .trust.residual import ResidualTests as ResidualTests
 from .trust.residual import residual_tests as residual_tests
 from .trust.single_frame import TransferBound as TransferBound
@@ -65,6 +66,7 @@ from .trust.single_frame import transfer_bound as transfer_bound
 from .trust.transfer import evidence as evidence
 from .trust.two_frames import NoReference as NoReference
 from .trust.two_frames import without_reference as without_reference
+from .trust.worth import DoseEquivalence as DoseEquivalence
 
 __version__: str
 __all__: list[str]

@@ -36,7 +36,7 @@ class Column:
         Decimals, or where negative significant figures.
     of
         What it is computed of: one of `ASKED`, or "reference", "noisy", "frames", "tests", "metrology", "anomaly",
-        "all".
+        "conformal", "all".
     note
         What a reader should know.
     group
@@ -253,6 +253,9 @@ COLUMNS = (
     Column("reference_mean", "Mean of the reference", "grey", "", -4, "reference",
            "tells whether two runs had one reference", shown=False),
     Column("reference_std", "σ of the reference", "grey", "", -4, "reference", shown=False),
+    Column("frames_worth", "Worth in noisy frames", "", "higher", 1, "frames",
+           "the mean of so many noisy frames has the denoised frame's mean squared error; says nothing of lost defects",
+           group="estimated", uses=("summary",)),
     Column("mse_drop", "MSE removed", "grey²", "higher", -4, "frames",
            "MSE of the noisy input less that of the candidate", group="estimated", shown=False),
     Column("frames", "Noisy frames", "", "", 0, "frames",
@@ -270,6 +273,12 @@ COLUMNS = (
     Column("category_confidence", "Confidence of the category", "", "higher", 3, "classify",
            "probability of the likeliest category, calibrated on the validation images of the classifier",
            group="category", uses=("summary",)),
+    Column("p_value", "Conformal p", "", "higher", -2, "conformal",
+           "at most how often a tile of a harmless field is as unlike harmless tiles as this one; in verdicts",
+           group="evidence", shown=False),
+    Column("p_wafer", "Conformal p of the wafer", "", "higher", -2, "conformal",
+           "at most how often a harmless wafer has a field as unlike harmless ones as its strongest; in verdicts",
+           group="evidence", shown=False),
     Column("area", "Area of the profile", "", "higher", 3, "all", "of the radar, all five axes", shown=False),
     Column("mean_axis", "Mean axis", "", "higher", 3, "all", "of the radar, all five axes", shown=False),
 )

@@ -3,8 +3,8 @@
 A rule without evidence is `unknown`, `not_evaluated` or `not_comparable`, and never clear. If it is required, it keeps
 the gate shut (exit code 3) until somebody waives it by name, and the waiver is recorded.
 
-`Rules` is the type of a set of rules: a mapping of names to `Comparison`, `Transfer` or `Range`. `DEFAULT_RULES` are
-those of `rules.toml`; docs/trust.md says what each of them reads and how often they are right.
+`Rules` is the type of a set of rules: a mapping of names to `Comparison`, `Transfer`, `Range` or `Conformal`.
+`DEFAULT_RULES` are those of `rules.toml`; docs/trust.md says what each of them reads and how often they are right.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from ..profiles import Profile, pairing
 from ..runs.comparison import read_changes
 from ..runs.scored import as_profile
 from ..runs.verdict import ON_THE_RUN, Signal, Verdict
-from . import evaluate, flowchart
+from ..trust.worth import DoseEquivalence
+from . import conformal, evaluate, flowchart
 from .baseline import read_baseline, write_baseline
 from .basis import axes, needs, not_comparable, notes, without_wrong_references
+from .calibration import Stratum, Term, discovered, needed
+from .conformal import PValues, calibrate, p_values
 from .evaluate import Inputs
 from .inputs import measured
 from .junit_xml import junit
@@ -34,6 +37,7 @@ from .rules import (
     Bound,
     Comparison,
     Condition,
+    Conformal,
     Range,
     Rules,
     Transfer,
@@ -41,25 +45,37 @@ from .rules import (
     dump_rules,
     load_rules,
 )
+from .sites import Site, rescan, write_sites
 
 __all__ = [
     "DEFAULT_RULES",
     "Bound",
     "Comparison",
     "Condition",
+    "Conformal",
+    "PValues",
     "Range",
     "Rules",
     "Signal",
+    "Site",
+    "Stratum",
+    "Term",
     "Transfer",
     "Verdict",
     "alone",
+    "calibrate",
+    "discovered",
     "dump_rules",
     "guard",
     "junit",
     "load_rules",
+    "needed",
+    "p_values",
     "read_baseline",
+    "rescan",
     "tile_flags",
     "write_baseline",
+    "write_sites",
 ]
 
 
@@ -138,10 +154,20 @@ def guard(
         axes=axes(after),
         strict=strict,
         notes=notes(whole),
+        worth=_worth(after),
         profile=whole,
         run=whole.run,
         **_beside(rules, before, after),
     )
+
+
+def _worth(after: Profile) -> dict[str, Any]:
+    """What a denoised frame is worth in noisy ones, where the rows tell."""
+    found = None if after.kind == "noisy" else DoseEquivalence.of(after)
+    if found is None:
+        return {}
+    names = ("frames", "low", "high", "basis", "units", "confidence")
+    return {**{name: getattr(found, name) for name in names}, "said": str(found)}
 
 
 def _compared(before: Any, after: Any) -> tuple[Profile | None, Profile]:
@@ -172,6 +198,8 @@ def _judged(rule: AnyRule, before: Profile | None, after: Profile, evidence: Inp
         finding = evaluate.compare(rule, before, after, evidence)
     elif isinstance(rule, Range):
         finding = evaluate.ranged(rule, after)
+    elif isinstance(rule, Conformal):
+        finding = conformal.judged(rule, after)
     else:
         finding = evaluate.transfer(rule, after, evidence)
     finding = not_comparable(rule, finding, after)
@@ -238,6 +266,8 @@ def tile_flags(
         none = np.zeros(len(after), dtype=bool)
         if isinstance(rule, Range):
             known, fired, _ = evaluate.ranged_tiles(rule, after)
+        elif isinstance(rule, Conformal):
+            known, fired = conformal.flags(rule, after)
         elif isinstance(rule, Comparison):
             known, fired = none, none
             if before is not None and "noisy" not in (before.kind, after.kind):

@@ -10,7 +10,7 @@ import numpy as np
 from ..profiles import Profile
 from ..runs.verdict import CLEAR, FIRED, NOT_COMPARABLE, NOT_EVALUATED, UNKNOWN, Signal
 from .evaluate import Finding, Inputs, without_evidence
-from .rules import AnyRule, Comparison
+from .rules import AnyRule, Comparison, Conformal
 
 BASELINE = "the scores of the released denoiser (semnr guard BEFORE AFTER)"
 WITNESS = "a second noisy frame of each site, or a clean reference"
@@ -59,6 +59,8 @@ def needs(rule: AnyRule, signal: Signal, before: Profile | None, after: Profile)
         return WEIGHTS
     if isinstance(rule, Comparison):
         return BASELINE if before is None else ""
+    if isinstance(rule, Conformal) and "p_value" in signal.evidence:
+        return ""  # the tiles have evidence: the calibration is too small, or of other fields
     if not _known(after, ("residual_variance", "psnr_noisy", "offset_change")):
         return NOISY
     witnessed = any(name in WITNESSED for name in signal.metrics)

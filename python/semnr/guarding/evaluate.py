@@ -14,6 +14,7 @@ import numpy as np
 from ..profiles import Profile
 from ..runs.identity import same_pixels
 from ..runs.verdict import CLEAR, FIRED, NOT_COMPARABLE, NOT_EVALUATED, UNKNOWN, Signal
+from .calibration import Term
 from .rules import AnyRule, Bound, Comparison, Condition, Range, Rule, Transfer
 
 _PLACE = ("die_x", "die_y", "x_um", "y_um", "wafer_x_um", "wafer_y_um")
@@ -41,7 +42,7 @@ class Finding:
     line: str
 
 
-def _finding(
+def finding(
     rule: AnyRule,
     status: str,
     evidence: Mapping[str, Any],
@@ -59,7 +60,7 @@ def _finding(
 
 
 def without_evidence(rule: AnyRule, status: str, reason: str, **evidence: Any) -> Finding:
-    return _finding(rule, status, {"reason": reason, **evidence}, reason)
+    return finding(rule, status, {"reason": reason, **evidence}, reason)
 
 
 def compare(rule: Comparison, before: Profile | None, after: Profile, inputs: Inputs) -> Finding:
@@ -108,8 +109,8 @@ def compare(rule: Comparison, before: Profile | None, after: Profile, inputs: In
     keys = {f"{c.metric}_change": d for c, d in zip(rule.conditions, changes, strict=True)}
     if rule.conditions[-1].change != "stable":
         excess = changes[-1] * (1 if rule.conditions[-1].change == "up" else -1)
-    regions = _regions(after, per_tile, seen, excess, keys) if fired else ()
-    return _finding(rule, status, evidence, "; ".join(steps), regions)
+    regions = regions_of(after, per_tile, seen, excess, keys) if fired else ()
+    return finding(rule, status, evidence, "; ".join(steps), regions)
 
 
 def transfer(rule: Transfer, after: Profile, inputs: Inputs) -> Finding:
@@ -140,8 +141,8 @@ def transfer(rule: Transfer, after: Profile, inputs: Inputs) -> Finding:
         f"T + {rule.z:g} SE below {rule.below:g}? on {int(per_tile.sum())} of {int(relevant.sum())}"
         + (f" (mean T {_value(mean, mean_se)})" if relevant.any() else "")
     )
-    regions = _regions(after, per_tile, relevant, -t, {"transfer": t, "transfer_se": se}) if fired else ()
-    return _finding(rule, status, evidence, "; ".join(steps), regions)
+    regions = regions_of(after, per_tile, relevant, -t, {"transfer": t, "transfer_se": se}) if fired else ()
+    return finding(rule, status, evidence, "; ".join(steps), regions)
 
 
 def ranged(rule: Range, after: Profile) -> Finding:
@@ -175,8 +176,8 @@ def ranged(rule: Range, after: Profile) -> Finding:
     if not fired and n < rule.min_coverage * total:
         status = UNKNOWN
         evidence["reason"] = f"only {n} of {total} tiles have the evidence, {rule.min_coverage:.0%} are required"
-    regions = _regions(after, per_tile, known, excess, columns, rule.metrics) if fired else ()
-    return _finding(rule, status, evidence, "; ".join(steps), regions)
+    regions = regions_of(after, per_tile, known, excess, columns, rule.metrics) if fired else ()
+    return finding(rule, status, evidence, "; ".join(steps), regions)
 
 
 def compared_tiles(
@@ -214,7 +215,7 @@ def ranged_tiles(rule: Range, after: Profile) -> tuple[np.ndarray, np.ndarray, n
     return known, fired, excess
 
 
-def columns_of(bound: Bound, profile: Profile) -> tuple[np.ndarray, np.ndarray]:
+def columns_of(bound: Bound | Term, profile: Profile) -> tuple[np.ndarray, np.ndarray]:
     """The column's values and their standard errors, 0 where the column has none."""
     return profile.column(bound.column), np.nan_to_num(profile.column(f"{bound.column}_se"), nan=0.0)
 
@@ -359,7 +360,7 @@ def _mean_holds(condition: Condition, mean: float, se: float, z: float) -> bool:
     return along > condition.by and (math.isinf(along) or along > z * se)
 
 
-def _regions(
+def regions_of(
     after: Profile,
     per_tile: np.ndarray,
     seen: np.ndarray,

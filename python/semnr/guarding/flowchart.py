@@ -15,7 +15,7 @@ import numpy as np
 
 from ..profiles import Profile
 from ..runs.verdict import CLEAR, FIRED, NO_EVIDENCE, Signal
-from .rules import Comparison, Range, Rules, Transfer
+from .rules import Comparison, Conformal, Range, Rules, Transfer
 
 _ANSWERS = {FIRED: "yes", CLEAR: "no"}
 
@@ -60,11 +60,13 @@ def _psnr(before: Profile | None, after: Profile) -> dict[str, Any]:
     return {**step, "answer": "yes" if up else "no", "numbers": {"psnr_change": mean, "psnr_change_se": se}}
 
 
-def _question(rule: Comparison | Transfer | Range) -> str:
+def _question(rule: Comparison | Transfer | Range | Conformal) -> str:
     if isinstance(rule, Comparison):
         return " and ".join(map(str, rule.conditions)).replace("_", " ") + "?"
     if isinstance(rule, Transfer):
         return f"Evidence transfer below {rule.below:g}?"
+    if isinstance(rule, Conformal):
+        return f"p of a wafer at or below {rule.wafer_level:g}?"
     return " or ".join(map(str, rule.bounds)).replace("_", " ") + "?"
 
 
@@ -72,7 +74,7 @@ def _numbers(signal: Signal) -> dict[str, Any]:
     """The means behind the answer and how many tiles show it."""
     keys = [k for k in signal.evidence if k in signal.metrics or k.removesuffix("_relative_change") in signal.metrics]
     keys += [k for k in signal.evidence if k.removesuffix("_change") in signal.metrics and k not in keys]
-    keys += [k for k in ("tiles_fired", "tiles_judged", "tiles_compared") if k in signal.evidence]
+    keys += [k for k in ("p_value", "p_wafer", "tiles_fired", "tiles_judged", "tiles_compared") if k in signal.evidence]
     return {k: signal.evidence[k] for k in keys}
 
 

@@ -6,12 +6,13 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ..columns import used
+from .calibration import ALL, SIDES, Stratum, Term, digest, needed
 from .categories import TABLE, of_category
 
 SEVERITIES = ("high", "medium", "low")
@@ -237,9 +238,127 @@ class Range(Rule):
         )
 
 
-AnyRule = Comparison | Transfer | Range
+@dataclass(frozen=True)
+class Conformal(Rule):
+    """A rule with a bound on its false alarms: a tile's score against those of harmless fields.
+
+    `semnr.guarding.calibrate` and `semnr.learn_rules(level=...)` make one; docs/trust.md says what is guaranteed. It
+    fires where the strongest field of a wafer is one that a harmless wafer has with probability `wafer_level` or less.
+
+    Parameters
+    ----------
+    name, kind, severity, required, gate, share, z, min_coverage, advice, question
+        What every rule says, see rules.toml. `share` and `z` are not used.
+    level : float
+        A random tile of a harmless field is flagged with at most this probability.
+    wafer_level : float
+        A harmless wafer fires the rule with at most this probability.
+    discovery : float
+        False-discovery rate of the fields that are listed.
+    unit : str
+        What is exchangeable: "tile" (each tile is a field of its own), "die", "wafer", "lot", or a column that names
+        the field of a tile.
+    strata : tuple of str
+        Columns by which fields are told apart: "pattern", or with edges of bins "psnr_noisy:18,22".
+    combined : tuple of str
+        The rules whose scores make the combined score, which is their largest.
+    terms : tuple of Term
+        How columns become scores.
+    calibration : mapping of str to Stratum
+        Scores of harmless fields by stratum.
+    sha256 : str
+        Of what was learnt: levels may be changed by hand, scores may not.
+
+    Raises
+    ------
+    ValueError
+        A level that the calibration fields of a stratum are too few for, with the number needed; scores that are not
+        those that were learnt.
+
+    Examples
+    --------
+    >>> harmless = semnr.Profile(tuple(map(str, range(40))), {"removed_z": np.linspace(3, 5, 40)}, data_range=1.0)
+    >>> rule = semnr.guarding.calibrate([harmless], level=0.05, wafer_level=0.05, unit="tile")
+    >>> rule.metrics, rule.calibration["all"].fields
+    (('removed_z',), 34)
+    >>> rule.moved(level=0.1).level
+    0.1
+    """
+
+    level: float = 0.01
+    wafer_level: float = 0.05
+    discovery: float = 0.1
+    unit: str = "tile"
+    strata: tuple[str, ...] = ()
+    combined: tuple[str, ...] = ()
+    terms: tuple[Term, ...] = ()
+    calibration: Mapping[str, Stratum] = field(default_factory=dict)
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.sha256 != self.learnt:
+            raise ValueError(
+                f"rule {self.name!r}: the scores of the calibration are not those that were learnt (sha256); accepted: "
+                "levels may be changed by hand, scores may not: learn again"
+            )
+        for name, level in (("level", self.level), ("wafer_level", self.wafer_level), ("discovery", self.discovery)):
+            if not 0 < level < 1:
+                raise ValueError(f"rule {self.name!r}: {name} is {level!r}; accepted: a share between 0 and 1")
+        for stratum, kept in self.calibration.items():
+            for name, level in (("level", self.level), ("wafer_level", self.wafer_level)):
+                known = min(len(kept.field), len(kept.tile.get(ALL, ())))
+                if known < needed(level):
+                    raise ValueError(
+                        f"rule {self.name!r}: {name} is {level:g}, for which {known} calibration fields of {stratum} "
+                        f"are too few; accepted: at least {needed(level)} (⌈1/{level:g}⌉ − 1), or a level of at least "
+                        f"{1 / (known + 1):.3g}"
+                    )
+
+    @property
+    def learnt(self) -> str:
+        """The sha256 of what the rule holds."""
+        return digest(self.terms, self.calibration, self.unit, list(self.strata), list(self.combined))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The columns that the combined score reads."""
+        return tuple(dict.fromkeys(t.column for t in self.terms if t.rule in self.combined))
+
+    @property
+    def limits(self) -> tuple[dict[str, Any], ...]:
+        """Where the rule flags a tile, for `Signal.limits`."""
+        return ({"column": "p_value", "below": self.level}, {"column": "p_wafer", "below": self.wafer_level})
+
+    def moved(
+        self, level: float | None = None, wafer_level: float | None = None, discovery: float | None = None
+    ) -> Conformal:
+        """The rule at other levels, without learning again.
+
+        Parameters
+        ----------
+        level, wafer_level, discovery : float, optional
+            The new ones. Default: as they are.
+
+        Returns
+        -------
+        Conformal
+        """
+        return replace(
+            self,
+            level=self.level if level is None else level,
+            wafer_level=self.wafer_level if wafer_level is None else wafer_level,
+            discovery=self.discovery if discovery is None else discovery,
+        )
+
+
+AnyRule = Comparison | Transfer | Range | Conformal
 Rules = Mapping[str, AnyRule]
-_KINDS: dict[str, type[AnyRule]] = {"comparison": Comparison, "transfer": Transfer, "range": Range}
+_KINDS: dict[str, type[AnyRule]] = {
+    "comparison": Comparison,
+    "transfer": Transfer,
+    "range": Range,
+    "conformal": Conformal,
+}
 
 
 def load_rules(path: str | os.PathLike[str], category: str | os.PathLike[str] | None = None) -> Rules:
@@ -337,7 +456,9 @@ def dump_rules(rules: Rules, provenance: Mapping[str, Any] | None = None) -> str
         lines += ["", f"[rules.{_toml(name)}]"]
         for entry in fields(rule):
             value = getattr(rule, entry.name)
-            if entry.name in ("conditions", "bounds"):
+            if entry.name == "calibration":
+                continue
+            if entry.name in ("conditions", "bounds", "terms"):
                 rows = [[(f.name, getattr(c, f.name)) for f in fields(c)] for c in value]
                 texts = [
                     ", ".join(f"{k} = {_toml(v)}" for k, v in r if v not in (math.inf, -math.inf, "")) for r in rows
@@ -345,6 +466,10 @@ def dump_rules(rules: Rules, provenance: Mapping[str, Any] | None = None) -> str
                 lines += [f"{entry.name} = [", *(f"    {{ {text} }}," for text in texts), "]"]
             elif entry.name != "name" and value != "":
                 lines.append(f"{entry.name} = {_toml(value)}")
+        for stratum, kept in rule.calibration.items() if isinstance(rule, Conformal) else ():
+            at = f"rules.{_toml(name)}.calibration.{_toml(stratum)}"
+            lines += ["", f"[{at}]", f"fields = {kept.fields}", f"tiles = {kept.tiles}", f"field = {_toml(kept.field)}"]
+            lines += ["", f"[{at}.tile]", *(f"{_key(k)} = {_toml(v)}" for k, v in kept.tile.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -366,24 +491,58 @@ def _rule(where: str, name: str, table: Any) -> AnyRule:
             _bool(where, key, value)
         elif key in ("share", "min_coverage"):
             value = _number(where, key, value, high=1.0)
-        elif key in ("z", "below"):
+        elif key in ("z", "below", "level", "wafer_level", "discovery"):
             value = _number(where, key, value)
-        elif key in ("advice", "question") and not isinstance(value, str):
-            raise ValueError(f"{where}: {key} is {value!r}; accepted: text")
+        elif key in ("unit", "sha256"):
+            _text(where, key, value)
+        elif key in ("strata", "combined"):
+            value = tuple(_text(where, key, one) for one in _list(where, key, value))
+        elif key == "terms":
+            value = tuple(_term(f"{where}, term {i + 1}", t) for i, t in enumerate(_list(where, key, value)))
+        elif key == "calibration":
+            value = {str(k): _stratum(f"{where}, calibration {k!r}", v) for k, v in _table(where, key, value).items()}
+        elif key in ("advice", "question"):
+            _text(where, key, value)
         elif key == "bounds":
-            if not isinstance(value, list | tuple):
-                raise ValueError(f"{where}: bounds is {value!r}; accepted: a list of tables")
-            value = tuple(_bound(f"{where}, bound {i + 1}", b) for i, b in enumerate(value))
+            value = tuple(_bound(f"{where}, bound {i + 1}", b) for i, b in enumerate(_list(where, key, value)))
         elif key == "conditions":
-            if not isinstance(value, list | tuple):
-                raise ValueError(f"{where}: conditions is {value!r}; accepted: a list of tables")
-            value = tuple(_condition(f"{where}, condition {i + 1}", c) for i, c in enumerate(value))
+            rows = enumerate(_list(where, key, value))
+            value = tuple(_condition(f"{where}, condition {i + 1}", c) for i, c in rows)
         values[key] = value
     if cls is Comparison and not values.get("conditions"):
         raise ValueError(f"{where}: no conditions; accepted: at least one")
     if cls is Range and not values.get("bounds"):
         raise ValueError(f"{where}: no bounds; accepted: at least one")
+    if cls is Conformal and not (values.get("terms") and values.get("calibration")):
+        raise ValueError(f"{where}: no terms or no calibration; accepted: what semnr guard --learn wrote")
     return cls(name=name, **values)
+
+
+def _term(where: str, table: Any) -> Term:
+    if isinstance(table, Term):
+        return table
+    _known(where, _table(where, "term", table), tuple(f.name for f in fields(Term)))
+    texts: dict[str, Any] = {k: _text(where, k, table.get(k, "")) for k in ("rule", "column", "side", "where")}
+    _choice(where, "side", texts["side"], SIDES)
+    numbers: dict[str, Any] = {k: _number(where, k, v, low=-math.inf) for k, v in table.items() if k not in texts}
+    if not numbers.get("scale", 1.0) > 0:
+        raise ValueError(f"{where}: scale is {table['scale']!r}; accepted: a number above 0")
+    return Term(**texts, **numbers)
+
+
+def _stratum(where: str, table: Any) -> Stratum:
+    if isinstance(table, Stratum):
+        return table
+    _known(where, _table(where, "calibration", table), tuple(f.name for f in fields(Stratum)))
+    rows = {"field": table.get("field", []), **_table(where, "tile", table.get("tile", {}))}
+    for key, row in rows.items():
+        if not all(isinstance(v, int | float) and v == v for v in _list(where, key, row)) or list(row) != sorted(
+            row, reverse=True
+        ):
+            raise ValueError(f"{where}: {key} is no list of numbers, largest first; accepted: what --learn wrote")
+    kept = {key: tuple(map(float, row)) for key, row in rows.items()}
+    counted, tiles = (int(_number(where, key, table.get(key, 0))) for key in ("fields", "tiles"))
+    return Stratum(counted, tiles, kept, kept.pop("field"))
 
 
 def _condition(where: str, table: Any) -> Condition:
@@ -432,6 +591,24 @@ def _known(where: str, table: Mapping[str, Any], accepted: tuple[str, ...]) -> N
             raise ValueError(f"{where}: unknown entry {key!r}; accepted: {_listed(accepted)}")
 
 
+def _text(where: str, key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {key} is {value!r}; accepted: text")
+    return value
+
+
+def _list(where: str, key: str, value: Any) -> list[Any] | tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where}: {key} is {value!r}; accepted: a list of tables or values")
+    return value
+
+
+def _table(where: str, key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: {key} is {value!r}; accepted: a table")
+    return value
+
+
 def _choice(where: str, key: str, value: Any, accepted: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in accepted:
         raise ValueError(f"{where}: {key} is {value!r}; accepted: {_listed(accepted)}")
@@ -468,6 +645,8 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float) and math.isnan(value):
         return "nan"
+    if isinstance(value, float):
+        return repr(float(value))
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'

@@ -31,6 +31,7 @@ def as_markdown(gathered: Gathered) -> str:
     for verdict in gathered.judged:
         parts.append(f"## {verdict['word']}: {_text(verdict['after'])}\n\n{_text(verdict['sentence'])}")
         parts.append("\n".join([*map(_reason, verdict["reasons"]), *map(_open, verdict["open"])]))
+        parts.append(_text(f"{verdict['worth'][:1].upper()}{verdict['worth'][1:]}.") if verdict["worth"] else "")
     for note in gathered.notes:
         if isinstance(note, str):
             parts.append(_text(note))

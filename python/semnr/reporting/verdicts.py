@@ -73,6 +73,7 @@ def view(verdict: Mapping[str, Any], runs: Sequence[RunData]) -> dict[str, Any]:
         "signals": signals,
         "path": [plain(step).replace("->", "→") for step in verdict.get("path") or []],
         "axes": axes_by_state(verdict.get("axes") or {}),
+        "worth": plain((verdict.get("worth") or {}).get("said") or ""),
     }
 
 

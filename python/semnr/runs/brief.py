@@ -40,6 +40,8 @@ def brief(verdict: Verdict, look_at: Path | None = None, width: int = 100) -> li
     if verdict.axes:
         known = "; ".join(f"{state}: {names}" for state, names in axes_by_state(verdict.axes))
         lines.append(("quiet", _short(known, width)))
+    if verdict.worth and len(lines) < LINES - 3:
+        lines.append(("quiet", _short(in_line(verdict.worth["said"]), width)))
     if tiles := _worst(verdict.fired):
         lines.append(("", _short(f"look at: {', '.join(map(in_line, tiles))}", width)))
     if look_at is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,17 @@ def _reasons(run: Path) -> Iterator[tuple[str, str]]:
                 yield tile, status
 
 
-def write_flagged(run: Path, path: Path, version: str, layout: Wafer | None, info: dict[str, Any]) -> int:
+def write_flagged(
+    run: Path,
+    path: Path,
+    version: str,
+    layout: Wafer | None,
+    info: dict[str, Any],
+    why: Mapping[str, Sequence[str]] | None = None,
+) -> int:
     """Write the flagged tiles as KLARF, a wafer a WaferID; returns how many tiles have no place and are left out.
+
+    why: these tiles in place of the flagged ones, with the reasons, the first of which is the class of the defect.
 
     Raises
     ------
@@ -51,7 +60,7 @@ def write_flagged(run: Path, path: Path, version: str, layout: Wafer | None, inf
     """
     if layout is None:
         raise ValueError("wafer is None and the run knows no layout; accepted: semnr.wafers.Wafer with the die pitch")
-    why = flagged(run)
+    why = flagged(run) if why is None else why
     classes = {name: code for code, name in enumerate(dict.fromkeys(n for names in why.values() for n in names), 1)}
     by_wafer: dict[tuple[Any, Any, Any], list[Defect]] = {}
     placeless = number = 0

@@ -119,6 +119,9 @@ class Verdict:
     changes : mapping
         How each column that the rules read changed from the baseline: "better", "worse", "same" (within the rule's
         tolerance) or "too few tiles" to say.
+    worth : mapping
+        What one denoised frame is worth in noisy ones, where a reference or further frames tell: "frames" with the
+        interval "low" to "high", and "said", the same in words. See `semnr.DoseEquivalence`.
     profile, run : Profile, Run or None
         The rows that were judged and the folder that holds them, where they are at hand.
     thumbnails : str
@@ -149,6 +152,7 @@ class Verdict:
     strict: bool = True
     baseline: tuple[Signal, ...] = ()
     changes: Mapping[str, str] = field(default_factory=dict)
+    worth: Mapping[str, Any] = field(default_factory=dict)
     profile: Any = field(default=None, repr=False, compare=False)  # the rows that were judged, where they are at hand
     run: Any = field(default=None, repr=False, compare=False)  # the folder that holds them, where there is one
     thumbnails: str = field(default="", repr=False, compare=False)
@@ -185,6 +189,7 @@ class Verdict:
             signals=signals(found["signals"]),
             baseline=signals(found.get("baseline", ())),
             changes=dict(found.get("changes", {})),
+            worth=dict(found.get("worth", {})),
             path=tuple(found["path"]),
             waived=tuple(found["waived"]),
             before=found["before"],
@@ -288,6 +293,7 @@ class Verdict:
             "signals": [s.to_dict() for s in self.signals],
             "baseline": [s.to_dict() for s in self.baseline],
             "changes": dict(self.changes),
+            "worth": plain(self.worth),
             "path": list(self.path),
             "flowchart": plain(self.flowchart),
         }
@@ -306,6 +312,7 @@ class Verdict:
         against = f" against {self.before}" if self.before else ""
         lines = [f"guard: {self.outcome} ({self.after or 'candidate'}{against}, {self.tiles} tiles)"]
         lines += textwrap.wrap(self.standing, 100, initial_indent="  ", subsequent_indent="    ")
+        lines += textwrap.wrap(self.worth.get("said", ""), 100, initial_indent="  ", subsequent_indent="    ")
         taken = dict(line.split(": ", 1) for line in self.path if ": " in line)
         for s in self.signals:
             waived = " (waived)" if s.name in self.waived and s.status in NO_EVIDENCE else ""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .faults import FAULTS, Fault
-from .learn import Learnt, learn_rules
+from .learn import Learnt, learn_accepted, learn_rules
 from .run import Stress, stress_test
 
-__all__ = ["FAULTS", "Fault", "Learnt", "Stress", "learn_rules", "stress_test"]
+__all__ = ["FAULTS", "Fault", "Learnt", "Stress", "learn_accepted", "learn_rules", "stress_test"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,28 @@ from ..base.files import atomic
 from ..base.outputs import holds, replaceable
 from ..denoising import denoise
 from ..guarding import evaluate, tile_flags
-from ..guarding.rules import DEFAULT_RULES, AnyRule, Bound, Condition, Range, Rules, Transfer, as_rules, dump_rules
+from ..guarding.calibration import digest, needed
+from ..guarding.conformal import NAME, NEUTRAL, calibrate
+from ..guarding.rules import (
+    DEFAULT_RULES,
+    AnyRule,
+    Bound,
+    Comparison,
+    Condition,
+    Conformal,
+    Range,
+    Rules,
+    Transfer,
+    as_rules,
+    dump_rules,
+)
 from ..profiles import Profile
+from ..runs.scored import as_profile
 from .measure import measure
 from .run import KEEP_NOISE
 from .scenes import scenes_of
 
+_SCENE = "scene"  # the column that names the field of a re-imaged tile
 # What is tolerated in any case, however still the noise holds a column: a threshold is never set tighter.
 TOLERATED: Mapping[str, float] = {
     "gain_change": 0.015, "offset_change": 0.006, "shift_y_px": 0.06, "shift_x_px": 0.06,
@@ -32,10 +49,6 @@ TOLERATED: Mapping[str, float] = {
     "psnr": 0.05, "ssim": 0.001, "fsim": 0.001, "dists": 0.002, "lpips": 0.002,
     "cnr_fixed_noise_worst": 0.01,
 }  # fmt: skip
-# A column says "nothing happened" at this value.
-_NEUTRAL = dict.fromkeys(
-    ("transfer", "transfer_bound", "transfer_high", "transfer_peak", "transfer_texture", "feature_contrast"), 1.0
-)
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,11 @@ def learn_rules(
     frames: int = 3,
     seed: int = 0,
     root: Any = None,
+    level: float | None = None,
+    wafer_level: float = 0.05,
+    fields_per_wafer: int = 1,
+    strata: Sequence[str] = (),
+    doses: Sequence[float] = (1.0,),
 ) -> Learnt:
     """Set the thresholds of rules so that harmless tiles fire each rule on at most a stated share of them.
 
@@ -132,6 +150,14 @@ def learn_rules(
         The same seed gives the same thresholds.
     root : path, optional
         Folder that the paths of a plan may lie in.
+    level : float, optional
+        Also learn the rule "conformal" (`semnr.guarding.Conformal`), whose false alarms are bounded: a random tile of
+        a harmless field is flagged with at most this probability. Every scene is then a field.
+    wafer_level, fields_per_wafer, strata
+        As for `semnr.guarding.calibrate`: a harmless wafer of so many fields fires that rule with at most this
+        probability; strata such as ("pattern", "dose") are read from what the source says of its tiles.
+    doses : sequence of float
+        With `level`: scenes are imaged at these multiples of the dose in turn.
 
     Returns
     -------
@@ -150,7 +176,7 @@ def learn_rules(
     >>> verdict.exit_code  # no evidence was brought
     3
     """
-    held = as_rules(rules)
+    held = {name: rule for name, rule in as_rules(rules).items() if not isinstance(rule, Conformal)}
     if not isinstance(false_alarm, float) or not 0 < false_alarm < 0.5:
         raise ValueError(f"false_alarm is {false_alarm!r}; accepted: a share between 0 and 0.5")
     if frames < 2 or tiles * frames * false_alarm < 1:
@@ -158,12 +184,22 @@ def learn_rules(
             f"tiles {tiles} x frames {frames} at false_alarm {false_alarm:g} hold less than one alarm; "
             f"accepted: two frames or more, and at least {int(np.ceil(1 / false_alarm))} tiles in all"
         )
+    if not doses or not all(isinstance(d, int | float) and d > 0 for d in doses):
+        raise ValueError(f"doses is {doses!r}; accepted: multiples of the dose, above 0")
+    if level is None and strata:
+        raise ValueError(f"strata is {tuple(strata)!r} without level; accepted: both")
+    if level is not None and tiles < needed(level):  # before minutes of work
+        raise ValueError(
+            f"tiles is {tiles}; accepted for level {level:g}: at least {needed(level)} fields of each stratum, and "
+            "those that set the scales"
+        )
     scenes = scenes_of(source, tiles=tiles, side=side, seed=seed, root=root)
+    scenes = scenes if tuple(doses) == (1.0,) else scenes.at(doses)
     imaged = [_imaged(scenes, (seed, 11, k), model, parameters) for k in range(frames + 1)]
     unseen = imaged.pop()
-    learnt = {name: _learnt(rule, imaged, false_alarm) for name, rule in held.items()}
+    learnt: dict[str, AnyRule] = {name: _learnt(rule, imaged, false_alarm) for name, rule in held.items()}
     flagged = {name: _flagged(rule, imaged[0], unseen) for name, rule in learnt.items()}
-    provenance = {
+    provenance: dict[str, Any] = {
         "learnt_by": f"semnr {__version__}",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "source": scenes.name,
@@ -177,7 +213,110 @@ def learn_rules(
         "seed": seed,
         "unseen_frame_flagged": flagged,
     }
-    return Learnt(learnt, provenance)
+    if level is not None:
+        whole = np.arange(len(scenes) * frames) < len(scenes)  # a site to be judged has one frame
+        rule = calibrate(
+            [_together(scenes, imaged)], rules=held, level=level, wafer_level=wafer_level, unit=_SCENE, strata=strata,
+            fields_per_wafer=fields_per_wafer, seed=seed, whole=[whole],
+        )  # fmt: skip
+        rule = _of_tiles(rule)
+        learnt[NAME] = rule
+        flagged[NAME] = _flagged(rule, imaged[0], _about(scenes, unseen))
+        provenance |= {"doses": list(map(float, doses)), **_counted(rule)}
+    return Learnt(MappingProxyType(learnt), provenance)
+
+
+def learn_accepted(
+    runs: Sequence[Any],
+    *,
+    rules: Any = DEFAULT_RULES,
+    level: float = 0.01,
+    wafer_level: float = 0.05,
+    fields_per_wafer: int = 1,
+    unit: str = "die",
+    strata: Sequence[str] = (),
+    seed: int = 0,
+) -> Learnt:
+    """Add a rule with a bound on its false alarms to rules, learnt from lots that were accepted.
+
+    Parameters
+    ----------
+    runs : sequence of Profile, Run or path
+        Scored runs of the released denoiser that were found good. What they hold is thereby taken for harmless.
+    rules : mapping or path
+        The other rules; their thresholds stay as they are.
+    level, wafer_level, fields_per_wafer, unit, strata, seed
+        As for `semnr.guarding.calibrate`.
+
+    Returns
+    -------
+    Learnt
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `semnr.guarding.calibrate`; too few fields: how many are needed.
+
+    Examples
+    --------
+    >>> accepted = semnr.Profile(tuple(map(str, range(40))), {"removed_z": np.linspace(3, 5, 40)}, data_range=1.0)
+    >>> learnt = semnr.stress.learn_accepted([accepted], level=0.05, unit="tile")
+    >>> learnt.rules["conformal"].level, learnt.provenance["calibration_fields"]
+    (0.05, {'all': 34})
+    """
+    held = {name: rule for name, rule in as_rules(rules).items() if not isinstance(rule, Conformal)}
+    profiles = [as_profile("runs", run) for run in runs]
+    rule = calibrate(
+        profiles, rules=held, level=level, wafer_level=wafer_level, fields_per_wafer=fields_per_wafer, unit=unit,
+        strata=strata, seed=seed,
+    )  # fmt: skip
+    provenance = {
+        "learnt_by": f"semnr {__version__}",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "source": "accepted runs",
+        "runs": [profile.label or f"run {i + 1}" for i, profile in enumerate(profiles)],
+        "tiles": sum(map(len, profiles)),
+        "seed": seed,
+        **_counted(rule),
+    }
+    return Learnt(MappingProxyType({**held, NAME: rule}), provenance)
+
+
+def _counted(rule: Conformal) -> dict[str, Any]:
+    """What the provenance says of the rule: fields of each stratum, and the hash of what was learnt."""
+    return {
+        "level": rule.level,
+        "wafer_level": rule.wafer_level,
+        "calibration_fields": {kind: len(kept.field) for kind, kept in rule.calibration.items()},
+        "sha256": rule.sha256,
+    }
+
+
+def _about(scenes: Any, profile: Profile, more: Mapping[str, tuple[str, ...]] | None = None) -> Profile:
+    """The rows with what is known of their scenes, as a scored run has it."""
+    names = dict.fromkeys(name for one in scenes.about for name in one)
+    said = {name: tuple(_text(one.get(name)) for one in scenes.about) for name in names}
+    return dataclasses.replace(profile, texts={**profile.texts, **said, **(more or {})})
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _together(scenes: Any, imaged: Sequence[Profile]) -> Profile:
+    """All frames as one profile, the scene of each tile beside it."""
+    scene = {_SCENE: tuple(map(str, range(len(scenes))))}
+    rows = [
+        dataclasses.replace(_about(scenes, p, scene), tiles=tuple(f"{k}-{i}" for i in range(len(p))))
+        for k, p in enumerate(imaged)
+    ]
+    return Profile.concat(rows)
+
+
+def _of_tiles(rule: Conformal) -> Conformal:
+    """A rule that was learnt with scenes as units, for tiles that are fields of their own."""
+    sha256 = digest(rule.terms, rule.calibration, "tile", list(rule.strata), list(rule.combined))
+    return dataclasses.replace(rule, unit="tile", sha256=sha256)
 
 
 def _imaged(scenes: Any, seed: Any, model: str | None, parameters: Mapping[str, Any] | None) -> Profile:
@@ -197,6 +336,8 @@ def _learnt(rule: AnyRule, imaged: list[Profile], false_alarm: float) -> AnyRule
         t = np.concatenate([p.transfer + rule.z * p.transfer_se for p in imaged])
         low = _quantile(-t, false_alarm)
         return rule if low is None else dataclasses.replace(rule, below=_rounded(min(-low, 1 - TOLERATED["transfer"])))
+    if not isinstance(rule, Comparison):
+        return rule
     conditions = tuple(_condition(c, imaged, false_alarm) for c in rule.conditions)
     return dataclasses.replace(rule, conditions=conditions)
 
@@ -204,7 +345,7 @@ def _learnt(rule: AnyRule, imaged: list[Profile], false_alarm: float) -> AnyRule
 def _bound(bound: Bound, z: float, imaged: list[Profile], share: float) -> Bound:
     pairs = [evaluate.columns_of(bound, p) for p in imaged]
     values, errors = (np.concatenate(v) for v in zip(*pairs, strict=True))
-    neutral, least = _NEUTRAL.get(bound.column, 0.0), TOLERATED.get(bound.column, 0.0)
+    neutral, least = NEUTRAL.get(bound.column, 0.0), TOLERATED.get(bound.column, 0.0)
     below, above = bound.below, bound.above
     if np.isfinite(above) and (high := _quantile(values - z * errors, share)) is not None:
         above = _rounded(max(high, neutral + least))

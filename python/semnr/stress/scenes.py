@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,8 @@ from ..synth import tile
 from ..tiles import open_tiles
 
 # Noise of a scene whose source has no noisy frame: that of semnr.synth, on the 0-1 scale.
-_LAW = (1 / 80, 1e-4 + 1.6e-5)
+_DOSE = 80.0  # electrons a pixel at full scale
+_LAW = (1 / _DOSE, 1e-4 + 1.6e-5)
 _CORRELATION = 0.47
 PATTERNS = ("lines", "holes", "metal")
 # Grain that a frame can show: without it there would be no texture to wash out.
@@ -24,7 +26,8 @@ _TEXTURE = 0.03
 @dataclass(frozen=True)
 class Scenes:
     """Clean tiles (N, H, W) float64 on the 0-1 scale and the law of their noise: var = gain · level + offset,
-    correlated along the line by `correlation`."""
+    correlated along the line by `correlation`. `about`: what is known of each tile; `doses`: of each the dose, as a
+    multiple of the one that the law is of."""
 
     clean: np.ndarray
     gain: float
@@ -32,6 +35,8 @@ class Scenes:
     correlation: float
     name: str
     tiles: tuple[str, ...]
+    about: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    doses: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -51,8 +56,25 @@ class Scenes:
             rho = self.correlation
             noise[..., 1:] *= math.sqrt(1 - rho**2)
             noise = lfilter([1.0], [1.0, -rho], noise, axis=-1)
-        out: np.ndarray = self.clean + noise * self.sigma(self.clean)
+        sigma = self.sigma(self.clean)
+        if self.doses:
+            gain = self.gain / np.array(self.doses)[:, None, None]
+            sigma = np.sqrt(np.maximum(gain * self.clean + self.offset, 0.0))
+        out: np.ndarray = self.clean + noise * sigma
         return out
+
+    def at(self, doses: Sequence[float]) -> Scenes:
+        """The same scenes, each at the next of these doses in turn; a tile whose dose is not known counts it as 1."""
+        names = list(dict.fromkeys(str(one.get("pattern", "")) for one in self.about))
+        turn = dict.fromkeys(names, 0)
+        chosen, about = [], []
+        for one in self.about:
+            name = str(one.get("pattern", ""))
+            dose = float(doses[turn[name] % len(doses)])
+            turn[name] += 1
+            chosen.append(dose)
+            about.append({**one, "dose": dose * float(one.get("dose") or 1.0)})
+        return replace(self, doses=tuple(chosen), about=tuple(about))
 
 
 def scenes_of(source: Any, *, tiles: int, side: int, seed: int, root: Any = None) -> Scenes:
@@ -89,7 +111,8 @@ def scenes_of(source: Any, *, tiles: int, side: int, seed: int, root: Any = None
         rho = float(np.clip(model.correlation[0] if model.correlation else 0.0, 0.0, 0.95))
     if noisy_role == scene_role:  # no clean image: the structure of the frames, with their noise drawn anew
         clean = [np.asarray(denoise(c, model="wavelet", data_range=1.0)) for c in clean]
-    return Scenes(np.stack(clean), *law, rho, src.name, tuple(str(k.tile) for k in keys))
+    about = tuple(k.meta for k in keys)
+    return Scenes(np.stack(clean), *law, rho, src.name, tuple(str(k.tile) for k in keys), about)
 
 
 def _synthetic(tiles: int, side: int, seed: int) -> Scenes:
@@ -97,7 +120,8 @@ def _synthetic(tiles: int, side: int, seed: int) -> Scenes:
         tile(PATTERNS[i % len(PATTERNS)], side, seed=(seed, i), look={"texture": _TEXTURE}).clean for i in range(tiles)
     ]
     names = tuple(f"{PATTERNS[i % len(PATTERNS)]}-{i:03d}" for i in range(tiles))
-    return Scenes(np.stack(made), *_LAW, _CORRELATION, "synthetic lines, holes and metal", names)
+    about = tuple({"pattern": PATTERNS[i % len(PATTERNS)], "dose": _DOSE} for i in range(tiles))
+    return Scenes(np.stack(made), *_LAW, _CORRELATION, "synthetic lines, holes and metal", names, about)
 
 
 def _cut(image: np.ndarray, side: int) -> np.ndarray:

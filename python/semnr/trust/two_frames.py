@@ -141,6 +141,9 @@ class NoReference(Shown):
         }
         usable = self.usable
         found = {column: np.where(usable, getattr(self, name), np.nan) for name, column in names.items()}
+        with np.errstate(all="ignore"):  # as for PSNR: an error that is told from 0
+            worth = np.where(usable & (self.umse > MIN_Z * self.umse_se), self.noise_sigma**2 / self.umse, np.nan)
+            found |= {"frames_worth": worth, "frames_worth_se": worth * self.umse_se / self.umse}
         return found | {"frames_usable": usable.astype(np.float64)}
 
     def _in_short(self) -> str:

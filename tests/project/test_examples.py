@@ -19,14 +19,23 @@ SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem != "common"
 
 @pytest.mark.examples
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_an_example_runs_small(script: Path, tmp_path: Path) -> None:
+def test_an_example_and_its_notebook_run_small_and_say_the_same(script: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    # one thread each: several examples run at once. common.py stands beside the script, and no semnr does
+    here = {**os.environ, "PYTHONSAFEPATH": "", "OMP_NUM_THREADS": "1", "SEMNR_EXAMPLES": "small"}
     command = [sys.executable, script.name, "--small", "--out", str(tmp_path)]
-    here = {**os.environ, "PYTHONSAFEPATH": ""}  # common.py stands beside the script, and no semnr does
     done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, env=here)
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert list(tmp_path.glob("*.png"))
+    notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+    place = {"metadata": {"path": str(EXAMPLES)}}
+    nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3", resources=place).execute(env=here)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    said = "".join(output["text"] for output in outputs if output.get("name") == "stdout")
+    assert said == done.stdout
+    assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

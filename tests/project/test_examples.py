@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_the_notebook_has_the_cells_of_the_script_and_their_outputs(script: Path
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert any(output["output_type"] == "stream" for output in outputs)
     assert script.with_suffix(".ipynb").stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_an_example_asks_for_what_the_core_does_not_bring(script: Path) -> None:
+    project = tomllib.loads((cases.REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core = {re.split(r"[<>=]", one)[0].replace("-", "_") for one in project["dependencies"]} | {"semnr", "common"}
+    text = script.read_text(encoding="utf-8")
+    taken = set(re.findall(r"^\s*(?:import|from) (\w+)", text, flags=re.M)) - {"tempfile", "pathlib"}
+    assert taken <= core
+    first_code = text.split("# %%\n", 1)[1].split("# %%", 1)[0]
+    assert 'need("matplotlib")' in first_code  # for the figures; common.need names the extra
 
 
 def test_the_readme_lists_every_example() -> None:

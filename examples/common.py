@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ EXTRAS = {"matplotlib": "plot", "lightning": "train"}  # package: the extra of s
 
 
 def settings() -> argparse.Namespace:
-    """`--small`: seconds instead of minutes. `--out FOLDER`: keep the pictures. In a notebook: neither."""
+    """`--small`: seconds instead of minutes. `--out FOLDER`: keep the pictures. In a notebook: SEMNR_EXAMPLES=small."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true", help="a smaller setting, for tests")
     parser.add_argument("--out", type=Path, help="folder for the pictures")
-    return parser.parse_args([] if in_notebook() else None)
+    small = ["--small"] if os.environ.get("SEMNR_EXAMPLES") == "small" else []
+    return parser.parse_args(small if in_notebook() else None)
 
 
 def need(module: str) -> Any:

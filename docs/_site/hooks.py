@@ -20,6 +20,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import facts
+import measured
 import notebooks
 import pictures
 
@@ -54,7 +55,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fill in generated parts, lead links out of docs/ somewhere, and give lists the blank line that Markdown wants."""
     here = Path(page.file.src_uri)
-    text = _GENERATED.sub(lambda m: facts.columns() if m[1] == "columns" else facts.rule(m[2]), markdown)
+    text = measured.filled(markdown)
+    text = _GENERATED.sub(lambda m: facts.columns() if m[1] == "columns" else facts.rule(m[2]), text)
     up = "../" * (len(here.parts) - 1)
     text = _PICTURE.sub(lambda m: f"![{m[2]}]({up}pictures/{pictures.FILES[m[1]]})\n\n*{m[2]}*\n", text)
     text = _MERMAID.sub(lambda m: f'<div class="diagram">{mermaidx.render(m[1]).svg()}</div>\n', text)

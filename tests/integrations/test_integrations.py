@@ -11,7 +11,9 @@ import json
 import os
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,9 +172,55 @@ def test_wandb_offline_keeps_a_run(judged, tmp_path: Path, monkeypatch) -> None:
         semnr_wandb.log(verdict, run, profile, artifacts=[report], step=3)
         assert run.summary["semnr/outcome"] == verdict.outcome
         assert run.summary["semnr/signal/invented_structure"] == "fired"
+    wandb.teardown()  # ends wandb's own process, which writes the file
     (kept,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    assert kept.stat().st_size > 0
-    assert b"semnr/psnr" in kept.read_bytes()
+    history, summary, artefacts = _records(kept)
+    assert history["semnr/passed"] == float(verdict.passed)
+    assert history["semnr/psnr"] == pytest.approx(float(np.mean(profile.column("psnr"))))
+    assert history["_step"] == 3
+    assert summary["semnr/outcome"] == verdict.outcome
+    assert summary["semnr/exit_code"] == verdict.exit_code
+    assert summary["semnr/signal/invented_structure"] == "fired"
+    assert artefacts == [["report.html"]]
+
+
+def _records(path: Path) -> tuple[dict[str, Any], dict[str, Any], list[list[str]]]:
+    """History, summary and files of artefacts that a run file holds."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    def items(updates: Any) -> dict[str, Any]:
+        return {"/".join(one.nested_key) or one.key: json.loads(one.value_json) for one in updates}
+
+    history: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    artefacts = []
+    for record in map(Record.FromString, _logged(path.read_bytes())):
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            history |= items(record.history.item)
+        elif kind == "summary":
+            summary |= items(record.summary.update)
+        elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":
+            artefacts.append([one.path for one in record.request.log_artifact.artifact.manifest.contents])
+        elif kind == "artifact":
+            artefacts.append([one.path for one in record.artifact.manifest.contents])
+    return history, summary, artefacts
+
+
+def _logged(content: bytes) -> Iterator[bytes]:
+    """The records of a file in LevelDB's log format: 7 bytes of wandb's own, then blocks of 32 KiB with fragments."""
+    assert content.startswith(b":W&B")
+    at, held = 7, b""
+    while at + 7 <= len(content):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        held += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last fragment
+            yield held
+            held = b""
 
 
 def test_findings_take_images_and_stacks_and_refuse_the_rest(pair) -> None:
@@ -212,7 +260,7 @@ def test_the_dock_shows_verdict_residual_and_marks(pair, count) -> None:
     widget.noisy.choices = widget.denoised.choices = tuple(viewer.layers)
     widget.noisy.value, widget.denoised.value = viewer.layers["in"], viewer.layers["out"]
     widget.judge.changed.emit(True)
-    assert widget.verdict.value.startswith("failed")
+    assert widget.verdict.value.startswith("FAILED")
     assert [layer.name for layer in viewer.layers] == ["in", "out", *dock.LAYERS]
     drawn = viewer.layers["semnr marks"]
     assert len(drawn.data) == len(marks.marks_of(semnr.residual_tests(*pair))) * count
@@ -223,10 +271,13 @@ def test_the_dock_shows_verdict_residual_and_marks(pair, count) -> None:
     assert len(viewer.layers) == 5
     viewer.layers.remove("in")
     viewer.add_image(np.zeros((8, 8), np.uint8), name="small")
-    widget.noisy.choices = tuple(viewer.layers)
-    widget.noisy.value = viewer.layers["small"]
+    widget.noisy.choices = widget.denoised.choices = tuple(viewer.layers)
+    widget.noisy.value, widget.denoised.value = viewer.layers["small"], viewer.layers["out"]
     widget.judge.changed.emit(True)
     assert "one shape" in widget.verdict.value
+    widget.noisy.value = viewer.layers["out"]
+    widget.judge.changed.emit(True)
+    assert "two layers" in widget.verdict.value
     application.processEvents()
 
 

@@ -19,13 +19,25 @@ from semnr.runs.verdict import ON_THE_RUN
 DOCS = cases.REPOSITORY / "docs"
 
 
-@pytest.fixture(scope="module")
-def facts() -> ModuleType:
+PATHS = sorted((cases.REPOSITORY / "benchmarks" / "results").glob("*.json"))
+
+
+def _of_the_site(name: str) -> ModuleType:
     sys.path.insert(0, str(DOCS / "_site"))
     try:
-        return importlib.import_module("facts")
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(DOCS / "_site"))
+
+
+@pytest.fixture(scope="module")
+def facts() -> ModuleType:
+    return _of_the_site("facts")
+
+
+@pytest.fixture(scope="module")
+def measured() -> ModuleType:
+    return _of_the_site("measured")
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -75,13 +87,38 @@ def test_every_public_name_is_on_a_reference_page(facts) -> None:
     assert set(re.findall(r"reference/([\w.]+)\.md", nav)) == set(facts.names())
 
 
+def test_the_tables_of_performance_are_those_of_the_raw_rows(measured) -> None:
+    text = measured.PAGE.read_text(encoding="utf-8")
+    assert text == measured.filled(text), "docs/performance.md: python docs/_site/measured.py"
+    assert sorted(measured.blocks(text)) == sorted(measured.tables())
+    speed = {path.stem.partition("-")[0] for path in PATHS if "/speed/" in measured.records.read(path)["benchmark"]}
+    assert speed <= set(measured.blocks(text))
+
+
+def test_a_changed_raw_row_changes_the_table(measured, tmp_path, monkeypatch) -> None:
+    text = measured.PAGE.read_text(encoding="utf-8")
+    made = measured.records.read(measured.records.RESULTS / "report.json")
+    made["rows"][0]["figures"]["seconds"] = [123.0]
+    for path in PATHS:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    measured.records.write(tmp_path / "report.json", made)
+    monkeypatch.setattr(measured.records, "RESULTS", tmp_path)
+    changed = [
+        new for new, old in zip(measured.filled(text).splitlines(), text.splitlines(), strict=True) if new != old
+    ]
+    assert len(changed) == 1
+    assert "123 s" in changed[0]
+
+
+def test_a_bar_that_is_not_reached_is_missed(measured) -> None:
+    assert measured._held([measured.faster("piq", 2.0).met(1.99)]) == "**missed**"
+    assert measured._held([measured.costs("time", 4e-5).met(3.9e-5)]) == "met"
+    assert measured._held([]) == ""
+
+
 def test_each_picture_that_a_page_asks_for_is_drawn() -> None:
     pytest.importorskip("matplotlib")
-    sys.path.insert(0, str(DOCS / "_site"))
-    try:
-        pictures = importlib.import_module("pictures")
-    finally:
-        sys.path.remove(str(DOCS / "_site"))
+    pictures = _of_the_site("pictures")
     asked = set(re.findall(r"^<!-- picture (\w+):", (DOCS / "concepts.md").read_text(encoding="utf-8"), flags=re.M))
     assert asked == set(pictures.FILES)
 
@@ -92,11 +129,7 @@ def test_the_terms_in_the_picture_are_those_of_the_metric() -> None:
 
     import semnr
 
-    sys.path.insert(0, str(DOCS / "_site"))
-    try:
-        pictures = importlib.import_module("pictures")
-    finally:
-        sys.path.remove(str(DOCS / "_site"))
+    pictures = _of_the_site("pictures")
     tile = semnr.synth.tile("holes", 96, seed=2)
     x, y = tile.noisy(dtype="uint8"), tile.reference("uint8")
     components = semnr.ssim(x, y, components=True).components

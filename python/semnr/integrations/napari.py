@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..checking import check
+from ..runs.brief import brief
 from ..runs.verdict import Verdict
 from ..trust.residual import ResidualTests, residual_tests
 from .extras import need
@@ -97,9 +98,16 @@ def judge_dock(napari_viewer: Any = None) -> Any:
     text.read_only = True
     made: list[Any] = []
 
+    def apart(*_: Any) -> None:
+        """Two layers and both fields on the same one: the second field takes the other."""
+        panel.reset_choices()  # napari does it too, perhaps later
+        others = [layer for layer in denoised.choices if layer is not noisy.value and layer not in made]
+        if denoised.value is noisy.value and others:
+            denoised.value = others[0]
+
     def judge() -> None:
-        if noisy.value is None or denoised.value is None:
-            text.value = "choose a noisy and a denoised layer"
+        if noisy.value is None or denoised.value is None or noisy.value is denoised.value:
+            text.value = "choose two layers: a noisy one and a denoised one"
             return
         try:
             if noisy.value.rgb or denoised.value.rgb:
@@ -111,10 +119,18 @@ def judge_dock(napari_viewer: Any = None) -> Any:
         for layer in [layer for layer in made if layer in viewer.layers]:
             viewer.layers.remove(layer)
         made[:] = _shown(viewer, found, noisy.value)
-        text.value = f"{found.verdict.outcome}\n\n{found.verdict}"
+        text.value = _told(found.verdict)
 
     button.changed.connect(judge)
-    return widgets.Container(widgets=[noisy, denoised, top, axis, button, text])
+    panel = widgets.Container(widgets=[noisy, denoised, top, axis, button, text])
+    panel.native_parent_changed.connect(apart)
+    viewer.layers.events.inserted.connect(apart)
+    return panel
+
+
+def _told(verdict: Verdict) -> str:
+    """The lines of the terminal without the last, which is about the command, and then every rule."""
+    return "\n".join([*(line for _, line in brief(verdict, width=1000)[:-1]), "", str(verdict)])
 
 
 def _shown(viewer: Any, found: Findings, like: Any) -> list[Any]:

@@ -1,8 +1,8 @@
 """FSIM in Triton around the transforms of torch.fft: filters are made as they are used, planes kept only to be read.
 
-Small images, both of a pair and as many as there is room for, go through all filters at once; large ones one orientation
-at a time. Products with the filters, their inverse transforms, the noise threshold, the sums. The kernels are in
-triton_stages.py.
+Small images, both of a pair and as many as there is room for, go through all filters at once; large ones an
+orientation at a time. Products with the filters, their inverse transforms, the noise threshold, the sums. The kernels
+are in triton_stages.py.
 """
 
 from __future__ import annotations
@@ -244,7 +244,9 @@ def _phase_congruency(spectrum: torch.Tensor, out: torch.Tensor, gains: torch.Te
                         device=device)  # fmt: skip
     medians = zeros[: p.orientations * n * 2].view(p.orientations, n, 2)
     histogram = zeros[medians.numel() :].view(torch.int32).view(plan.orientations, n, triton_stages.BINS)
-    block = _block(512, h * w)
+    block = _block(
+        256 if plan.whole else 512, h * w
+    )  # a thread holds as many numbers whether of one orientation or all
     for first in range(0, p.orientations, plan.orientations):
         responses = _responses(spectrum, product, first, p)
         some = medians[first : first + plan.orientations]

@@ -4,7 +4,9 @@ Objects are compiled as many at a time as there are cores (`build_ext --parallel
 they were made from: a second build compiles what has changed. An install without a C++ compiler still works: the
 reference backend does the job, slower, and `semnr doctor` says what is missing. A compiler that fails costs the modules
 that need what it failed on. SEMNR_CUDA=1 compiles the CUDA kernels and insists on them: nvcc takes minutes, so having
-one on the PATH asks for nothing. SEMNR_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer.
+one on the PATH asks for nothing. SEMNR_CUDA_ARCHS=75,90 names their chips (default: 80,90,100). On Linux the launches
+are compiled without nvcc too, and NVRTC makes their kernels at run time (semnr_kernels/nvrtc.py). SEMNR_SANITIZE=1
+builds with AddressSanitizer and UndefinedBehaviorSanitizer.
 SEMNR_ISA=avx2 builds the modules of the instruction sets that it lists, separated by commas, and no other.
 """
 
@@ -36,7 +38,8 @@ except ImportError:  # an sdist inspected without build isolation
 CSRC = Path("csrc")
 MSVC = sys.platform == "win32"
 CUDA = "semnr_kernels._cuda_kernels"
-CHIPS = (80, 90, 100)  # of the CUDA kernels; later ones run them from the last one's PTX
+HOSTED = "semnr_kernels._cuda_hosted"
+CHIPS = (80, 90, 100)  # of the CUDA kernels unless SEMNR_CUDA_ARCHS names others; later ones run the last one's PTX
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -67,6 +70,7 @@ class BuildOrExplain(build_ext):
 
     def build_extensions(self) -> None:
         write_bindings(Path(self.build_temp))
+        write_sources(Path(self.build_temp))
         made = self._objects(self.extensions)
         lost: dict[str, list[str]] = {}  # the reason: the modules
         for module in list(self.extensions):
@@ -135,10 +139,11 @@ class BuildOrExplain(build_ext):
         return target
 
     def _compiler(self, part: Part) -> list[str]:
-        if part.source.endswith(".cu"):
+        if part.source.endswith(".cu") and "-DSEMNR_HOSTED" not in part.arguments:
             return [str(nvcc()), *part.arguments]
         include = [f"-I{folder}" for folder in ("csrc", self.build_temp, *dict.fromkeys(self.compiler.include_dirs))]
-        return [*self.compiler.compiler_so_cxx, *include, *headers(), *part.arguments]
+        language = ["-x", "c++"] if part.source.endswith(".cu") else []
+        return [*self.compiler.compiler_so_cxx, *include, *headers(), *part.arguments, *language]
 
     def _link(self, module: Module, objects: list[Path | Exception]) -> None:
         reasons = [found for found in objects if isinstance(found, Exception)]
@@ -305,10 +310,19 @@ def nvcc_version(compiler: str) -> str:
 
 
 def chips(compiler: str) -> list[int]:
+    """Those that are asked for, in order: SEMNR_CUDA_ARCHS, or of CHIPS what the compiler knows."""
     known = ask(compiler, "--list-gpu-code")
-    found = [chip for chip in CHIPS if re.search(rf"\bsm_{chip}\b", known)]
-    if not found:
-        raise SystemExit(f"SEMNR_CUDA=1, but {compiler} knows none of sm_{', sm_'.join(map(str, CHIPS))}")
+    asked = [
+        part.strip() for part in os.environ.get("SEMNR_CUDA_ARCHS", "").replace(";", ",").split(",") if part.strip()
+    ]
+    numbers = [part.removeprefix("sm_").replace(".", "") for part in asked]  # sm_90, 90 and 9.0 are the same chip
+    if odd := [part for part, number in zip(asked, numbers, strict=True) if not number.isdigit()]:
+        raise SystemExit(f"SEMNR_CUDA_ARCHS names {', '.join(odd)}; accepted: numbers of chips such as 75,80,90")
+    wanted = sorted(set(map(int, numbers))) or list(CHIPS)
+    found = [chip for chip in wanted if re.search(rf"\bsm_{chip}\b", known)]
+    if not found or (asked and found != wanted):
+        unknown = ", ".join(f"sm_{chip}" for chip in wanted if chip not in found)
+        raise SystemExit(f"SEMNR_CUDA=1, but {compiler} does not know {unknown}: accepted are those that it lists")
     return found
 
 
@@ -348,7 +362,65 @@ def cuda_modules() -> list[Module]:
     return [Module(CUDA, parts, libraries)]
 
 
+# --- CUDA without nvcc ----------------------------------------------------------------------------------------
+
+
+def flattened(path: Path, seen: set[Path]) -> str:
+    """A header with all that it includes of the project's, each once; the compiler's own headers are rtc.hpp's."""
+    lines = []
+    for line in path.read_text().splitlines():
+        if re.match(r"#pragma once|#include <", line):
+            continue
+        match = re.match(r'#include "(.+)"', line)
+        if match is None:
+            lines.append(line)
+            continue
+        found = next(p.resolve() for p in (path.parent / match[1], CSRC / match[1]) if p.is_file())
+        if "emulation" not in found.parts and found.name not in ("launch.hpp", "hosted.hpp") and found not in seen:
+            seen.add(found)
+            lines.append(flattened(found, seen))
+    return "\n".join(lines)
+
+
+def write_sources(folder: Path) -> None:
+    """`sources.hpp`, which csrc/cuda/module.cpp includes: what NVRTC compiles, by the .cu that launches it."""
+    entries = []
+    for path in sorted(CSRC.glob("*/*_cuda.cu")):
+        names = [name for name in re.findall(r'#include "(.+\.cuh)"', path.read_text()) if "_launch." not in name]
+        seen: set[Path] = set()
+        parts = [flattened(CSRC / "cuda" / "rtc.hpp", seen)]
+        for name in names:
+            header = (path.parent / name).resolve()
+            if header not in seen:
+                seen.add(header)
+                parts.append(flattened(header, seen))
+        text = "\n".join(parts)
+        # compilers may limit the length of one literal
+        pieces = [text[k : k + 8000] for k in range(0, len(text), 8000)]
+        entries.append(f'{{"{path.name}", ' + "\n".join(f'R"semnr({piece})semnr"' for piece in pieces) + "},")
+    lines = ["struct Source { const char *name, *text; };", "inline constexpr Source kSources[] = {", *entries, "};"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sources.hpp").write_text("\n".join(lines) + "\n")
+
+
+def hosted_modules() -> list[Module]:
+    """The launches of the CUDA kernels, compiled for the host; nothing in it needs CUDA to build or to load."""
+    if not sys.platform.startswith("linux") or os.environ.get("SEMNR_SANITIZE"):
+        return []
+    bindings = sorted(CSRC.glob("*/*_cuda_bind.cpp"))
+    ops = " ".join(f"X({p.name.removesuffix('_cuda_bind.cpp')})" for p in bindings)
+    told = [
+        "-DSEMNR_HOSTED",
+        f"-DSEMNR_MODULE={HOSTED.rpartition('.')[2]}",
+        f"-DSEMNR_OPS(X)={ops}",
+        "-Wno-unknown-pragmas",
+    ]
+    arguments = ("-O1", "-std=c++17", "-fvisibility=hidden", "-g0", "-pthread", *told)
+    sources = [*sorted(CSRC.glob("*/*_cuda.cu")), CSRC / "cuda" / "module.cpp", *bindings]
+    return [Module(HOSTED, [Part(str(p), "hosted", arguments) for p in sources], ["-pthread"])]
+
+
 if __name__ == "__main__":
     packages = find_packages(include=["semnr_kernels", "semnr_kernels.*"]) + find_packages("python")
-    modules = [] if pybind11 is None else [*cpu_modules(), *cuda_modules()]
+    modules = [] if pybind11 is None else [*cpu_modules(), *cuda_modules(), *hosted_modules()]
     setup(packages=packages, ext_modules=modules, cmdclass={"build_ext": BuildOrExplain})

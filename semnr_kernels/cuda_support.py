@@ -1,5 +1,6 @@
 """The only loader of the compiled CUDA module, and the step from tensors to a launch.
 
+Where nvcc made no module, or one without code for the device, NVRTC makes the kernels at run time (nvrtc.py).
 The same kernels run on the host under the emulation of csrc/emulation, a test tool that is not in the package:
 tests/support/emulated.py builds it and hands it over with `use_emulated`.
 """
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 
-from . import native_support
+from . import native_support, nvrtc
 from .errors import SemnrError
 
 ABI = 3  # csrc/cuda/module.cpp exports the same number; a stale build is refused, not called
@@ -43,22 +44,57 @@ class EmulationError(SemnrError):
 
 @functools.cache
 def compiled() -> ModuleType | str:
-    """The compiled module, or why there is none."""
+    """The module that nvcc compiled, or why there is none."""
+    return _loaded("_cuda_kernels")
+
+
+@functools.cache
+def hosted() -> ModuleType | str:
+    """The module of the launches alone, whose kernels NVRTC makes; or why there is none."""
+    return _loaded("_cuda_hosted")
+
+
+def _loaded(name: str) -> ModuleType | str:
+    full = f"semnr_kernels.{name}"
     try:
-        extension = importlib.import_module("semnr_kernels._cuda_kernels")
+        extension = importlib.import_module(full)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError):
-            return native_support.other_python("_cuda_kernels") or "not built"
-        return f"compiled module semnr_kernels._cuda_kernels does not load ({error})"
+            return native_support.other_python(name) or "not built"
+        return f"compiled module {full} does not load ({error})"
     if extension.ABI != ABI:
-        return (
-            f"compiled module semnr_kernels._cuda_kernels has ABI {extension.ABI}, this package needs {ABI}: rebuild it"
-        )
+        return f"compiled module {full} has ABI {extension.ABI}, this package needs {ABI}: rebuild it"
     return extension
 
 
 def probe() -> str | None:
-    """None where the kernels are built and a device can run them, else the reason."""
+    """None where a device can run the kernels, of nvcc or of NVRTC, else the reason."""
+    if (built := _probe_built()) is None:
+        return None
+    made = [_not_made_on(device) for device in range(max(1, torch.cuda.device_count()))]
+    return None if None in made else _both(built, made[0])
+
+
+def why_not_on(device: int) -> str | None:
+    """None where this device, of several, can run the kernels, else the reason."""
+    extension = compiled()
+    built = extension if isinstance(extension, str) else _no_image(extension, device)
+    if built is None or (made := _not_made_on(device)) is None:
+        return None
+    return _both(built, made)
+
+
+def _not_made_on(device: int) -> str | None:
+    """Why NVRTC makes no kernels for this device."""
+    found = hosted()
+    return f"_cuda_hosted: {found}" if isinstance(found, str) else nvrtc.why_not_on(device)
+
+
+def _both(built: str, made: str | None) -> str:
+    return built if made == nvrtc.NO_DEVICE else f"{built}; {made}"
+
+
+def _probe_built() -> str | None:
     extension = compiled()
     if isinstance(extension, str):
         return extension
@@ -68,12 +104,6 @@ def probe() -> str | None:
         return f"built, no device ({words.get(code, text or 'none is visible')})"
     reasons = [_no_image(extension, i) for i in range(count)]
     return None if None in reasons else reasons[0]
-
-
-def why_not_on(device: int) -> str | None:
-    """None where this device, of several, can run the kernels, else the reason."""
-    extension = compiled()
-    return extension if isinstance(extension, str) else _no_image(extension, device)
 
 
 def _no_image(extension: ModuleType, device: int) -> str | None:
@@ -90,9 +120,11 @@ def probe_emulated() -> str | None:
 
 
 def describe() -> str:
-    """Architectures that the module holds, for `explain` and `semnr doctor`."""
+    """Architectures that the module holds, or what makes the kernels, for `explain` and `semnr doctor`."""
     extension = compiled()
-    return "" if isinstance(extension, str) else "CUDA C++, " + ", ".join(f"sm_{a}" for a in extension.ARCHITECTURES)
+    if _probe_built() is None and not isinstance(extension, str):
+        return "CUDA C++, " + ", ".join(f"sm_{a}" for a in extension.ARCHITECTURES)
+    return nvrtc.describe() if _not_made_on(0) is None else ""
 
 
 def load_emulated(path: Path) -> ModuleType:
@@ -112,16 +144,19 @@ def use_emulated(path: Path) -> None:
     _emulated[:] = [load_emulated(path)]
 
 
-def module(emulated: bool = False) -> ModuleType:
-    """The compiled module, or the emulated one."""
+def module(emulated: bool = False, device: int = 0) -> ModuleType:
+    """The module whose kernels run on a device, or the emulated one."""
     if emulated:
         if not _emulated:
             raise SemnrError(f"cuda-emulated: {probe_emulated()}")
         return _emulated[0]
     extension = compiled()
-    if isinstance(extension, str):
-        raise SemnrError(f"cuda: {extension}")
-    return extension
+    if not isinstance(extension, str) and device not in nvrtc.served:
+        return extension
+    launches = hosted()
+    if isinstance(launches, str):
+        raise SemnrError(f"cuda: {extension if isinstance(extension, str) else launches}")
+    return nvrtc.ready(launches)
 
 
 # --- launching ------------------------------------------------------------------------------------------------
@@ -146,10 +181,11 @@ def launching(
         An emulated kernel is at fault; the message says where.
     """
     if emulated is False:
-        compiled, index = module(), torch.cuda.current_device() if device.index is None else device.index
+        index = torch.cuda.current_device() if device.index is None else device.index
+        launches = module(False, index)
         with torch.cuda.device(index):
-            compiled.set_device(index)
-            yield compiled, torch._C._cuda_getCurrentRawStream(index)  # type: ignore[attr-defined]
+            launches.set_device(index)
+            yield launches, torch._C._cuda_getCurrentRawStream(index)  # type: ignore[attr-defined]
         return
     with _emulating:
         yield from _emulated_launching(module(True) if emulated is True else emulated, reads, writes, scratch)

@@ -75,6 +75,9 @@ class Encoding:
     why_not: Callable[[Any], str | None] = lambda value: None  # why a value has no place in a graph
 
 
+Short = Callable[[Any, Any, dict[str, Any]], Any]
+
+
 @dataclass(frozen=True)
 class Op:
     """A contract, its arguments as its op takes them, and what it says of itself."""
@@ -92,6 +95,7 @@ class Op:
     options: Mapping[str, str]  # name to schema type, by keyword
     numbers: frozenset[str]  # strings that may stand for an integer
     kinds: Mapping[str, str]  # option to annotation
+    short: Short | None
 
 
 ops: dict[str, Op] = {}  # by name, of those that are imported
@@ -119,6 +123,7 @@ def op(
     linear: bool = False,
     no_gradient: Callable[[Arguments], str | None] = lambda arguments: None,
     encodings: Mapping[str, Encoding] | None = None,
+    short: Short | None = None,
 ) -> Callable[[F], F]:
     """Make the contract below one node while torch traces, by its own name; in eager mode it runs as it is.
 
@@ -134,10 +139,13 @@ def op(
         Of the arguments: why there is no gradient to them, or None.
     encodings
         Of arguments whose annotation no schema has.
+    short
+        Asked first in eager mode, with two images and the options as the caller wrote them: what the contract would
+        return, or None where the contract has to take the call.
     """
 
     def decorate(contract: F) -> F:
-        this = ops[contract.__name__] = _read(contract, outputs, call, linear, no_gradient, encodings or {})
+        this = ops[contract.__name__] = _read(contract, outputs, call, linear, no_gradient, encodings or {}, short)
         _register(this)
         callers[this.name] = wrapped = _wrapped(this)
         return cast(F, wrapped)
@@ -146,13 +154,15 @@ def op(
 
 
 def _wrapped(this: Op) -> Callable[..., Any]:
-    positional, contract = tuple(this.defaults), this.contract
+    positional, contract, short = tuple(this.defaults), this.contract, this.short
 
     @functools.wraps(contract)
     def call(*args: Any, **kwargs: Any) -> Any:
         if not torch.compiler.is_compiling():
+            if short is not None and len(args) == 2 and (found := short(*args, kwargs)) is not None:
+                return found
             if kwargs:
-                kwargs = _options(this, kwargs)
+                kwargs = options_of(this, kwargs)
             if tensor_kinds.ordinary((*args, *kwargs.values())):
                 return contract(*args, **kwargs)
             arguments = {**this.defaults, **dict(zip(positional, args, strict=False)), **kwargs}
@@ -175,7 +185,7 @@ def explain(name: str, *images: Any, backend: str | None = "auto", **options: An
         An argument that the op does not have or would refuse.
     """
     this = ops[name]
-    given = {**dict(zip(this.defaults, images, strict=False)), **_options(this, {**options, "backend": backend})}
+    given = {**dict(zip(this.defaults, images, strict=False)), **options_of(this, {**options, "backend": backend})}
     arguments = {**this.defaults, **given}
     first = next(iter(this.tensors))
     for other in this.needed:
@@ -185,7 +195,7 @@ def explain(name: str, *images: Any, backend: str | None = "auto", **options: An
     return registry.explain(this.call(arguments), backend)
 
 
-def _options(this: Op, given: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(this: Op, given: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords of a call, options as Python's values: the one validation of names and kinds, for every op."""
     known = {}
     for name, value in given.items():  # as torch.compile traces it
@@ -318,6 +328,7 @@ def _read(
     linear: bool,
     no_gradient: Callable[[Arguments], str | None],
     encodings: Mapping[str, Encoding],
+    short: Short | None,
 ) -> Op:
     defaults: dict[str, Any] = {}
     tensors: dict[str, str] = {}
@@ -348,7 +359,7 @@ def _read(
             numbers.add(name)
     return Op(
         contract.__name__, contract, outputs, call, linear, no_gradient, encodings, defaults, frozenset(needed),
-        tensors, options, frozenset(numbers), kinds,
+        tensors, options, frozenset(numbers), kinds, short,
     )  # fmt: skip
 
 
@@ -398,7 +409,12 @@ def _register(this: Op) -> None:
 def _run(this: Op, tensors: Sequence[Any], given: Mapping[str, Any]) -> Tensors:
     arguments = _unpack(this, tensors, given)
     with _no_autocast(tensors[0]), forward_ad._set_fwd_grad_enabled(False):  # below autograd nothing has a tangent
-        result = this.contract(**arguments)
+        result = None
+        if this.short is not None:
+            options = dict(arguments)
+            result = this.short(options.pop("x"), options.pop("y"), options)
+        if result is None:
+            result = this.contract(**arguments)
     outputs = []
     for label, output in this.outputs(arguments).items():
         (shape, dtype), value = output(), pick(result, label)
@@ -462,7 +478,7 @@ def _why_not(this: Op, arguments: Mapping[str, Any]) -> str | None:
 
 def pack(this: Op, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of the contract as those of its op."""
-    arguments = _options(this, arguments)
+    arguments = options_of(this, arguments)
     for name, encoding in this.encodings.items():
         arguments |= encoding.pack(arguments[name])
     options = {name: _encode(kind, arguments[name]) for name, kind in this.options.items()}

@@ -307,7 +307,7 @@ BACKENDS: dict[str, Backend] = {
         Backend(
             "cuda",
             _probe_cuda,
-            "install with SEMNR_CUDA=1 and nvcc on the PATH, run on an NVIDIA GPU",
+            "an NVIDIA GPU and torch's CUDA wheels, which bring NVRTC; or nvcc and SEMNR_CUDA=1 at the install",
             cuda_support.describe,
             lambda device: cuda_support.why_not_on(device),
         ),

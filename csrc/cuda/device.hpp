@@ -1,4 +1,5 @@
-// The one header that every kernel includes: plain CUDA under nvcc, the host emulation under -DSEMNR_EMULATED.
+// The one header that every kernel includes: plain CUDA under nvcc and NVRTC, the host emulation under
+// -DSEMNR_EMULATED, and names alone where the host compiles nothing but launches (-DSEMNR_HOSTED, hosted.hpp).
 //
 // Kernels use dynamic shared memory only (SEMNR_SHARED), no inline PTX, no cooperative groups, no __constant__; warp
 // collectives get explicit masks; launches go through SEMNR_LAUNCH on the caller's stream and neither allocate nor
@@ -10,9 +11,10 @@
 
 #include "stream.hpp"
 
-#if defined(SEMNR_EMULATED)
+#if defined(SEMNR_EMULATED) || defined(SEMNR_HOSTED)
+#define SEMNR_ON_HOST
 #include "../emulation/cuda_names.hpp"
-#else
+#elif !defined(__CUDACC_RTC__)
 #include "launch.hpp"
 #endif
 
@@ -20,7 +22,7 @@ namespace semnr {
 
 // --- vectors: one load or store each --------------------------------------------------------------------------
 
-#if defined(SEMNR_EMULATED)  // the compiler's own vectors: the instrumentation sees one access, not one a lane
+#if defined(SEMNR_ON_HOST)  // the compiler's own vectors: the instrumentation sees one access, not one a lane
 template <class T, int N>
 struct VectorOf {
   typedef T type __attribute__((vector_size(sizeof(T) * N)));
@@ -48,7 +50,7 @@ using u32x2 = Vector<std::uint32_t, 2>;
 using u16x4 = Vector<std::uint16_t, 4>;
 using u8x8 = Vector<std::uint8_t, 8>;
 
-#if defined(SEMNR_EMULATED)
+#if defined(SEMNR_ON_HOST)
 
 // V is a vector or a number; p is aligned to its size. One access.
 template <class V>
@@ -129,7 +131,7 @@ __device__ __forceinline__ std::uint16_t float_to_bfloat16(float value) {
 }
 
 __device__ __forceinline__ float half_to_float(std::uint16_t h) {
-#if defined(SEMNR_EMULATED)
+#if defined(SEMNR_ON_HOST)
   return emulation::half_to_float(h);
 #else
   return __half2float(__ushort_as_half(h));
@@ -137,7 +139,7 @@ __device__ __forceinline__ float half_to_float(std::uint16_t h) {
 }
 
 __device__ __forceinline__ std::uint16_t float_to_half(float value) {
-#if defined(SEMNR_EMULATED)
+#if defined(SEMNR_ON_HOST)
   return emulation::float_to_half(value);
 #else
   return __half_as_ushort(__float2half_rn(value));

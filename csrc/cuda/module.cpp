@@ -1,10 +1,83 @@
-// `semnr_kernels._cuda_kernels`, and from the same file the emulated module: SEMNR_OPS names the ops whose bindings
-// were built.
+// `semnr_kernels._cuda_kernels`, and from the same file the emulated module, and `_cuda_hosted`, whose kernels NVRTC
+// compiles: SEMNR_OPS names the ops whose bindings were built.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #if defined(SEMNR_EMULATED)
 void bind_emulation(pybind11::module_& m);
+#elif defined(SEMNR_HOSTED)
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "hosted.hpp"
+#include "sources.hpp"  // setup.py writes it: kSources, the text of each source for NVRTC
+
+namespace {
+
+// Of the CUDA driver, as its API declares them; a status of 0 is success.
+using LaunchKernel = int (*)(void* function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                             unsigned shared, void* stream, void** parameters, void** extra);
+using SetAttribute = int (*)(void* function, int attribute, int value);
+constexpr int kMaxDynamicShared = 8;
+
+LaunchKernel driver_launch = nullptr;
+SetAttribute driver_attribute = nullptr;
+PyObject* function_of = nullptr;  // (name, source, device, bytes of the parameters) -> address of the function
+thread_local int current_device = 0;
+std::mutex known_mutex;
+std::vector<std::atomic<void*>*> known;  // what `forget` clears
+
+void require(int status, const char* name, const char* what) {
+  if (status != 0) {
+    throw std::runtime_error(std::string(name) + ": " + what + " failed with CUDA error " + std::to_string(status));
+  }
+}
+
+void use_driver(std::uintptr_t launch, std::uintptr_t attribute, pybind11::object resolve) {
+  driver_launch = reinterpret_cast<LaunchKernel>(launch);
+  driver_attribute = reinterpret_cast<SetAttribute>(attribute);
+  PyObject* const before = function_of;
+  function_of = resolve.release().ptr();
+  Py_XDECREF(before);
+  const std::lock_guard<std::mutex> lock(known_mutex);
+  for (std::atomic<void*>* one : known) one->store(nullptr);
+  known.clear();
+}
+
+void set_device(int device) {
+  if (device < 0 || device >= semnr::hosted::kDevices) throw std::invalid_argument("set_device: device");
+  current_device = device;
+}
+
+void* resolved(const semnr::hosted::Launch& asked) {
+  const pybind11::gil_scoped_acquire lock;
+  const std::vector<std::size_t> sizes(asked.sizes, asked.sizes + asked.count);
+  const pybind11::object call = pybind11::reinterpret_borrow<pybind11::object>(function_of);
+  return reinterpret_cast<void*>(call(asked.name, asked.source, current_device, sizes).cast<std::uintptr_t>());
+}
+
+}  // namespace
+
+void semnr::hosted::launch(const Launch& asked, std::atomic<void*>* found) {
+  if (driver_launch == nullptr) throw std::runtime_error("no CUDA driver was given");
+  std::atomic<void*>& kept = found[current_device];
+  void* function = kept.load();
+  if (function == nullptr) {
+    function = resolved(asked);
+    const std::lock_guard<std::mutex> lock(known_mutex);
+    kept.store(function);
+    known.push_back(&kept);
+  }
+  if (asked.shared_bytes > 48 * 1024) {
+    require(driver_attribute(function, kMaxDynamicShared, int(asked.shared_bytes)), asked.name,
+            "asking for shared memory");
+  }
+  const unsigned *g = asked.grid, *b = asked.block;
+  require(driver_launch(function, g[0], g[1], g[2], b[0], b[1], b[2], unsigned(asked.shared_bytes), asked.stream,
+                        asked.parameters, nullptr),
+          asked.name, "the launch");
+}
 #else
 #include <cuda_runtime_api.h>
 
@@ -43,6 +116,12 @@ PYBIND11_MODULE(SEMNR_MODULE, m) {
   m.attr("ABI") = 3;  // semnr_kernels/cuda_support.py holds the same number
 #if defined(SEMNR_EMULATED)
   bind_emulation(m);
+#elif defined(SEMNR_HOSTED)
+  pybind11::dict sources;
+  for (const auto& one : kSources) sources[one.name] = one.text;
+  m.attr("SOURCES") = sources;
+  m.def("use_driver", &use_driver, "Addresses of cuLaunchKernel and cuFuncSetAttribute, and what finds a function.");
+  m.def("set_device", &set_device, "Launches of this thread go to this device.");
 #else
   m.attr("ARCHITECTURES") = pybind11::cast(SEMNR_ARCHITECTURES);
   m.attr("NVCC") = SEMNR_NVCC;

@@ -7,7 +7,11 @@
 
 #include "runtime.hpp"
 
+#if defined(SEMNR_HOSTED)  // only names are wanted: what nobody calls is not compiled
+#define __global__ inline
+#else
 #define __global__
+#endif
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
@@ -22,11 +26,15 @@
 #define gridDim (::semnr::emulation::grid_size())
 constexpr int warpSize = 32;
 
+#if defined(SEMNR_HOSTED)
+#include "../cuda/hosted.hpp"
+#else
 #define SEMNR_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                       \
   do {                                                                                                     \
     (void)(stream);                                                                                        \
     ::semnr::emulation::launch(#kernel, dim3(grid), dim3(block), (shared_bytes), (kernel), ##__VA_ARGS__); \
   } while (false)
+#endif
 
 #define SEMNR_SHARED(name) unsigned char* const name = ::semnr::emulation::shared_memory()
 

@@ -131,8 +131,8 @@ def fsim(
     checked, call = _prepare(locals())
     settings = call.settings
     comparison = registry.choose(call, backend).run(checked.x, checked.y, checked.valid, settings)
-    checks.refuse_nonfinite(checked, comparison.rows)
     value = checks.reduce(comparison.rows, reduction, checked)
+    checks.refuse_nonfinite(checked, value)  # scores lie in (0, 1]: their mean is finite where all are
     if not settings.want_maps:
         return value
 

@@ -1,7 +1,8 @@
 """FSIM in Triton around the transforms of torch.fft: filters are made as they are used, planes kept only to be read.
 
-One orientation at a time: products with the filters, their inverse transforms, the noise threshold, the sums. A batch
-goes in groups of images. The kernels are in triton_stages.py.
+Small images, both of a pair and as many as there is room for, go through all filters at once; large ones an
+orientation at a time. Products with the filters, their inverse transforms, the noise threshold, the sums. The kernels
+are in triton_stages.py.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from ..registry import Call, no_gradient, no_loop, refusal
 from . import reference, triton_stages
 from .reference import EPS, LAMBDA, T1, T2, T3, T4, YIQ, Comparison, Features, Filters, Settings
 
+_ROOM = 2**25  # complex numbers that the responses of a group of images may take, and their products as many
+# Where one image needs more than that, an orientation at a time:
 _STEP = 2**20  # pixels that go through a step together, about: enough to fill a device, few enough for its cache
 _TOGETHER = 2  # scales in a transform: they share what a filter takes longest to compute, and each takes two planes
 _PROGRAMS = 512  # an image, at most, where programs loop; fixed, so that a sum depends on neither device nor batch
@@ -51,7 +54,9 @@ def fsim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settin
     """As `reference.fsim`."""
     fill, share, gains = _fill(y, valid), _share(valid, s), _gains(s, *_size(x, s), x.device)
     inputs = [_Input(v, valid, fill, s) for v in (x, y)]
-    planes = [_planes(one, gains) for one in inputs]
+    together = _Plan.of(*inputs[0].size, s.filters).whole and 2 * x.shape[0] <= triton_support.SECOND_AXIS
+    groups = [inputs] if together else [[one] for one in inputs]  # of large images one after the other
+    planes = [found for group in groups for found in _planes(group, gains)]
     # colour last: its planes would lie beside those of the transforms
     fx, fy = (Features(*p, one.chroma(), share, s) for p, one in zip(planes, inputs, strict=True))
     return compare(fx, fy, s)
@@ -60,7 +65,8 @@ def fsim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settin
 def features(image: torch.Tensor, valid: torch.Tensor | None, other: torch.Tensor | None, s: Settings) -> Features:
     """As `reference.features`."""
     one = _Input(image, valid, _fill(image if other is None else other, valid), s)
-    return Features(*_planes(one, _gains(s, *one.size, image.device)), one.chroma(), _share(valid, s), s)
+    (planes,) = _planes([one], _gains(s, *one.size, image.device))
+    return Features(*planes, one.chroma(), _share(valid, s), s)
 
 
 # --- one image ------------------------------------------------------------------------------------------------
@@ -78,7 +84,7 @@ def _block(on_device: int, pixels: int) -> int:
 def _tiles(on_device: int, rows: int, columns: int) -> tuple[int, dict[str, int]]:
     """Programs that cover a plane in tiles, and a tile's size; few lanes stick out on the right."""
     lanes = _block(on_device, rows * columns)
-    across = min(triton_support.power_of_2(columns), triton_support.block(128, 2**11))
+    across = triton_support.lanes(columns, 64, 2**11)
     tile = {"ROWS": max(1, lanes // across), "COLUMNS": across}
     return triton.cdiv(rows, tile["ROWS"]) * triton.cdiv(columns, across), tile
 
@@ -137,9 +143,30 @@ def _gains(s: Settings, h: int, w: int, device: torch.device) -> torch.Tensor:
         triton_stages.powers, (programs, p.orientations), partial, _turns(p, device), h, w, SCALES=p.scales, **tile,
         **_filters(p, _dtype(s)),
     )  # fmt: skip
-    even, finest = triton_support.fold(partial)
+    gains = torch.empty(p.orientations, dtype=torch.float64, device=device)
     rayleigh = math.sqrt(math.pi / 2) + p.k * math.sqrt(2 - math.pi / 2)
-    return (even / finest / math.log(2)).sqrt() * (rayleigh / reference.NOISE_RESCALE)
+    triton_support.launch(
+        triton_stages.gains, (p.orientations,), partial, gains, programs,
+        PER=rayleigh / reference.NOISE_RESCALE / math.sqrt(math.log(2)), BLOCK=256,
+    )  # fmt: skip
+    return gains
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How images of a size go through the filters."""
+
+    images: int  # together
+    orientations: int
+    scales: int
+    whole: bool  # through all filters
+
+    @staticmethod
+    def of(h: int, w: int, p: Filters) -> _Plan:
+        images = _ROOM // (h * w * p.orientations * p.scales)
+        if images:
+            return _Plan(min(images, triton_support.SECOND_AXIS // p.orientations), p.orientations, p.scales, True)
+        return _Plan(max(1, _STEP // (h * w)), 1, min(_TOGETHER, p.scales), False)
 
 
 @dataclass(frozen=True)
@@ -155,13 +182,9 @@ class _Input:
     def size(self) -> tuple[int, int]:
         return _size(self.image, self.settings)
 
-    def luminance(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Less that of each image's first pixel, (N, h, w), and what was taken off, (N,)."""
-        n, dtype, device = self.image.shape[0], _dtype(self.settings), self.image.device
-        luma = torch.empty((n, *self.size), dtype=dtype, device=device)
-        base = torch.empty(n, dtype=dtype, device=device)
-        self._sample(luma, base, None)
-        return luma, base
+    def luminance(self, luma: torch.Tensor, base: torch.Tensor, first: int) -> None:
+        """Less that of each image's first pixel into luma, (more, h, w), and what was taken off into base, (more,)."""
+        self._sample(luma, base, None, first)
 
     def chroma(self) -> torch.Tensor | None:
         """(N, 2, h, w), or None where only the luminance is compared."""
@@ -169,10 +192,12 @@ class _Input:
             return None
         n, dtype, device = self.image.shape[0], _dtype(self.settings), self.image.device
         chroma = torch.empty((n, 2, *self.size), dtype=dtype, device=device)
-        self._sample(None, None, chroma)
+        self._sample(None, None, chroma, 0)
         return chroma
 
-    def _sample(self, luma: torch.Tensor | None, base: torch.Tensor | None, chroma: torch.Tensor | None) -> None:
+    def _sample(
+        self, luma: torch.Tensor | None, base: torch.Tensor | None, chroma: torch.Tensor | None, first: int
+    ) -> None:
         s, valid, fill, (h, w) = self.settings, self.valid, self.fill, self.size
         n, channels, height, width = self.image.shape
         masks: tuple[int, ...] = (0,) * 5
@@ -183,64 +208,83 @@ class _Input:
         block = _block(256, h * w)
         triton_support.launch(
             triton_stages.sample, (triton.cdiv(h * w, block), n), self.image, valid, fill, scale, luma, base, chroma,
-            height, width, h, w, s.factor, before, *self.image.stride(), *masks,
+            first, height, width, h, w, s.factor, before, *self.image.stride(), *masks,
             CHANNELS=channels, YIQ=sum(YIQ, ()), MASKED=valid is not None, BLOCK=block, WORK=_WORK[_dtype(s)],
             WIDE=valid is not None or torch.float64 in (self.image.dtype, _dtype(s)),  # a local mean is no integer
         )  # fmt: skip
 
 
-def _planes(one: _Input, gains: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Phase congruency and gradient, (N, 1, h, w)."""
-    luma, base = one.luminance()
-    n, h, w = luma.shape
-    slope, congruency = (torch.empty((n, 1, h, w), dtype=luma.dtype, device=luma.device) for _ in range(2))
+def _planes(inputs: list[_Input], gains: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Phase congruency and gradient of each, (N, 1, h, w)."""
+    s, (h, w), device = inputs[0].settings, inputs[0].size, gains.device
+    counts = [one.image.shape[0] for one in inputs]
+    n, dtype, plan = sum(counts), _dtype(s), _Plan.of(h, w, s.filters)
+    luma = torch.empty((n, h, w), dtype=dtype, device=device)
+    base = torch.empty(n, dtype=dtype, device=device)
+    for k, one in enumerate(inputs):
+        one.luminance(luma, base, sum(counts[:k]))
+    slope, congruency = (torch.empty((n, 1, h, w), dtype=dtype, device=device) for _ in range(2))
     block = _block(256, h * w)
     triton_support.launch(triton_stages.gradient, (triton.cdiv(h * w, block), n), luma, base, slope, h, w, BLOCK=block)
-    group = max(1, _STEP // (h * w))
-    for start in range(0, n, group):
-        spectrum = torch.view_as_real(torch.fft.rfft2(luma[start : start + group]).contiguous())
-        if start + group >= n:
+    for start in range(0, n, plan.images):
+        spectrum = torch.view_as_real(torch.fft.rfft2(luma[start : start + plan.images]).contiguous())
+        if start + plan.images >= n:
             del luma
-        _phase_congruency(spectrum, congruency[start : start + group], gains, one.settings)
-    return congruency, slope
+        _phase_congruency(spectrum, congruency[start : start + plan.images], gains, s, plan)
+    return list(zip(congruency.split(counts), slope.split(counts), strict=True))
 
 
-def _phase_congruency(spectrum: torch.Tensor, out: torch.Tensor, gains: torch.Tensor, s: Settings) -> None:
+def _phase_congruency(spectrum: torch.Tensor, out: torch.Tensor, gains: torch.Tensor, s: Settings, plan: _Plan) -> None:
     """Into `out`, (n, 1, h, w); spectrum: (n, h, w // 2 + 1, 2)."""
     (n, _, h, w), p, device = out.shape, s.filters, out.device
-    product = torch.empty((min(_TOGETHER, p.scales), n, h, w, 2), dtype=out.dtype, device=device)
-    amplitude = torch.empty((n, h, w), dtype=out.dtype, device=device)
-    medians = torch.zeros((p.orientations, n, 2), dtype=torch.int64, device=device)
-    histogram = torch.zeros((n, triton_stages.BINS), dtype=torch.int32, device=device)
-    block = _block(512, h * w)
-    for orientation in range(p.orientations):
-        planes = _responses(spectrum, product, orientation, p)
-        _median(planes[0], medians[orientation], histogram)
+    product = torch.empty((plan.orientations, plan.scales, n, h, w, 2), dtype=out.dtype, device=device)
+    amplitude = None if plan.whole else torch.empty((n, h, w), dtype=out.dtype, device=device)
+    # of each orientation and image the median and how many are below it, and room to count
+    zeros = torch.zeros((p.orientations + plan.orientations * triton_stages.BINS // 4) * n * 2, dtype=torch.int64,
+                        device=device)  # fmt: skip
+    medians = zeros[: p.orientations * n * 2].view(p.orientations, n, 2)
+    histogram = zeros[medians.numel() :].view(torch.int32).view(plan.orientations, n, triton_stages.BINS)
+    block = _block(
+        256 if plan.whole else 512, h * w
+    )  # a thread holds as many numbers whether of one orientation or all
+    for first in range(0, p.orientations, plan.orientations):
+        responses = _responses(spectrum, product, first, p)
+        some = medians[first : first + plan.orientations]
+        _median(responses[0], some, histogram)
         triton_support.launch(
-            triton_stages.accumulate, (triton.cdiv(h * w, block), n), medians[orientation], gains, out, amplitude,
-            planes, h * w, orientation, EPS=EPS, SCALES=p.scales, ORIENTATIONS=p.orientations, BLOCK=block,
+            triton_stages.accumulate, (triton.cdiv(h * w, block), n), some, gains, out, amplitude, responses, h * w,
+            first, EPS=EPS, SCALES=p.scales, TOGETHER=plan.scales, COUNT=plan.orientations,
+            ORIENTATIONS=p.orientations, BLOCK=block,
         )  # fmt: skip
-        del planes
+        del responses
 
 
-def _responses(spectrum: torch.Tensor, product: torch.Tensor, orientation: int, p: Filters) -> tuple[torch.Tensor, ...]:
-    """The images through the filters of an orientation, (n, h, w, 2) a scale; `product` is room for some."""
-    together, n, h, w, _ = product.shape
+def _responses(spectrum: torch.Tensor, product: torch.Tensor, first: int, p: Filters) -> tuple[torch.Tensor, ...]:
+    """The images through the filters of the orientations from `first` on, (orientations, scales, n, h, w, 2) each.
+
+    `product` is room for one of them.
+    """
+    orientations, together, n, h, w, _ = product.shape
     turns, (programs, tile) = _turns(p, product.device), _tiles(512, h, w)
-    planes: tuple[torch.Tensor, ...] = ()
+    responses: tuple[torch.Tensor, ...] = ()
     for scale in range(0, p.scales, together):
-        some = product[: p.scales - scale]
+        some = product[:, : p.scales - scale]
         triton_support.launch(
-            triton_stages.multiply, (programs, n), spectrum, some, turns, h, w, orientation, scale,
-            COUNT=some.shape[0], **tile, **_filters(p, product.dtype),
+            triton_stages.multiply, (programs, n, orientations), spectrum, some, turns, h, w, first, scale,
+            COUNT=some.shape[1], **tile, **_filters(p, product.dtype),
         )  # fmt: skip
-        planes += torch.view_as_real(torch.fft.ifft2(torch.view_as_complex(some)).contiguous()).unbind()
-    return planes
+        # "forward": the product is over the pixels already, and torch would divide in a launch of its own
+        response = torch.fft.ifft2(torch.view_as_complex(some), norm="forward")
+        responses = (*responses, torch.view_as_real(response.contiguous()))
+    return responses
 
 
 def _median(response: torch.Tensor, medians: torch.Tensor, histogram: torch.Tensor) -> None:
-    """The bits of the lower median of |response|² of every image into medians[:, 0]; `medians` begins with zeros."""
-    n, h, w, _ = response.shape
+    """The bits of the lower median of |response|² at the finest scale into medians[..., 0], which begins with zeros.
+
+    response: (orientations, scales, n, h, w, 2); medians: (orientations, n, 2).
+    """
+    orientations, scales, n, h, w, _ = response.shape
     block = _block(1024, h * w)
     tiles = triton.cdiv(h * w, block)
     todo = 63 if response.dtype == torch.float64 else 31  # bits without the sign
@@ -248,10 +292,10 @@ def _median(response: torch.Tensor, medians: torch.Tensor, histogram: torch.Tens
         width = min(triton_stages.BITS, todo)
         todo -= width
         triton_support.launch(
-            triton_stages.count, (min(triton.cdiv(tiles, 2), _PROGRAMS), n), response, medians, histogram, h * w,
-            tiles, todo, width, BLOCK=block,
+            triton_stages.count, (min(triton.cdiv(tiles, 2), _PROGRAMS), orientations * n), response, medians,
+            histogram, n, scales * n, h * w, tiles, todo, width, BLOCK=block,
         )  # fmt: skip
-        triton_support.launch(triton_stages.settle, (n,), histogram, medians, h * w, width)
+        triton_support.launch(triton_stages.settle, (orientations * n,), histogram, medians, h * w, width)
 
 
 # --- two images -----------------------------------------------------------------------------------------------
@@ -277,8 +321,11 @@ def compare(fx: Features, fy: Features, s: Settings) -> Comparison:
         *(int(f.phase_congruency.shape[0] > 1) for f in (fx, fy)), T=(T1, T2, T3, T4, LAMBDA), WORK=_WORK[dtype],
         BLOCK=block,
     )  # fmt: skip
-    top, bottom = triton_support.fold(partial)
-    return Comparison(top / bottom, *(() if maps is None else maps))
+    rows = torch.empty(n, dtype=torch.float64, device=device)
+    programs = partial.shape[1]
+    room = triton_support.power_of_2(programs) if triton_support.interpreted() else _PROGRAMS
+    triton_support.launch(triton_stages.pool, (n,), partial, rows, programs, BLOCK=room)
+    return Comparison(rows, *(() if maps is None else maps))
 
 
 def launches() -> Iterator[tuple[str, triton_support.Launch]]:
@@ -291,19 +338,23 @@ def launches() -> Iterator[tuple[str, triton_support.Launch]]:
         valid = torch.ones((1, 1, 64, 64), dtype=torch.bool) if mask else None
         with triton_support.recording() as made:
             fsim(image, image, valid, Settings(chromatic=channels == 3, want_maps=mask, **changed))
-        return [one for one in made if one.kernel is not triton_support._fold]
+        return made
 
     named = {
-        triton_stages.gradient: "gradient", triton_stages.powers: "filters' powers", triton_stages.multiply: "product",
-        triton_stages.count: "median, counts", triton_stages.settle: "median, settled",
-        triton_stages.accumulate: "energy", triton_stages.compare: "similarity",
+        triton_stages.gradient: "gradient", triton_stages.powers: "filters' powers", triton_stages.gains: "gains",
+        triton_stages.multiply: "product", triton_stages.count: "median, counts",
+        triton_stages.settle: "median, settled", triton_stages.accumulate: "energy",
+        triton_stages.compare: "similarity", triton_stages.pool: "pooled",
     }  # fmt: skip
     for precision in ("float32", "float64"):
         made = {one.kernel: one for one in reversed(stages(torch.float32, precision=precision))}
         for kernel, name in named.items():
             yield f"fsim {name}, {precision}", made[kernel]
     for dtype in native_support.DTYPE_CODES:
-        yield f"fsim sampling of {str(dtype).removeprefix('torch.')}", stages(dtype)[1]
+        yield (
+            f"fsim sampling of {str(dtype).removeprefix('torch.')}",
+            next(one for one in stages(dtype) if one.kernel is triton_stages.sample),
+        )
     made = {one.kernel: one for one in stages(torch.uint8, 3, mask=True, factor=2)}
     yield "fsim sampling of uint8, colour, mask, factor 2", made[triton_stages.sample]
     yield "fsim similarity, colour, mask, maps", made[triton_stages.compare]

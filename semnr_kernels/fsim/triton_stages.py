@@ -27,14 +27,18 @@ def _exact(v, WIDE: tl.constexpr):
     return number
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[
+    "first_image", "height", "width", "down", "across", "before", "sn", "sc", "sh", "vn", "vh", "vw", "fn", "fc",
+])  # fmt: skip
 def sample(
-    image, valid, fill, scale, luma, base, chroma, height, width, down, across, factor, before,
+    image, valid, fill, scale, luma, base, chroma, first_image, height, width, down, across, factor, before,
     sn, sc, sh, sw, vn, vh, vw, fn, fc,
     CHANNELS: tl.constexpr, YIQ: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr, WORK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Luminance less that of the first pixel, which goes to base[image]; I and Q. Either output may be None.
+
+    Images go to the places from `first_image` on, which are those of a batch of several tensors.
 
     Means over squares of factor² pixels, on the 0-255 scale; zeros beyond the border. Pixels that are not
     `valid` take those of `fill`.
@@ -72,16 +76,17 @@ def sample(
             if chroma is not None:
                 i += YIQ[3 + c] * (total + begun)
                 q += YIQ[6 + c] * (total + begun)
+    to = n + first_image
     if luma is not None:
-        tl.store(luma + n * down * across + lane, y, mask=live)
+        tl.store(luma + to * down * across + lane, y, mask=live)
         if tl.program_id(0) == 0:
-            tl.store(base + n, origin)
+            tl.store(base + to, origin)
     if chroma is not None:
-        tl.store(chroma + n * 2 * down * across + lane, i, mask=live)
-        tl.store(chroma + (n * 2 + 1) * down * across + lane, q, mask=live)
+        tl.store(chroma + to * 2 * down * across + lane, i, mask=live)
+        tl.store(chroma + (to * 2 + 1) * down * across + lane, q, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w"])
 def gradient(luma, base, out, h, w, BLOCK: tl.constexpr):
     """Modulus of Scharr's gradient; the pixel that was taken off comes back beyond the border, as −base."""
     n = tl.program_id(1).to(tl.int64) * h * w
@@ -195,17 +200,33 @@ def powers(
     tl.store(to + 1, tl.sum(finest))
 
 
-@triton.jit(do_not_specialize=["orientation", "scale"])
+@triton.jit(do_not_specialize=["programs"])
+def gains(partial, out, programs, PER: tl.constexpr, BLOCK: tl.constexpr):
+    """out[orientation] = the noise threshold of a median amplitude of 1, from what `powers` left."""
+    rows = partial + tl.program_id(0) * programs * 2
+    even, finest = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
+    for start in range(0, programs, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        even += tl.load(rows + at * 2, mask=at < programs, other=0)
+        finest += tl.load(rows + at * 2 + 1, mask=at < programs, other=0)
+    one = tl.zeros([1], tl.float64)
+    gain = tl.sqrt((one + tl.sum(even)) / (one + tl.sum(finest))) * PER
+    tl.store(out + tl.program_id(0) + tl.arange(0, 1), gain)
+
+
+@triton.jit(do_not_specialize=["h", "w", "orientation", "scale"])
 def multiply(
     half, out, turns, h, w, orientation, scale,
     COUNT: tl.constexpr, FILTERS: tl.constexpr, SERIES: tl.constexpr, WORK: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """out[k, image] = spectrum × filter of `scale` + k, for COUNT scales.
+    """out[o, k, image] = spectrum × filter of `orientation` + o and `scale` + k over the pixels, for COUNT scales.
 
-    half: the spectrum of a real image, (images, h, w // 2 + 1): the rest mirrors it, conjugated.
+    half: the spectrum of a real image, (images, h, w // 2 + 1): the rest mirrors it, conjugated. Over the pixels, as
+    the inverse transform that follows leaves that out.
     """
-    cosine, sine = tl.load(turns + orientation * 2).to(WORK), tl.load(turns + orientation * 2 + 1).to(WORK)
+    turn = turns + (orientation + tl.program_id(2)) * 2
+    cosine, sine = tl.load(turn).to(WORK), tl.load(turn + 1).to(WORK)
     n = tl.program_id(1).to(tl.int64)
     i, j, inside = _tile(h, w, ROWS, COLUMNS)
     u, v = _frequency(i, h, WORK), _frequency(j, w, WORK)
@@ -215,11 +236,12 @@ def multiply(
     mirrored = j >= kept
     place = tl.where(mirrored, _opposite(i, h) * kept + w - j, i * kept + j)
     even, odd = complex_load(half + n * h * kept * 2, place, inside)
-    odd = tl.where(mirrored, -odd, odd)
+    even, odd = even / (h * w).to(WORK), tl.where(mirrored, -odd, odd) / (h * w).to(WORK)
     at = tl.expand_dims(i * w + j, -1) * 2 + tl.arange(0, 2)
+    first = tl.program_id(2).to(tl.int64) * COUNT
     for k in tl.static_range(COUNT):
         gain = _gabor(log, (scale + k).to(WORK), angle, FILTERS) * low
-        to = out + (k * tl.num_programs(1) + n) * h * w * 2 + at
+        to = out + ((first + k) * tl.num_programs(1) + n) * h * w * 2 + at
         tl.store(to, tl.join(even * gain, odd * gain), mask=tl.expand_dims(inside, -1))
 
 
@@ -235,17 +257,21 @@ def complex_load(plane, at, live):
 # found so far by their next 11 bits; a sum of integers is exact in any order, so atomics may add it up.
 
 
-@triton.jit(do_not_specialize=["shift", "width"])
-def count(response, medians, histogram, pixels, tiles, shift, width, BLOCK: tl.constexpr):
-    """histogram[image, bits] += number of squares |response|² whose bits begin with medians[image, 0]."""
+@triton.jit(do_not_specialize=["images", "apart", "tiles", "shift", "width"])
+def count(response, medians, histogram, images, apart, pixels, tiles, shift, width, BLOCK: tl.constexpr):
+    """histogram[n, bits] += number of squares |response|² whose bits begin with medians[n, 0].
+
+    n counts the images of one orientation after another, which begin `apart` planes from one another.
+    """
     WORK: tl.constexpr = response.dtype.element_ty
     BITS: tl.constexpr = tl.int64 if WORK.primitive_bitwidth == 64 else tl.int32
     n = tl.program_id(1).to(tl.int64)
+    plane = (n // images) * apart + n % images
     begins = tl.load(medians + n * 2)
     counts = tl.zeros([_BINS], tl.int32)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         at = tile * BLOCK + tl.arange(0, BLOCK)
-        even, odd = complex_load(response + n * pixels * 2, at, at < pixels)
+        even, odd = complex_load(response + plane * pixels * 2, at, at < pixels)
         # a NaN, whatever its sign, must stay within the histogram
         bits = tl.abs(tl.fma(even, even, odd * odd)).to(BITS, bitcast=True)
         same = (at < pixels) & ((bits >> (shift + width)) == begins)
@@ -254,7 +280,7 @@ def count(response, medians, histogram, pixels, tiles, shift, width, BLOCK: tl.c
     tl.atomic_add(histogram + n * _BINS + tl.arange(0, _BINS), counts, mask=counts > 0, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["width"])
+@triton.jit(do_not_specialize=["pixels", "width"])
 def settle(histogram, medians, pixels, width):
     """medians[image] = the bits of the lower median up to this pass, number of values below them. Clears histogram."""
     n = tl.program_id(0).to(tl.int64)
@@ -272,43 +298,49 @@ def settle(histogram, medians, pixels, width):
 
 @triton.jit(do_not_specialize=["orientation"])
 def accumulate(
-    medians, gains, energy, amplitude, responses, pixels, orientation, EPS: tl.constexpr,
-    SCALES: tl.constexpr, ORIENTATIONS: tl.constexpr, BLOCK: tl.constexpr,
+    medians, gains, energy, amplitude, responses, pixels, orientation, EPS: tl.constexpr, SCALES: tl.constexpr,
+    TOGETHER: tl.constexpr, COUNT: tl.constexpr, ORIENTATIONS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Adds one orientation's energy above the noise and its amplitudes; the last leaves phase congruency in energy.
+    """Adds the energy above the noise and the amplitudes of COUNT orientations; the last leaves phase congruency in
+    energy. amplitude: None where there are no others.
 
-    responses: planes of every image, one tensor a scale.
+    responses: planes (COUNT, TOGETHER scales, images), one tensor after another.
     """
     WORK: tl.constexpr = energy.dtype.element_ty
-    n = tl.program_id(1).to(tl.int64)
+    n, images = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = at < pixels
-    begun = live & (orientation > 0)
-    amplitudes = tl.load(amplitude + n * pixels + at, mask=begun, other=0)
-    energies = tl.load(energy + n * pixels + at, mask=begun, other=0)
-    median = tl.load(medians + n * 2)
-    if WORK.primitive_bitwidth == 32:
-        median = median.to(tl.int32)
-    threshold = tl.load(gains + orientation).to(WORK) * tl.sqrt(median.to(WORK, bitcast=True))
     zero = tl.zeros([BLOCK], WORK)
-    sum_even, sum_odd = zero, zero
-    parts = ()
-    for s in tl.static_range(SCALES):
-        even, odd = complex_load(responses[s] + n * pixels * 2, at, live)
-        parts = parts + (even, odd)
-        sum_even += even
-        sum_odd += odd
-        amplitudes += tl.sqrt(even * even + odd * odd)
-    length = tl.sqrt(sum_even * sum_even + sum_odd * sum_odd) + EPS
-    mean_even, mean_odd = sum_even / length, sum_odd / length
-    above = sum_even * mean_even + sum_odd * mean_odd - threshold
-    for s in tl.static_range(SCALES):
-        above -= tl.abs(parts[2 * s] * mean_odd - parts[2 * s + 1] * mean_even)
-    energies += tl.where(above < 0, zero, above)
-    last = orientation == ORIENTATIONS - 1
+    energies, amplitudes = zero, zero
+    if amplitude is not None:
+        begun = live & (orientation > 0)
+        amplitudes = tl.load(amplitude + n * pixels + at, mask=begun, other=0)
+        energies = tl.load(energy + n * pixels + at, mask=begun, other=0)
+    for o in tl.static_range(COUNT):
+        median = tl.load(medians + (o * images + n) * 2)
+        if WORK.primitive_bitwidth == 32:
+            median = median.to(tl.int32)
+        threshold = tl.load(gains + orientation + o).to(WORK) * tl.sqrt(median.to(WORK, bitcast=True))
+        sum_even, sum_odd = zero, zero
+        parts = ()
+        for s in tl.static_range(SCALES):
+            plane = (o * TOGETHER + s % TOGETHER) * images + n
+            even, odd = complex_load(responses[s // TOGETHER] + plane * pixels * 2, at, live)
+            parts = parts + (even, odd)
+            sum_even += even
+            sum_odd += odd
+            amplitudes += tl.sqrt(even * even + odd * odd)
+        length = tl.sqrt(sum_even * sum_even + sum_odd * sum_odd) + EPS
+        mean_even, mean_odd = sum_even / length, sum_odd / length
+        above = sum_even * mean_even + sum_odd * mean_odd - threshold
+        for s in tl.static_range(SCALES):
+            above -= tl.abs(parts[2 * s] * mean_odd - parts[2 * s + 1] * mean_even)
+        energies += tl.where(above < 0, zero, above)
+    last = orientation + COUNT == ORIENTATIONS
     congruency = (energies + EPS) / (amplitudes + EPS)
     tl.store(energy + n * pixels + at, tl.where(last, congruency, energies), mask=live)
-    tl.store(amplitude + n * pixels + at, amplitudes, mask=live & (orientation < ORIENTATIONS - 1))
+    if amplitude is not None:
+        tl.store(amplitude + n * pixels + at, amplitudes, mask=live & (last == 0))
 
 
 @triton.jit
@@ -319,7 +351,7 @@ def _similarity(a, b, CONSTANT: tl.constexpr):
     return 1 - 2 * apart / (total * total + apart + 2 * CONSTANT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles", "x_images", "y_images"])
 def compare(
     pcx, pcy, gx, gy, cx, cy, sx, sy, partial, maps, pixels, tiles, x_images, y_images,
     T: tl.constexpr, WORK: tl.constexpr, BLOCK: tl.constexpr,
@@ -372,3 +404,12 @@ def compare(
     to = partial + (n * programs + program) * 2
     tl.store(to, tl.sum(top))
     tl.store(to + 1, tl.sum(bottom))
+
+
+@triton.jit(do_not_specialize=["programs"])
+def pool(partial, out, programs, BLOCK: tl.constexpr):
+    """out[image] = Σ similarity · weight over Σ weight, of all programs of `compare`, BLOCK or fewer."""
+    at = tl.arange(0, BLOCK)
+    rows = partial + (tl.program_id(0).to(tl.int64) * programs + at) * 2
+    top = tl.sum(tl.load(rows, mask=at < programs, other=0))
+    tl.store(out + tl.program_id(0), top / tl.sum(tl.load(rows + 1, mask=at < programs, other=0)))

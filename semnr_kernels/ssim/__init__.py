@@ -106,7 +106,12 @@ def _map(a: Mapping[str, Any]) -> outputs.Shape:
     return (*x.shape[:-2], *size), torch.float64 if wide else torch.float32
 
 
-@library.op(outputs=_outputs, call=lambda a: _prepare(a).explained(a["backend"]), linear=True)
+@library.op(
+    outputs=_outputs,
+    call=lambda a: _prepare(a).explained(a["backend"]),
+    linear=True,
+    short=lambda x, y, options: _short(x, y, options),
+)
 def ssim(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -202,8 +207,6 @@ def ssim(
     given = locals()
     if (score := _plain_score(given)) is not None:
         return torch.scalar_tensor(score, dtype=torch.float64, device=x.device)
-    if (found := _plain_on_device(given)) is not None:
-        return found
     job = _prepare(given)
     checked, settings = job.checked, job.settings
     rows = job.run(backend)
@@ -500,32 +503,65 @@ _OF_PLAIN = ("data_range", "window", "window_size", "sigma", "k1", "k2", "downsa
 _LOSS_OPTIONS = dict.fromkeys(_OF_PLAIN[:-3]) | {
     "convention": "wang2004", "precision": "float32", "nan": "error", "overshoot": "keep", "backend": "auto"
 }  # fmt: skip
-_prepared: dict[Any, cuda.Plain | None] = {}  # launches by dtype, shape, device and options
+_prepared: dict[Any, Any] = {}  # launches, and calls that take them, by dtype, shape, device and options
 _KEPT = 512
 
 
-def _plain_on_device(a: Mapping[str, Any]) -> torch.Tensor | None:
-    """The usual call on a CUDA device; None: the general path answers, or says why not."""
-    x, y = a["x"], a["y"]
-    if (
-        a["mask"] is not None
-        or a["reduction"] not in ("mean", "none")
-        or a["overshoot"] != "keep"
-        or a["return_map"]
-        or a["components"]
-        or a["details"]
-        or not checks.is_plain_on_device(x, y)
-        or ((x.requires_grad or y.requires_grad) and torch.is_grad_enabled())
-        or (plain := _plain_launches(a)) is None
-    ):
+@dataclass(frozen=True)
+class _Usual:
+    """The usual call on a CUDA device, for images of one kind and one way to write its options."""
+
+    launches: cuda.Plain
+    by_image: bool
+    waits: bool  # reads the score back
+    grouped: bool  # several channels an image
+    lone: bool  # one image, without a dimension that counts images
+
+
+_SIMPLE = {float, int, str, bool, type(None)}
+
+
+def _short(x: Any, y: Any, options: dict[str, Any]) -> torch.Tensor | None:
+    """The usual call on a CUDA device; None: the contract takes the call, or says what is wrong with it."""
+    backend = options.get("backend")
+    if type(x) not in tensor_kinds._PLAIN_TYPES or not (x.is_cuda or backend == "cuda-emulated"):
         return None
-    told, rows, _ = cuda.plain_scores(plain, x, y, a["reduction"] == "none", False)
-    if a["nan"] == "error" and not _is_told_well(told, plain):
+    if not checks.is_plain_on_device(x, y) or ((x.requires_grad or y.requires_grad) and torch.is_grad_enabled()):
+        return None
+    index = x.get_device()
+    # types too: 1 is True and 1.0, and what is taken for one may be refused for another
+    key = (x.dtype, x.shape, index, *options.items(), *map(type, options.values()))
+    try:
+        usual = _prepared[key]
+    except KeyError:
+        usual = _usual(x, y, options, key)
+    except TypeError:  # an option that is no key
+        return None
+    if usual is None or not registry.cuda_by_default("ssim", backend, None if index < 0 else index):
+        return None
+    told, rows, _ = cuda.plain_scores(usual.launches, x, y, usual.by_image, False)
+    if usual.waits and not _is_told_well(told, usual.launches):
         return None
     if rows is None:
         return told[0]
-    scores = rows[0] if plain.planes == plain.images else rows[0].view(plain.images, -1).mean(dim=1)
-    return scores if x.dim() == 4 else scores[0]
+    scores = rows[0].view(usual.launches.images, -1).mean(dim=1) if usual.grouped else rows[0]
+    return scores[0] if usual.lone else scores
+
+
+def _usual(x: torch.Tensor, y: torch.Tensor, options: dict[str, Any], key: Any) -> _Usual | None:
+    """What `_short` keeps of the first call of a kind; None where it is not the usual one."""
+    if not _SIMPLE.issuperset(map(type, options.values())):
+        return None
+    this = library.ops["ssim"]
+    a = {**this.defaults, "x": x, "y": y, **library.options_of(this, options)}
+    refused = a["mask"] is not None or a["overshoot"] != "keep" or a["reduction"] not in ("mean", "none")
+    more = a["return_map"] or a["components"] or a["details"]
+    plain = None if refused or more else _plain_launches(a)
+    if plain is None:
+        return None
+    made = _Usual(plain, a["reduction"] == "none", a["nan"] == "error", plain.planes != plain.images, x.dim() != 4)
+    _prepared[key] = made
+    return made
 
 
 def _is_told_well(told: torch.Tensor, plain: cuda.Plain) -> bool:

@@ -91,6 +91,22 @@ def test_another_value_of_semnr_cuda_is_refused_with_the_accepted_ones(tmp_path:
     assert "SEMNR_CUDA is 'yes'; accepted: 1 (build the CUDA kernels), 0 or unset (do not)" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("archs", "says"),
+    [
+        ("75,90", "does not know sm_75: accepted are those that it lists"),
+        ("sm_90;volta", "SEMNR_CUDA_ARCHS names volta; accepted: numbers of chips such as 75,80,90"),
+        ("sm_90; 8.0", "this nvcc is broken"),  # both are known, and compiling begins
+    ],
+)
+def test_the_chips_can_be_named(tmp_path: Path, archs: str, says: str) -> None:
+    done = build(tmp_path, BROKEN_NVCC, SEMNR_CUDA="1", SEMNR_CUDA_ARCHS=archs)
+    assert done.returncode != 0
+    assert says in done.stderr
+    if "broken" in says:
+        assert "arch=compute_80,code=sm_80 -gencode=arch=compute_90,code=sm_90 -gencode=arch=compute_90," in done.stderr
+
+
 # --- the module -----------------------------------------------------------------------------------------------
 
 

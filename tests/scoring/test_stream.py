@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -381,11 +382,71 @@ def test_rows_do_not_depend_on_the_way_the_pixels_came(tmp_path, monkeypatch) ->
     """A device that is none: the whole path of tensors through the scorer, on the CPU."""
     source = stack(tmp_path / "w.zarr")
     plain = semnr.score(source, out=tmp_path / "a", metrics=("psnr", "ssim"))
-    monkeypatch.setattr("semnr.scoring.device_of", lambda given: torch.device("cpu"))
+    monkeypatch.setattr("semnr.scoring.devices_of", lambda given: [torch.device("cpu")])
     sent = semnr.score(source, out=tmp_path / "b", metrics=("psnr", "ssim"))
     for one, other in zip(rows_of(sent), rows_of(plain), strict=True):
         assert one == {k: pytest.approx(v, rel=1e-9) if isinstance(v, float) else v for k, v in other.items()}
     assert sent.info["stages"]["upload"]["passes"] > 0
+
+
+def test_several_devices_give_the_rows_of_one_in_their_order_though_a_process_dies(tmp_path, monkeypatch) -> None:
+    """Two processes on the CPU stand for two devices; one of them is dead before it gets its first tile."""
+    from semnr.scoring import several
+
+    source = stack(tmp_path / "w.zarr", count=12)
+    options = {"metrics": ("psnr", "ssim"), "wafer": LAYOUT}
+    alone = semnr.score(source, out=tmp_path / "one", **options)
+    monkeypatch.setattr("semnr.scoring.devices_of", lambda given: [torch.device("cpu")] * 2)
+    process, made = several.Several._process, []
+
+    def dying() -> Any:
+        pool = process()
+        made.append(pool)
+        if len(made) == 1:
+            pool.submit(os._exit, 1)
+        return pool
+
+    monkeypatch.setattr(several.Several, "_process", staticmethod(dying))
+    many = semnr.score(source, out=tmp_path / "many", device="cuda:0,cuda:1", **options)
+    assert len(made) == 3
+    assert rows_of(many) == rows_of(alone)
+    order = [run.table()["tile"].to_pylist() for run in (alone, many)]
+    assert order[0] == order[1]
+    assert len(order[0]) == 12
+    assert (many.counts, many.summary) == (alone.counts, alone.summary)
+    assert many.info["stages"]["upload"]["passes"] > 1
+    assert many.info["backends"] == alone.info["backends"]
+
+
+def test_a_process_that_always_dies_ends_the_run_and_says_where(monkeypatch) -> None:
+    from concurrent.futures import Future
+    from concurrent.futures.process import BrokenProcessPool
+
+    from semnr.scoring import several
+    from semnr.scoring.on_cluster import ClusterLost, Spec
+
+    class Dead:
+        def submit(self, *_: Any) -> Future:
+            lost: Future = Future()
+            lost.set_exception(BrokenProcessPool())
+            return lost
+
+        def shutdown(self, **_: Any) -> None: ...
+
+    monkeypatch.setattr(several.Several, "_process", staticmethod(Dead))
+    runner = several.Several(["cuda:0"], Spec(None, None, 1, 1, 1, None), None, {})
+    with pytest.raises(ClusterLost, match=r"the process of cuda:0 died 4 times at tile t0 .*--resume"):
+        list(runner.run([TileKey(f"t{i}", i) for i in range(2)]))
+
+
+@pytest.mark.parametrize("device", ["cuda:0,cuda:0", "cpu,cuda:0", ["cuda:1", "cpu"], ""])
+def test_several_devices_are_cuda_devices_each_named_once(device: Any, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(one) for one in devices.devices_of("cuda:1, cuda:0")] == ["cuda:1", "cuda:0"]
+    assert devices.devices_of("cpu") == [None]
+    with pytest.raises(ValueError, match="device is"):
+        devices.devices_of(device)
 
 
 def test_a_device_that_is_not_there_is_named_before_anything_is_written(tmp_path) -> None:

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         rows = [(one["op"], one["backend"], f"{one['seconds']:.1f} s") for one in warmed]
         say(table(("op", "backend", "time"), rows) if rows else "nothing: torch sees no CUDA device")
         say(f"Triton keeps what it compiles in {triton_cache()}")
+    say(f"\nCUDA kernels without nvcc: {state['nvrtc']['text']}")
     say("\nWhat `auto` takes for a 1x1x512x512 tile on the CPU")
     names = {"pixel": "mse, mae, psnr"}
     rows = [(names.get(op, op), d["uint8"], d["float32"]) for op, d in state["auto"].items()]
@@ -65,6 +66,24 @@ def triton_cache() -> str:
     return os.environ.get("TRITON_CACHE_DIR") or str(
         Path(os.environ.get("TRITON_HOME") or Path.home()) / ".triton/cache"
     )
+
+
+def nvrtc_state() -> dict[str, Any]:
+    """Whether NVRTC can make the CUDA kernels of this machine's GPU, where nvcc did not; else Triton serves."""
+    from semnr_kernels import cuda_support, nvrtc
+
+    state, launches = nvrtc.state(), cuda_support.hosted()
+    if isinstance(launches, str):
+        text = f"none, Triton serves (semnr_kernels._cuda_hosted: {launches})"
+    elif state["version"] is None:
+        text = f"none, Triton serves ({state['reason']})"
+    elif (reason := nvrtc.why_not_on(0)) == nvrtc.NO_DEVICE:
+        text = f"NVRTC {state['version']} is there and would compile them; {reason}"
+    elif reason is not None:
+        text = f"none, Triton serves ({reason})"
+    else:
+        text = f"NVRTC {state['version']} compiles them at their first call and keeps them in {state['folder']}"
+    return {**state, "text": text}
 
 
 def warm_up() -> list[dict[str, Any]]:
@@ -136,6 +155,7 @@ def examine() -> dict[str, Any]:
         "machine": machine(),
         "backends": backends,
         "auto": auto,
+        "nvrtc": nvrtc_state(),
         "weights": list_weights(),
         "packages": packages,
     }

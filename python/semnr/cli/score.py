@@ -79,7 +79,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--workers", type=int, default=2, metavar="N", help="threads that read tiles; default 2")
     work.add_argument("--memory-budget", default="2GiB", metavar="SIZE", help="bounds the tiles held; default 2GiB")
     work.add_argument("--scheduler", metavar="ADDR", help="local:N processes here, or tcp://host:8786 of dask")
-    work.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N or auto; never ran on a GPU")
+    work.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu (default), cuda, cuda:N, auto, or several: cuda:0,cuda:1; never ran on a GPU",
+    )
     work.add_argument("--backend", default="auto", help="default auto; see `semnr doctor`")
     work.add_argument("--follow", action="store_true", help="print throughput and latency by stage while it runs")
     results = parser.add_argument_group("results")

@@ -15,6 +15,7 @@ from semnr_kernels.registry import recording
 from .. import __version__
 from ..base.files import keeping, write_json
 from ..base.lock import only_writer
+from ..base.machine import cores
 from ..base.outputs import apart, local
 from ..base.progress import Progress
 from ..columns import metadata_name
@@ -29,13 +30,14 @@ from ..tiles.extent import extent_of
 from ..tiles.source import Problem, TileKey, TileSource, length_of, one_range
 from . import prepare as prepare
 from .alarms import Alarms, read_alarms
-from .device import Upload, device_of
+from .device import Upload, devices_of
 from .engine import Engine, problem_row
 from .maps import MapSink, maps_of
 from .on_cluster import Cluster, Spec, cluster, workers_of
 from .prepare import METRICS
 from .resume import begin, identity, may_write, metrics_before, same_first_tile, set_aside_verdict
 from .scorer import Scorer, unscored
+from .several import Several
 from .stream import held
 
 __all__ = ["METRICS", "Run", "score"]
@@ -175,7 +177,9 @@ def score(
         (and more than 1 MiB), reference and noisy input included, is a row with the reason; the others are scored.
     device
         "cpu", "cuda", "cuda:N" or "auto": where tiles are scored. Batches travel to a GPU through pinned buffers on
-        a stream of their own. *Never ran on a GPU.*
+        a stream of their own. Several, as "cuda:0,cuda:1" or a list: a process for each; rows and their order are those
+        of one device. A script then needs `if __name__ == "__main__":`, as the processes import it. *Never ran on a
+        GPU.*
     backend : str
         Backend of the metrics: "auto", or a name of `semnr.backends()`.
     root : path, optional
@@ -231,19 +235,21 @@ def score(
     alarm_rules, map_names = read_alarms(alarms), maps_of(maps)
     prepare.maps_can_be(map_names, inputs)
     trust = prepare.trust_of(tests, metrology, scan_axis)
-    if scheduler is not None:
+    targets = devices_of(device)
+    target = targets[0]
+    if scheduler is not None or len(targets) > 1:
+        argument = f"device={device!r}" if scheduler is None else f"scheduler={scheduler!r}"
         if map_names:
-            raise ValueError(
-                f"maps is {list(map_names)} with scheduler={scheduler!r}; accepted: maps in one process only"
-            )
-        workers_of(scheduler)
-        prepare.can_travel(inputs, scheduler)
-    if (target := device_of(device)) is not None and scheduler is not None:
+            raise ValueError(f"maps is {list(map_names)} with {argument}; accepted: maps in one process only")
+        if scheduler is not None:
+            workers_of(scheduler)
+        prepare.can_travel(inputs, argument)
+    if target is not None and scheduler is not None:
         raise ValueError(f"device is {device!r} with scheduler={scheduler!r}; accepted: 'cpu' with a scheduler")
     folder = local("out", out)
     apart("out", folder, (place for one in inputs.sources() for place in extent_of(one)))
     may_write(folder, resume)
-    wanted, dists, left_out = prepare.ready(inputs, metrics, dists_weights, backend, device, metrics_before(folder))
+    wanted, dists, left_out = prepare.ready(inputs, metrics, dists_weights, backend, target, metrics_before(folder))
     scorer = Scorer(wanted, scale, fsim_downsample, dists_weights, dists_resize, dists_every, nan, backend, trust)
     scorer.pixel_nm, scorer.computes = source.pixel_nm, inputs.computes
     scorer.register = register and inputs.reference is not None
@@ -274,6 +280,9 @@ def score(
         if scheduler is not None:
             client, share = stack.enter_context(cluster(scheduler))
             runner = Cluster(client, Spec(inputs, scorer, workers, budget, share, layout), engine, used)
+        if len(targets) > 1:
+            share = max(1, cores() // len(targets))
+            runner = Several(targets, Spec(inputs, scorer, workers, budget, share, layout), engine, used)
         started = time.monotonic()
         info: dict[str, Any] = {
             "semnr": __version__,

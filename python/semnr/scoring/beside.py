@@ -13,6 +13,7 @@ from ..runs.run import clear_run, only_a_run
 from ..tiles import TileSource
 from ..tiles.extent import extent_of
 from . import score as score_tiles
+from .device import devices_of
 from .prepare import inputs_of, ready
 from .resume import may_write, metrics_before
 
@@ -56,7 +57,7 @@ class Scores:
             may_write(scores, resume)
             before = metrics_before(scores)
         weights, backend, device = (asked.get(name) for name in ("dists_weights", "backend", "device"))
-        ready(inputs, asked.get("metrics"), weights, backend, device or "cpu", before)
+        ready(inputs, asked.get("metrics"), weights, backend, devices_of(device or "cpu")[0], before)
 
     def clear(self) -> None:
         """Delete the run that an earlier call left."""

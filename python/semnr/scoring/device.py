@@ -88,3 +88,20 @@ def device_of(given: Any) -> torch.device | None:
     """None for the CPU, else the CUDA device with its number; see `resolve`."""
     device = resolve(given)
     return None if device.type == "cpu" else device
+
+
+def devices_of(given: Any) -> list[torch.device | None]:
+    """As `device_of`, of each device in a list or between commas.
+
+    Raises
+    ------
+    ValueError
+        No such device here, one that is named twice, or the CPU beside another.
+    """
+    several = [v.strip() for v in given.split(",")] if isinstance(given, str) else given
+    if not isinstance(several, list | tuple):
+        return [device_of(given)]
+    found = [device_of(one) for one in several]
+    if not found or (len(found) > 1 and (None in found or len(set(found)) < len(found))):
+        raise ValueError(f"device is {given!r}; accepted: one device, or several CUDA devices, each named once")
+    return found

@@ -19,12 +19,15 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+import torch
+
 from semnr_kernels import SemnrError
 from semnr_kernels.registry import recording
 
 from ..base.machine import cores
 from ..tiles.source import TileKey
 from ..wafers import Wafer
+from .device import Upload
 from .engine import Engine, Rows
 from .scorer import Scorer, unscored
 from .stream import Inputs
@@ -51,6 +54,7 @@ class Spec:
     budget: int
     threads: int  # torch threads of a worker; 0: as many as the worker has
     layout: Wafer | None
+    device: str | None = None  # that the worker scores on; None: the CPU
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class Cluster:
         workers = max(1, len(self.client.nthreads()))
         try:
             while True:
-                while len(waiting) < _AHEAD * workers and (part := list(islice(keys, _size(sent, workers)))):
+                while len(waiting) < _AHEAD * workers and (part := list(islice(keys, size_of(sent, workers)))):
                     waiting.append(_Job(part, self._submit(part)))
                     sent += 1
                 if not waiting:
@@ -205,18 +209,16 @@ class Cluster:
             return 0
 
 
-def _size(sent: int, workers: int) -> int:
+def size_of(sent: int, workers: int) -> int:
     """Tiles in the next partition: one at first, then twice as many each round."""
     return min(PARTITION, 2 ** min(sent // (_ROUND * workers), PARTITION.bit_length()))
 
 
 def score_partition(blob: bytes, keys: list[TileKey]) -> Partition:
     """Runs on a worker."""
-    import torch
-
     spec = _spec(blob)
     torch.set_num_threads(spec.threads or _threads_here())
-    engine = Engine(spec.inputs, spec.scorer, spec.readers, spec.budget, spec.layout)
+    engine = Engine(spec.inputs, spec.scorer, spec.readers, spec.budget, spec.layout, _upload(spec.device))
     with recording() as used:
         results = list(engine.run(keys))
     return Partition(results, dict(used), engine.stages.state(), spec.scorer.learnt())
@@ -227,6 +229,12 @@ def _spec(blob: bytes) -> Spec:
     """Sources are opened once in a worker, not once a partition."""
     spec: Spec = pickle.loads(blob)
     return spec
+
+
+@lru_cache(maxsize=4)
+def _upload(device: str | None) -> Upload | None:
+    """The way to the worker's device, with its buffers, for all its partitions."""
+    return None if device is None else Upload(torch.device(device))
 
 
 def _threads_here() -> int:

@@ -19,7 +19,6 @@ from ..tiles.source import TileSource
 from ..tiles.together import together
 from ..trust.columns import Trust
 from ..wafers import Wafer
-from .device import device_of
 from .stream import Inputs
 
 
@@ -73,18 +72,17 @@ def dists_of(
 
 
 def ready(
-    inputs: Inputs, metrics: Sequence[str] | None, weights: Any, backend: str | None, device: Any, before: Any
+    inputs: Inputs, metrics: Sequence[str] | None, weights: Any, backend: str | None, target: Any, before: Any
 ) -> tuple[tuple[str, ...], dict[str, Any], list[str]]:
     """(metrics, what is known of DISTS's weights, remarks): all that the metrics need is there.
 
-    before: metrics of the run that is gone on with, or None.
+    target: the device, None for the CPU; before: metrics of the run that is gone on with, or None.
 
     Raises
     ------
     BackendUnavailable, WeightsUnavailable
         Before anything is written.
     """
-    target = device_of(device)
     wanted, left_out = metrics_of(metrics), None
     dists: dict[str, Any] = {}
     if inputs.reference is not None and "dists" in wanted:
@@ -214,11 +212,11 @@ def layout_of(wafer: Any, source: TileSource) -> Wafer | None:
     raise TypeError(f"wafer is {type(wafer).__name__}; accepted: semnr.wafers.Wafer, or None")
 
 
-def can_travel(inputs: Inputs, scheduler: str) -> None:
+def can_travel(inputs: Inputs, argument: str) -> None:
     """Sources that live in this process's memory cannot be opened by another."""
     for place in (inputs.candidate, *inputs.others.values()):
         if place[0].recipe is None:
             raise ValueError(
-                f"{place[0].name} is held in this process; accepted with scheduler={scheduler!r}: sources opened from "
+                f"{place[0].name} is held in this process; accepted with {argument}: sources opened from "
                 "a path or URL that the workers can open too"
             )

@@ -121,6 +121,9 @@ def test_a_pair_takes_at_most_fourteen_complex_planes(
     channels: int, masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that torch holds: images, samples, spectra, responses, features. What an FFT library takes is not seen."""
+    from semnr_kernels.fsim import triton_kernel
+
+    monkeypatch.setattr(triton_kernel, "_ROOM", 1)  # as a large image
     monkeypatch.setattr(tensor_kinds, "quiet", lambda: True)  # or the mode that watches makes one op of the call
     x, y = pair(160, 160, channels)
     mask = torch.rand((160, 160), generator=torch.Generator().manual_seed(1)) > 0.2 if masked else None
@@ -132,6 +135,18 @@ def test_a_pair_takes_at_most_fourteen_complex_planes(
     planes = live.peak / (160 * 160 * 8)
     assert 6 < planes <= PLANES  # four responses and what makes the fourth cannot be missed
     assert not reference._banks, "a bank of filters was kept"
+
+
+def test_a_batch_of_small_images_takes_the_room_of_the_responses_and_of_their_products(monkeypatch) -> None:
+    from semnr_kernels.fsim import triton_kernel
+
+    monkeypatch.setattr(tensor_kinds, "quiet", lambda: True)
+    monkeypatch.setattr(triton_kernel, "_ROOM", 6 * 16 * 96 * 96)  # six images of the twelve
+    x, y = pair(96, 96, images=6)
+    with Live() as live:
+        fsim(x, y, data_range=1.0, backend=INTERPRET)
+    room, plane = 2 * triton_kernel._ROOM * 8, 96 * 96 * 8
+    assert room < live.peak <= room + 3 * 12 * plane
 
 
 # --- stages ---------------------------------------------------------------------------------------------------
@@ -150,13 +165,15 @@ def test_products_with_filters_made_on_the_fly_equal_those_with_the_bank(size: t
     bank = reference._build_bank(h, w, p, torch.device("cpu"))
     half = torch.view_as_real(torch.fft.rfft2(image))
     bound = 1e-14 if dtype == torch.float64 else 3e-6
-    for orientation in range(p.orientations):
-        room = torch.empty((2, 2, h, w, 2), dtype=dtype)
-        planes = triton_kernel._responses(half, room, orientation, p)
-        whole = torch.fft.fft2(image.double())[:, None]
-        exact = torch.fft.ifft2(whole * (bank.radial * bank.angular[orientation]))
-        got = torch.stack([torch.view_as_complex(plane.double()) for plane in planes], dim=1)
-        assert (got - exact).abs().max() <= bound * exact.abs().max()
+    whole = torch.fft.fft2(image.double())[:, None, None]
+    exact = torch.fft.ifft2(whole * bank.angular[:, None] * bank.radial).permute(1, 2, 0, 3, 4)
+    for orientations, scales in ((3, 3), (1, 2)):  # through all filters at once, and in steps
+        for first in range(0, p.orientations, orientations):
+            room = torch.empty((orientations, scales, 2, h, w, 2), dtype=dtype)
+            planes = triton_kernel._responses(half, room, first, p)
+            got = torch.cat([torch.view_as_complex(plane.double()) for plane in planes], dim=1)
+            some = exact[first : first + orientations]
+            assert (got - some).abs().max() <= bound * some.abs().max()
     gains = triton_kernel._gains(Settings(filters=p, precision=str(dtype).removeprefix("torch.")), h, w, image.device)
     assert gains.tolist() == pytest.approx(bank.noise_gain, rel=bound)
 
@@ -177,9 +194,11 @@ def test_the_median_is_exact(count: int, dtype, monkeypatch) -> None:
     values[3] = 0
     values[4] = 1 + 1e-6 * normal[4]
     values[5, ::2] = math.inf
-    response = torch.stack((values, torch.zeros_like(values)), dim=-1)[:, None]
-    found = torch.zeros((6, 2), dtype=torch.int64)
+    finest = torch.stack((values, torch.zeros_like(values)), dim=-1).reshape(2, 1, 3, 1, count, 2)
+    response = torch.cat((finest, torch.full_like(finest, 5)), dim=1)  # two orientations, two scales
+    found = torch.zeros((2, 3, 2), dtype=torch.int64)
     triton_kernel._median(response, found, torch.zeros((6, 2048), dtype=torch.int32))
+    found = found.reshape(6, 2)
     bits = found[:, 0].to(torch.int32) if dtype == torch.float32 else found[:, 0].clone()
     assert torch.equal(bits.view(dtype), values.square().median(dim=1).values)
 
@@ -188,22 +207,26 @@ def test_nan_and_negative_nan_stay_within_the_histogram() -> None:
     from semnr_kernels.fsim import triton_kernel
 
     values = torch.tensor([math.nan, -math.nan, math.inf, -math.inf, 0, 1]).repeat(10, 1)
-    response = torch.stack((values, values), dim=-1)[None]
-    histogram, found = torch.zeros((1, 2048), dtype=torch.int32), torch.zeros((1, 2), dtype=torch.int64)
+    response = torch.stack((values, values), dim=-1)[None, None, None]
+    histogram, found = torch.zeros((1, 2048), dtype=torch.int32), torch.zeros((1, 1, 2), dtype=torch.int64)
     triton_kernel._median(response, found, histogram)
     assert histogram.abs().max() == 0  # ready for the next orientation
-    assert found[0, 0].to(torch.int32).view(torch.float32).item() == math.inf  # NaNs sort last
+    assert found[0, 0, 0].to(torch.int32).view(torch.float32).item() == math.inf  # NaNs sort last
 
 
 # --- the whole ------------------------------------------------------------------------------------------------
 
 
-def test_groups_of_images_change_nothing(monkeypatch) -> None:
+def test_groups_of_images_and_of_filters_change_nothing(monkeypatch) -> None:
     from semnr_kernels.fsim import triton_kernel
 
     x, y = pair(48, 50, images=4)
     options = {"data_range": 1.0, "reduction": "none", "scales": 3, "orientations": 2, "backend": INTERPRET}
     exact = fsim(x, y, **options)
+    monkeypatch.setattr(triton_kernel, "_ROOM", 3 * 6 * 48 * 50)  # three images through all filters
+    assert torch.equal(fsim(x, y, **options), exact)
+    monkeypatch.setattr(triton_kernel, "_ROOM", 1)  # an orientation at a time
+    assert torch.equal(fsim(x, y, **options), exact)
     monkeypatch.setattr(triton_kernel, "_STEP", 3 * 48 * 50)
     assert torch.equal(fsim(x, y, **options), exact)
 

@@ -412,6 +412,28 @@ def test_a_plain_call_gives_the_general_paths_score(shape: tuple[int, ...], dtyp
         torch.testing.assert_close(got, exact, rtol=0, atol=1e-15)
 
 
+def test_what_a_plain_call_keeps_serves_no_option_of_another_type_and_no_other_backend() -> None:
+    x, y = pair((2, 1, 40, 48))
+    options = {"data_range": 1.0, "window_size": 11, "k1": 1, "backend": "cuda-emulated"}
+    first = ssim(x, y, **options)
+    with cuda_support.recording() as calls:
+        assert torch.equal(ssim(x, y, **options), first)
+    assert [list(one.counters)[-1] for one in calls] == ["ssim_told"]
+    with pytest.raises(ValueError, match="window_size"):
+        ssim(x, y, **{**options, "window_size": 11.0})
+    for name in ("k1", "data_range"):
+        with pytest.raises(TypeError, match=name):
+            ssim(x, y, **{**options, name: True})
+    with pytest.raises(TypeError, match="no argument 'windows'"):
+        ssim(x, y, windows=11, **options)
+    with cuda_support.recording() as calls:
+        ssim(x, y, data_range=1.0, backend="reference")
+        with registry.use_backend("cuda-emulated"):
+            ssim(x, y, data_range=1.0, backend="reference")
+        ssim(x.clone().requires_grad_(), y, **options).backward()
+    assert not any("ssim_told" in one.counters for one in calls)
+
+
 def test_the_loss_as_one_op_has_the_general_paths_value_gradients_and_second_derivative() -> None:
     x, y = pair((3, 2, 40, 51))
     found = []

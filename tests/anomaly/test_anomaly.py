@@ -82,14 +82,15 @@ def test_a_fit_leaves_weights_facts_card_and_curves(fitted: anomaly.AnomalyModel
 
 def test_the_same_seed_gives_the_same_weights_and_a_resumed_run_too(tmp_path: Path) -> None:
     options = {"recipe": "toy", "changes": {"training.steps": 8, "validation.every": 4, "data.target": "gaussian"}}
-    whole = anomaly.fit(wafer(3, 6), tmp_path / "a", **options)
-    again = anomaly.fit(wafer(3, 6), tmp_path / "b", **options)
+    tiles = films(400, 6)
+    whole = anomaly.fit(tiles, tmp_path / "a", **options)
+    again = anomaly.fit(tiles, tmp_path / "b", **options)
     assert whole.facts["sha256"] == again.facts["sha256"]
     half = {**options, "changes": {**options["changes"], "training.steps": 4}}
-    anomaly.fit(wafer(3, 6), tmp_path / "c", **half)
+    anomaly.fit(tiles, tmp_path / "c", **half)
     with pytest.raises(FileExistsError, match="holds a training run"):
-        anomaly.fit(wafer(3, 6), tmp_path / "c", **options)
-    resumed = anomaly.fit(wafer(3, 6), tmp_path / "c", resume=True, **options)
+        anomaly.fit(tiles, tmp_path / "c", **options)
+    resumed = anomaly.fit(tiles, tmp_path / "c", resume=True, **options)
     assert resumed.facts["steps"] == 8
 
 
@@ -249,12 +250,12 @@ def test_a_wafer_is_scored_flagged_reported_and_written_as_klarf(model: Path, tm
     plan = tmp_path / "plan.csv"
     plan.write_text("\n".join(rows))
     normal = tmp_path / "normal.npy"
-    np.save(normal, films(300, 20))
+    np.save(normal, films(300, 19))
     calibrated = main(["anomaly", "calibrate", str(model), str(normal), "--false-alarms", "0.05"])
     assert calibrated == 0
     assert (model / "calibration.svg").read_text().startswith("<svg")
     kept = json.loads((model / "calibration.json").read_text())
-    assert kept["threshold"]["figures"]["rank"] == 20
+    assert kept["threshold"]["figures"]["rank"] == 19
     run = tmp_path / "run"
     command = ["anomaly", "score", str(model), str(plan), "--out", str(run), "-q"]
     layout = tmp_path / "wafer.toml"
@@ -403,15 +404,16 @@ def test_memory_is_said_before_the_fit_and_is_that_of_what_is_made(lite: Path, t
 
 @pytest.mark.parametrize("kind", ["padim", "patchcore"])
 def test_a_feature_model_finds_a_particle_and_survives_its_file(kind: str, lite: Path, tmp_path: Path) -> None:
-    site = [tile("lines", SIDE, seed=1).noisy(seed=i, dtype="uint8") for i in range(34)]
+    scene = tile("lines", SIDE, seed=1)
+    site = [scene.noisy(seed=i, dtype="uint8") for i in range(18)]
     denoiser = "gaussian" if kind == "padim" else None
     options: dict[str, Any] = {"kind": kind, "weights": lite, "denoiser": denoiser, "dims": 12, "coreset": 60}
-    model = anomaly.fit(np.stack(site[:30]), tmp_path / "m", **options)
+    model = anomaly.fit(np.stack(site[:16]), tmp_path / "m", **options)
     assert json.loads((tmp_path / "m" / "model.json").read_text())["denoiser"] == denoiser
     again = anomaly.load(tmp_path / "m")
-    spoiled = site[30].copy()
+    spoiled = site[16].copy()
     spoiled[24:40, 24:40] = 255 * (np.indices((16, 16)).sum(axis=0) // 4 % 2)  # no weights are trained here
-    scores = model.scores(np.stack([*site[30:], spoiled]), with_map=True)
+    scores = model.scores(np.stack([*site[16:], spoiled]), with_map=True)
     values = scores.columns["anomaly_score"]
     assert values[-1] > values[:-1].max()
     assert scores.map is not None

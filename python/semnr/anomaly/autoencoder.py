@@ -16,7 +16,7 @@ import torch
 from .. import metrics
 from ..noise import NoiseModel
 from ..trust.residual import residual_tests
-from .measured import Measured
+from .measured import Measured, all_finite
 from .network import Autoencoder, Layout, reconstruct
 from .places import OF_NOISE, SHAPES, Places, usual_of
 from .seen import seen
@@ -49,7 +49,7 @@ class Autoencoding:
     @classmethod
     def of(cls, facts: Mapping[str, Any], state: Mapping[str, torch.Tensor], noise: NoiseModel) -> Autoencoding:
         network = Autoencoder(Layout.of(facts["layout"]))
-        if bad := [name for name, value in state.items() if not bool(torch.isfinite(value).all())]:
+        if bad := [name for name, value in state.items() if not all_finite(value)]:
             raise ValueError(f"{bad[0]} has non-finite values")
         with torch.inference_mode(False):
             network.load_state_dict({name: value.float() for name, value in state.items()})

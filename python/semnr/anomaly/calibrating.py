@@ -193,6 +193,8 @@ def _scored(
     with Progress(f"anomaly calibrate, {name}", None, quiet=quiet) as progress:
         for keys, images, digests in _batches(model, name, opened, data_range, problems):
             known += sum(one in fitted_on for one in digests)
+            if known:
+                continue  # none of them is scored: they are counted, for the message
             columns = model.engine.measure(images).columns
             values = columns["anomaly_score"]
             wrong = columns.get("anomaly_mse", np.full(len(values), np.nan))

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..base.random_streams import stream
 from ..noise import NoiseModel
 from .features import Extractor
-from .measured import Measured
+from .measured import Measured, all_finite
 
 POOL = 20  # vectors of the sample for each one of the bank
 _SAMPLE = 83  # of the seed
@@ -66,7 +66,7 @@ class Nearest:
     @classmethod
     def of(cls, facts: Mapping[str, Any], state: Mapping[str, Tensor], noise: NoiseModel) -> Nearest:
         extractor, bank = Extractor.of(facts, state["chosen"], noise), state["bank"]
-        if bank.ndim != 2 or bank.shape[1] != extractor.dims or not bool(torch.isfinite(bank).all()):
+        if bank.ndim != 2 or bank.shape[1] != extractor.dims or not all_finite(bank):
             raise ValueError(f"bank is of shape {tuple(bank.shape)} or not finite; accepted: (size, {extractor.dims})")
         return cls(extractor, bank)
 

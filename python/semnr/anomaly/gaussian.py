@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..noise import NoiseModel
 from .features import Extractor
-from .measured import Measured
+from .measured import Measured, all_finite
 
 _REGULARISED = 0.01  # added to the diagonal, as in the paper
-_AT_ONCE = 64  # places whose covariance is factorised together
+_AT_ONCE = 16  # places whose covariance is factorised together
+_BLOCKS = 6  # arrays of that many (d, d) matrices that are alive at once
 
 
 class Gaussians:
@@ -36,6 +37,7 @@ class Gaussians:
         return {
             "backbone and a batch": extractor.working_bytes(shape, 1),
             "sums": places * d * (d + 1) * 8,
+            "factors": _BLOCKS * min(places, _AT_ONCE) * d * d * 8,
             "result": places * d * (d + 1) * 4,
         }
 
@@ -58,8 +60,9 @@ class Gaussians:
         eye = _REGULARISED * torch.eye(d, dtype=torch.float64)
         for at in range(0, places, _AT_ONCE):
             centre = mean[at : at + _AT_ONCE]
-            spread = products[at : at + _AT_ONCE] - count * centre[:, :, None] * centre[:, None, :]
-            factor = torch.linalg.cholesky(spread / max(1, count - 1) + eye)
+            spread = products[at : at + _AT_ONCE]  # in place: these sums are not needed again
+            spread.baddbmm_(centre[:, :, None], centre[:, None, :], alpha=-count).div_(max(1, count - 1)).add_(eye)
+            factor = torch.linalg.cholesky(spread)
             whitening[at : at + _AT_ONCE] = torch.linalg.solve_triangular(
                 factor, torch.eye(d, dtype=torch.float64).expand_as(factor), upper=False
             ).float()
@@ -71,7 +74,7 @@ class Gaussians:
         height, width = (int(n) for n in facts["shape"])
         places, d = int(np.prod(extractor.grid((height, width)))), extractor.dims
         for name, shape in (("mean", (places, d)), ("whitening", (places, d, d))):
-            if tuple(state[name].shape) != shape or not bool(torch.isfinite(state[name]).all()):
+            if tuple(state[name].shape) != shape or not all_finite(state[name]):
                 raise ValueError(f"{name} is of shape {tuple(state[name].shape)} or not finite; accepted: {shape}")
         return cls(extractor, (height, width), state["mean"], state["whitening"])
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+_PART = 2**18  # values that are looked at together
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -34,6 +36,11 @@ class Measured:
     columns: dict[str, np.ndarray]
     texts: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     map: np.ndarray | None = None
+
+
+def all_finite(values: torch.Tensor) -> bool:
+    """Whether all values are finite, looked at in parts: a mask of the whole would be another copy."""
+    return all(bool(torch.isfinite(part).all()) for part in values.flatten().split(_PART))
 
 
 class Scores(Protocol):

@@ -180,17 +180,21 @@ def law_of(facts: Mapping[str, Any]) -> NoiseModel:
 
 
 def save(folder: Path, engine: Scores, facts: Mapping[str, Any]) -> AnomalyModel:
-    """Write a model; the same tensors and facts give the same bytes."""
-    from safetensors.torch import save as as_bytes
+    """Write a model; the same tensors and facts give the same bytes. The tensors are written from where they are."""
+    from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in engine.tensors().items()}
-    content = as_bytes(state, metadata={"semnr": FORMAT})
     with atomic(folder / TENSORS) as temporary:
-        temporary.write_bytes(content)
-    known = {**facts, **engine.facts(), "format": FORMAT, "sha256": hashlib.sha256(content).hexdigest()}
+        save_file(state, temporary, metadata={"semnr": FORMAT})
+    known = {**facts, **engine.facts(), "format": FORMAT, "sha256": _checksum(folder / TENSORS)}
     write_json(folder / FACTS, known)
-    return load(folder)
+    return AnomalyModel(folder, _facts(folder), engine, read_threshold(folder / THRESHOLD))
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load(path: str | Path) -> AnomalyModel:
@@ -226,20 +230,22 @@ def load(path: str | Path) -> AnomalyModel:
     facts = _facts(folder)
     file = folder / TENSORS
     try:
-        content = file.read_bytes()
+        with file.open("rb") as opened:
+            begins = opened.read(9)
+        digest = _checksum(file)
     except OSError as error:
         raise WeightsUnavailable(f"{file} cannot be read: {error.strerror or error}") from error
-    if content.startswith(_PICKLES):
+    if begins.startswith(_PICKLES) and not begins.endswith(b"{"):  # safetensors: a length of 8 bytes, then JSON
         raise WeightsUnavailable(f"{file} is refused: it holds pickled code or a torch archive; accepted: safetensors")
-    if hashlib.sha256(content).hexdigest() != facts.get("sha256"):
+    if digest != facts.get("sha256"):
         raise WeightsUnavailable(
             f"{file} does not have the checksum that {FACTS} names: it is truncated, altered or of another model"
         )
     from safetensors import SafetensorError
-    from safetensors.torch import load as from_bytes
+    from safetensors.torch import load_file
 
     try:
-        engine = KINDS[facts["kind"]].of(facts, from_bytes(content), law_of(facts))
+        engine = KINDS[facts["kind"]].of(facts, load_file(file), law_of(facts))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsUnavailable(f"{file} does not hold what {FACTS} says of it: {error}") from error
     return AnomalyModel(folder, facts, engine, read_threshold(folder / THRESHOLD))

@@ -17,10 +17,13 @@ TABLES = ("model", "data", "augment", "noise", "training", "validation")
 
 @dataclass(frozen=True)
 class Model:
-    """`weights`: "auto" takes what is at hand, "none" starts from nothing, else the path of a file."""
+    """`weights`: "auto" takes what is at hand, "none" starts from nothing, else the path of a file. `kept_statistics`:
+    batch normalisation keeps the means and variances of those weights, as a few hundred steps cannot find better ones.
+    """
 
     backbone: str = "resnet50"
     weights: str = "auto"
+    kept_statistics: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Optimiser):
+    """`head_first`: passes over the training images, each time changed anew, from whose features (of the pretrained
+    weights as they are) the last layer is solved before anything else is trained; 0 begins with a random one."""
+
+    head_first: int = 0
     learning_rate: float = 3e-4
     warm_up: int = 100
     weight_decay: float = 0.02
@@ -94,7 +101,7 @@ class ClassifierRecipe:
 
 
 def load_recipe(recipe: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> ClassifierRecipe:
-    """A recipe by name ("standard", "compact"), by path or as plain data, with single entries changed.
+    """A recipe by name ("standard", "lite", "small", "compact"), by path or as plain data, with single entries changed.
 
     Raises
     ------
@@ -130,6 +137,8 @@ def _check(recipe: ClassifierRecipe) -> None:
     ):  # fmt: skip
         if not _whole(number, 1):
             raise ValueError(f"{name} is {number!r}; accepted: an integer of at least 1")
+    if not _whole(recipe.training.head_first, 0):
+        raise ValueError(f"training.head_first is {recipe.training.head_first!r}; accepted: an integer of at least 0")
     shares: dict[str, tuple[Any, float, float]] = {
         "data.validation": (data.validation, 0.01, 0.5),
         "data.test": (data.test, 0.01, 0.5),

@@ -25,6 +25,8 @@ from .model import Network, run, save_classifier
 
 Batch = dict[str, Tensor]
 _ORDER, _BATCHES = 94, 95  # purposes of the seed
+_HEAD = 1_000_000  # the rank whose batches the last layer is solved on: no process has it
+_PENALTY = 1e-3  # of the squared weights of that layer, features of variance 1
 _TIE = 1e-3  # what the loss of the validation images counts beside their macro-F1
 
 
@@ -87,6 +89,30 @@ def class_weights(labels: np.ndarray, classes: int, balance: float) -> np.ndarra
     return weights * counts.sum() / (weights * counts).sum()
 
 
+def regression(x: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(classes, features) and (classes,): multinomial logistic regression of features, an image counting as its class.
+
+    The features are scaled to a variance of 1 for the penalty, and the result is scaled back.
+    """
+    mean, spread = x.mean(dim=0), x.std(dim=0) + 1e-3
+    z = (x - mean) / spread
+    solved = torch.zeros(z.shape[1] + 1, len(weights), device=x.device, requires_grad=True)
+    optimiser = torch.optim.LBFGS([solved], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        each = functional.cross_entropy(z @ solved[:-1] + solved[-1], labels, weight=weights, reduction="none")
+        value = each.mean() + _PENALTY * solved[:-1].square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)
+    found = solved.detach()
+    weight = found[:-1] / spread[:, None]
+    return weight.T, found[-1] - mean @ weight
+
+
 class Classifying(Averaged):
     """The network, its moving average (which is what is judged and kept), and the loss."""
 
@@ -98,12 +124,47 @@ class Classifying(Averaged):
     ) -> None:  # fmt: skip
         torch.manual_seed(recipe.training.seed)
         network = Network(recipe.model.backbone, classes)
-        backbones.start(network.backbone, recipe.model.backbone, start)
+        left = backbones.start(network.backbone, recipe.model.backbone, start)
         plan = Plan.of(recipe, len(images))
         super().__init__(network, recipe.training, plan.steps)
         self.recipe, self.images, self.labels, self.plan = recipe, images, labels, plan
         weights = class_weights(labels, classes, recipe.data.balance)
         self.register_buffer("weights", torch.from_numpy(weights).float(), persistent=False)
+        self.head = left[0].rpartition(".")[0] if left else None  # of a network that starts from nothing there is none
+
+    def on_train_start(self) -> None:
+        """Solve the last layer first, where the recipe says so and the run is no resumed one."""
+        head = None if self.head is None else self.network.backbone.get_submodule(self.head)
+        if self.recipe.training.head_first and self.trainer.global_step == 0 and isinstance(head, torch.nn.Linear):
+            self._solve(head)
+
+    def _solve(self, head: torch.nn.Linear) -> None:
+        """Multinomial regression on the features that the last layer is given."""
+        first, given = Plan((self.plan.sides[0],), (self.steps,), self.plan.each), []
+        batches = iter(Batches(self.recipe, self.images, self.labels, first, 0, _HEAD))
+        hook = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].float()))
+        labels = []
+        self.network.eval()
+        with torch.no_grad():
+            for _ in range(self.recipe.training.head_first * self.plan.each):
+                batch = next(batches)
+                self.network(batch["image"].to(self.device, memory_format=torch.channels_last))
+                labels.append(batch["label"].to(self.device))
+        hook.remove()
+        self.train()
+        weight, bias = regression(torch.cat(given), torch.cat(labels), self.weights)
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            head.bias.copy_(bias)
+
+    def train(self, mode: bool = True) -> Classifying:
+        """Batch normalisation stays as it is in a prediction, where the recipe keeps its statistics."""
+        super().train(mode)
+        if self.recipe.model.kept_statistics:
+            for part in self.network.modules():
+                if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+                    part.eval()
+        return self
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         x = batch["image"].to(memory_format=torch.channels_last)

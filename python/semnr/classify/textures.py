@@ -2,8 +2,9 @@
 
 They are no microscope images and say nothing about accuracy on such: they are there so that training, splits and
 report can be tried and tested. A specimen is drawn once and recorded once to three times, as real sets have it: those
-images are near-duplicates, and a split must keep them together. Grey level, contrast, scale and noise are drawn alike
-for all classes, so that none of them tells a class.
+images are near-duplicates, and a split must keep them together. Magnification, beam width, response of the detector,
+shading, grey level, contrast and noise are drawn from the same wide ranges for all classes. Histograms and power spectra
+of the classes therefore overlap, and what tells a class is the shape of what is seen.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from .categories import CATEGORIES
 
 _SPECIMEN, _RECORDED = 91, 92  # purposes of the seed
 _MARGIN = 1.25  # of the drawn field over the side of an image
+_ZOOM = (1.0, 2.0)  # magnification
+_BLUR = (0.5, 1.3)  # sigma of the beam, px
+_RESPONSE = 2.0  # exponent of the detector's grey levels, or its inverse, at most
+_SHADING = 0.5  # over the image, in standard deviations of its grey levels
 
 Grid = tuple[np.ndarray, np.ndarray]
 
@@ -49,14 +54,16 @@ def specimen(category: str, side: int, seed: int, index: int) -> np.ndarray:
     """
     choice("category", category, CATEGORIES)
     rng = stream(seed, _SPECIMEN, CATEGORIES.index(category), whole("index", index))
-    rows, columns = np.mgrid[: whole("side", side, 32), :side].astype(np.float32)
-    drawn = _DRAWN[category](rng, side, (rows, columns))
-    drawn = gaussian_filter(drawn.astype(np.float32), rng.uniform(0.5, 1.1), mode="nearest")
-    shading = rng.uniform(-0.3, 0.3, 2)
+    field = max(32, round(whole("side", side, 32) / _scale(rng, *_ZOOM)))
+    drawn = _DRAWN[category](rng, field, _places(field)).astype(np.float32)
+    drawn = gaussian_filter(_resized(drawn, side), _scale(rng, *_BLUR), mode="nearest")
+    shading = rng.uniform(-_SHADING, _SHADING, 2)
+    rows, columns = _places(side)
     drawn = drawn + (shading[0] * rows + shading[1] * columns) / side * drawn.std()
     low, high = np.percentile(drawn, (1, 99))
     dark, contrast = rng.uniform(0.1, 0.35), rng.uniform(0.3, 0.55)
     even = np.clip((drawn - low) / max(high - low, 1e-6), -0.2, 1.2)
+    even = ((even + 0.2) / 1.4) ** _scale(rng, 1 / _RESPONSE, _RESPONSE)
     return np.clip(dark + contrast * even, 0, 1).astype(np.float32)
 
 
@@ -71,7 +78,7 @@ def recordings(category: str, side: int, seed: int, index: int, count: int) -> l
         if rng.random() < 0.3:
             cut = cut[:, ::-1]
         cut = np.clip(rng.uniform(0.85, 1.15) * cut + rng.uniform(-0.05, 0.05), 0, 1)
-        tool = Detector(dose=float(np.exp(rng.uniform(np.log(60), np.log(600)))), row_noise=0.0)
+        tool = Detector(dose=float(np.exp(rng.uniform(np.log(80), np.log(600)))), row_noise=0.0)
         images.append(quantise(tool.apply(cut.astype(np.float64), rng), "uint8"))
     return images
 
@@ -132,6 +139,20 @@ def _with_bar(image: np.ndarray, index: int) -> np.ndarray:
         top = int(rng.integers(3, height - 4))
         strip[top : top + 2, left : left + int(rng.integers(2, 5))] = 255
     return np.vstack([image, strip])
+
+
+def _places(side: int) -> Grid:
+    """Row and column of each pixel."""
+    rows, columns = np.mgrid[:side, :side].astype(np.float32)
+    return rows, columns
+
+
+def _resized(image: np.ndarray, side: int) -> np.ndarray:
+    """(side, side) float32: by cubic interpolation, with the averaging that a smaller image needs."""
+    from PIL import Image
+
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(resized, np.float32)
 
 
 def _objects(rng: np.random.Generator, side: int, count: int) -> np.ndarray:
@@ -206,7 +227,7 @@ def _mems(rng: np.random.Generator, side: int, grid: Grid) -> np.ndarray:
         depth = np.minimum(long - np.abs(p - x), wide - np.abs(q - y))
         image = np.where(depth > 0, level + 0.25 * np.exp(-np.clip(depth, 0, None) / 1.2), image)
         image = np.where((depth <= 0) & (depth > -3), 0.6 * image, image)
-    pitch, x = _scale(rng, 7, 14), rng.uniform(-0.3, 0.1) * reach
+    pitch, x = _scale(rng, 9, 16), rng.uniform(-0.3, 0.1) * reach
     finger = np.abs((q / pitch) % 1 - 0.5) * pitch < pitch * rng.uniform(0.18, 0.3)
     along = (p > x) & (p < x + rng.uniform(0.3, 0.5) * side) & (np.abs(q) < rng.uniform(0.25, 0.45) * side)
     image = np.where(along, np.where(finger, 0.85, 0.15), image)
@@ -244,13 +265,17 @@ def _particles(rng: np.random.Generator, side: int, grid: Grid) -> np.ndarray:
 
 
 def _patterned(rng: np.random.Generator, side: int, grid: Grid) -> np.ndarray:
-    """Gratings and arrays of `semnr.synth`, turned by quarters."""
+    """Gratings and arrays of `semnr.synth`, turned by quarters, with fields that were left out."""
     pattern = str(rng.choice(["lines", "holes", "vias"]))
-    pitch = _scale(rng, 9, 24)
+    pitch = _scale(rng, 11, 26)
     made = tile(
         pattern, side, seed=[int(rng.integers(2**31)), 7], pitch_nm=pitch, cd_nm=pitch * rng.uniform(0.35, 0.6),
         ler_sigma_nm=float(rng.uniform(0.2, 0.8)), correlation_nm=10.0, look={"texture": 0.01},
-    ).clean  # fmt: skip
+    ).clean.copy()  # fmt: skip
+    ground = np.percentile(made, rng.uniform(5, 95))
+    for row, column in rng.uniform(0, side, (int(rng.integers(3, 9)), 2)).astype(int):
+        high, wide = (max(2, round(pitch * n)) for n in rng.uniform(0.8, 3.0, 2))
+        made[row : row + high, column : column + wide] = ground
     return np.rot90(made, int(rng.integers(4)))
 
 

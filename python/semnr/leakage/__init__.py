@@ -25,7 +25,7 @@ from ..tiles.databar import find_bar, lower_end
 from .fingerprints import SIDE, candidates, thumbnail
 from .page import write_report
 from .splits import grouped_split, joined
-from .verify import bands, correlation, described
+from .verify import bands, best_match, described
 
 __all__ = ["Leakage", "Pair", "grouped_split", "near_duplicates", "write_report"]
 
@@ -284,15 +284,15 @@ def compare(
         return held[k]
 
     with Progress("leakage", None, quiet=quiet) as progress:
-        for candidate in candidates(thumbnails):
-            ends = (min(candidate.a, candidate.b), max(candidate.a, candidate.b))
+        for placements in candidates(thumbnails):
+            a, b = placements[0].a, placements[0].b
+            ends = (min(a, b), max(a, b))
             progress.advance()
             if ends in pairs:
                 continue
-            value, window = correlation(of(candidate.a), of(candidate.b), candidate)
+            value, window, placed = best_match(of(a), of(b), placements, least)
             if value >= least:
-                how = described(window, candidate.part, candidate.symmetry)
-                pairs[ends] = Pair(candidate.a, candidate.b, round(value, 4), how)
+                pairs[ends] = Pair(a, b, round(value, 4), described(window, placed.part, placed.symmetry))
     groups = joined(len(images), list(pairs))
     ordered = sorted(pairs.values(), key=lambda pair: (pair.first, pair.second))
     return Leakage(

@@ -107,8 +107,8 @@ def seen_as(image: np.ndarray, symmetry: int) -> np.ndarray:
     return image[:: -1 if down else 1, :: -1 if right else 1]
 
 
-def candidates(thumbnails: np.ndarray, likely: float = LIKELY) -> Iterator[Candidate]:
-    """Pairs of images whose fingerprints agree, the most alike first of each image, each pair with its best placements.
+def candidates(thumbnails: np.ndarray, likely: float = LIKELY) -> Iterator[list[Candidate]]:
+    """Pairs of images whose fingerprints agree, the most alike first of each image, each pair as its best placements.
 
     The whole of each image is looked for in every window of the others: it may be a crop of one. Its four corners are
     looked for in the smallest windows: the fields of the two may overlap.
@@ -136,7 +136,7 @@ def candidates(thumbnails: np.ndarray, likely: float = LIKELY) -> Iterator[Candi
             best[i, first + i] = -1
             order = torch.argsort(best[i], descending=True)[:_MOST]
             for b in order[best[i, order] >= likely].tolist():
-                yield from _placements(first + i, b, block[i], groups, [questions[:, b] for questions in asked])
+                yield _placements(first + i, b, block[i], groups, [questions[:, b] for questions in asked])
 
 
 def _agreement(block: np.ndarray, questions: torch.Tensor) -> torch.Tensor:
@@ -149,7 +149,7 @@ def _agreement(block: np.ndarray, questions: torch.Tensor) -> torch.Tensor:
 def _placements(
     a: int, b: int, windows_of_a: np.ndarray, groups: list[tuple[np.ndarray, list[tuple[int, Window]]]],
     asked: list[torch.Tensor],
-) -> Iterator[Candidate]:  # fmt: skip
+) -> list[Candidate]:  # fmt: skip
     """The best placements of image b on image a."""
     found = []
     for (windows, group), questions in zip(groups, asked, strict=True):
@@ -162,7 +162,7 @@ def _placements(
             (top, height), (left, width) = (RANGES[k] for k in divmod(int(windows[at]), len(RANGES)))
             symmetry, part = group[question]
             found.append(Candidate(a, b, (top, height, left, width), part, symmetry, value))
-    yield from sorted(found, key=lambda one: -one.agreement)[:_STARTS]
+    return sorted(found, key=lambda one: -one.agreement)[:_STARTS]
 
 
 def _place(window: Window) -> int:

@@ -1,7 +1,7 @@
 """Which signal tells harm from harmless change: ours, scanning FRC, CHEM; AUC and ROC with intervals.
 
-`python benchmarks/quality/bench_rivals.py` runs synthetic tiles and the real pairs, writes results/rivals.json and puts
-its tables into docs/benchmark.md; `--table` does the latter with what is there; `--quick` is a look that writes nothing.
+`python benchmarks/quality/bench_rivals.py` runs synthetic tiles and the real pairs and writes results/rivals.json;
+`--table` puts its tables into docs/benchmark.md; `--quick` is a look that writes nothing.
 
 A case is a tile of 128 px and what a candidate made of it. The candidate before any harm is the clean tile with 30 % of
 its noise left, as in the stress suite; harm is a fault of semnr.stress put onto it. Harmless are fresh noise, more and
@@ -10,8 +10,9 @@ registered clean frame, with gain and offset fitted to the noisy one, is the cle
 
 Settings of the rivals are chosen for each harm and each kind of tile by AUC on the development tiles (the first five
 pairs' groups, synthetic seeds of their own), from 12 of sFRC and 16 of CHEM; our signals are the shipped rules' columns
-and have no setting. Rivals that see noise as harm are judged a second time, against those harmless changes alone that leave
-as much noise as the candidate has ("same noise"). "One score" is the largest of several signals, each scaled on the harmless development cases.
+and have no setting. Rivals that see noise as harm are judged a second time, against those harmless changes alone that
+leave as much noise as the candidate has ("same noise"). "One score" is the largest of several signals, each scaled on
+the harmless development cases.
 Intervals: 95 %, by resampling groups; differences are of the same resamples.
 """
 
@@ -75,7 +76,10 @@ SIGNALS: dict[str, Callable[[Mapping[str, float]], float]] = {
     "lost texture": lambda c: 1 - c["transfer_texture"],
     # over the bounds of the rule over_sharpening
     "sharpened": lambda c: _largest(
-        c["overshoot"] / 0.012, (c["transfer"] - 1) / 0.06, (c["transfer_high"] - 1) / 0.042, (c["transfer_peak"] - 1) / 0.12
+        c["overshoot"] / 0.012,
+        (c["transfer"] - 1) / 0.06,
+        (c["transfer_high"] - 1) / 0.042,
+        (c["transfer_peak"] - 1) / 0.12,
     ),
     "erased": lambda c: c["removed_z"],
     "invented": lambda c: c["invented_z"],
@@ -124,7 +128,7 @@ def synthetic(seed: int, count: int) -> list[Tile]:
 
 
 def real(folder: Path, protocol: Protocol, split: str) -> list[Tile]:
-    """A tile of one pair of each group, with the law of its noise: variance against level, correlation along the line."""
+    """A tile of one pair of each group, with the law of its noise: variance by level, correlation along the line."""
     found, seen = [], set()
     for number, name in enumerate(pair_names(folder)):
         group = protocol.group(name)
@@ -157,7 +161,11 @@ def harmed(tile: Tile) -> Iterator[tuple[str, str, Case]]:
             kept = kept_contrast(fault, case, strength, tile.seed)
             if fault.judged == "kept" and fault.truth(strength, kept) != "harmful":
                 continue
-            yield harm, f"{name} {strength:g} {fault.unit}", fault.apply(case, strength, np.random.default_rng((tile.seed, k)))
+            yield (
+                harm,
+                f"{name} {strength:g} {fault.unit}",
+                fault.apply(case, strength, np.random.default_rng((tile.seed, k))),
+            )
 
 
 def harmless(tile: Tile) -> Iterator[tuple[str, Case]]:
@@ -235,7 +243,9 @@ def one_score(rows: Sequence[Scored], development: Sequence[Scored]) -> None:
         low, high = np.nanquantile(values, (0.5, 0.95))
         scale[name] = (float(low), float(high - low) or 1.0)
     for row in rows:
-        known = [(row.scores[f"ours: {n}"] - a) / b for n, (a, b) in scale.items() if np.isfinite(row.scores[f"ours: {n}"])]
+        known = [
+            (row.scores[f"ours: {n}"] - a) / b for n, (a, b) in scale.items() if np.isfinite(row.scores[f"ours: {n}"])
+        ]
         row.scores["ours: one score"] = max(known, default=np.nan)
 
 
@@ -309,7 +319,9 @@ def by_tiles(tiles: Sequence[Tile], chem: list[rivals.Chem], pool: ProcessPoolEx
 def run(quick: bool, workers: int, say: Any = print) -> dict[str, Any]:
     protocol, begun, found = load(), time.process_time(), {}
     dev_seed, per = DEVELOPMENT, 3 if quick else 12
-    parts = {"synthetic": (synthetic(dev_seed, per), [t for s in FIGURES[: 1 if quick else 3] for t in synthetic(s, per)])}
+    parts = {
+        "synthetic": (synthetic(dev_seed, per), [t for s in FIGURES[: 1 if quick else 3] for t in synthetic(s, per)])
+    }
     if (folder := bench_trust.data()) is not None:
         pairs = folder / "pairs"
         every = real(pairs, protocol, "table")
@@ -340,25 +352,31 @@ def winner(table: Mapping[str, Any], rival: str) -> str:
 
 def text(found: Mapping[str, Any]) -> str:
     """The tables, as Markdown."""
+    shown = ("ours", "ours, one score", "sFRC", "CHEM", "sFRC, second frame")
     lines = []
     for part, harms in found.items():
         first = next(iter(next(iter(harms.values())).values()))
-        lines += [
-            f"| {part}, {first['groups']} groups | ours: AUC | ours, one score | sFRC | CHEM | sFRC, second frame | wins |",
-            "|---|---|---|---|---|---|---|",
-        ]
+        lines += [_line(f"{part}, {first['groups']} groups: AUC", *shown, "against sFRC", "against CHEM"), _rule(8)]
         for harm, table in harms.items():
-            cells = [_auc(table[m]) for m in ("ours", "ours, one score", "sFRC", "CHEM", "sFRC, second frame")]
-            won = [f"{rival}: {winner(table, rival)}" for rival in ("sFRC", "CHEM")]
-            lines.append(f"| {harm} ({table['ours']['harmful']} of {table['ours']['cases']}) | {' | '.join(cells)} | {'; '.join(won)} |")
-        lines += ["", f"| {part}: harm found at 1 %, 5 %, 10 % false alarms | ours | sFRC | CHEM | ours less sFRC, AUC | ours less CHEM |",
-                  "|---|---|---|---|---|---|"]  # fmt: skip
+            cells = [_auc(table[m]) for m in shown]
+            won = [winner(table, rival) for rival in ("sFRC", "CHEM")]
+            lines.append(_line(f"{harm} ({table['ours']['harmful']} of {table['ours']['cases']})", *cells, *won))
+        heads = ("ours", "sFRC", "CHEM", "AUC, ours less sFRC", "ours less CHEM")
+        lines += ["", _line(f"{part}: found at 1, 5, 10 % false alarms", *heads), _rule(6)]
         for harm, table in harms.items():
             rates = [", ".join(f"{v:.0%}" for v in table[m]["found_at"][:3]) for m in ("ours", "sFRC", "CHEM")]
             less = [_less(table[m]) for m in ("sFRC", "CHEM")]
-            lines.append(f"| {harm} | {' | '.join([*rates, *less])} |")
+            lines.append(_line(harm, *rates, *less))
         lines.append("")
     return "\n".join(lines).strip()
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(columns: int) -> str:
+    return "|---" * columns + "|"
 
 
 def _auc(row: Mapping[str, Any]) -> str:

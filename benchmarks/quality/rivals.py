@@ -134,7 +134,9 @@ class Chem:
 CHEM = [(wavelet, outside) for wavelet in ("haar", "db2") for outside in (0.1, 0.01)]
 
 
-def learn(wavelet: str, outside: float, train: Sequence[tuple[Image, Image]], hold: Sequence[tuple[Image, Image]]) -> Chem:
+def learn(
+    wavelet: str, outside: float, train: Sequence[tuple[Image, Image]], hold: Sequence[tuple[Image, Image]]
+) -> Chem:
     """From (output, clean) of one set of tiles the quantiles, from those of another the conformal correction."""
     bands = []
     for k in range(3 * LEVELS):

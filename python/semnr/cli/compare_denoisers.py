@@ -25,7 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--out", metavar="DIR", default="semnr-denoisers", help="default %(default)s; a run there goes on")
     how.add_argument("--minutes", type=float, metavar="M", help="begin no field after that time; the next run goes on")
     how.add_argument("--workers", type=int, metavar="N", help="processes, one thread each; default: one a core")
-    how.add_argument("--keep", action="store_true", help="also write each output as a 16-bit PNG, as a submission has it")
+    how.add_argument(
+        "--keep", action="store_true", help="also write each output as a 16-bit PNG, as a submission has it"
+    )
     add_output_options(how)
 
 
@@ -37,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.inputs:
         count = write_inputs(args.inputs, pairs=args.pairs, groups=args.groups)
-        say(f"{count} images written to {args.inputs}; outputs under the same names are scored by --submission NAME=DIR")
+        say(
+            f"{count} images written to {args.inputs}; outputs under the same names are scored by --submission NAME=DIR"
+        )
         return PASS
     found = compare_denoisers(
         args.out,

@@ -1,4 +1,4 @@
-"""The table of denoisers: what each costs, keeps and invents, under one frozen protocol; a referee of others' outputs."""
+"""The table of denoisers: what each costs, keeps and invents, by one frozen protocol; a referee of others' outputs."""
 
 from __future__ import annotations
 

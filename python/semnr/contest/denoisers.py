@@ -251,7 +251,9 @@ def _interpreter(python: str | None) -> str:
     try:
         found = subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode == 0
     except OSError as error:
-        raise ValueError(f"careamics is {python}, which cannot be run ({error}); accepted: a Python interpreter") from None
+        raise ValueError(
+            f"careamics is {python}, which cannot be run ({error}); accepted: a Python interpreter"
+        ) from None
     if not found:
         raise Skipped(f"CAREamics is not installed for {python}: {python} -m pip install careamics")
     return python

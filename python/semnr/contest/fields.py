@@ -24,7 +24,7 @@ FRAME, MARKED = "", "-marked"  # what follows the field's name in the name of an
 
 @dataclass(frozen=True)
 class Disc:
-    """A disc that was put into a frame: its centre, its height over the noise's standard deviation there, its sign in it."""
+    """A disc that was put into a frame: its centre, and its height over the standard deviation of the noise there."""
 
     row: int
     col: int
@@ -137,7 +137,9 @@ def _real(protocol: Protocol, folder: Path, name: str) -> Field:
 def _centre(image: np.ndarray, side: int) -> np.ndarray:
     top, left = ((n - side) // 2 for n in image.shape)
     if min(top, left) < 0:
-        raise ValueError(f"a pair has frames of {image.shape[0]} x {image.shape[1]} px; accepted: at least {side} a side")
+        raise ValueError(
+            f"a pair has frames of {image.shape[0]} x {image.shape[1]} px; accepted: at least {side} a side"
+        )
     return image[top : top + side, left : left + side]
 
 

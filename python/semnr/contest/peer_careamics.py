@@ -12,7 +12,6 @@ import resource
 import sys
 import tempfile
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 

@@ -167,7 +167,9 @@ def _ours(folder: Path, place: Path) -> bool:
     return place.resolve().is_relative_to((folder / OUTPUTS).resolve())
 
 
-def some(found: dict[str, Callable[[], Field]], protocol: Protocol, groups: int | None) -> dict[str, Callable[[], Field]]:
+def some(
+    found: dict[str, Callable[[], Field]], protocol: Protocol, groups: int | None
+) -> dict[str, Callable[[], Field]]:
     """The first groups of real pairs, and the same share of each synthetic kind, at least one field."""
     if groups is None:
         return found
@@ -192,11 +194,7 @@ def some(found: dict[str, Callable[[], Field]], protocol: Protocol, groups: int 
 def image_names(taken: Mapping[str, Callable[[], Field]]) -> list[str]:
     """Names of all images of these fields."""
     marked = ("real", "wafer")
-    return [
-        name + end
-        for name in taken
-        for end in ((FRAME, MARKED) if name.partition("-")[0] in marked else (FRAME,))
-    ]
+    return [name + end for name in taken for end in ((FRAME, MARKED) if name.partition("-")[0] in marked else (FRAME,))]
 
 
 def write_inputs(folder: str | Path, *, pairs: str | Path | None = None, groups: int | None = None) -> int:
@@ -227,9 +225,7 @@ def _run(
     made_by = {name: source.made_by for name, source in sources.items() if isinstance(source, Ready)}
     # a submission may have changed: its files are read again
     there = {(row["denoiser"], row["field"]) for row in store.rows() if row["made_by"] == made_by.get(row["denoiser"])}
-    jobs = {
-        name: {key: source for key, source in sources.items() if (key, name) not in there} for name in taken
-    }
+    jobs = {name: {key: source for key, source in sources.items() if (key, name) not in there} for name in taken}
     jobs = {name: wanted for name, wanted in jobs.items() if wanted}
     whole, done, begun = sum(map(len, jobs.values())), 0, time.monotonic()
     if not jobs:

@@ -51,7 +51,7 @@ class Truth:
         if field.kind in ("real", "wafer"):
             y = self._clean()[self.inner]
             self.reference = Reference(_tensor(y), data_range=255.0, metrics=("psnr", "ssim", "fsim"))
-            # the clean frame of a pair has another gain than the noisy one: found on the frame, the same for every output
+            # the clean frame of a pair has another gain than the noisy one: found on the frame, one for all outputs
             x = self.field.frame.astype(np.float64)[self.inner]
             self.gain = float(np.polyfit(y.ravel(), x.ravel(), 1)[0])
             self.signal, self.background = (np.asarray(region)[0, 0] for region in self.reference.regions())
@@ -163,4 +163,3 @@ def _discs(x: np.ndarray) -> np.ndarray:
     disc = np.hypot(*np.mgrid[-3:4, -3:4]) <= 2
     around = ndimage.uniform_filter(x, 31, mode="nearest")
     return np.asarray(ndimage.convolve(x - around, disc / disc.sum()))[3:-3, 3:-3]
-

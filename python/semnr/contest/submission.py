@@ -120,7 +120,5 @@ def submission(name: str, folder: Path, expected: Iterable[str], taken: Iterable
         ("extra", extra, "not read"),
         ("there twice", twice, "the first is read"),
     )
-    problems = tuple(
-        f"{len(names)} {what}, such as {names[0]}: {then}" for what, names, then in told if names
-    )
+    problems = tuple(f"{len(names)} {what}, such as {names[0]}: {then}" for what, names, then in told if names)
     return Submission(name, files, problems)

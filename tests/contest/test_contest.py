@@ -49,7 +49,7 @@ class AtOnce:
 def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "ProcessPoolExecutor", AtOnce)
     # the networks of DISTS and LPIPS are slow, and tested elsewhere
-    monkeypatch.setattr("semnr.contest.scores._NETWORKS", ())
+    monkeypatch.setattr("semnr.contest.scores.NETWORKS_NEEDED", ())
 
 
 def test_the_protocol_has_a_version_and_twelve_denoisers_and_its_groups_stay_whole() -> None:
@@ -176,6 +176,33 @@ def test_a_run_that_is_stopped_says_what_is_left_and_the_next_one_does_it(tmp_pa
     assert stopped.left == 3
     assert stopped.rows == []
     assert compare(tmp_path / "out", denoisers=["noisy"]).left == 0
+
+
+def test_a_denoiser_that_raises_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no memory for this")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("semnr.contest.methods.denoise", broken)
+        found = compare(tmp_path / "out", denoisers=["noisy", "gaussian"])
+    assert any("RuntimeError: no memory for this" in line for line in found.problems["gaussian"])
+    assert {row["psnr"] is None for row in found.rows if row["kind"] == "wafer"} == {True, False}
+    assert compare(tmp_path / "out", denoisers=["noisy", "gaussian"]).problems == {}
+
+
+def test_a_metric_without_weights_is_left_out_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from semnr.errors import WeightsUnavailable
+    from semnr.profiles import Reference
+
+    def absent(*_: Any, **__: Any) -> None:
+        raise WeightsUnavailable("no weights here: semnr weights fetch alexnet lpips")
+
+    monkeypatch.setattr("semnr.contest.scores.NETWORKS_NEEDED", ("lpips",))
+    monkeypatch.setattr(Reference, "lpips", absent)
+    found = compare(tmp_path / "out", denoisers=["noisy"])
+    assert "semnr weights fetch" in found.skipped["lpips"]
+    assert found.problems == {}
+    assert all(row["lpips"] is None for row in found.rows)
 
 
 def test_rows_of_a_denoiser_that_has_changed_are_made_anew(tmp_path: Path) -> None:

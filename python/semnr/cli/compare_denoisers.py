@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         for name, reason in found.skipped.items():
             say(f"\nnot run: {name}: {reason}")
         for name, lines in found.problems.items():
-            say(f"\nsubmission {name}:\n  " + "\n  ".join(lines))
+            say(f"\n{name}:\n  " + "\n  ".join(lines))
         if found.left:
             say(f"\n{found.left} of a denoiser and a field are left; the same command goes on")
         say(f"\nwritten to {found.out}")

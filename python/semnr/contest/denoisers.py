@@ -165,7 +165,8 @@ def _imagined(setup: Setup, options: Mapping[str, Any]) -> Path:
 def _careamics(name: str, options: dict[str, Any], setup: Setup) -> Ready:
     python = _interpreter(setup.careamics)
     kinds = [("real",), ("wafer", "lines", "blank")] if name == "noise2void" else [fielding.KINDS]
-    outputs, about = {}, {}
+    outputs: dict[str, Any] = {}
+    about: dict[str, Any] = {}
     for chosen in kinds:
         place = _place(f"{name}-{chosen[0] if len(kinds) > 1 else 'all'}", setup).with_suffix(".npz")
         made = [make() for key, make in setup.fields.items() if key.partition("-")[0] in chosen]
@@ -217,8 +218,9 @@ def _run(
     images: Mapping[str, np.ndarray], place: Path,
 ) -> dict[str, Any]:  # fmt: skip
     given, made = place.with_suffix(".given.npz"), place.with_suffix(".made.npz")
-    more = {} if target is None else {"target": target}
-    np.savez(given, settings=json.dumps(settings), train=train, images=np.stack(list(images.values())), **more)
+    arrays: dict[str, Any] = {"train": train, "images": np.stack(list(images.values()))}
+    arrays |= {} if target is None else {"target": target}
+    np.savez(given, settings=json.dumps(settings), **arrays)
     script = Path(__file__).with_name("peer_careamics.py")
     apart = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:
@@ -229,7 +231,7 @@ def _run(
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise Skipped(f"CAREamics by {python} ended with {done.returncode}: {last}")
         with np.load(made) as file:
-            outputs = dict(zip(images, map(as_output, file["denoised"]), strict=True))
+            outputs: dict[str, Any] = dict(zip(images, map(as_output, file["denoised"]), strict=True))
             about = {"version": str(file["version"]), "seconds": float(file["seconds"]) / len(images)}
     finally:
         for path in (given, made):

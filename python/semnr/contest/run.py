@@ -23,12 +23,13 @@ from .denoisers import Ready, Setup, Skipped, ready
 from .fields import FRAME, MARKED, Field, digest, fields
 from .methods import as_output
 from .protocol import Protocol, load
-from .scores import Truth
+from .scores import NETWORKS_NEEDED, Truth
 from .store import MEANS, NETWORKS, OUTPUTS, PROTOCOL, TABLE, Row, Store
 from .submission import Submission, Unusable, submission
 from .table import means, text, write_means
 
 _EVERY = 15.0  # seconds between parts
+_FAILED = "failed"  # in the reason of a row: it is tried again
 Source = Ready | Submission
 
 
@@ -45,9 +46,9 @@ class Comparison:
     means : list of dict
         A row a denoiser, kind of field and figure: mean, interval, difference from the baseline.
     skipped : dict of str to str
-        Denoisers that did not run, and why.
+        Denoisers and metrics that did not run, and why.
     problems : dict of str to list of str
-        By submission: what was not scored, and why.
+        By submission or denoiser: what was not scored, and why.
     left : int
         Pairs of a denoiser and a field that were to be done and are not.
     """
@@ -152,9 +153,13 @@ def compare_denoisers(
                 say(f"{name} is left out: {reason}")
         left = _run(store, taken, sources, split, minutes, workers or cores(), keep, say)
         rows = store.rows()
-        for name in given:
-            lines = [f"{r['field']}: {r['reason']}" for r in rows if r["denoiser"] == name and r["reason"]]
-            problems[name] += [line for line in lines if not line.endswith("missing")]
+        for row in rows:
+            for reason in (row["reason"] or "").splitlines():
+                metric, _, why = reason.partition(": ")
+                if metric in NETWORKS_NEEDED:
+                    skipped[metric] = why
+                elif reason and row["denoiser"] in sources and not reason.endswith("is missing"):
+                    problems.setdefault(row["denoiser"], []).append(reason)
         judged = means(rows, protocol)
         write_means(judged, folder / MEANS)
         with atomic(folder / TABLE) as temporary:
@@ -224,7 +229,11 @@ def _run(
     """Do what is not there yet; returns how much is left."""
     made_by = {name: source.made_by for name, source in sources.items() if isinstance(source, Ready)}
     # a submission may have changed: its files are read again
-    there = {(row["denoiser"], row["field"]) for row in store.rows() if row["made_by"] == made_by.get(row["denoiser"])}
+    there = {
+        (row["denoiser"], row["field"])
+        for row in store.rows()
+        if row["made_by"] == made_by.get(row["denoiser"]) and _FAILED not in (row["reason"] or "")
+    }
     jobs = {name: {key: source for key, source in sources.items() if (key, name) not in there} for name in taken}
     jobs = {name: wanted for name, wanted in jobs.items() if wanted}
     whole, done, begun = sum(map(len, jobs.values())), 0, time.monotonic()
@@ -278,13 +287,16 @@ def _field(
             "kind": made.kind, "field": made.name, "group": made.group, "split": split, "protocol": protocol.sha256,
             "semnr": __version__, "reason": None,
         }  # fmt: skip
-        outputs, seconds, reasons = {}, 0.0, []
+        outputs: dict[str, np.ndarray] = {}
+        seconds, reasons = 0.0, []
         for key, x in made.images.items():
             begun = time.process_time()
             try:
                 outputs[key] = source.output(key, x) if isinstance(source, Submission) else as_output(source.method(x))
             except Unusable as error:
                 reasons.append(f"{key}: {error}" if str(error) != "missing" else f"{key} is missing")
+            except Exception as error:  # a denoiser of others may raise anything: the rest of the table goes on
+                reasons.append(f"{_FAILED} on {key}: {type(error).__name__}: {error}")
             seconds += time.process_time() - begun
         if isinstance(source, Ready):
             each = source.seconds_each
@@ -292,13 +304,13 @@ def _field(
             row["megapixels"] = sum(v.size for v in outputs.values()) / 1e6
         frame, marked = outputs.get(made.name + FRAME), outputs.get(made.name + MARKED)
         for start, image, key in (("", frame, FRAME), ("marked_", marked, MARKED)):
-            if (x := made.images.get(made.name + key)) is not None:
-                row[f"{start}input_sha256"] = digest(x)
-                row[f"{start}output_sha256"] = None if image is None else digest(image)
+            given = made.images.get(made.name + key)
+            row[f"{start}input_sha256"] = None if given is None else digest(given)
+            row[f"{start}output_sha256"] = None if image is None else digest(image)
         if frame is not None:
             row |= truth.score(frame, marked)
         reasons += [f"{metric}: {why}" for metric, why in truth.missing.items()]
-        row["reason"] = "; ".join(reasons) or None
+        row["reason"] = "\n".join(reasons) or None
         if keep is not None:
             _kept(keep / name.replace(" ", "-"), outputs)
         rows.append(row)

@@ -22,7 +22,7 @@ from .protocol import Protocol
 
 BANDS = ((128, 64), (64, 32), (32, 16), (16, 8))  # px of wavelength
 _BLANK_SIGMAS = 2.0  # of the noise: a disc above it is a structure
-_NETWORKS = ("dists", "lpips")
+NETWORKS_NEEDED = ("dists", "lpips")  # metrics that need weights
 
 
 def figures() -> tuple[str, ...]:
@@ -90,9 +90,10 @@ class Truth:
         d = d[self.inner]
         candidate = _tensor(np.clip(fitted(d, y), 0, 255))
         row = {name: float(getattr(self.reference, name)(candidate)) for name in ("psnr", "ssim", "fsim")}
-        contrasts = [float(v[self.signal].mean() - v[self.background].mean()) for v in (d, y)]
-        row["cnr_retention"] = contrasts[0] / (self.gain * contrasts[1])
-        for name in _NETWORKS:
+        if self.signal.any() and self.background.any():  # else the field has one population alone: there is no contrast
+            contrasts = [float(v[self.signal].mean() - v[self.background].mean()) for v in (d, y)]
+            row["cnr_retention"] = contrasts[0] / (self.gain * contrasts[1])
+        for name in NETWORKS_NEEDED:
             try:
                 row[name] = float(getattr(self.reference, name)(candidate))
             except WeightsUnavailable as error:

@@ -346,8 +346,13 @@ def run(quick: bool, workers: int, say: Any = print) -> dict[str, Any]:
 
 
 def winner(table: Mapping[str, Any], rival: str) -> str:
+    """Who is ahead by the paired difference, and whether the two intervals are apart as well."""
     low, high = table[rival]["ours_less_this_interval"]
-    return "ours" if low > 0 else rival if high < 0 else "not told apart"
+    if low <= 0 <= high:
+        return "not told apart"
+    ahead, behind = ("ours", rival) if low > 0 else (rival, "ours")
+    apart = table[ahead]["interval"][0] > table[behind]["interval"][1]
+    return ahead if apart else f"{ahead}; intervals touch"
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -205,6 +205,16 @@ def test_a_metric_without_weights_is_left_out_with_the_reason(tmp_path: Path, mo
     assert all(row["lpips"] is None for row in found.rows)
 
 
+def test_what_is_at_work_when_a_run_is_stopped_is_kept(tmp_path: Path) -> None:
+    def stopped(line: str) -> None:
+        if line.startswith("3 of"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(tmp_path / "out", denoisers=["noisy"], say=stopped)
+    assert len(Store(tmp_path / "out", PROTOCOL).rows()) == 3
+
+
 def test_rows_of_a_denoiser_that_has_changed_are_made_anew(tmp_path: Path) -> None:
     compare(tmp_path / "out", denoisers=["noisy"])
     store = Store(tmp_path / "out", PROTOCOL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rivals
-from bench_rivals import Scored, compared, one_score, roc, same_noise, shares, values_of
+from bench_rivals import Scored, compared, one_score, roc, same_noise, shares, values_of, winner
 from scipy import ndimage
 
 RNG = np.random.default_rng(0)
@@ -97,6 +97,16 @@ def test_the_best_setting_is_chosen_on_the_development_cases_and_a_tie_is_a_tie(
     assert found["CHEM"]["ours_less_this_interval"] == [0.5, 0.5]
     assert found["sFRC, second frame"]["auc"] == 0.5  # unknown counts as no harm
     assert found["ours"]["cases"] == 16
+
+
+def test_who_wins_is_said_by_the_difference_and_by_the_intervals() -> None:
+    def table(ours: list[float], rival: list[float], less: list[float]) -> dict[str, dict[str, list[float]]]:
+        return {"ours": {"interval": ours}, "CHEM": {"interval": rival, "ours_less_this_interval": less}}
+
+    assert winner(table([0.9, 1.0], [0.5, 0.6], [0.3, 0.5]), "CHEM") == "ours"
+    assert winner(table([0.9, 1.0], [0.8, 0.95], [0.01, 0.1]), "CHEM") == "ours; intervals touch"
+    assert winner(table([0.5, 0.6], [0.8, 0.95], [-0.4, -0.2]), "CHEM") == "CHEM"
+    assert winner(table([0.5, 0.9], [0.8, 0.95], [-0.2, 0.01]), "CHEM") == "not told apart"
 
 
 def test_shares_of_windows_and_the_second_set_of_harmless_cases() -> None:

@@ -258,15 +258,15 @@ def _run(
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     rows += future.result()
-                done = done + sum(len(future.result()) for future in finished)
+                    done += len(future.result())
                 if time.monotonic() - written > _EVERY or not running:
                     store.add(rows)
                     rows, written = [], time.monotonic()
                     say(f"{done} of {whole}, {time.monotonic() - begun:.0f} s")
         finally:
+            # stopped or not: what is at work is waited for and kept
+            rows += [row for future in wait(running).done if future.exception() is None for row in future.result()]
             store.add(rows)
-            for future in running:
-                future.cancel()
     return whole - done
 
 
@@ -296,7 +296,8 @@ def _field(
             except Unusable as error:
                 reasons.append(f"{key}: {error}" if str(error) != "missing" else f"{key} is missing")
             except Exception as error:  # a denoiser of others may raise anything: the rest of the table goes on
-                reasons.append(f"{_FAILED} on {key}: {type(error).__name__}: {error}")
+                told = " ".join(str(error).split())
+                reasons.append(f"{_FAILED} on {key}: {type(error).__name__}: {told}")
             seconds += time.process_time() - begun
         if isinstance(source, Ready):
             each = source.seconds_each

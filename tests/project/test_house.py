@@ -17,6 +17,7 @@ INSIDE = {
     **dict.fromkeys(
         (
             "cli/bench",
+            "cli/compare_denoisers",
             "cli/demo",
             "cli/denoise",
             "cli/doctor",
@@ -43,7 +44,7 @@ INSIDE = {
     "runs/run": "a run is read without the modules of profiles",
     "training/__init__": "needs the extra [train]",
 }
-MOST_INSIDE = 45
+MOST_INSIDE = 46
 
 
 def files() -> Iterator[tuple[str, ast.Module]]:

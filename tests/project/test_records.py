@@ -6,7 +6,9 @@ from typing import Any
 
 import aot_table
 import bench_classify
+import bench_denoisers
 import bench_evidence
+import bench_rivals
 import bench_trust
 import counted_table
 import pytest
@@ -79,6 +81,9 @@ def test_the_pages_tables_are_those_of_the_records() -> None:
     assert bench_evidence.tables(records.read_tree(bench_evidence.RESULTS)) in evidence
     classify = (cases.REPOSITORY / "docs" / "classify.md").read_text(encoding="utf-8")
     assert bench_classify.tables(records.read_tree(bench_classify.RESULTS)) in classify
+    benchmark = (cases.REPOSITORY / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    assert bench_denoisers.made(bench_denoisers.read(bench_denoisers.ROWS)) in benchmark
+    assert bench_rivals.text(records.read_tree(bench_rivals.RESULTS)) in benchmark
 
 
 def test_the_static_tables_are_made_of_the_records() -> None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "anomaly": "fit a model to normal tiles, choose its threshold, flag the tiles that differ",
     "guard": "hold a candidate's scores against those of the released denoiser",
     "stress": "harm images in known ways and see which metric and signal notices",
+    "compare-denoisers": "a table of what denoisers cost, keep and invent; or score a folder of outputs into it",
     "report": "a report of scored runs: HTML, Markdown, JSON or one picture",
     "synth": "write a synthetic SEM wafer with known truth",
     "weights": "list, fetch and verify the network weights of DISTS and LPIPS",
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == chosen:  # only the subcommand in use is imported
-            module = importlib.import_module(f"semnr.cli.{name}")
+            module = importlib.import_module(f"semnr.cli.{name.replace('-', '_')}")
             module.configure(sub)
             sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
             sub.set_defaults(run=module.run)

@@ -18,10 +18,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-sys.path[:0] = [
-    str(Path(__file__).resolve().parents[1]),
-    str(Path(__file__).resolve().parents[2] / "tests" / "support"),
-]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 import evidence_tiles
 import mock_gpu
 import records
@@ -30,12 +28,12 @@ from semnr.trust import at_once
 from semnr_kernels import batched
 from semnr_kernels.changes import on_device as changes
 from semnr_kernels.noise import on_device as noise
-from semnr_kernels.planes import Levelled, Tiles
+from semnr_kernels.planes import Levelled
 from semnr_kernels.residual import on_device as residual
 from semnr_kernels.transfer import on_device as transfer
 
 RESULTS = Path(__file__).parents[1] / "results" / "evidence_counts.json"
-SHAPES = ((4, 96, 128), (8, 512, 512))  # the small one is what the suite counts again
+SHAPES = ((2, 64, 80), (8, 512, 512))  # the small one is what the suite counts again
 BARS = {"launches": 60, "traffic": 60}
 ADDRESSED = ("gather", "index", "index_select", "embedding", "searchsorted", "take")
 PARTS = {
@@ -123,6 +121,11 @@ def show(rows: list[dict[str, Any]]) -> str:
         launches, traffic = sum(row["launches"].values()), sum(row["traffic"].values())
         lines.append(f"  {'all':10s}{launches:8d} (bar {BARS['launches']}){traffic:9.1f} (bar {BARS['traffic']})")
     return "\n".join(lines)
+
+
+def stored() -> list[dict[str, Any]]:
+    """The recorded batches."""
+    return list(records.read_tree(RESULTS)["batches"])
 
 
 def main() -> int:

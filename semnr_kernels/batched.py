@@ -7,7 +7,8 @@ mask or a fixed number of steps, so that a batch can be captured in a CUDA graph
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -156,13 +157,26 @@ def largest_around(v: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return F.max_pool2d(down, (1, columns), 1, (0, columns // 2))[:, 0]
 
 
-def on_host(figures: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Figures of (N, ...) each, in one copy from the device: float64."""
-    flat = [v.double().flatten(1) if v.dim() > 1 else v.double()[:, None] for v in figures.values()]
-    rows = torch.cat(flat, 1).cpu().numpy()
-    out, start = {}, 0
-    for name, v in figures.items():
-        width = v[0].numel() if v.dim() > 1 else 1
-        out[name] = rows[:, start : start + width].reshape(v.shape)
+def packed(figures: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(N, width) float64: figures of (N, ...) each side by side, so that they come back in one copy."""
+    return torch.cat([v.double().reshape(len(v), -1) for v in figures.values()], 1)
+
+
+def unpacked(rows: torch.Tensor, layout: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The figures on the host; `layout`: the shape of each for one tile."""
+    values, out, start = rows.cpu().numpy(), {}, 0
+    for name, shape in layout.items():
+        width = math.prod(shape)
+        out[name] = values[:, start : start + width].reshape(-1, *shape)
         start += width
     return out
+
+
+def layout_of(figures: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each figure for one tile."""
+    return {name: tuple(v.shape[1:]) for name, v in figures.items()}
+
+
+def on_host(figures: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Figures of (N, ...) each, in one copy from the device: float64."""
+    return unpacked(packed(figures), layout_of(figures))

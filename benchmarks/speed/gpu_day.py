@@ -90,6 +90,7 @@ def steps(out: Path, dry: bool) -> list[Step]:
     seed = {"SEED": str(random.randrange(10**6))}
     found += [
         Step("fuzz", 60, (*checks, "fuzz", "40"), environment=seed),
+        Step("evidence", 60, (*checks, "evidence")),
         Step("score", 60, (*checks, "score")),
         Step("bench", 110, (python, str(SPEED / "bench_gpu.py"), "--out", str(out / "bench.json"))),
         Step("ncu", 60, ("ncu", "--clock-control", "none", "--metrics", METRICS, *checks, "once"), "ncu"),
@@ -97,7 +98,9 @@ def steps(out: Path, dry: bool) -> list[Step]:
     if not dry:
         return found
     # what starts costs more here than what runs; on a machine with other work, too
-    together = Step("checks", 60, (*checks, "smoke,bits,tiny,fuzz,score", "3"), environment={**mock, **seed}, dry=True)
+    together = Step(
+        "checks", 60, (*checks, "smoke,bits,tiny,fuzz,evidence,score", "3"), environment={**mock, **seed}, dry=True
+    )
     return [replace(s, seconds=5 * s.seconds) for s in (*found, together) if s.dry]
 
 

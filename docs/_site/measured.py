@@ -445,7 +445,7 @@ def backends() -> str:
     """Which op has which code, by the registry of the kernels."""
     from semnr_kernels import registry
 
-    codes = ("reference", "native", "triton", "cuda")
+    codes = ("reference", "native", "torch", "triton", "cuda")
     groups: dict[tuple[str, ...], list[str]] = {}
     for op in registry.ops():
         groups.setdefault(tuple(code for code in codes if code in registry.implementations(op)), []).append(f"`{op}`")

@@ -347,7 +347,10 @@ def _bin_keys() -> np.ndarray:
 
 def _running(v: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """(N, P + 1): sums of what comes before."""
-    return F.pad(v.cumsum(1, dtype=dtype), (1, 0))
+    out = torch.empty((len(v), v.shape[1] + 1), dtype=dtype, device=v.device)
+    out[:, :1].zero_()
+    torch.cumsum(v, 1, dtype=dtype, out=out[:, 1:])
+    return out
 
 
 _Line = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # gain, offset at level 0, the gain's standard error
@@ -463,26 +466,33 @@ def _through(points: _Points) -> _Line:
     variance = torch.where(used, points.variance, 0.0)
     span = torch.where(used, points.level, -torch.inf).amax(1) - torch.where(used, points.level, torch.inf).amin(1)
     failed = (size < 3) | ~(span > 0)
-    least = 0.25 * torch.where(used, points.variance, torch.inf).amin(1, keepdim=True)
+    least = torch.where(used, 0.25 * torch.where(used, points.variance, torch.inf).amin(1, keepdim=True), 0.0)
     count = torch.where(used, points.size, 0.0)
-    fitted = flat[:, None].expand_as(level)
-    robust = torch.ones_like(level)
+    one = used.double()
+    # columns of a product each: (n00 n11 - n01 n01, n11 y0 - n01 y1, n00 y1 - n01 y0) are the determinant and, over it,
+    # gain and offset, for the sums n00 of w·level², n01 of w·level, n11 of w, y0 of w·level·variance, y1 of w·variance
+    n00, n01, n11, y0, y1 = level.square(), level, one, level * variance, variance
+    terms = torch.stack([n00, n11, n00, n11, y0, y1, n01, n01, n01, n01, y1, y0], 2)  # (N, bins, 12)
+    design = torch.stack([level, one], 2)
+    pair = torch.stack([(size - 1).clamp(min=0) // 2, size // 2], 1)
+    fitted, robust, straight, det = flat[:, None] * one, one, one, one[:, :1]
     for _ in range(_LINES):
-        most = torch.where(used, fitted, 0.0).amax(1, keepdim=True)
-        weight = robust * count / torch.maximum(fitted, 1e-3 * most + 1e-300).square()
-        by_level = weight * level
-        n00, n01, n11 = (by_level * level).sum(1), by_level.sum(1), weight.sum(1)
-        y0, y1 = (by_level * variance).sum(1), (weight * variance).sum(1)
-        det = n00 * n11 - n01 * n01
-        failed = failed | ~(det > 1e-12 * n00 * n11)
-        gain, offset = (n11 * y0 - n01 * y1) / det, (n00 * y1 - n01 * y0) / det
-        straight = gain[:, None] * level + offset[:, None]
+        least_weight = 1e-3 * fitted.amax(1, keepdim=True) + 1e-300
+        weight = robust * count / torch.maximum(fitted, least_weight).square()
+        sums = (weight[:, None] @ terms)[:, 0]
+        ahead = sums[:, :3] * sums[:, 3:6]
+        solved = ahead - sums[:, 6:9] * sums[:, 9:]
+        det = solved[:, :1]
+        failed = failed | ~(det > 1e-12 * ahead[:, :1])[:, 0]
+        line = solved[:, 1:] / det
+        straight = (design @ line[..., None])[..., 0]
         fitted = torch.maximum(straight, least)
-        relative = (variance - fitted) / fitted.clamp(min=1e-300)
-        spread = 1.4826 * batched.masked_median(relative.abs(), used)[:, None] + 0.01
-        robust = 1 / (relative.abs() / (1.5 * spread)).clamp(min=1)
+        off = ((variance - fitted) / fitted.clamp(min=1e-300)).abs()
+        spread = torch.where(used, off, torch.inf).sort(dim=1).values.gather(1, pair).mean(1, keepdim=True)
+        robust = 1 / (off / (1.5 * (1.4826 * spread + 0.01))).clamp(min=1)
     chi2 = (weight * (variance - straight).square()).sum(1) / (size - 2).clamp(min=1)
-    error = (chi2 * n11 / det).sqrt()
+    error = (chi2 * sums[:, 1] / det[:, 0]).sqrt()
+    gain, offset = line.unbind(1)
     return (
         torch.where(failed, 0.0, gain),
         torch.where(failed, flat, offset - gain * middle),

@@ -394,10 +394,10 @@ def _places(
     near = torch.hypot((row[:, :, None] - row[:, None]).float(), (column[:, :, None] - column[:, None]).float())
     touching = near.double() < radius[0][shape][:, :, None] + radius[1][shape][:, None] + 2
     flank = (touching & (first[:, None] > first)).float()
-    kept = wanted
+    kept = start = wanted.float()[..., None]
     for _ in range(_CHAIN):  # one region, one mark: a place is left out where one before it that is kept reaches it
-        kept = wanted & ~(flank @ kept.float()[..., None])[..., 0].bool()
-    chosen = torch.where(kept, first, first + _TRIED).sort(dim=1).values[:, : marking.LISTED]
+        kept = start * (flank @ kept == 0)
+    chosen = torch.where(kept[..., 0] > 0, first, first + _TRIED).sort(dim=1).values[:, : marking.LISTED]
     there = chosen < _TRIED
     row, column, shape, channel, raw, value = (
         v.gather(1, chosen % _TRIED) for v in (row, column, shape, channel, raw, value)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import evidence_tiles
 import mock_gpu
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import backends
 import semnr
 import tolerances
 from semnr import losses
+from semnr.scoring.device import Upload
 from semnr.tiles import TileKey, create_tiles
 from semnr_kernels import convolution, dists, registry
 from semnr_kernels.cnr.reference import Bins
@@ -229,6 +231,50 @@ def test_score_on_a_device_writes_the_rows_of_the_cpu_and_leaves_torch_its_threa
         numbers = {k for k, v in wanted.items() if isinstance(v, float)}
         assert {k: got[k] for k in numbers} == pytest.approx({k: wanted[k] for k in numbers}, abs=1e-6, nan_ok=True)
         assert {k: got[k] for k in wanted.keys() - numbers} == {k: wanted[k] for k in wanted.keys() - numbers}
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Path:
+    """Tiles that the evidence says something of."""
+    kinds, roles = ("lines", "defects", "holes", "metal"), ("noisy", "denoised", "reference")
+    with create_tiles(tmp_path / "w.zarr", count=4, roles=roles, compress=False) as tiles:
+        for i, kind in enumerate(kinds):
+            for role, image in zip(roles, evidence_tiles.case(kind, 64, 96), strict=True):
+                tiles.write(TileKey(f"t{i}", i), image[0, 0].numpy(), role)
+    return tmp_path / "w.zarr"
+
+
+def test_evidence_on_a_device_is_the_cpus_with_one_upload_a_batch_and_nothing_that_waits_within(
+    gpu: None, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads: list[tuple[str, ...]] = []
+    usual = Upload.__call__
+
+    def sent(self: Upload, parts: dict[str, np.ndarray]) -> Any:
+        uploads.append(tuple(parts))
+        return usual(self, parts)
+
+    monkeypatch.setattr(Upload, "__call__", sent)
+    found, counted = [], []
+    for k, device in enumerate(("cpu", "cuda", "cuda")):  # the first on the device makes its tables
+        with mock_gpu.counting() as counts:
+            run = semnr.score(judged, out=tmp_path / f"{device}{k}", metrics=("psnr", "ssim"), device=device)
+        found.append(sorted(run.table().to_pylist(), key=lambda row: row["index"]))
+        counted.append(counts)
+    assert [row["status"] for row in found[2]] == ["ok"] * 4
+    assert uploads == [("x", "y", "noisy")] * 2  # one batch in each run
+    evidence = {place: n for place, n in counted[2].waits.items() if "trust" in place or "batched" in place}
+    assert sum(evidence.values()) == 1, counted[2].waits  # the row
+    assert not {place for place in counted[2].waits if "on_device" in place or "residual" in place}
+    assert not counted[2].uploads, counted[2].uploads
+    assert {run.info["backends"][op] for op in ("noise", "residual", "changes", "transfer")} == {"torch"}
+    for wanted, got in zip(found[0], found[2], strict=True):
+        for name, value in wanted.items():
+            if isinstance(value, float):
+                near = 0.02 if name.endswith(("_z", "_se")) else 2e-5
+                assert got[name] == pytest.approx(value, rel=1e-4, abs=near), (wanted["tile"], name)
+            else:
+                assert got[name] == value or name == "evidence_boxes", (wanted["tile"], name)
 
 
 def test_denoise_on_a_device_gives_the_pixels_of_the_cpu_and_says_that_float32_is_tf32(gpu: None) -> None:

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from semnr_kernels import constants, cuda_support, registry, ssim, tensor_kinds
+from semnr_kernels import batched, constants, cuda_support, registry, ssim, tensor_kinds
 from semnr_kernels.dists import network, weights
 from semnr_kernels.fsim import reference as fsim_reference
 from semnr_kernels.lpips import network as lpips_network
@@ -222,6 +222,7 @@ class _Stream:
 def _forget() -> None:
     """What the project keeps on a device, by device: another mock is another device."""
     constants._made.cache_clear()
+    batched._tables.cache_clear()
     weights._alpha_beta_on.cache_clear()
     network._networks.clear()
     lpips_network._networks.clear()

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,8 @@ class Scorer:
         except (SemnrError, ValueError, ArithmeticError, MemoryError, RuntimeError) as error:  # torch's of memory too
             if len(keys) == 1:
                 return unscored(keys, "error", _why(error))
-            return [row for i, key in enumerate(keys) for row in self.rows([key], _one(parts, i), _one(host, i))]
+            one = [slice(i, i + 1) for i in range(len(keys))]
+            return [row for part in one for row in self.rows(keys[part], _some(parts, part), _some(host, part))]
 
     def _batch(self, keys: list[TileKey], parts: dict[str, Any], host: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         frames, problems = self._no_pairs(host)
@@ -167,13 +169,15 @@ class Scorer:
     def _apart(
         self, keys: list[TileKey], parts: dict[str, Any], host: dict[str, np.ndarray], problems: list[str]
     ) -> list[dict[str, Any]]:
-        """Rows of a batch in which some tiles are no pair: these are not scored, the others are."""
-        rows = []
-        for i, (key, problem) in enumerate(zip(keys, problems, strict=True)):
-            if problem:
-                rows += unscored([key], MISMATCHED, problem)
+        """Rows of a batch in which some tiles are no pair: these are not scored, the others between them are."""
+        rows: list[dict[str, Any]] = []
+        for reason, members in groupby(range(len(keys)), problems.__getitem__):
+            here = list(members)
+            part = slice(here[0], here[-1] + 1)
+            if reason:
+                rows += unscored(keys[part], MISMATCHED, reason)
             else:
-                rows += self._batch([key], _one(parts, i), _one(host, i))
+                rows += self._batch(keys[part], _some(parts, part), _some(host, part))
         return rows
 
     def _registered(self, parts: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Any]:
@@ -245,9 +249,9 @@ class Scorer:
         return values
 
 
-def _one(parts: dict[str, Any], i: int) -> dict[str, Any]:
-    """Of a batch, one tile."""
-    return {name: images[i : i + 1] for name, images in parts.items()}
+def _some(parts: dict[str, Any], rows: slice) -> dict[str, Any]:
+    """Some tiles of a batch."""
+    return {name: images[rows] for name, images in parts.items()}
 
 
 def fingerprint(parts: dict[str, np.ndarray]) -> str:

@@ -16,6 +16,7 @@ import torch
 from semnr_kernels import batched, checks, registry
 from semnr_kernels.changes import Settings as ChangesSettings
 from semnr_kernels.changes import on_device as changes_rows
+from semnr_kernels.graphs import Replay
 from semnr_kernels.noise import on_device as noise_rows
 from semnr_kernels.planes import Tiles
 from semnr_kernels.residual import SIZES, Settings
@@ -29,9 +30,11 @@ from . import changes
 from .fits import SAMPLES
 from .images import own_range
 from .residual import ResidualTests, as_tests, filled
-from .transfer import MIN_STRUCTURE_Z, Evidence, as_bands, as_evidence
+from .transfer import MIN_STRUCTURE_Z, Evidence, as_evidence
 
 ALPHA = 0.005  # of `semnr.residual_tests`
+MASK = "mask"
+_REPLAY = Replay()
 _TRANSFER = ("transfer", "se", "structure_z", "energy")
 
 
@@ -41,11 +44,12 @@ class Asked(NamedTuple):
     tests: bool
     transfer: bool
     scan_axis: int
-    bands: Sequence[tuple[float, float]]
+    bands: tuple[tuple[float, float], ...]
     block: int | None
     data_range: float | None
     nan: str
     with_map: bool
+    graph: bool = False
 
 
 class Found(NamedTuple):
@@ -72,10 +76,23 @@ def found(tiles: Mapping[str, Tiles], asked: Asked, mask: torch.Tensor | None) -
 
     mask: (N, 1, H, W) bool or None.
     """
-    figures, largest = _figures(tiles, asked, mask)
-    rows = batched.on_host(figures)
-    _refuse(tiles, rows, asked.nan)
-    return _told(tiles, asked, rows, largest)
+    inputs = {name: v.images for name, v in tiles.items()}
+    if mask is not None:
+        inputs[MASK] = mask
+    if not asked.graph:
+        rows, layout, largest = _computed(inputs, asked)
+        return _told(tiles, asked, batched.unpacked(rows, layout), largest)
+    with _REPLAY.results(asked, inputs, lambda held: _computed(held, asked)) as (rows, layout, largest):
+        return _told(tiles, asked, batched.unpacked(rows, layout), largest)
+
+
+def _computed(
+    inputs: Mapping[str, torch.Tensor], asked: Asked
+) -> tuple[torch.Tensor, dict[str, tuple[int, ...]], torch.Tensor | None]:
+    """All figures in one tensor on the device, their layout, and the map."""
+    tiles = {name: Tiles(v) for name, v in inputs.items() if name != MASK}
+    figures, largest = _figures(tiles, asked, inputs.get(MASK))
+    return batched.packed(figures), batched.layout_of(figures), largest
 
 
 def _figures(
@@ -123,7 +140,7 @@ def _valid(finite: Mapping[str, torch.Tensor], mask: torch.Tensor | None, names:
 
 
 def _bands(asked: Asked, denoised: Tiles, clean: bool) -> list[TransferSettings]:
-    bands = as_bands(asked.bands)
+    bands = asked.bands
     side = _side(asked, denoised)
     return [
         TransferSettings(low, high, side, MIN_STRUCTURE_Z, not clean, with_drop=k == 0)
@@ -133,7 +150,7 @@ def _bands(asked: Asked, denoised: Tiles, clean: bool) -> list[TransferSettings]
 
 def _side(asked: Asked, denoised: Tiles) -> int:
     height, width = denoised.images.shape[2:]
-    return asked.block or block_side(height, width, max(high for _, high in as_bands(asked.bands)))
+    return asked.block or block_side(height, width, max(high for _, high in asked.bands))
 
 
 def _level(tiles: Tiles) -> torch.Tensor:
@@ -182,6 +199,8 @@ def _refuse(tiles: Mapping[str, Tiles], rows: Mapping[str, np.ndarray], nan: str
 def _told(
     tiles: Mapping[str, Tiles], asked: Asked, rows: Mapping[str, np.ndarray], largest: torch.Tensor | None
 ) -> Found:
+    _refuse(tiles, rows, asked.nan)
+
     def part(prefix: str) -> dict[str, np.ndarray]:
         return {k.removeprefix(prefix): v for k, v in rows.items() if k.startswith(prefix)}
 
@@ -197,7 +216,7 @@ def _told(
         figures = changes_rows.told(part("changes "), laws, (True, witness), shape, asked.scan_axis)  # type: ignore[arg-type]
         told_changes = changes.as_columns(figures)
     if "transfer 0" in rows:
-        bands = as_bands(asked.bands)
+        bands = asked.bands
         joined = {name: np.stack([rows[f"{name} {k}"] for k in range(len(bands))], 1) for name in _TRANSFER}
         against = "reference" if "reference" in tiles else "second_frame"
         side = _side(asked, tiles["denoised"])

@@ -18,7 +18,7 @@ from ..tiles.pixels import to_numpy
 from . import at_once, changes, comparable
 from .images import as_tiles_once
 from .residual import COLUMNS, ResidualTests, residual_tests
-from .transfer import Evidence, evidence
+from .transfer import Evidence, as_bands, evidence
 from .two_frames import without_reference
 
 BOXES = "evidence_boxes"
@@ -50,6 +50,8 @@ class Trust:
         -1 where scan lines are rows, -2 where they are columns.
     bands, block
         Of evidence transfer, see `semnr.evidence`.
+    graph
+        On a CUDA device: from the second batch of a shape on, all operations as one CUDA graph. *Never ran on a GPU.*
     """
 
     tests: bool = True
@@ -57,6 +59,7 @@ class Trust:
     scan_axis: int = -1
     bands: Sequence[tuple[float, float]] = ((1.0, 4.0),)
     block: int | None = None
+    graph: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {"tests": self.tests, "metrology": self.metrology, "scan_axis": self.scan_axis}
@@ -119,8 +122,9 @@ class Trust:
         """What is taken on the device itself; nothing of images on the CPU."""
         if "noisy" not in tiles or not at_once.takes(tiles):
             return at_once.Found(None, None, None)
+        bands = as_bands(self.bands)
         asked = at_once.Asked(
-            self.tests, len(tiles) > 2, self.scan_axis, self.bands, self.block, data_range, nan, with_map
+            self.tests, len(tiles) > 2, self.scan_axis, bands, self.block, data_range, nan, with_map, self.graph
         )
         valid = None if mask is None else checks.as_mask(torch.as_tensor(mask), tiles["denoised"].images)
         return at_once.found(tiles, asked, valid)

@@ -104,8 +104,13 @@ class Works:
         judge = Trust()
         for i in range(len(arrays["noisy"])):
             roles = {name: stack[i : i + 1, None] for name, stack in arrays.items() if reference or name != "reference"}
-            assert judge.pair_problem(roles["noisy"][0], roles["denoised"][0]) == ""
-            assert judge.measure(roles, data_range=None).columns
+            if hasattr(judge, "pairs_of"):
+                pairs = judge.pairs_of(roles)
+                assert pairs.problem(0) == ""
+                assert judge.measure(roles, data_range=None, pairs=pairs).columns
+            else:  # older code
+                assert judge.pair_problem(roles["noisy"][0], roles["denoised"][0]) == ""
+                assert judge.measure(roles, data_range=None).columns
 
 
 def worker(folder: Path) -> None:

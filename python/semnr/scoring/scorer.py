@@ -20,6 +20,7 @@ from ..profiles import profile
 from ..tiles.pixels import to_numpy
 from ..tiles.source import TileKey
 from ..trust.columns import Trust
+from ..trust.comparable import Pairs
 from ..trust.registration import BORDER, fitted, register
 from .maps import MapSink
 
@@ -114,7 +115,7 @@ class Scorer:
             return [row for key, part in zip(keys, one, strict=True) for row in self.rows([key], part)]
 
     def _batch(self, keys: list[TileKey], parts: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        frames, problems = self._no_pairs(parts)
+        pairs, problems = self._pairs(parts)
         if any(problems):
             return self._apart(keys, parts, problems)
         if self.register and "y" in parts:
@@ -137,7 +138,7 @@ class Scorer:
                 nan="omit" if self.nan == "omit" else "error",
                 pixel_nm=self.pixel_nm,
                 with_map=mapped,
-                frames=frames,
+                pairs=pairs,
             )
         columns |= found.columns | found.texts
         if self.maps is not None:
@@ -148,14 +149,15 @@ class Scorer:
             rows.append({**row_of(key), **values, "status": "ok", "reason": None})
         return rows
 
-    def _no_pairs(self, parts: dict[str, np.ndarray]) -> tuple[Sequence[Any] | None, list[str]]:
-        """(The noisy images as they are compared, of each tile why its noisy and denoised image are no pair); "" where
-        nothing speaks against it."""
+    def _pairs(self, parts: dict[str, np.ndarray]) -> tuple[Pairs | None, list[str]]:
+        """(The noisy and denoised images as they are compared, with the references where these stay as they are; of
+        each tile why it is no pair, "" where nothing speaks against it)."""
         if not self.trust.tests or "noisy" not in parts:
             return None, []
         with stage("evidence"):
-            frames = self.trust.frames_of(parts["noisy"])
-            return frames, [self.trust.pair_problem(x, d) for x, d in zip(frames, parts["x"], strict=True)]
+            kept = {name: images for name, images in parts.items() if name != "y" or not self.register}
+            pairs = self.trust.pairs_of({_IMAGES[name]: images for name, images in kept.items()})
+            return pairs, [pairs.problem(i) for i in range(len(pairs))]
 
     def _apart(self, keys: list[TileKey], parts: dict[str, np.ndarray], problems: list[str]) -> list[dict[str, Any]]:
         """Rows of a batch in which some tiles are no pair: these are not scored, the others are."""

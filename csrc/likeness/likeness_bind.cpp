@@ -21,8 +21,8 @@ void bind(py::module_& m) {
                        const std::vector<float>& taper_down, const std::vector<float>& taper_right,
                        const std::vector<LikenessBlocks>& blocks, double seen, double jpeg, std::int64_t few,
                        std::int64_t near) {
-        LikenessPlan plan = {rows,   columns, band_of(cosine), band_of(band), taper_down, taper_right,
-                             blocks, seen,    jpeg,            few,           near,       nullptr};
+        LikenessPlan plan = {rows, columns, band_of(cosine), band_of(band), taper_down, taper_right, blocks, seen, jpeg,
+                             few,  near,    nullptr};
         likeness_prepare(plan);
         return plan;
       }));

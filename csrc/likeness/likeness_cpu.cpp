@@ -116,7 +116,8 @@ class Tile {
     float* const line = memory_.get() + looks.values(Looks::kMost);
     const auto put = [&](int i, std::int64_t y, float* to) {
       const Planes& p = i < 2 ? in_.x : *others[std::size_t(i - 2)].image;
-      const float *const above = p.row(k_, i == 1 ? 2 * y : 2 * y + 1), *const below = i == 1 ? p.row(k_, 2 * y + 2) : above;
+      const float *const above = p.row(k_, i == 1 ? 2 * y : 2 * y + 1), *const below =
+                                                                            i == 1 ? p.row(k_, 2 * y + 2) : above;
       by_twos(above, below, scale(p), plan_.columns, line);
       ordered(line, plan_.columns, to);
     };
@@ -163,9 +164,7 @@ class Tile {
   }
 
   bool on_jpeg_grid(const Planes& p) {
-    const auto detail = [&](std::size_t i) {
-      return tables_.detail.median_of(p, k_, plan_.blocks[i], memory_.get());
-    };
+    const auto detail = [&](std::size_t i) { return tables_.detail.median_of(p, k_, plan_.blocks[i], memory_.get()); };
     const double own = detail(0);
     for (std::size_t i = 1; i < plan_.blocks.size(); ++i) {
       if (!(own < plan_.jpeg * detail(i))) return false;

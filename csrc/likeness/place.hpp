@@ -99,10 +99,10 @@ class Placing {
       t.rows_back(t.row(spectrum, y), t.row(spectrum, y + L), lines, work);
       for (std::int64_t i = 0; i < std::min(2 * L, t.rows - y); ++i) {
         const float* const line = lines + i * t.pitch;
-        const float* const most = std::max_element(line, line + t.columns);
-        if (*most > largest) {
-          largest = *most;
-          found = {y + i, most - line};
+        const float most = largest_of(line, t.columns);
+        if (most > largest) {
+          largest = most;
+          found = {y + i, std::find(line, line + t.columns, most) - line};
         }
       }
     }

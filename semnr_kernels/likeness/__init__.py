@@ -13,9 +13,7 @@ registry.register_native("likeness", native.likeness, native.supports, native.UN
 __all__ = ["COARSE", "FEW_LEVELS", "FINE", "MIN_SIDE", "Looks", "likeness"]
 
 
-def likeness(
-    x: Tiles, d: Tiles | None = None, r: Tiles | None = None, backend: str | None = "auto"
-) -> list[Looks]:
+def likeness(x: Tiles, d: Tiles | None = None, r: Tiles | None = None, backend: str | None = "auto") -> list[Looks]:
     """How a denoised image and a reference lie against a noisy one: by structure, place, noise and traces.
 
     Parameters

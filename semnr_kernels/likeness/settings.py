@@ -25,8 +25,8 @@ class Looks(NamedTuple):
     Attributes
     ----------
     mean, span, roughness : float
-        Of the noisy image: mean, largest less least grey level; median second difference across lines, which is noise where
-        most of the image is no edge.
+        Of the noisy image: mean; largest less least grey level; median second difference across lines, which is noise
+        where most of the image is no edge.
     d_mean, d_deviation, d_span, d_roughness : float
         Of the denoised image: the same, and its standard deviation.
     d_correlation, d_contrast : float

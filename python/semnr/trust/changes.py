@@ -106,7 +106,7 @@ def _noise(models: Sequence[NoiseModel] | None, d: Tiles) -> list[Noise | None] 
     """The mean variance of each tile's noise, at the level that its denoised pixels have on average."""
     if models is None:
         return None
-    levels = d.images.double().nanmean((1, 2, 3)).tolist()
+    levels = d.levels().tolist()
     known = (math.isfinite(level) and not model.problem for model, level in zip(models, levels, strict=True))
     return [
         Noise(float(model.variance(level)), model.whitening()) if told else None

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from semnr_kernels.likeness import FEW_LEVELS, MIN_SIDE, Looks
 from semnr_kernels.likeness import likeness as looks_at
 from semnr_kernels.planes import Tiles
+
+from ..metrics import to_tensor
 
 _ALIKE, _OTHER = 0.35, 0.2  # correlation below which images are looked at, and are of two scenes
 _EXPLAINED, _BETTER = 0.5, 0.25  # what a turned or shifted image must reach, and gain
@@ -145,7 +146,7 @@ def _tiles(image: np.ndarray) -> Tiles:
     pixels = np.ascontiguousarray(image)
     if pixels.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
         pixels = pixels.astype(np.float64)
-    return Tiles(torch.from_numpy(pixels)[None, None])
+    return Tiles(to_tensor("image", pixels)[None, None])
 
 
 def likeness(noisy: np.ndarray, other: np.ndarray) -> Likeness:

@@ -87,6 +87,15 @@ class Tiles:
         """Some of the images; all of them with what is made already."""
         return self if rows.indices(len(self.images)) == (0, len(self.images), 1) else Tiles(self.images[rows])
 
+    def levels(self) -> torch.Tensor:
+        """(N,) float64 on the images' device: mean of the pixels that are numbers; channels count alike."""
+        if self.images.is_cpu and native_support.probe() is None:
+            planes = self.planes()
+            if not bool(planes.stats[:, 4].any()):  # infinite pixels are numbers, too
+                height, width = planes.data.shape[1], planes.width
+                return planes.stats[:, 0] + planes.stats[:, 1] / (height * width)
+        return self.images.double().nanmean((1, 2, 3))
+
     def planes(self, isa: str | None = None) -> Planes:
         """Of images on the CPU."""
         if isa not in self._planes:

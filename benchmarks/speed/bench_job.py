@@ -2,8 +2,8 @@
 
 `python benchmarks/speed/bench_job.py [--before TREE] [--turns N] [--tiles N] [--large N]`; TREE is a checkout of older
 code with its compiled modules in place. Each tree has one process; the two take turns on the same tiles, and
-medians are compared. What counts is processor time of the whole process (all its threads), which other work on the
-machine disturbs least; wall time stands beside it in the record.
+medians are compared; tiles of 4096 px are for the present code alone. What counts is processor time of the whole
+process (all its threads), which other work on the machine disturbs least; wall time stands beside it in the record.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from semnr.tiles import TileKey, create_tiles
 from semnr.trust.columns import Trust
 
 METRICS = ("psnr", "ssim", "fsim", "cnr")
-SIDE, LARGE = 512, 2048
+SIDES = {"small": 512, "large": 2048, "huge": 4096}
 PATTERNS = ("lines", "holes", "vias", "metal")
 WAFERS = (780, 5_000, 10_000)
 WORKS = {
@@ -44,7 +44,14 @@ WORKS = {
     "job, reference, large": "PSNR, SSIM, FSIM, CNR and trust columns, noisy and reference given",
     "trust, reference, large": "trust columns, noisy and reference given",
     "trust, no reference, large": "trust columns, noisy alone",
+    "trust, reference, huge": "trust columns, noisy and reference given",
 }
+
+
+def size_of(work: str) -> str:
+    """Which of the sizes a work is done on."""
+    last = work.split(", ")[-1]
+    return last if last in SIDES else "small"
 
 
 def images(side: int, count: int) -> Iterator[tuple[np.ndarray, ...]]:
@@ -56,10 +63,10 @@ def images(side: int, count: int) -> Iterator[tuple[np.ndarray, ...]]:
         yield noisy, denoised, np.rint(255 * clean).astype(np.uint8)
 
 
-def prepare(folder: Path, tiles: int, large: int) -> None:
+def prepare(folder: Path, counts: dict[str, int]) -> None:
     """The tiles as arrays, and as an uncompressed Zarr stack."""
-    for name, side, count in (("small", SIDE, tiles), ("large", LARGE, large)):
-        made = [np.stack(role) for role in zip(*images(side, count), strict=True)]
+    for name, count in counts.items():
+        made = [np.stack(role) for role in zip(*images(SIDES[name], count), strict=True)]
         np.savez(folder / f"{name}.npz", noisy=made[0], denoised=made[1], reference=made[2])
         roles = {"noisy": made[0], "denoised": made[1], "reference": made[2]}
         with create_tiles(folder / f"{name}.zarr", count=count, roles=tuple(roles), compress=False) as out:
@@ -73,12 +80,12 @@ class Works:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.arrays = {name: dict(np.load(folder / f"{name}.npz")) for name in ("small", "large")}
+        self.arrays = {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
         self.turn = 0
 
     def run(self, work: str) -> int:
         """Do one work; the number of its tiles."""
-        size = "large" if work.endswith("large") else "small"
+        size = size_of(work)
         arrays = self.arrays[size]
         kind, rest = work.split(", ", 1) if ", " in work else (work, "")
         count = len(arrays["noisy"])
@@ -104,8 +111,13 @@ class Works:
         judge = Trust()
         for i in range(len(arrays["noisy"])):
             roles = {name: stack[i : i + 1, None] for name, stack in arrays.items() if reference or name != "reference"}
-            assert judge.pair_problem(roles["noisy"][0], roles["denoised"][0]) == ""
-            assert judge.measure(roles, data_range=None).columns
+            if hasattr(judge, "pairs_of"):
+                pairs = judge.pairs_of(roles)
+                assert pairs.problem(0) == ""
+                assert judge.measure(roles, data_range=None, pairs=pairs).columns
+            else:  # older code
+                assert judge.pair_problem(roles["noisy"][0], roles["denoised"][0]) == ""
+                assert judge.measure(roles, data_range=None).columns
 
 
 def worker(folder: Path) -> None:
@@ -158,6 +170,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=2, help="tiles of 2048 px")
     parser.add_argument("--folder", type=Path, help="where the tiles go; default: a temporary folder")
     parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
+    parser.add_argument("--record", default="job", help="name of the record; rows of other works stay in it")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -165,15 +178,17 @@ def main() -> None:
     print(json.dumps(table.machine()))
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
-        prepare(folder, args.tiles, args.large)
+        counts = {"small": args.tiles, "large": args.large, "huge": 1}
+        prepare(folder, {size: counts[size] for size in SIDES if size in map(size_of, args.works)})
         trees = {"now": table.records.REPOSITORY} | ({"before": args.before.resolve()} if args.before else {})
         processes = {who: Process(tree, folder) for who, tree in trees.items()}
-        rows = []
+        rows: list[dict[str, Any]] = []
         for work in args.works:
-            few = min(2, args.turns) if work.endswith("large") else args.turns
-            took: dict[str, list[dict[str, Any]]] = {who: [] for who in processes}
+            few = args.turns if size_of(work) == "small" else min(2, args.turns)
+            at_work = {w: p for w, p in processes.items() if w == "now" or size_of(work) != "huge"}
+            took: dict[str, list[dict[str, Any]]] = {who: [] for who in at_work}
             for turn in range(few + 1):  # the first of each is warm-up
-                for who, process in processes.items():
+                for who, process in at_work.items():
                     told = process.run(work)
                     if turn:
                         took[who].append(told)
@@ -182,11 +197,14 @@ def main() -> None:
         for process in processes.values():
             process.close()
     wafers(rows)
-    print(f"raw rows: {table.keep('job', __file__, {'rows': rows}, sys.argv[1:])}")
+    path = table.RESULTS / f"{args.record}.json"
+    kept = table.records.read_tree(path)["rows"] if path.exists() else []
+    kept = [row for row in kept if row["work"] not in {r["work"] for r in rows}]
+    print(f"raw rows: {table.keep(args.record, __file__, {'rows': [*kept, *rows]}, sys.argv[1:])}")
 
 
 def _row(work: str, took: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"work": work, "what": WORKS[work], "side": LARGE if work.endswith("large") else SIDE}
+    row: dict[str, Any] = {"work": work, "what": WORKS[work], "side": SIDES[size_of(work)]}
     for who, runs in took.items():
         for kind in ("cpu", "wall"):
             row[f"{who}_{kind}_ms"] = [round(1e3 * one[kind] / one["tiles"], 3) for one in runs]

@@ -1,7 +1,7 @@
 """The engine of `semnr score`: its share of the kernel's throughput, its cost a tile, its memory, its workers.
 
-`python benchmarks/speed/bench_stream.py [throughput|overhead|memory|cluster]...` (all unless named); `--tiles N` and
-`--memory-tiles N` make it shorter. Each comparison alternates in one process; memory and
+`python benchmarks/speed/bench_stream.py [throughput|overhead|memory|guarded|cluster]...` (all unless named); `--tiles N`,
+`--memory-tiles N` and `--guarded-tiles N` make it shorter. Each comparison alternates in one process; memory and
 cluster runs are processes of their own.
 """
 
@@ -146,20 +146,44 @@ class Reference(TileSource):
 """
 
 
-def memory(most: int) -> dict:
+# the same with the noisy input, all evidence and the built-in rules
+GUARDED = """
+import sys, tempfile
+import numpy as np, semnr
+from semnr.guarding import DEFAULT_RULES, alone
+count, rng = int(sys.argv[1]), np.random.default_rng(0)
+scenes = 90 + 60 * (np.arange(32) // 8 % 2) + rng.integers(0, 20, (64, 32, 1))
+base = np.broadcast_to(scenes, (64, 32, 32)).astype(np.uint8)
+frames = rng.normal(base, 9).clip(0, 255).astype(np.uint8)
+def tiles(shift):
+    for i in range(count):
+        yield f"t{i:07d}", base[i % 64] + np.uint8(i % 5 * shift)
+class Noisy(Reference):
+    def read(self, key, role="image"): return frames[key.index % 64]
+with tempfile.TemporaryDirectory() as folder:
+    asked = {"reference": Reference(), "noisy": Noisy(), "rules": alone(DEFAULT_RULES)}
+    run = semnr.score(tiles(1), out=folder + "/run", metrics=("psnr", "ssim", "cnr"), **asked)
+    assert run.counts["tiles"] == count and run.counts["ok"] >= 0.99 * count and run.verdict is not None, run.counts
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def memory(most: int, work: str = "memory") -> dict:
     """Peak resident memory of a synthetic stream, short and long."""
     peaks, seconds = {}, {}
     script = MEMORY.replace("with tempfile", REFERENCE + "with tempfile")
+    if work == "guarded":
+        script = GUARDED.replace("class Noisy", REFERENCE + "class Noisy")
     for count in (1000, most):
         begun = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", script, str(count)], capture_output=True, text=True, check=True)
         peaks[count], seconds[count] = int(done.stdout) / 1024, time.perf_counter() - begun
     growth = peaks[most] / peaks[1000] - 1
     print(
-        f"resident memory: {peaks[1000]:.0f} MiB at 1,000 tiles, {peaks[most]:.0f} MiB at {most:,}: {growth:+.1%} "
-        f"(bar 5 %); {seconds[most] / most * 1e6:.0f} µs a tile of 32²"
+        f"resident memory, {work}: {peaks[1000]:.0f} MiB at 1,000 tiles, {peaks[most]:.0f} MiB at {most:,}: "
+        f"{growth:+.1%} (bar 5 %); {seconds[most] / most * 1e6:.0f} µs a tile of 32²"
     )
-    return {"work": "memory", "peaks_mib": peaks, "seconds": seconds}
+    return {"work": work, "peaks_mib": peaks, "seconds": seconds}
 
 
 def cluster(folder: Path, tiles: int) -> dict:
@@ -189,9 +213,10 @@ def cluster(folder: Path, tiles: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("which", nargs="*", default=["throughput", "overhead", "memory", "cluster"])
+    parser.add_argument("which", nargs="*", default=["throughput", "overhead", "memory", "guarded", "cluster"])
     parser.add_argument("--tiles", type=int, default=2000)
     parser.add_argument("--memory-tiles", type=int, default=1_000_000)
+    parser.add_argument("--guarded-tiles", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, help="where the tiles go; default: a temporary folder")
     args = parser.parse_args()
     print(json.dumps(table.machine()))
@@ -204,10 +229,12 @@ def main() -> None:
                 rows.append(overhead(folder))
             elif which == "memory":
                 rows.append(memory(args.memory_tiles))
+            elif which == "guarded":
+                rows.append(memory(args.guarded_tiles, "guarded"))
             elif which == "cluster":
                 rows.append(cluster(folder, args.tiles))
             else:
-                parser.error(f"{which!r}; accepted: throughput, overhead, memory, cluster")
+                parser.error(f"{which!r}; accepted: throughput, overhead, memory, guarded, cluster")
     path = table.RESULTS / "stream.json"
     kept = table.records.read_tree(path)["rows"] if path.exists() else []
     kept = [row for row in kept if row["work"] not in {r["work"] for r in rows}]

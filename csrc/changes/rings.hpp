@@ -53,7 +53,8 @@ class Rings {
   // points(spectrum, block, y): a vector of D (0), X (1), R (2).
   template <class Point>
   void finish(Point points) {
-    room_.assign(std::size_t(kRests * capacity()), 0.0f);
+    const Memory<float> memory(kRests * capacity_);
+    room_ = memory.get();
     fill(points);
     for (int g = 1; g <= kChangesRings; ++g) {
       rings[std::size_t(g - 1)] = ratio(sums_[g], [&](int which) { return median_of(which, g) * power_[g]; });
@@ -107,7 +108,7 @@ class Rings {
           const Factors& own = by_group[std::size_t(g)];
           const Vec<float> rests[kRests] = {rest(x, r, own.back), rest(d, x, own.through), rest(x, r, band.back),
                                             rest(d, x, band.through)};
-          float* const to = room_.data() + next[std::size_t(g)];
+          float* const to = room_ + next[std::size_t(g)];
           for (int i = 0; i < kRests; ++i) put(to + i * capacity_, rests[i], lanes, count);
           next[std::size_t(g)] += count;
         });
@@ -135,7 +136,7 @@ class Rings {
     const std::int64_t count = tables_.groups.sizes[std::size_t(group)];
     if (count == 0) return 0;
     spare_.resize(std::size_t(count + L));
-    return median(room_.data() + which * capacity_ + starts_[std::size_t(group)], count, spare_.data());
+    return median(room_ + which * capacity_ + starts_[std::size_t(group)], count, spare_.data());
   }
 
   // spread(0): of X - c R, spread(1): of D - T X, noise power times the power of R under the weight.
@@ -154,7 +155,8 @@ class Rings {
   double sums_[kGroups][3] = {}, band_[3] = {};            // of D R, X R and R R
   double power_[kGroups] = {}, band_power_[kGroups] = {};  // of R R under the squared weight
   std::array<std::int64_t, kGroups> starts_ = {};
-  std::vector<float> room_, spare_;
+  float* room_ = nullptr;
+  std::vector<float> spare_;
 };
 
 }  // namespace semnr

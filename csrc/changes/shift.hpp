@@ -61,18 +61,21 @@ class Shift {
         }
       }
     }
+    for (std::int64_t x = 0; x < kSide; ++x) {
+      for (std::int64_t k = 0; k < t_.half; ++k) {
+        const double once = k == 0 || 2 * k == t_.columns ? 1 : 2;
+        const std::complex<double> w = wave(k * (x - kReach));
+        for (std::int64_t y = 0; y < kSide; ++y) {
+          const std::complex<double> v = along[std::size_t(y)][std::size_t(k)];
+          sums[std::size_t(y * kSide + x)] += once * (v.real() * w.real() - v.imag() * w.imag());
+        }
+      }
+    }
     double largest = -std::numeric_limits<double>::infinity();
     for (std::int64_t y = 0; y < kSide; ++y) {
       for (std::int64_t x = 0; x < kSide; ++x) {
-        double sum = 0;
-        for (std::int64_t k = 0; k < t_.half; ++k) {
-          const double once = k == 0 || 2 * k == t_.columns ? 1 : 2;
-          const std::complex<double> v = along[std::size_t(y)][std::size_t(k)];
-          const std::complex<double> w = wave(k * (x - kReach));
-          sum += once * (v.real() * w.real() - v.imag() * w.imag());
-        }
-        if (sum > largest) {
-          largest = sum;
+        if (sums[std::size_t(y * kSide + x)] > largest) {
+          largest = sums[std::size_t(y * kSide + x)];
           delta[0] = double(y - kReach);
           delta[1] = double(x - kReach);
         }

@@ -7,6 +7,7 @@
 
 #include "../evidence/ranks.hpp"
 #include "../evidence/rows.hpp"
+#include "../fsim/memory.hpp"
 #include "rings.hpp"
 #include "spectra.hpp"
 
@@ -19,12 +20,12 @@ class CalmPixels {
  public:
   CalmPixels(const Planes& r, std::int64_t k, const ChangesPlan& plan)
       : r_(r), k_(k), plan_(plan), span_(r.span), bytes_(std::size_t(r.h * r.span), 0) {
-    std::vector<float> steep(std::size_t(r.h * r.w + r.span)), room(std::size_t(r.h * r.w + r.span));
-    for (std::int64_t y = 0; y < r.h; ++y) slope(y, steep.data() + y * r.w);
-    const std::int64_t pixels = r.h * r.w;
-    float most = 0;
-    for (std::int64_t i = 0; i < pixels; ++i) most = std::max(most, steep[std::size_t(i)]);
-    const float limit = float(std::max(0.25 * double(most), median(steep.data(), pixels, room.data())));
+    const std::int64_t pixels = r.h * r.w, values = rounded<float>(pixels + r.span);
+    const Memory<float> memory(2 * values);
+    float *const steep = memory.get(), *const room = steep + values;
+    for (std::int64_t y = 0; y < r.h; ++y) slope(y, steep + y * r.w);
+    const double most = double(largest_of(steep, pixels));
+    const float limit = float(std::max(0.25 * most, median(steep, pixels, room)));
     spread_from(steep, limit);
   }
 
@@ -61,11 +62,11 @@ class CalmPixels {
   }
 
   // 0 within `calm` px, along both axes, of what is steeper than the limit.
-  void spread_from(const std::vector<float>& steep, float limit) {
+  void spread_from(const float* steep, float limit) {
     const std::int64_t reach = plan_.calm, w = r_.w, h = r_.h;
     std::vector<std::uint8_t> wide(std::size_t(h * span_), 0), line(std::size_t(span_ + 2 * reach), 0);
     for (std::int64_t y = 0; y < h; ++y) {
-      for (std::int64_t x = 0; x < w; ++x) line[std::size_t(x + reach)] = steep[std::size_t(y * w + x)] > limit;
+      for (std::int64_t x = 0; x < w; ++x) line[std::size_t(x + reach)] = steep[y * w + x] > limit;
       std::uint8_t* const to = wide.data() + y * span_;
       for (std::int64_t i = 0; i <= 2 * reach; ++i) {
         for (std::int64_t x = 0; x < span_; ++x) to[x] |= line[std::size_t(x + i)];

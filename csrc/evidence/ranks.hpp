@@ -9,38 +9,9 @@
 
 namespace semnr {
 
-// The k-th smallest of few values >= 0: its bits one by one, each by a count.
-inline float kth_by_bits(const float* values, std::int64_t count, std::int64_t k) {
-  using Whole = Vec<std::int32_t>;
-  constexpr std::int64_t L = kLanes<float>;
-  std::int32_t found = 0;
-  for (int bit = 30; bit >= 0; --bit) {
-    const std::int32_t trial = found | (std::int32_t(1) << bit);
-    const Whole limit = trial - Whole{};
-    Whole below = {};
-    std::int64_t i = 0;
-    for (; i + L <= count; i += L) {
-      Whole v;
-      std::memcpy(&v, values + i, sizeof v);
-      below += v < limit;  // -1 where it holds
-    }
-    std::int64_t total = -std::int64_t(sum<std::int32_t>(below));
-    for (; i < count; ++i) {
-      std::int32_t v;
-      std::memcpy(&v, values + i, sizeof v);
-      total += v < trial;
-    }
-    if (total <= k) found = trial;
-  }
-  float value;
-  std::memcpy(&value, &found, sizeof value);
-  return value;
-}
-
 // The k-th smallest of values >= 0, 0 <= k < count; `room` for as many values as there are.
 inline float kth(const float* values, std::int64_t count, std::int64_t k, float* room) {
-  constexpr std::int64_t kFew = 3000;
-  return count <= kFew ? kth_by_bits(values, count, k) : kth_smallest<float>(values, count, k, room, 1);
+  return count <= kFewRanked ? kth_by_bits(values, count, k) : kth_smallest<float>(values, count, k, room, 1);
 }
 
 // The k-th smallest and the one after it.

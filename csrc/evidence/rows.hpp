@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "../simd.hpp"
 
@@ -53,6 +54,22 @@ template <bool kOdd, class At>
 #pragma GCC unroll 4
     for (int b = 0; b < kTogether; ++b) store<float>(out + x + b * L, sum[b]);
   }
+}
+
+// The largest of values; -infinity of none.
+inline float largest_of(const float* values, std::int64_t count) {
+  constexpr std::int64_t L = kLanes<float>;
+  constexpr float kLeast = -std::numeric_limits<float>::infinity();
+  Vec<float> most = splat(kLeast);
+  std::int64_t i = 0;
+  for (; i + L <= count; i += L) {
+    const Vec<float> v = load(values + i);
+    most = v > most ? v : most;
+  }
+  float found = kLeast;
+  for (std::int64_t lane = 0; lane < L; ++lane) found = std::max(found, most[lane]);
+  for (; i < count; ++i) found = std::max(found, values[i]);
+  return found;
 }
 
 // Σ f(vector at x) over `count` values; what lies beyond them must be there and give 0. In float64 but for a few at a

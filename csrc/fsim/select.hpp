@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "../counts.hpp"
@@ -11,6 +13,68 @@
 #include "lanes.hpp"
 
 namespace semnr {
+
+constexpr std::int64_t kFewRanked = 3000;
+
+// Bits `from` .. `to` of the k-th smallest, which begins with `found`, each by a count; what lies below it goes to
+// `below`.
+inline std::int32_t rank_bits(const float* values, std::int64_t count, std::int64_t k, int from, int to,
+                              std::int32_t found, std::int64_t& below) {
+  using Whole = Vec<std::int32_t>;
+  constexpr std::int64_t L = kLanes<float>;
+  for (int bit = from; bit >= to; --bit) {
+    const std::int32_t trial = found | (std::int32_t(1) << bit);
+    const Whole limit = trial - Whole{};
+    Whole held = {};
+    std::int64_t i = 0;
+    for (; i + L <= count; i += L) {
+      Whole v;
+      std::memcpy(&v, values + i, sizeof v);
+      held += v < limit;  // -1 where it holds
+    }
+    std::int64_t total = -std::int64_t(sum<std::int32_t>(held));
+    for (; i < count; ++i) {
+      std::int32_t v;
+      std::memcpy(&v, values + i, sizeof v);
+      total += v < trial;
+    }
+    if (total > k) continue;
+    found = trial;
+    below = total;
+  }
+  return found;
+}
+
+// The k-th smallest of at most kFewRanked values >= 0, bit by bit: the upper bits of all, the others of those alone
+// that share these.
+inline float kth_by_bits(const float* values, std::int64_t count, std::int64_t k) {
+  constexpr std::int64_t L = kLanes<float>;
+  constexpr int kUpper = 20;  // bits below the exponent and three of the fraction
+  std::int64_t below = 0;
+  std::int32_t found = rank_bits(values, count, k, 30, kUpper, 0, below);
+  const std::int32_t last = found | ((std::int32_t(1) << kUpper) - 1);
+  float kept[kFewRanked + L];
+  std::int64_t alike = 0, i = 0, none = 0;
+  if constexpr (kPacks<float>) {
+    for (; i + L <= count; i += L) {
+      Vec<std::int32_t> v;
+      std::memcpy(&v, values + i, sizeof v);
+      const std::uint32_t inside = lanes_of<float>((v >= found) & (v <= last));
+      store<float>(kept + alike, packed<float>(load(values + i), inside));
+      alike += __builtin_popcount(inside);
+    }
+  }
+  for (const float *at = values + i, *const end = values + count; at != end; ++at) {
+    std::int32_t v;
+    std::memcpy(&v, at, sizeof v);
+    kept[alike] = *at;
+    alike += v >= found && v <= last;
+  }
+  found = rank_bits(kept, alike, k - below, kUpper - 1, 0, found, none);
+  float value;
+  std::memcpy(&value, &found, sizeof value);
+  return value;
+}
 
 struct Counts {
   std::int64_t below, equal, kept;
@@ -45,6 +109,17 @@ Counts sift(const R* values, std::int64_t count, R low, R high, R* out) {
   return found;
 }
 
+// The same of few values, which may change their places.
+template <class R>
+R kth_of_few(R* values, std::int64_t count, std::int64_t k) {
+  if constexpr (std::is_same_v<R, float>) {
+    return kth_by_bits(values, count, k);
+  } else {
+    std::nth_element(values, values + k, values + count);
+    return values[k];
+  }
+}
+
 // 0 <= k < count, values >= 0; NaN where one of them is. `room` for as many values as there are.
 //
 // A sample brackets the value wanted; one reading counts what lies below the bracket and keeps what lies in it, and so
@@ -63,10 +138,7 @@ R kth_smallest(const R* values, std::int64_t count, std::int64_t k, R* room, int
       sample.push_back(v);
     }
     const std::int64_t middle = k * kSample / count;
-    const auto ranked = [&](std::int64_t rank) {
-      std::nth_element(sample.begin(), sample.begin() + rank, sample.end());
-      return sample[std::size_t(rank)];
-    };
+    const auto ranked = [&](std::int64_t rank) { return kth_of_few(sample.data(), kSample, rank); };
     const R low = middle < kMargin ? R(0) : ranked(middle - kMargin);
     const R high = middle + kMargin < kSample ? ranked(middle + kMargin) : std::numeric_limits<R>::infinity();
     const std::int64_t blocks = pieces(count, kBlock);
@@ -93,6 +165,7 @@ R kth_smallest(const R* values, std::int64_t count, std::int64_t k, R* room, int
   for (const R v : sample) {
     if (std::isnan(v)) return v;
   }
+  if (count <= kFew) return kth_of_few(sample.data(), count, k);
   std::nth_element(sample.begin(), sample.begin() + k, sample.end());
   return sample[std::size_t(k)];
 }

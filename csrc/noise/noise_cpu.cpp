@@ -41,7 +41,7 @@ std::int64_t pixels_of(const NoiseWindow& w) { return (w.h - 2) * (w.w - 4); }
 
 void make_fields(const NoiseWindow& window, float apart, const Fields& out) {
   constexpr std::int64_t kReach = 7;  // of the bend along the line
-  const std::int64_t w = window.w, room = w + 2 * kReach + 1;
+  const std::int64_t w = window.w, room = w + 2 * kReach + 1 + 2 * L;
   std::vector<float> memory(std::size_t(4 * room));
   float *const three = memory.data(), *const five = three + room, *const bend = five + room + kReach,
                *const fives = bend + room;
@@ -51,27 +51,30 @@ void make_fields(const NoiseWindow& window, float apart, const Fields& out) {
   for (std::int64_t y = 1; y + 1 < window.h; ++y) {
     const float *const a = row(y - 1), *const b = row(y), *const c = row(y + 1), *const d = row(y - 2),
                        *const e = row(y + 2);
-    for (std::int64_t x = 0; x < w; ++x) {
-      three[x] = a[x] + b[x] + c[x];
-      five[x] = three[x] + d[x] + e[x];
-      bend[x] = a[x] - 2 * b[x] + c[x];
+    for (std::int64_t x = 0; x < w; x += L) {
+      const Vec<float> middle = load(b + x), before = load(a + x), after = load(c + x), sum = before + middle + after;
+      store<float>(three + x, sum);
+      store<float>(five + x, sum + load(d + x) + load(e + x));
+      store<float>(bend + x, before - 2 * middle + after);
     }
     std::fill(bend - kReach, bend, bend[0]);
     std::fill(bend + w, bend + w + kReach, bend[w - 1]);
-    for (std::int64_t x = -5; x < w + 5; ++x) {  // sums of five, from x - 2 on
-      fives[x] = bend[x - 2] + bend[x - 1] + bend[x] + bend[x + 1] + bend[x + 2];
+    const auto of_five = [](auto at) { return at(-2) + at(-1) + at(0) + at(1) + at(2); };
+    for (std::int64_t x = -5; x < w + 5; x += L) {
+      store<float>(fives + x, of_five([=](std::int64_t i) { return load(bend + x + i); }));
     }
+    // whole vectors: what lies beyond the row is written again by the next one, and beyond the last there is room
     const std::int64_t to = (y - 1) * (w - 4) - 2;
-    for (std::int64_t x = 2; x < w - 2; ++x) {
-      const float sum = three[x - 2] + three[x - 1] + three[x] + three[x + 1] + three[x + 2];
-      const float across =
-          (c[x - 2] - a[x - 2]) + (c[x - 1] - a[x - 1]) + (c[x] - a[x]) + (c[x + 1] - a[x + 1]) + (c[x + 2] - a[x + 2]);
-      const float along = five[x + 1] + five[x + 2] - five[x - 1] - five[x - 2];
-      const float curve = fives[x - 5] + fives[x + 5];
-      const float most = std::max(across * across * (1 / 50.0f), along * along * (1 / 100.0f));
-      out.level[to + x] = sum * (1 / 15.0f) + apart;
-      out.difference[to + x] = bend[x] * 0.40824829046386302f;
-      out.structure[to + x] = std::max(most, curve * curve * (1 / 300.0f));
+    for (std::int64_t x = 2; x < w - 2; x += L) {
+      const Vec<float> sum = of_five([=](std::int64_t i) { return load(three + x + i); });
+      const Vec<float> across = of_five([=](std::int64_t i) { return load(c + x + i) - load(a + x + i); });
+      const Vec<float> along = load(five + x + 1) + load(five + x + 2) - load(five + x - 1) - load(five + x - 2);
+      const Vec<float> curve = load(fives + x - 5) + load(fives + x + 5);
+      const Vec<float> first = across * across * (1 / 50.0f), second = along * along * (1 / 100.0f);
+      const Vec<float> third = curve * curve * (1 / 300.0f), most = first > second ? first : second;
+      store<float>(out.level + to + x, sum * (1 / 15.0f) + apart);
+      store<float>(out.difference + to + x, load(bend + x) * 0.40824829046386302f);
+      store<float>(out.structure + to + x, most > third ? most : third);
     }
   }
 }
@@ -162,9 +165,13 @@ class Fit {
   void sort() {
     const std::int64_t all = count_;
     count_ = 0;
-    for (std::int64_t i = 0; i < all; ++i) {
-      kept_[count_] = fields_.level[i];
-      count_ += is_free(i);
+    if (free_.empty()) {
+      std::copy_n(fields_.level, count_ = all, kept_);
+    } else {
+      for (std::int64_t i = 0; i < all; ++i) {
+        kept_[count_] = fields_.level[i];
+        count_ += is_free(i);
+      }
     }
     const double low = quantile(kept_, count_, 0.001, room_), high = quantile(kept_, count_, 0.999, room_);
     const float first = float(low), scale = high > low ? float(kNoiseBins / (high - low)) : 0.0f;
@@ -234,11 +241,12 @@ class Fit {
     std::array<double, kNoiseBins> levels = {};
     std::int64_t kept = 0;
     for (std::size_t b = 0; b < kNoiseBins; ++b) {
+      Vec<double> level = {};
       for (std::int64_t i = bounds_[b]; i < bounds_[b + 1]; i += L) {
         const std::int64_t left = std::min(L, bounds_[b + 1] - i);
         const Vec<float> ratio = left == L ? load(ratio_ + i) : first_or<float>(load(ratio_ + i), left, most_ * 2 + 1);
         const auto keep = ratio <= most_;
-        levels[b] += double(sum<float>(keep ? load(level_ + i) : Vec<float>{}));
+        level += widened_sum(keep ? load(level_ + i) : Vec<float>{});
         std::uint32_t bits = lanes_of<float>(keep);
         if constexpr (kPacks<float>) {
           store<float>(kept_ + kept, packed<float>(load(square_ + i), bits));
@@ -247,6 +255,7 @@ class Fit {
           for (; bits != 0; bits &= bits - 1) kept_[kept++] = square_[i + __builtin_ctz(bits)];
         }
       }
+      levels[b] = sum<double>(level);
       ends[b + 1] = kept;
     }
     points_.clear();
@@ -275,20 +284,21 @@ class Fit {
   }
 
   static double mean_up_to(const float* squares, std::int64_t count, float most, double none) {
-    double total = 0;
-    std::int64_t kept = 0, i = 0;
+    Vec<double> whole = {};
+    Vec<std::int32_t> held = {};
+    std::int64_t i = 0;
     for (; i + L <= count; i += 8 * L) {
       Vec<float> some = {};
-      Vec<std::int32_t> held = {};
       for (std::int64_t j = i; j < std::min(i + 8 * L, count - L + 1); j += L) {
         const Vec<float> v = load(squares + j);
         const auto inside = v <= most;
         some += inside ? v : Vec<float>{};
         held += inside;  // -1 where it holds
       }
-      total += sum<double>(widened_sum(some));
-      kept -= sum<std::int32_t>(held);
+      whole += widened_sum(some);
     }
+    double total = sum<double>(whole);
+    std::int64_t kept = -std::int64_t(sum<std::int32_t>(held));
     for (i = count / L * L; i < count; ++i) {
       if (squares[i] <= most) {
         total += double(squares[i]);

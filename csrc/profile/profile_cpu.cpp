@@ -182,6 +182,10 @@ void tally_tile(void* context, const PixelTile& t) {
   for (std::int64_t top = 0; top < t.rows; top += together) {
     const std::int64_t rows = std::min(together, t.rows - top);
     for (std::int64_t i = 0; i < rows; ++i) {
+      if (work.noisy != nullptr && top + i + kAhead < t.rows) {  // read here first
+        const T* from = pixel_of<T>(*work.noisy, t, t.row + top + i + kAhead, t.column);
+        for (std::int64_t at = 0; at < t.columns; at += 64 / std::int64_t(sizeof(T))) __builtin_prefetch(from + at);
+      }
       copy(block.x + i * t.columns, work.x, top + i);
       copy(block.y + i * t.columns, work.y, top + i);
       for (int r = 0; r < kProfileRegions; ++r) {

@@ -93,9 +93,7 @@ def _around(image: np.ndarray, wanted: np.ndarray, window: np.ndarray, step: flo
     return best, found
 
 
-def best_match(
-    a: Bands, b: Bands, placements: Sequence[Candidate], enough: float
-) -> tuple[float, Window, Candidate]:
+def best_match(a: Bands, b: Bands, placements: Sequence[Candidate], enough: float) -> tuple[float, Window, Candidate]:
     """The greatest correlation of the fine structure over placements of `b` on `a`, the window of `a` that shows `b`,
     and the placement that led there. The search ends where `enough` is reached."""
     starts = []

@@ -128,25 +128,37 @@ def part_files(run: Path) -> list[Path]:
 
 
 def parts(run: Path, columns: list[str] | None = None) -> Iterator[Any]:
-    """The parts as pyarrow Tables of one schema, one at a time; columns that no part has are left out.
+    """As `Parts.tables`."""
+    return Parts(run).tables(columns)
 
-    Results are what the run computed: nothing under their names that it did not ask for, or on rows it did not score.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    files = part_files(run)
-    info = read_info(run) if (run / INFO).exists() else {}  # a run that has just begun
-    schema, results = _schema_of(files), catalogue.computed(info)
-    names = [n for n in schema.arrow().names if catalogue.holds(n, results) and (columns is None or n in columns)]
-    judged = ["status"] if any(map(catalogue.is_result, names)) and "status" not in names else []
-    schema, held = schema.only(names), {*names, *judged}
-    for path in files:
-        file = pq.ParquetFile(path)
-        wanted = [name for name in file.schema_arrow.names if name in held]
-        table = file.read(columns=wanted, use_threads=False)  # small parts: threads only hold memory
-        yield schema.fitted(table if results is None else _without_evidence_of_nothing(table))
-    pa.default_memory_pool().release_unused()
+class Parts:
+    """The parts of a run, whose schema and settings are read once."""
+
+    def __init__(self, run: Path) -> None:
+        self.files = part_files(run)
+        info = read_info(run) if (run / INFO).exists() else {}  # a run that has just begun
+        self.schema, self.results = _schema_of(self.files), catalogue.computed(info)
+        self.names = [name for name in self.schema.arrow().names if catalogue.holds(name, self.results)]
+
+    def tables(self, columns: list[str] | None = None) -> Iterator[Any]:
+        """The parts as pyarrow Tables of one schema, one at a time; columns that no part has are left out.
+
+        Results are what the run computed: nothing under their names that it did not ask for, or on rows it did not
+        score.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = [name for name in self.names if columns is None or name in columns]
+        judged = ["status"] if any(map(catalogue.is_result, names)) and "status" not in names else []
+        schema, held = self.schema.only(names), {*names, *judged}
+        for path in self.files:
+            with pq.ParquetFile(path) as file:
+                wanted = [name for name in file.schema_arrow.names if name in held]
+                table = file.read(columns=wanted, use_threads=False)  # small parts: threads only hold memory
+            yield schema.fitted(table if self.results is None else _without_evidence_of_nothing(table))
+        pa.default_memory_pool().release_unused()
 
 
 def _without_evidence_of_nothing(table: Any) -> Any:

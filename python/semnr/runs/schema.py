@@ -38,8 +38,9 @@ class Schema:
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:
+            empty = _empty_columns(file)
             for at, field in enumerate(file.schema_arrow):
-                self._widen(field.name, None if _is_empty(file.metadata, at) else _kind_of(field.type))
+                self._widen(field.name, None if at in empty else _kind_of(field.type))
 
     def only(self, names: Iterable[str]) -> Schema:
         """Of these columns, those that are here."""
@@ -105,13 +106,16 @@ def _kind_of(type_: Any) -> str | None:
     return "double" if pa.types.is_floating(type_) else "text"
 
 
-def _is_empty(metadata: Any, column: int) -> bool:
-    """Whether a column of a part holds no value, where its statistics say so."""
-    if metadata.num_columns != len(metadata.schema.to_arrow_schema()):  # lists and the like, of earlier versions
-        return False
-    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
-    counted = [(group.column(column).statistics, group.num_rows) for group in groups]
-    return all(s is not None and s.has_null_count and s.null_count == rows for s, rows in counted)
+def _empty_columns(file: Any) -> set[int]:
+    """The columns of a part that hold no value, where their statistics say so."""
+    metadata = file.metadata
+    if metadata.num_columns != len(file.schema_arrow):  # lists and the like, of earlier versions
+        return set()
+    empty = set(range(metadata.num_columns))
+    for group in (metadata.row_group(at) for at in range(metadata.num_row_groups)):
+        known = ((at, group.column(at).statistics) for at in empty)
+        empty = {at for at, s in known if s is not None and s.has_null_count and s.null_count == group.num_rows}
+    return empty
 
 
 def _array(values: list[Any], kind: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from ..columns import used
 from ..wafers import Wafer
 from .identity import IDENTITY, same_pixels
-from .parquet import part_files, parts
+from .parquet import Parts, parts
 
 METRICS = used("summary")
 LISTED = 1000  # problems listed in run.json; all of them are rows of the Parquet and counted
@@ -55,8 +55,9 @@ def summary(run: Path, data_range: float | None) -> dict[str, Any]:
     Infinite PSNR rows are counted apart; `psnr_of_mean_mse` is the PSNR of all tiles together.
     """
     figures: dict[str, Any] = {}
+    held = Parts(run)
     for name in METRICS:
-        values = column(run, name)
+        values = _column(held, name)
         if values is None:
             continue
         values.sort()  # in place, NaN last: no copy, and sums that do not depend on the order of the rows
@@ -75,18 +76,18 @@ def summary(run: Path, data_range: float | None) -> dict[str, Any]:
     return figures
 
 
-def column(run: Path, name: str) -> np.ndarray | None:
+def _column(held: Parts, name: str) -> np.ndarray | None:
     """(tiles,) float64, NaN where a row has none; None where no row has the column."""
     import pyarrow.parquet as pq
 
-    rows = sum(pq.read_metadata(path).num_rows for path in part_files(run))
-    values, there, at = np.full(rows, np.nan), False, 0  # filled in place: a million rows are 8 MB, once
-    for table in parts(run, ["status", name]):
-        if name in table.column_names:
-            there = True
-            values[at : at + table.num_rows] = _floats(table.column(name))
+    if name not in held.names:
+        return None
+    rows = sum(pq.read_metadata(path).num_rows for path in held.files)
+    values, at = np.full(rows, np.nan), 0  # filled in place: a million rows are 8 MB, once
+    for table in held.tables(["status", name]):
+        values[at : at + table.num_rows] = _floats(table.column(name))
         at += table.num_rows
-    return values if there else None
+    return values
 
 
 def identical(run: Path) -> dict[str, int]:

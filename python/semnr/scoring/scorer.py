@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -21,6 +21,7 @@ from ..profiles import profile
 from ..tiles.pixels import to_numpy
 from ..tiles.source import TileKey
 from ..trust.columns import Trust
+from ..trust.comparable import Pairs
 from ..trust.registration import BORDER, fitted, register
 from .maps import MapSink
 
@@ -121,7 +122,7 @@ class Scorer:
             return [row for part in one for row in self.rows(keys[part], _some(parts, part), _some(host, part))]
 
     def _batch(self, keys: list[TileKey], parts: dict[str, Any], host: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        frames, problems = self._no_pairs(host)
+        pairs, problems = self._pairs(host)
         if any(problems):
             return self._apart(keys, parts, host, problems)
         if self.register and "y" in parts:
@@ -145,8 +146,8 @@ class Scorer:
                 nan="omit" if self.nan == "omit" else "error",
                 pixel_nm=self.pixel_nm,
                 with_map=mapped,
-                frames=frames,
-                host={_IMAGES[name]: images for name, images in host.items()},
+                pairs=pairs,
+                host=None if host is parts else {_IMAGES[name]: images for name, images in host.items()},
             )
         columns |= found.columns | found.texts
         if self.maps is not None:
@@ -157,14 +158,15 @@ class Scorer:
             rows.append({**row_of(key), **values, "status": "ok", "reason": None})
         return rows
 
-    def _no_pairs(self, parts: dict[str, np.ndarray]) -> tuple[Sequence[Any] | None, list[str]]:
-        """(The noisy images as they are compared, of each tile why its noisy and denoised image are no pair); "" where
-        nothing speaks against it."""
+    def _pairs(self, parts: dict[str, np.ndarray]) -> tuple[Pairs | None, list[str]]:
+        """(The noisy and denoised images as they are compared, with the references where these stay as they are; of
+        each tile why it is no pair, "" where nothing speaks against it)."""
         if not self.trust.tests or "noisy" not in parts:
             return None, []
         with stage("evidence"):
-            frames = self.trust.frames_of(parts["noisy"])
-            return frames, [self.trust.pair_problem(x, d) for x, d in zip(frames, parts["x"], strict=True)]
+            kept = {name: images for name, images in parts.items() if name != "y" or not self.register}
+            pairs = self.trust.pairs_of({_IMAGES[name]: images for name, images in kept.items()})
+            return pairs, [pairs.problem(i) for i in range(len(pairs))]
 
     def _apart(
         self, keys: list[TileKey], parts: dict[str, Any], host: dict[str, np.ndarray], problems: list[str]

@@ -94,7 +94,7 @@ def columns(
     data_range = own_range(d.images, data_range)
     if min(d.images.shape[2:]) < MIN_SIDE:
         return as_columns([{}] * len(d.images))
-    laws = None if noise is None else laws_at(noise, d.images.double().nanmean((1, 2, 3)).tolist())
+    laws = None if noise is None else laws_at(noise, d.levels().tolist())
     return as_columns(measured(others.get("noisy"), d, others.get("reference"), Settings(data_range, scan_axis), laws))
 
 

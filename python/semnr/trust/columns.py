@@ -15,7 +15,8 @@ from semnr_kernels.planes import Tiles
 from ..metrology import columns as metrology_columns
 from ..noise import NoiseModel
 from ..tiles.pixels import to_numpy
-from . import at_once, changes, comparable
+from . import at_once, changes
+from .comparable import Pairs
 from .images import as_tiles_once
 from .residual import COLUMNS, ResidualTests, residual_tests
 from .transfer import Evidence, as_bands, evidence
@@ -73,16 +74,17 @@ class Trust:
         mask: Any = None,
         pixel_nm: float | None = None,
         with_map: bool = False,
-        frames: Sequence[comparable.Frame] | None = None,
+        pairs: Pairs | None = None,
         host: Mapping[str, Any] | None = None,
     ) -> Measured:
         """Everything that a batch's images tell of the candidate.
 
         images: (N, C, H, W) each; "denoised", and of "noisy", "reference", "second_frame", "third_frame" what is known.
-        frames: those of the noisy images, from `frames_of`, where the pairs were looked at before.
+        pairs: from `pairs_of`, where noisy and denoised images were looked at before.
         host: the same images in the host's memory, where they lie on a device and were read from there.
         """
-        tiles = _checked(images)  # what several columns need of an image is made once
+        given = pairs.given if pairs is not None and host is None else {}  # what is made of an image is made once
+        tiles = _checked({**images, **given})
         noisy, denoised = tiles.get("noisy"), tiles["denoised"]
         witness = tiles.get("reference", tiles.get("second_frame"))
         columns: dict[str, Any] = {}
@@ -105,7 +107,9 @@ class Trust:
             texts[BOXES] = boxes
             if self.tests:
                 problems = ("",) * len(denoised.images) if noise is None else tuple(model.problem for model in noise)
-                self._compare(host, frames or self.frames_of(host["noisy"]), problems, columns, texts)
+                if pairs is None or (pairs.reference is None and "reference" in images):
+                    pairs = self.pairs_of(tiles if host is images else host)
+                _compare(pairs, problems, columns, texts)
         if self.metrology is not None:
             columns |= metrology_columns(
                 _array(host.get("noisy")),
@@ -169,36 +173,33 @@ class Trust:
         boxes = tuple(text if ok else None for text, ok in zip(found.boxes_json(), known, strict=True))
         return columns, boxes, shown, found.noise
 
-    def _compare(
-        self,
-        images: Mapping[str, Any],
-        frames: Sequence[comparable.Frame],
-        problems: Sequence[str | None],
-        columns: dict[str, Any],
-        texts: dict[str, tuple[str | None, ...]],
-    ) -> None:
-        """Moments by which tiles that hold one image are told, notes on each pair, what is wrong with its reference."""
-        x, d = np.stack([frame.pixels for frame in frames]), _lines(images["denoised"], self.scan_axis)
-        columns["denoised_mean"], columns["denoised_std"] = d.mean(axis=(1, 2)), d.std(axis=(1, 2))
-        columns["noisy_mean"] = x.mean(axis=(1, 2))
-        told = [_safely(comparable.notes, a, b) or () for a, b in zip(x, d, strict=True)]
-        found = ("; ".join(filter(None, (problem, *more))) for problem, more in zip(problems, told, strict=True))
-        texts["pair_note"] = tuple(text or None for text in found)
-        if "reference" in images:
-            pairs = zip(frames, _lines(images["reference"], self.scan_axis), strict=True)
-            texts["reference_problem"] = tuple(_safely(comparable.reference_problem, a, b) or None for a, b in pairs)
+    def pairs_of(self, images: Mapping[str, Any]) -> Pairs:
+        """A batch's noisy and denoised images, (N, C, H, W), and its reference where there is one, as a pair is
+        compared."""
+        given = _checked({name: images[name] for name in ("denoised", "noisy", "reference") if name in images})
+        return Pairs({name: self._lines(tiles) for name, tiles in given.items()}, given)
 
-    def frames_of(self, noisy: Any) -> tuple[comparable.Frame, ...]:
-        """The noisy images of a batch, (N, C, H, W), as pairs are compared with them."""
-        return tuple(map(comparable.Frame, _lines(noisy, self.scan_axis)))
+    def _lines(self, tiles: Tiles) -> Tiles:
+        """On the host, with scan lines as rows."""
+        if self.scan_axis == -1 and tiles.images.is_cpu:
+            return tiles
+        images = tiles.images.cpu()
+        return Tiles(images if self.scan_axis == -1 else images.transpose(2, 3))
 
-    def pair_problem(self, noisy: Any, denoised: Any) -> str:
-        """Why the images of one tile, (C, H, W) each, are no pair; "" where nothing speaks against it.
 
-        noisy may be the tile's frame of `frames_of`, which keeps what `measure` needs again.
-        """
-        frame = noisy if isinstance(noisy, comparable.Frame) else self.frames_of(noisy[None])[0]
-        return _safely(comparable.pair_problem, frame, _lines(denoised[None], self.scan_axis)[0]) or ""
+def _compare(
+    pairs: Pairs,
+    problems: Sequence[str | None],
+    columns: dict[str, Any],
+    texts: dict[str, tuple[str | None, ...]],
+) -> None:
+    """Moments by which tiles that hold one image are told, notes on each pair, what is wrong with its reference."""
+    for name, told in (("denoised_mean", "d_mean"), ("denoised_std", "d_deviation"), ("noisy_mean", "mean")):
+        columns[name] = np.array([getattr(look, told) for look in pairs.looks])
+    found = ("; ".join(filter(None, (problem, *pairs.notes(i)))) for i, problem in enumerate(problems))
+    texts["pair_note"] = tuple(text or None for text in found)
+    if pairs.reference is not None:
+        texts["reference_problem"] = tuple(pairs.reference_problem(i) or None for i in range(len(pairs)))
 
 
 def transfer_columns(found: Evidence) -> dict[str, np.ndarray]:
@@ -228,19 +229,6 @@ def _estimates(
     )
     # two frames prove less than three, and a reader of the table should see which it were
     return {**found.columns(), "frames": np.full(len(found), float(found.frames))}, tuple(found.problems)
-
-
-def _lines(images: Any, scan_axis: int) -> np.ndarray:
-    """(N, H, W) with scan lines as rows; channels averaged."""
-    pixels: np.ndarray = to_numpy(images)
-    grey = pixels[:, 0] if pixels.shape[1] == 1 else pixels.mean(axis=1, dtype=np.float64)
-    return grey if scan_axis == -1 else grey.transpose(0, 2, 1)
-
-
-def _safely(look: Any, *images: np.ndarray | comparable.Frame) -> Any:
-    """What a look at finite images says; with others there is nothing to say."""
-    pixels = [image.pixels if isinstance(image, comparable.Frame) else image for image in images]
-    return look(*images) if all(v.dtype.kind != "f" or np.isfinite(v).all() for v in pixels) else ""
 
 
 def _checked(images: Mapping[str, Any]) -> dict[str, Tiles]:

@@ -24,6 +24,7 @@ _LEAST_FREE = 2000  # pixels that a law can be taken from, where many are clippe
 PILED = 1e-4  # share of the pixels at an extreme from which it is an end of the scale, where nothing says
 STOPPED = 2e-4  # the same within a scale that is known: 12-bit data in 16 bits, a detector with an offset
 NEAR = 0.02  # of the range of the pixels
+FAINT = 1e-3  # of them lie next to it, or nothing was cut off: the image is drawn
 TAIL = 0.25  # times the pixels in it: more lie at an extreme that is an end
 KEPT = 3.5  # times the ratio of the flattest fifth, up to which pixels are kept
 CUT = 16.0  # squared differences over the law's variance are cut here, so that structure cannot outweigh the rest
@@ -107,7 +108,8 @@ def _stops(windows: Sequence[np.ndarray], at: Callable[..., Any], near: Callable
     piled = sum(int(np.count_nonzero(at(x))) for x in windows)
     if piled <= STOPPED * sum(x.size for x in windows):
         return False
-    return piled > TAIL * (sum(int(np.count_nonzero(near(x))) for x in windows) - piled)
+    beside = sum(int(np.count_nonzero(near(x))) for x in windows) - piled
+    return beside > FAINT * piled and piled > TAIL * beside
 
 
 def fitted(windows: Sequence[np.ndarray], ends: Ends) -> Fitted:

@@ -8,6 +8,7 @@ from . import native, reference
 from .settings import COARSE, FEW_LEVELS, FINE, MIN_SIDE, Looks
 
 registry.register("likeness", "reference", reference.likeness)
+registry.register("likeness", "torch", reference.likeness)  # of the images on the host
 registry.register_native("likeness", native.likeness, native.supports, native.UNSUPPORTED)
 
 __all__ = ["COARSE", "FEW_LEVELS", "FINE", "MIN_SIDE", "Looks", "likeness"]

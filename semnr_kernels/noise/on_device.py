@@ -24,6 +24,7 @@ from ..noise_law import (
     _TIE,
     _TRUNCATED,
     CUT,
+    FAINT,
     KEPT,
     LAGS,
     LEAST_FLAT,
@@ -157,7 +158,7 @@ def ends(windows: Sequence[torch.Tensor], data_range: float | None) -> tuple[tor
     for side, end in ((1, low), (-1, high)):
         piled = (v == end[:, None].to(v.dtype)).sum(1)
         around = (side * v <= (side * end + near)[:, None].to(v.dtype)).sum(1) - piled
-        stops = (piled > STOPPED * v.shape[1]) & (piled > TAIL * around)
+        stops = (piled > STOPPED * v.shape[1]) & (piled > TAIL * around) & (around > FAINT * piled)
         inside = end > 0 if side > 0 else end < data_range
         found.append(torch.where(stops & inside, end, 0.0 if side > 0 else data_range))
     return *found, torch.zeros_like(low)

@@ -335,7 +335,7 @@ def worth(seeds: int) -> dict[str, Any]:
         for row_noise in (0.0, 0.02):
             rows: dict[str, list[tuple[float, bool, float]]] = {"two frames": [], "three frames": []}
             for seed in range(seeds):
-                made = tile(PATTERNS[seed % 3], 256, seed=FIRST + seed)
+                made = tile(PATTERNS[seed % 3], 128, seed=FIRST + seed)
                 x, a, b = (made.noisy(dose=60, frame=k, row_noise=row_noise).astype(np.float32) for k in range(3))
                 d = np.asarray(denoise(x, data_range=1.0, **how))
                 clean = np.clip(made.clean, 0, 1)
@@ -386,10 +386,9 @@ def real_frames(folder: Path, most: int) -> Iterator[dict[str, Any]]:
         seen[row["kind"]] += 1
         if seen[row["kind"]] > most:
             continue
-        filters = {
-            "semnr-small": denoised_by(row["noisy"], REAL),
-            "Gaussian of 1.5 px": ndimage.gaussian_filter(row["noisy"], 1.5),
-        }
+        row |= {name: middle(row[name]) for name in ("noisy", "scene")}
+        small, x = denoised_by(row["noisy"], REAL), row["noisy"]
+        filters = {"semnr-small": small, "Gaussian of 1.5 px": ndimage.gaussian_filter(x, 1.5)}
         yield {**row, "denoised": filters}
 
 
@@ -431,7 +430,7 @@ def tables() -> None:
             if isinstance(row, dict)
         ]
     _into("trust.md", "conformal", parts)
-    parts = ["| one image of 256², 95 % interval | true N | estimate over truth | interval holds it |"]
+    parts = ["| one image of 128², 95 % interval | true N | estimate over truth | interval holds it |"]
     parts += ["| --- | --- | --- | --- |"]
     parts += [
         f"| {name} | {row['true_worth']:.1f} | {row['estimate_over_truth']:.3f} ± {row['scatter']:.3f} | "

@@ -14,6 +14,7 @@ from semnr import Profile, guard
 from semnr.cli import main
 from semnr.guarding import Conformal, Stratum, calibrate, discovered, load_rules, needed, p_values
 from semnr.guarding.calibration import ALL
+from semnr.runs.brief import brief
 
 RULES = {name: semnr.DEFAULT_RULES[name] for name in ("erased_structure", "lost_detail", "brightness_shift")}
 COLUMNS = ("removed_z", "removed_count", "feature_contrast", "gain_change", "offset_change")
@@ -134,7 +135,9 @@ def test_a_harmless_wafer_passes_and_unknown_evidence_never_does() -> None:
     rng = np.random.default_rng(5)
     rule = learnt(rng, 400, fields_per_wafer=4)
     calm = fields(np.random.default_rng(8), 4)
-    assert guard(None, calm, rules={"conformal": rule}).outcome == "passed"
+    passed = guard(None, calm, rules={"conformal": rule})
+    assert passed.outcome == "passed"
+    assert any("conformal: p 0." in line and "0.05 fire" in line for _, line in brief(passed))
     columns = {**calm.columns, "feature_contrast": np.where(np.arange(8) == 3, np.nan, calm.column("feature_contrast"))}
     blind = dataclasses.replace(calm, columns=columns)
     verdict = guard(None, blind, rules={"conformal": rule})

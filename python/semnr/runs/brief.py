@@ -40,6 +40,12 @@ def brief(verdict: Verdict, look_at: Path | None = None, width: int = 100) -> li
     if verdict.axes:
         known = "; ".join(f"{state}: {names}" for state, names in axes_by_state(verdict.axes))
         lines.append(("quiet", _short(known, width)))
+    for signal in verdict.signals:
+        if signal.status == "clear" and "p_wafer" in signal.evidence and len(lines) < LINES - 4:
+            p, level = signal.evidence["p_wafer"], signal.evidence["level_held_per_wafer"]
+            lines.append(
+                ("quiet", _short(f"{words(signal.name)}: p {p:.2g}; of harmless wafers {level:.3g} fire", width))
+            )
     if verdict.worth and len(lines) < LINES - 3:
         lines.append(("quiet", _short(in_line(verdict.worth["said"]), width)))
     if tiles := _worst(verdict.fired):

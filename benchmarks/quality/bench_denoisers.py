@@ -12,15 +12,17 @@ Several folders are of one protocol, each with some of the denoisers or fields: 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import records
 
 from semnr.contest.protocol import load
-from semnr.contest.store import Row, Store, newest, read, write
+from semnr.contest.store import Row, read, rows_in, write
 from semnr.contest.table import means, speeds, text
 from semnr.runs.run import machine
 
@@ -33,7 +35,7 @@ BEGIN, END = "<!-- denoisers: python benchmarks/quality/bench_denoisers.py --tab
 def gathered(folders: Sequence[Path]) -> list[Row]:
     """The rows of several runs, in the order of the protocol."""
     protocol = load()
-    rows = newest(row for folder in folders for row in Store(folder, protocol).rows())
+    rows = rows_in(folders, protocol)
     order = list(protocol["denoisers"])
 
     def place(row: Row) -> tuple[int, str, str]:

@@ -148,9 +148,9 @@ def compare_denoisers(
         for name in chosen:
             try:
                 sources[name] = ready(name, setup)
-            except Skipped as reason:
-                skipped[name] = str(reason)
-                say(f"{name} is left out: {reason}")
+            except Skipped as error:
+                skipped[name] = str(error)
+                say(f"{name} is left out: {error}")
         left = _run(store, taken, sources, split, minutes, workers or cores(), keep, say)
         rows = store.rows()
         for row in rows:

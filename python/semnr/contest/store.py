@@ -60,20 +60,38 @@ class Store:
         for left in (folder / SCORES).glob(".part-*.tmp"):  # of a run that was killed while it wrote
             left.unlink(missing_ok=True)
 
-    def parts(self) -> list[Path]:
-        """In the order in which they were written."""
-        return sorted((self.folder / SCORES).glob("part-*.parquet"))
-
     def rows(self) -> list[Row]:
         """One row a denoiser and field: the newest."""
-        return newest(row for path in self.parts() for row in read(path))
+        return rows_in([self.folder], self.protocol)
 
     def add(self, rows: list[Row]) -> None:
         """Write rows as one more part."""
         if not rows:
             return
-        number = max((int(path.stem.removeprefix("part-")) for path in self.parts()), default=-1) + 1
+        number = max((int(path.stem.removeprefix("part-")) for path in part_files(self.folder)), default=-1) + 1
         write(rows, self.folder / SCORES / f"part-{number:05d}.parquet")
+
+
+def part_files(folder: Path) -> list[Path]:
+    """In the order in which they were written."""
+    return sorted((folder / SCORES).glob("part-*.parquet"))
+
+
+def rows_in(folders: Iterable[Path], protocol: Protocol) -> list[Row]:
+    """The newest rows of one comparison or of several; they may be at work.
+
+    Raises
+    ------
+    ValueError
+        Rows of another protocol are among them.
+    """
+    rows = newest(row for folder in folders for path in part_files(folder) for row in read(path))
+    if others := {row["protocol"] for row in rows} - {protocol.sha256}:
+        raise ValueError(
+            f"rows of protocol {min(others)[:16]} are there; accepted: version {protocol['version']}, "
+            f"{protocol.sha256[:16]}"
+        )
+    return rows
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:

@@ -202,8 +202,8 @@ def tables(made: dict[str, Any]) -> str:
             "",
             f"The set: {t['images']} images of {t['side']} px, {t['specimens']} specimens a class, seed {t['seed']}; "
             f"{t['data_bars_cut']} data bars were cut; {t['specimens_torn']} of {t['specimens_all']} specimens lie in "
-            f"two parts of the split because two recordings of them were not told for near-duplicates. "
-            f"Recipe `{RECIPE}`: {c['steps']} steps in {c['minutes']:.1f} minutes. {whole['machine']}. Command: `{whole['command']}`.",
+            f"two parts of the split; {t['test']} images are in the test part. Recipe `{RECIPE}`: {c['steps']} steps "
+            f"in {c['minutes']:.1f} minutes. {whole['machine']}. Command: `{whole['command']}`.",
         ]
     if "planted" in made:
         lines += [

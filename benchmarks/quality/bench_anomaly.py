@@ -37,6 +37,7 @@ from semnr import anomaly
 from semnr.anomaly.backbones import load_backbone
 from semnr.anomaly.seen import DENOISER, seen
 from semnr.anomaly.thresholds import clopper_pearson
+from semnr.backbones import lite0, read_tensors
 from semnr.synth import Defect, Detector, SyntheticTile, tile
 from semnr.synth.defects import NoRoom
 
@@ -230,10 +231,14 @@ class Peer:
 
         self.model = PadimModel("resnet18", ["layer1"], pre_trained=False, n_features=len(chosen))
         backbone = load_backbone("efficientnet-lite0", weights)
+        trunk = lite0.Trunk(11).eval().requires_grad_(False)  # as it is published: nothing is folded for the peer
+        state = read_tensors(Path(backbone.source), "efficientnet-lite0")
+        trunk.load_state_dict({name: state[name] for name in trunk.state_dict() if name in state}, strict=False)
 
         class Features(torch.nn.Module):
             def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-                return {str(k): made for k, made in enumerate(backbone.maps(x))}
+                made = trunk.features((x.expand(-1, 3, -1, -1) - lite0.MEAN) / lite0.STD)
+                return {str(k): made[block] for k, block in enumerate((0, 2, 4, 10))}
 
         self.model.feature_extractor = Features()
         self.model.layers = [str(k) for k in range(len(backbone.channels))]

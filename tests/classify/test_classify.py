@@ -267,6 +267,7 @@ def test_a_folder_of_unreadable_images_is_refused_with_the_reason(tmp_path: Path
         ({"model.backbone": "resnet51"}, "model.backbone is 'resnet51'; accepted: 'compact'"),
         ({"training.precision": "8"}, "training.precision is '8'"),
         ({"noise.sigma": [0.2, 0.1]}, "noise.sigma is"),
+        ({"training.head_first": -1}, "training.head_first is -1"),
     ],
 )
 def test_a_wrong_entry_of_the_recipe_is_named(folder: Path, tmp_path: Path, changes: dict[str, Any], says: str) -> None:
@@ -375,6 +376,62 @@ def test_rare_classes_count_more_and_the_mean_stays_one() -> None:
     assert full[labels].mean() == pytest.approx(1)
 
 
+def test_images_of_one_specimen_stay_together_by_their_names() -> None:
+    from semnr.classify.fit import _groups
+    from semnr.classify.images import LabelledImages
+
+    names = ("a/1_0.png", "a/1_1.png", "a/2_0.png", "b/1_0.png", "b/plain.png")
+    nothing = np.zeros((5, 96, 96), np.float32)
+    images = LabelledImages(Path(), names, ("a", "b"), np.array([0, 0, 0, 1, 1]), [], nothing, ())
+    assert _groups(images, False, "_", True).groups == (0, 0, 1, 2, 3)
+    assert _groups(images, False, "", True).groups == (0, 1, 2, 3, 4)
+
+
+def test_the_last_layer_is_solved_first_and_statistics_stay(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semnr import backbones
+    from semnr.classify import module
+
+    torch.manual_seed(1)
+    file = tmp_path / "w.pth"
+    torch.save(backbones.build("compact", 7).state_dict(), file)
+    given = []
+    solve = module.regression
+
+    def told(x: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        given.append((x, labels))
+        return solve(x, labels, weights)
+
+    monkeypatch.setattr(module, "regression", told)
+    changes = {
+        **QUICK, "data.epochs": [1, 1], "model.weights": str(file), "model.kept_statistics": True,
+        "training.head_first": 2, "training.learning_rate": 1e-6,
+    }  # fmt: skip
+    done = semnr.classify.train(folder, tmp_path / "run", recipe="compact", changes=changes)
+    ((x, labels),) = given
+    assert x.shape == (len(labels), 256)
+    network = load_classifier(done.out).network.backbone
+    stored = torch.load(file, weights_only=True)
+    for name, value in network.state_dict().items():
+        if "running" in name:
+            torch.testing.assert_close(value, stored[name], rtol=0, atol=0)
+    said = torch.nn.functional.linear(x, network.head[1].weight, network.head[1].bias).argmax(dim=1)
+    assert float((said == labels).float().mean()) > 0.9  # it is what was solved: training hardly moved it
+
+
+def test_the_regression_of_the_last_layer_is_exact_on_what_it_can_tell() -> None:
+    from semnr.classify.module import regression
+
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.integers(0, 3, 300))
+    x = torch.from_numpy(rng.normal(size=(300, 5)) * (1, 10, 0.1, 1, 1) + 4).float()
+    x[:, 1] += 40.0 * labels
+    weight, bias = regression(x, labels, torch.ones(3))
+    assert (weight.shape, bias.shape) == ((3, 5), (3,))
+    assert float(((x @ weight.T + bias).argmax(dim=1) == labels).float().mean()) > 0.98
+
+
 def test_stages_follow_each_other() -> None:
     from semnr.classify.module import Plan
 
@@ -389,6 +446,10 @@ def test_the_standard_recipe_is_resnet50_at_64_128_224() -> None:
     recipe = load_recipe("standard")
     assert (recipe.model.backbone, recipe.data.sides) == ("resnet50", (64, 128, 224))
     assert load_recipe("lite").model.backbone == "efficientnet-lite0"
+    small = load_recipe("small")
+    assert (small.model.backbone, small.model.kept_statistics, small.training.head_first) == (
+        "efficientnet-lite0", True, 2,
+    )  # fmt: skip
 
 
 # --- figures

@@ -88,6 +88,8 @@ def _efficientnet(path: Path) -> Backbone:
             )
     network.load_state_dict({key: state[key] for key in own}, strict=False)
     size = sum(4 * value.numel() for value in own.values())
+    network.fold()
+    network.to(memory_format=torch.channels_last)
 
     def maps(x: Tensor) -> list[Tensor]:
         made = network.features((x.expand(-1, 3, -1, -1) - lite0.MEAN) / lite0.STD)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from semnr_kernels.errors import WeightsUnavailable
 from semnr_kernels.pretrained import file_sha256
@@ -25,6 +26,10 @@ BLOCKS = 16
 _STAGES = (
     (1, 3, 1, 1, 32, 16), (2, 3, 2, 6, 16, 24), (2, 5, 2, 6, 24, 40), (3, 3, 2, 6, 40, 80),
     (3, 5, 1, 6, 80, 112), (4, 5, 2, 6, 112, 192), (1, 3, 1, 6, 192, 320),
+)  # fmt: skip
+# convolutions and what normalises them: stem or depthwise, expansion, projection; the names differ by part
+_PAIRS = (
+    ("_conv_stem", "_bn0"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"),
 )  # fmt: skip
 _EPSILON, _MOMENTUM = 1e-3, 0.01  # of its batch normalisation
 
@@ -71,6 +76,14 @@ class Trunk(nn.Module):
             for k in range(count):
                 made.append(_Block(before if k == 0 else after, after, kernel, stride if k == 0 else 1, expansion))
         self._blocks = nn.ModuleList(made[:blocks])
+
+    def fold(self) -> None:
+        """Put each batch normalisation into the convolution before it: the same maps, and no more training."""
+        for part in (self, *self._blocks):
+            for convolution, norm in _PAIRS:
+                if hasattr(part, convolution):
+                    setattr(part, convolution, fuse_conv_bn_eval(getattr(part, convolution), getattr(part, norm)))
+                    setattr(part, norm, nn.Identity())
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The map after each block, from fine to coarse."""
@@ -133,7 +146,7 @@ class _Convolution(nn.Conv2d):
         if any(pads):
             (top, left) = (pad // 2 for pad in pads)
             x = functional.pad(x, (left, pads[1] - left, top, pads[0] - top))
-        return functional.conv2d(x, self.weight, None, self.stride, 0, self.dilation, self.groups)
+        return functional.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

@@ -68,8 +68,8 @@ def train(
         Folder for best.safetensors, last.safetensors, card.md, report.html, evaluation.json, split.csv, curves.svg,
         judged.jsonl, recipe.json, the log, and the checkpoint that `resume` goes on from.
     recipe : str, path or mapping
-        "standard" (ResNet-50), "lite" (EfficientNet-Lite0), "compact" (a small network from nothing), a .toml file, or
-        its content; see `semnr.classify.config`.
+        "standard" (ResNet-50), "lite" (EfficientNet-Lite0), "small" (the same for images of 96 px, in minutes),
+        "compact" (a small network from nothing), a .toml file, or its content; see `semnr.classify.config`.
     changes : mapping, optional
         Single entries that differ, such as {"model.weights": "resnet50.pth", "training.minutes": 30}.
     resume : bool

@@ -31,7 +31,9 @@ class Data:
     """`sides` and `epochs`: the stages of progressive resizing, in px and in passes over the training images.
 
     `balance`: an image of a class with n images counts n^-balance, on average 1: 0 leaves the classes as they are, 1
-    makes them equal. `kept`: the short side of the images in memory over the largest of `sides`.
+    makes them equal. `specimen`: a mark in the names of files, "_" say: images of a class whose names agree up to the
+    last one show one specimen and stay on one side of the split. `kept`: the short side of the images in memory over
+    the largest of `sides`.
     """
 
     sides: tuple[int, ...] = (64, 128, 224)
@@ -44,6 +46,7 @@ class Data:
     kept: float = 1.15
     smoothing: float = 0.05  # of the labels
     duplicates: bool = True  # look for near-duplicates, so that the split keeps them together
+    specimen: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from .. import backbones
 from ..base.files import write_json
 from ..base.outputs import apart
 from ..leakage import Leakage, compare
-from ..leakage.splits import grouped_split
+from ..leakage.splits import grouped_split, joined
 from ..training import card
 from ..training.loop import RECIPE, room, train
 from .config import ClassifierRecipe
@@ -93,7 +93,7 @@ def fit(
     crop = None if data.crop == "none" else data.crop
     images = read_labelled(folder, side=side, crop=crop, workers=workers, quiet=quiet)
     _check(images)
-    leakage = _groups(images, data.duplicates, quiet)
+    leakage = _groups(images, data.duplicates, data.specimen, quiet)
     labels = [images.classes[k] for k in images.labels]
     shares = {"train": 1 - data.validation - data.test, "validation": data.validation, "test": data.test}
     parts = np.array(grouped_split(labels, leakage.groups, shares=shares, seed=recipe.training.seed))
@@ -145,11 +145,21 @@ def _check(images: LabelledImages) -> None:
             raise ValueError(f"class {name!r} has only images of one grey level; accepted: images that show something")
 
 
-def _groups(images: LabelledImages, search: bool, quiet: bool) -> Leakage:
+def _groups(images: LabelledImages, search: bool, specimen: str, quiet: bool) -> Leakage:
+    """Which images stay together: near-duplicates, and those that their names say to be of one specimen."""
     splits = [""] * len(images.names)
     if search:
-        return compare(images.names, splits, images.thumbnails, problems=images.problems, quiet=quiet)
-    return Leakage(images.names, tuple(splits), tuple(range(len(images.names))), (), images.problems)
+        found = compare(images.names, splits, images.thumbnails, problems=images.problems, quiet=quiet)
+    else:
+        found = Leakage(images.names, tuple(splits), tuple(range(len(images.names))), (), images.problems)
+    if not specimen:
+        return found
+    pairs = [(pair.first, pair.second) for pair in found.pairs]
+    first: dict[str, int] = {}
+    for k, name in enumerate(images.names):
+        whose = name.rpartition(specimen)[0] or name
+        pairs.append((first.setdefault(whose, k), k))
+    return replace(found, groups=tuple(joined(len(images.names), pairs).tolist()))
 
 
 def described(
@@ -180,6 +190,8 @@ def _card(
 ) -> Path:  # fmt: skip
     figures = evaluation.figures
     low, high = figures["macro_f1_interval"]
+    ways = {"near-duplicates": recipe.data.duplicates, "names": bool(recipe.data.specimen)}
+    by = " and ".join(name for name, used in ways.items() if used)
     stages = "; ".join(f"{s['side']} px for {s['epochs']} passes" for s in plan.stages())
     lines = [
         f"# Model card: classifier {recipe.name}",
@@ -192,7 +204,7 @@ def _card(
         f"- Machine: {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         f"- Images: {told['images']}, {told['data_bars_cut']} with a data bar that was cut, {told['unreadable']} "
         "unreadable",
-        f"- Split: grouped by near-duplicates ({told['near_duplicate_groups']} groups with "
+        f"- Split: grouped by {by or 'nothing'} ({told['near_duplicate_groups']} groups with "
         f"{told['near_duplicate_images']} images) and stratified",
         f"- Imbalance: the largest class has {told['imbalance']:g} × the images of the smallest; an image counts "
         f"n^-{recipe.data.balance:g} in the loss",

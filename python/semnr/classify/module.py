@@ -130,7 +130,7 @@ class Classifying(Averaged):
         self.recipe, self.images, self.labels, self.plan = recipe, images, labels, plan
         weights = class_weights(labels, classes, recipe.data.balance)
         self.register_buffer("weights", torch.from_numpy(weights).float(), persistent=False)
-        self.head = left[0].rpartition(".")[0] if left else None  # of a network that starts from nothing there is none
+        self.head = left[-1].rpartition(".")[0] if left else None  # of a network that starts from nothing there is none
 
     def on_train_start(self) -> None:
         """Solve the last layer first, where the recipe says so and the run is no resumed one."""

@@ -3,8 +3,8 @@
 They are no microscope images and say nothing about accuracy on such: they are there so that training, splits and
 report can be tried and tested. A specimen is drawn once and recorded once to three times, as real sets have it: those
 images are near-duplicates, and a split must keep them together. Magnification, beam width, response of the detector,
-shading, grey level, contrast and noise are drawn from the same wide ranges for all classes. Histograms and power spectra
-of the classes therefore overlap, and what tells a class is the shape of what is seen.
+shading, grey level, contrast and noise are drawn from the same wide ranges for all classes. Histograms and power
+spectra of the classes therefore overlap, and what tells a class is the shape of what is seen.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     train.add_argument("folder", metavar="FOLDER", help="a folder a class; images in PNG, TIFF, JPEG or BMP")
     train.add_argument("--out", metavar="DIR", required=True, help="folder for model, card, report, split, checkpoint")
     train.add_argument(
-        "--recipe", default="standard", help="standard (ResNet-50; default), lite, compact, or a .toml file"
+        "--recipe", default="standard", help="standard (ResNet-50; default), lite, small, compact, or a .toml file"
     )
     train.add_argument("--backbone", help="compact, efficientnet-lite0, a name of torchvision, or timm/NAME")
     train.add_argument("--weights", metavar="FILE", help="to start from; or auto (what is at hand), or none")

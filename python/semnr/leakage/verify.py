@@ -42,7 +42,7 @@ def bands(thumbnail: np.ndarray) -> Bands:
 
 
 def _lines(image: np.ndarray, places: np.ndarray, grid: int) -> np.ndarray:
-    """(n, grid, columns) of an image (SIDE, columns): rows at so many places of n ranges (begin, size), interpolated."""
+    """(n, grid, columns) of an image (SIDE, columns): rows at places of n ranges (begin, size), interpolated."""
     at = (places[:, :1] + places[:, 1:] * ((np.arange(grid) + 0.5) / grid)) * SIDE - 0.5
     at = np.clip(at, 0, SIDE - 1.001)
     low = at.astype(int)

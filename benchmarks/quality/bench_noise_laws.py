@@ -1,8 +1,8 @@
 """The noise law of each real image that is no pair: fitted, or refused with the reason.
 
 `SEMNR_DATA=... python benchmarks/quality/bench_noise_laws.py` reads the images that MANIFEST.csv lists outside pairs/,
-without their data bars, and writes results/noise_laws.json. `--pairs` adds the noisy recordings of the pairs, as they are
-and turned by 90 degrees, and counts those that are refused.
+without their data bars, and writes results/noise_laws.json. `--pairs` adds the noisy recordings of the pairs, as they
+are and turned by 90 degrees, and counts those that are refused.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .. import checks, library, outputs, registry, tensor_kinds
+from .. import checks, graphs, library, outputs, registry, tensor_kinds
 from ..result import Result
 from . import native, reference
 from .network import Network, network_for
@@ -170,7 +170,13 @@ def dists(
     given = locals()
     checked, call = _prepare(given)
     net = network_for(load(weights), call.settings.dtype, x.device)
-    found = registry.choose(call, backend).run(checked.x, checked.y, checked.valid, net, call.settings)
+    implementation = registry.choose(call, backend)
+    if checked.valid is None:
+        # the graph holds the network, so that its number stays its own
+        images, key = (checked.x, checked.y), (implementation.backend, id(net), repr(call.settings))
+        found = graphs.run("dists", implementation.run, images, None, net, call.settings, key=key)
+    else:
+        found = implementation.run(checked.x, checked.y, checked.valid, net, call.settings)
     if nan == "error":
         _require_finite(found, checked.valid, net, x=checked.x, y=checked.y)
     return _result(given, found, checked, net, call.settings)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .. import checks, library, outputs, registry, tensor_kinds
+from .. import checks, graphs, library, outputs, registry, tensor_kinds
 from ..result import Result
 from . import native, reference
 from .reference import Comparison, Features, Filters, Settings
@@ -130,7 +130,12 @@ def fsim(
     """
     checked, call = _prepare(locals())
     settings = call.settings
-    comparison = registry.choose(call, backend).run(checked.x, checked.y, checked.valid, settings)
+    implementation = registry.choose(call, backend)
+    if checked.valid is None:  # settings compare without the range; their text has it
+        images, key = (checked.x, checked.y), (implementation.backend, repr(settings))
+        comparison = graphs.run("fsim", implementation.run, images, None, settings, key=key)
+    else:
+        comparison = implementation.run(checked.x, checked.y, checked.valid, settings)
     value = checks.reduce(comparison.rows, reduction, checked)
     checks.refuse_nonfinite(checked, value)  # scores lie in (0, 1]: their mean is finite where all are
     if not settings.want_maps:

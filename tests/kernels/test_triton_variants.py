@@ -28,7 +28,7 @@ CALLS: dict[str, Callable[[torch.Tensor], object]] = {
     "ssim and its gradient": _gradient,
     "fsim": lambda x: registry._implementations["fsim"]["triton"].run(x, x, None, OfFSIM()),
 }
-# FSIM is a sequence of eleven kernels; the others are one or two, and the sum of their parts
+# FSIM is a sequence of ten kernels; the others are one or two, and the sum of their parts
 BY_KERNEL = ("fsim", "ssim and its gradient")
 
 

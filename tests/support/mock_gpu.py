@@ -15,7 +15,7 @@ import traceback
 import types
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import torch
@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from semnr_kernels import batched, constants, cuda_support, registry, ssim, tensor_kinds
+from semnr_kernels import batched, constants, cuda_support, graphs, registry, ssim, tensor_kinds
 from semnr_kernels.dists import network, weights
 from semnr_kernels.fsim import reference as fsim_reference
 from semnr_kernels.lpips import network as lpips_network
@@ -47,6 +47,7 @@ _BETWEEN = ("copy_", "_to_copy")
 class Counts:
     """What a stretch of work asked of the device: operations, waits of the host, and copies, by name and place."""
 
+    thread: int | None = None  # None: every one
     launches: Counter[str] = dataclasses.field(default_factory=Counter)
     waits: Counter[str] = dataclasses.field(default_factory=Counter)  # reads of a device value, copies to the host too
     uploads: Counter[str] = dataclasses.field(default_factory=Counter)  # copies from the host
@@ -57,18 +58,20 @@ _home = ["cpu"]  # where the numbers lie: "meta" keeps none
 
 
 @contextlib.contextmanager
-def counting() -> Iterator[Counts]:
-    """What happens inside the `with` block, in every thread."""
-    found = Counts()
+def counting(thread: int | None = None) -> Iterator[Counts]:
+    """What happens inside the `with` block, in every thread or in one."""
+    found = Counts(thread)
     _counts.append(found)
     try:
         yield found
     finally:
-        _counts.remove(found)
+        _counts[:] = [one for one in _counts if one is not found]
 
 
 def _count(kind: str, name: str) -> None:
-    for counts in _counts:
+    for counts in list(_counts):
+        if counts.thread not in (None, threading.get_ident()):
+            continue
         getattr(counts, kind)[f"{name} at {_place()}" if kind != "launches" else name] += 1
 
 
@@ -219,6 +222,56 @@ class _Stream:
         return True
 
 
+class Graph:
+    """A CUDA graph: the operations of a capture, which a replay does again, into the same memory."""
+
+    made: ClassVar[list[Graph]] = []
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[Any, Any, Any, list[torch.Tensor]]] = []
+        self.replays = 0
+        Graph.made.append(self)
+
+    def replay(self) -> None:
+        self.replays += 1
+        for func, args, kwargs, outputs in self.steps:
+            again = [v for v in tree_leaves(func(*args, **kwargs)) if isinstance(v, torch.Tensor)]
+            for new, old in zip(again, outputs, strict=True):
+                if new.data_ptr() != old.data_ptr():  # neither a view of what was filled nor filled in place
+                    old.copy_(new)
+
+
+_capturing: list[int] = []  # the thread that captures: others go on as they do
+
+
+@contextlib.contextmanager
+def _graph(graph: Graph, **_: Any) -> Iterator[None]:
+    """As torch.cuda.graph: what waits for the device, or comes from the host, cannot be captured."""
+    dispatch = _dispatch
+
+    def recorded(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if threading.get_ident() not in _capturing:
+            return dispatch(func, args, kwargs)
+        with counting(threading.get_ident()) as found:
+            out = dispatch(func, args, kwargs)
+        if found.waits or found.uploads:
+            raise RuntimeError(f"operation not permitted when stream is capturing ({func})")
+        held = tree_map(lambda v: v.held if isinstance(v, OnDevice) else v, (args, kwargs))
+        outs = [v.held for v in tree_leaves(out) if isinstance(v, OnDevice)]
+        if held[1].get("device") is not None:
+            held[1]["device"] = "cpu"
+        if outs:
+            graph.steps.append((func, *held, outs))
+        return out
+
+    _capturing.append(threading.get_ident())
+    try:
+        with mock.patch.dict(globals(), {"_dispatch": recorded}):
+            yield
+    finally:
+        _capturing.clear()
+
+
 def _forget() -> None:
     """What the project keeps on a device, by device: another mock is another device."""
     constants._made.cache_clear()
@@ -228,6 +281,8 @@ def _forget() -> None:
     lpips_network._networks.clear()
     fsim_reference._banks.clear()
     ssim._prepared.clear()
+    graphs.forget()
+    Graph.made.clear()
 
 
 def _properties(*_: Any) -> Any:
@@ -290,7 +345,8 @@ def present(*, numbers: bool = True) -> Iterator[None]:
             current_device=current.get, set_device=current.set, device=current.within, Stream=_Stream, Event=_Stream,
             current_stream=_Stream, default_stream=_Stream, stream=lambda _: contextlib.nullcontext(),
             synchronize=lambda *_: None, get_device_name=lambda *_: "mock GPU", get_device_properties=_properties,
-            is_current_stream_capturing=lambda: False,
+            is_current_stream_capturing=lambda: threading.get_ident() in _capturing, CUDAGraph=Graph, graph=_graph,
+            graph_pool_handle=lambda: (0, 0),
         ),
         # the tensors of inference mode have no version, which a subclass's views ask for
         mock.patch.object(torch, "inference_mode", lambda on=True: torch.no_grad() if on else contextlib.nullcontext()),

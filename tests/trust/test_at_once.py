@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from semnr.trust import at_once
 from semnr.trust.columns import BOXES, Measured, Trust
-from semnr_kernels import batched, graphs, registry
+from semnr_kernels import batched, registry
 from semnr_kernels.planes import Tiles
 
 KINDS = (*evidence_tiles.KINDS, *evidence_tiles.DEGENERATE)
@@ -149,49 +149,6 @@ def test_nothing_in_a_batch_waits_or_depends_on_what_the_pixels_are() -> None:
         assert {name for name in asked.names if name.startswith(WAITING) or name == "copy"} == set()
         found.append(asked.shapes)
     assert all(shapes == found[0] for shapes in found)  # the same operations of the same sizes: a graph can hold them
-
-
-def test_a_second_batch_of_a_kind_is_captured_and_a_third_replayed() -> None:
-    """With a capture that keeps the call and does it again on the memory that it was captured with."""
-    calls: list[str] = []
-
-    def capture(call: Any) -> tuple[Any, Any]:
-        calls.append("captured")
-        kept = call()
-
-        def again() -> None:
-            calls.append("replayed")
-            kept[0].copy_(call()[0])
-
-        return kept, again
-
-    replay = graphs.Replay(capture)
-    got = []
-    for level in (1.0, 2.0, 3.0):
-        inputs = {"x": torch.full((2, 3), level)}
-        with replay.results("double", inputs, lambda held: (2 * held["x"],)) as found:
-            got.append(found[0].clone())
-    assert [v[0, 0].item() for v in got] == [2, 4, 6]
-    assert calls == ["captured", "replayed", "replayed"]
-    with replay.results("double", {"x": torch.ones(5)}, lambda held: (2 * held["x"],)) as found:
-        assert found[0].shape == (5,)  # another shape begins anew
-    for n in range(6, 12):
-        with replay.results("double", {"x": torch.ones(n)}, lambda held: (2 * held["x"],)):
-            pass
-    assert len(replay._seen) == graphs.KEPT
-
-
-def test_the_columns_of_a_replayed_batch_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def capture(call: Any) -> tuple[Any, Any]:
-        kept = call()
-        return kept, lambda: kept[0].copy_(call()[0])
-
-    monkeypatch.setattr(at_once, "_REPLAY", graphs.Replay(capture))
-    for kind in ("lines", "lines", "metal"):
-        images = images_of(evidence_tiles.case(kind, 64, 80))
-        one, other = (measured(images, Trust(graph=graph), "torch") for graph in (True, False))
-        for name, column in other.columns.items():
-            np.testing.assert_array_equal(one.columns[name], column, err_msg=f"{kind} {name}")
 
 
 def test_launches_and_bytes_of_a_batch_are_those_of_the_record() -> None:

@@ -8,15 +8,14 @@ backend; what is made of their figures on the host is what is made of those of t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from semnr_kernels import batched, checks, registry
+from semnr_kernels import batched, checks, graphs, registry
 from semnr_kernels.changes import Settings as ChangesSettings
 from semnr_kernels.changes import on_device as changes_rows
-from semnr_kernels.graphs import Replay
 from semnr_kernels.noise import on_device as noise_rows
 from semnr_kernels.planes import Tiles
 from semnr_kernels.residual import SIZES, Settings
@@ -34,7 +33,6 @@ from .transfer import MIN_STRUCTURE_Z, Evidence, as_evidence
 
 ALPHA = 0.005  # of `semnr.residual_tests`
 MASK = "mask"
-_REPLAY = Replay()
 _TRANSFER = ("transfer", "se", "structure_z", "energy")
 
 
@@ -49,7 +47,6 @@ class Asked(NamedTuple):
     data_range: float | None
     nan: str
     with_map: bool
-    graph: bool = False
 
 
 class Found(NamedTuple):
@@ -79,11 +76,16 @@ def found(tiles: Mapping[str, Tiles], asked: Asked, mask: torch.Tensor | None) -
     inputs = {name: v.images for name, v in tiles.items()}
     if mask is not None:
         inputs[MASK] = mask
-    if not asked.graph:
-        rows, layout, largest = _computed(inputs, asked)
-        return _told(tiles, asked, batched.unpacked(rows, layout), largest)
-    with _REPLAY.results(asked, inputs, lambda held: _computed(held, asked)) as (rows, layout, largest):
-        return _told(tiles, asked, batched.unpacked(rows, layout), largest)
+    images = tuple(inputs.values())
+    told = (tuple(inputs), asked)
+    rows, layout, largest = graphs.run("evidence", _of_images, images, *told, key=told)
+    return _told(tiles, asked, batched.unpacked(rows, layout), largest)
+
+
+def _of_images(*of: Any) -> Any:
+    """`_computed` of images, their names and what is asked, as a graph wants it."""
+    *images, names, asked = of
+    return _computed(dict(zip(names, images, strict=True)), asked)
 
 
 def _computed(

@@ -51,8 +51,6 @@ class Trust:
         -1 where scan lines are rows, -2 where they are columns.
     bands, block
         Of evidence transfer, see `semnr.evidence`.
-    graph
-        On a CUDA device: from the second batch of a shape on, all operations as one CUDA graph. *Never ran on a GPU.*
     """
 
     tests: bool = True
@@ -60,7 +58,6 @@ class Trust:
     scan_axis: int = -1
     bands: Sequence[tuple[float, float]] = ((1.0, 4.0),)
     block: int | None = None
-    graph: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {"tests": self.tests, "metrology": self.metrology, "scan_axis": self.scan_axis}
@@ -128,7 +125,7 @@ class Trust:
             return at_once.Found(None, None, None)
         bands = as_bands(self.bands)
         asked = at_once.Asked(
-            self.tests, len(tiles) > 2, self.scan_axis, bands, self.block, data_range, nan, with_map, self.graph
+            self.tests, len(tiles) > 2, self.scan_axis, bands, self.block, data_range, nan, with_map
         )
         valid = None if mask is None else checks.as_mask(torch.as_tensor(mask), tiles["denoised"].images)
         return at_once.found(tiles, asked, valid)

@@ -32,7 +32,7 @@ def test_an_example_and_its_notebook_run_small_and_say_the_same(script: Path, tm
     assert list(tmp_path.glob("*.png"))
     notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
     place = {"metadata": {"path": str(EXAMPLES)}}
-    nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3", resources=place).execute(env=here)
+    nbclient.NotebookClient(notebook, timeout=280, kernel_name="python3", resources=place).execute(env=here)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     said = "".join(output["text"] for output in outputs if output.get("name") == "stdout")
     assert said == done.stdout

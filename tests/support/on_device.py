@@ -3,7 +3,8 @@
 `pytest -p on_device tests/kernels/ssim/test_ssim.py -k here` in a folder of the repository.
 It adds the backends "cuda-here" and "triton-here", which take a suite's CPU tensors to the device and bring results
 back, so that nothing in the suites changes; "torch-here" (the evidence); and, of ops with neither (FSIM, DISTS),
-"reference-here": what runs there where nothing faster does. SEMNR_REQUIRE=cuda-here,triton-here makes what cannot run a failure.
+"reference-here": what runs there where nothing faster does. SEMNR_REQUIRE=cuda-here,triton-here makes what cannot run
+a failure.
 SEMNR_HERE=mock does the same on the GPU that is not there (mock_gpu.py), without Triton: the plugin's own test.
 """
 

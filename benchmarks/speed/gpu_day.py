@@ -34,6 +34,7 @@ CHECKS = SPEED / "gpu_checks.py"
 RESULTS = REPOSITORY / "benchmarks" / "results" / "gpu.json"
 DAY = 450  # seconds, of 8 minutes: no step begins after them
 SUITES = ("pixel", "ssim", "ssim_taps", "cnr", "cnr_native", "cnr_masks", "fsim", "dists")
+SUITES += ("noise_op", "residual_op", "transfer_op", "changes_op")
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 METRICS = (
     "gpu__time_duration.sum,smsp__inst_executed.sum,sm__warps_active.avg.pct_of_peak_sustained_active,"
@@ -70,7 +71,7 @@ def steps(out: Path, dry: bool) -> list[Step]:
     python = sys.executable
     checks = (python, str(CHECKS))
     mock = {"SEMNR_HERE": "mock"} if dry else {}
-    kinds = "cuda-here" if dry else "cuda-here,triton-here"
+    kinds = "cuda-here" if dry else "cuda-here,triton-here,torch-here"
     names = ("pixel",) if dry else SUITES
     suites = [str(next((REPOSITORY / "tests" / "kernels").rglob(f"test_{name}.py"))) for name in names]
     many = () if dry or importlib.util.find_spec("xdist") is None else ("-n", "12")

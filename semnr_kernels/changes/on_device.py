@@ -256,7 +256,7 @@ def _quantile(v: torch.Tensor, share: float) -> torch.Tensor:
 
 def _shift(d: torch.Tensor, t: torch.Tensor, plan: _Plan, height: int, width: int) -> dict[str, torch.Tensor]:
     """As `reference._shift`: sums over the spectrum are matrix products, since each frequency's turn is a product."""
-    cross = d * t.conj() * plan.band
+    cross = t.conj_physical().mul_(d).mul_(plan.band)
     down, right = batched.table(_turns, cross.device, height, width)
     near = batched.product(batched.product(down, cross).to(right.dtype), right).real  # (N, 17, 17)
     peak = near.flatten(1).argmax(1)

@@ -2,8 +2,9 @@
 
 `pytest -p on_device tests/kernels/ssim/test_ssim.py -k here` in a folder of the repository.
 It adds the backends "cuda-here" and "triton-here", which take a suite's CPU tensors to the device and bring results
-back, so that nothing in the suites changes; and, of ops without a CUDA kernel (FSIM, DISTS), "reference-here": what
-runs there where nothing faster does. SEMNR_REQUIRE=cuda-here,triton-here makes what cannot run a failure.
+back, so that nothing in the suites changes; "torch-here" (the evidence); and, of ops with neither (FSIM, DISTS),
+"reference-here": what runs there where nothing faster does. SEMNR_REQUIRE=cuda-here,triton-here makes what cannot run
+a failure.
 SEMNR_HERE=mock does the same on the GPU that is not there (mock_gpu.py), without Triton: the plugin's own test.
 """
 
@@ -21,9 +22,12 @@ import torch
 
 from semnr_kernels import registry, ssim
 from semnr_kernels.dists.network import Network, network_for
+from semnr_kernels.planes import Tiles
 
 MOCK = os.environ.get("SEMNR_HERE") == "mock"
-KINDS = {"cuda-here": "cuda", "reference-here": "reference"} | ({} if MOCK else {"triton-here": "triton"})
+KINDS = {"cuda-here": "cuda", "torch-here": "torch", "reference-here": "reference"} | (
+    {} if MOCK else {"triton-here": "triton"}
+)
 # What the mock itself cannot do, though a device can: test and reason.
 BEYOND_THE_MOCK = {
     "test_a_gradient_of_the_gradient_goes_through_the_definition": "torch adds second gradients of meta tensors itself",
@@ -37,6 +41,8 @@ def moved(value: Any, to: str) -> Any:
         return value.to(to)
     if isinstance(value, Network):
         return network_for(value.weights, value.dtype, torch.device(to, 0) if to == "cuda" else torch.device(to))
+    if isinstance(value, Tiles):
+        return Tiles(value.images.to(to))
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(moved(v, to) for v in value))
     if isinstance(value, tuple | list):
@@ -66,7 +72,9 @@ def register() -> None:
     for name, of in KINDS.items():
         registry.BACKENDS[name] = dataclasses.replace(registry.BACKENDS[of], name=name)
         for table in registry._implementations.values():
-            if (kernel := table.get(of)) is not None and not (of == "reference" and "cuda" in table):
+            if (kernel := table.get(of)) is not None and not (
+                of == "reference" and ("cuda" in table or "torch" in table)
+            ):
                 table[name] = dataclasses.replace(
                     kernel,
                     backend=name,

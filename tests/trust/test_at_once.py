@@ -58,7 +58,7 @@ def assert_like(one: Measured, other: Measured, without: tuple[str, ...] = ()) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_columns_of_a_batch_at_once_are_those_of_the_cpu(kind: str) -> None:
-    images = images_of(evidence_tiles.case(kind, 160, 192))
+    images = images_of(evidence_tiles.case(kind, 96, 112))
     options = {"data_range": 1.0} if kind == "float" else {}
     # where the law says that there is no noise, edges over it are rounding: see semnr_kernels/residual/README.md
     without = ("residual_structure_z",) if kind in ("constant rows", "rows alone") else ()
@@ -68,7 +68,7 @@ def test_the_columns_of_a_batch_at_once_are_those_of_the_cpu(kind: str) -> None:
 @pytest.mark.parametrize("trust", [Trust(scan_axis=-2), Trust(bands=((0.0, 1.0), (1.0, 4.0)), block=20)], ids=str)
 @pytest.mark.parametrize("without", ["reference", "noisy", None])
 def test_whatever_is_asked_and_given(trust: Trust, without: str | None) -> None:
-    images = images_of(evidence_tiles.case("metal", 160, 192))
+    images = images_of(evidence_tiles.case("metal", 96, 112))
     images.pop(str(without), None)
     both = [measured(images, trust, backend, with_map=True) for backend in ("torch", "auto")]
     assert_like(*both)
@@ -86,7 +86,7 @@ def test_a_second_frame_in_place_of_a_reference() -> None:
 
 
 def test_pixels_that_are_not_finite_are_left_out_or_refused_by_name() -> None:
-    images = {name: v.clone() for name, v in images_of(evidence_tiles.case("float", 128, 160)).items()}
+    images = {name: v.clone() for name, v in images_of(evidence_tiles.case("float", 96, 112)).items()}
     images["noisy"][..., 30:34, 40:50], images["denoised"][..., 90, 7] = math.nan, math.inf
     options = {"data_range": 1.0, "nan": "omit"}
     assert_like(*(measured(images, Trust(tests=True), backend, **options) for backend in ("torch", "auto")))

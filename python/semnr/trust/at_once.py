@@ -57,15 +57,13 @@ class Found(NamedTuple):
     changes: dict[str, np.ndarray] | None
 
 
-def takes(tiles: Mapping[str, Tiles]) -> bool:
-    """Whether every op of these images would run on the "torch" backend."""
+def takes(tiles: Mapping[str, Tiles], tests: bool) -> bool:
+    """Whether every op that is asked of these images would run on the "torch" backend."""
     images = tiles["denoised"].images
-    if images.shape[1] != 1 or min(images.shape[2:]) < changes.MIN_SIDE:
+    ops = (("noise", "residual", "changes") if tests else ()) + (("transfer",) if len(tiles) > 2 else ())
+    if not ops or images.shape[1] != 1 or min(images.shape[2:]) < changes.MIN_SIDE:
         return False
-    for op in ("noise", "residual", "changes", "transfer"):
-        if registry.choose(registry.Call.of(op, images)).backend != "torch":
-            return False
-    return True
+    return all(registry.choose(registry.Call.of(op, images)).backend == "torch" for op in ops)
 
 
 def found(tiles: Mapping[str, Tiles], asked: Asked, mask: torch.Tensor | None) -> Found:

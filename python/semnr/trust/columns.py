@@ -121,7 +121,7 @@ class Trust:
         self, tiles: Mapping[str, Tiles], data_range: float | None, nan: str, mask: Any, with_map: bool
     ) -> at_once.Found:
         """What is taken on the device itself; nothing of images on the CPU."""
-        if "noisy" not in tiles or not at_once.takes(tiles):
+        if "noisy" not in tiles or not at_once.takes(tiles, self.tests or with_map):
             return at_once.Found(None, None, None)
         bands = as_bands(self.bands)
         asked = at_once.Asked(

@@ -113,10 +113,10 @@ def with_noise(count: int) -> list[dict[str, Any]]:
                         "with": lambda x=x, y=y, z=z, usual=usual: semnr.profile(x, y, noise=z, **usual),
                     },
                 )
+                one, other = (median(took, name) for name in ("without", "with"))
                 print(
-                    f"PSNR + SSIM + CNR, {dtype}, {side}², regions {regions}: {median(took, 'without'):.2f} ms "
-                    f"without, {median(took, 'with'):.2f} with noise=: {median(took, 'with') / median(took, 'without'):.2f} × "
-                    "(bar 1.4)",
+                    f"PSNR + SSIM + CNR, {dtype}, {side}², regions {regions}: {one:.2f} ms without, {other:.2f} with "
+                    f"noise=: {other / one:.2f} × (bar 1.4)",
                     flush=True,
                 )
                 rows.append({"work": "noise", "side": side, "dtype": dtype, "regions": regions, **_flat(took)})

@@ -1,8 +1,8 @@
 """The engine of `semnr score`: its share of the kernel's throughput, its cost a tile, its memory, its workers.
 
-`python benchmarks/speed/bench_stream.py [throughput|overhead|memory|guarded|cluster]...` (all unless named); `--tiles N`,
-`--memory-tiles N` and `--guarded-tiles N` make it shorter. Each comparison alternates in one process; memory and
-cluster runs are processes of their own.
+`python benchmarks/speed/bench_stream.py [throughput|overhead|memory|guarded|cluster]...` (all unless named);
+`--tiles N`, `--memory-tiles N` and `--guarded-tiles N` make it shorter. Each comparison alternates in one process;
+memory and cluster runs are processes of their own.
 """
 
 from __future__ import annotations

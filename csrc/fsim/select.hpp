@@ -33,9 +33,9 @@ inline std::int32_t rank_bits(const float* values, std::int64_t count, std::int6
       held += v < limit;  // -1 where it holds
     }
     std::int64_t total = -std::int64_t(sum<std::int32_t>(held));
-    for (; i < count; ++i) {
+    for (const float *at = values + i, *const end = values + count; at != end; ++at) {
       std::int32_t v;
-      std::memcpy(&v, values + i, sizeof v);
+      std::memcpy(&v, at, sizeof v);
       total += v < trial;
     }
     if (total > k) continue;

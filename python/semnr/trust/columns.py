@@ -124,9 +124,7 @@ class Trust:
         if "noisy" not in tiles or not at_once.takes(tiles, self.tests or with_map):
             return at_once.Found(None, None, None)
         bands = as_bands(self.bands)
-        asked = at_once.Asked(
-            self.tests, len(tiles) > 2, self.scan_axis, bands, self.block, data_range, nan, with_map
-        )
+        asked = at_once.Asked(self.tests, len(tiles) > 2, self.scan_axis, bands, self.block, data_range, nan, with_map)
         valid = None if mask is None else checks.as_mask(torch.as_tensor(mask), tiles["denoised"].images)
         return at_once.found(tiles, asked, valid)
 

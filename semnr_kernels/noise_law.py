@@ -176,7 +176,7 @@ def _spacing(windows: Sequence[np.ndarray], flat: np.ndarray, sigma: np.ndarray)
             alternate += float((sign * found[0]).sum()) ** 2 / here
     if count < LEAST_FLAT:
         return Spacing()
-    return Spacing(*(float(v) / count for v in sums), alternate / max(float(sums[0]), 1e-300))
+    return Spacing._make([*(float(v) / count for v in sums), alternate / max(float(sums[0]), 1e-300)])
 
 
 def _fields(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -134,8 +134,7 @@ class Classifying(Averaged):
 
     def on_train_start(self) -> None:
         """Solve the last layer first, where the recipe says so and the run is no resumed one."""
-        backbone: torch.nn.Module = self.network.backbone  # type: ignore[assignment]
-        head = None if self.head is None else backbone.get_submodule(self.head)
+        head = None if self.head is None else self.network.get_submodule(f"backbone.{self.head}")
         if self.recipe.training.head_first and self.trainer.global_step == 0 and isinstance(head, torch.nn.Linear):
             self._solve(head)
 

@@ -235,13 +235,19 @@ def main() -> None:
                 rows.append(cluster(folder, args.tiles))
             else:
                 parser.error(f"{which!r}; accepted: throughput, overhead, memory, guarded, cluster")
-    path = table.RESULTS / "stream.json"
-    kept = table.records.read_tree(path)["rows"] if path.exists() else []
-    kept = [row for row in kept if row["work"] not in {r["work"] for r in rows}]
-    table.keep("stream", __file__, {"rows": [*kept, *rows]})
-    print(
-        f"peak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB; raw rows: {path}"
-    )
+    for name, here in (("stream", _of(rows, False)), ("guarded", _of(rows, True))):
+        if (
+            here
+        ):  # a record names one machine and load: what is measured alone does not stand beside older rows of others
+            path = table.RESULTS / f"{name}.json"
+            kept = table.records.read_tree(path)["rows"] if path.exists() else []
+            kept = [row for row in kept if row["work"] not in {r["work"] for r in here}]
+            table.keep(name, __file__, {"rows": [*kept, *here]})
+    print(f"peak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+def _of(rows: list[dict[str, Any]], guarded: bool) -> list[dict[str, Any]]:
+    return [row for row in rows if (row["work"] == "guarded") == guarded]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import table
@@ -238,7 +239,7 @@ def main() -> None:
     for name, here in (("stream", _of(rows, False)), ("guarded", _of(rows, True))):
         if (
             here
-        ):  # a record names one machine and load: what is measured alone does not stand beside older rows of others
+        ):  # a record names one machine and load
             path = table.RESULTS / f"{name}.json"
             kept = table.records.read_tree(path)["rows"] if path.exists() else []
             kept = [row for row in kept if row["work"] not in {r["work"] for r in here}]

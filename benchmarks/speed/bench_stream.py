@@ -237,9 +237,7 @@ def main() -> None:
             else:
                 parser.error(f"{which!r}; accepted: throughput, overhead, memory, guarded, cluster")
     for name, here in (("stream", _of(rows, False)), ("guarded", _of(rows, True))):
-        if (
-            here
-        ):  # a record names one machine and load
+        if here:  # a record names one machine and load
             path = table.RESULTS / f"{name}.json"
             kept = table.records.read_tree(path)["rows"] if path.exists() else []
             kept = [row for row in kept if row["work"] not in {r["work"] for r in here}]

@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import records
 
 import semnr
+from semnr.contest import peer_careamics
 from semnr.denoising import denoise, estimate_noise
 from semnr.denoising.tiled import default_workers
 from semnr.metrology import edge_psd, find_edges
@@ -54,6 +55,7 @@ PATTERNS = ("lines", "holes", "vias", "metal")
 SEEDS = 730_000  # first seed of the figures
 SIDE = 512
 BORDER = 12
+EPOCHS = 60  # of Noise2Void
 PLAIN = (0.12, 0.14, 0.16)  # sigmas of plain bm3d, of the range
 Image = np.ndarray
 Method = Callable[[Image], Image]  # 8-bit image in, float64 image on 0..255 out
@@ -176,9 +178,10 @@ def careamics(python: str, images: list[Image]) -> tuple[str, Method]:
     """Name and method of a Noise2Void network trained on these images, by an environment of its own."""
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder, "given.npz"), Path(folder, "made.npz")
-        np.savez(given, images=np.stack(images))
+        settings = json.dumps({"epochs": EPOCHS, "seed": 1, "tile": 256})
+        np.savez(given, settings=settings, train=np.stack(images), images=np.stack(images))
         apart = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        subprocess.run([python, str(Path(__file__).with_name("peer_careamics.py")), str(given), str(made)],
+        subprocess.run([python, peer_careamics.__file__, str(given), str(made)],
                        check=True, env=apart, capture_output=True)  # fmt: skip
         with np.load(made) as found:
             denoised, number = found["denoised"].astype(np.float64), str(found["version"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -229,18 +229,22 @@ def guarded() -> str:
     """Memory of score and guard as the run grows."""
     path = records.RESULTS / "guarded.json"
     (row,) = records.read_tree(path)["rows"]
+    what = "resident memory of score and guard, all trust columns"
+    return f"{_source(path)}\n\n{_table(HEAD, [_memory(what, 'synthetic tiles of 32²', row)])}"
+
+
+def _memory(what: str, tiles: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The peaks of a short and a long run."""
     peaks = {int(count): mib for count, mib in row["peaks_mib"].items()}
     least, most = min(peaks), max(peaks)
     grown = peaks[most] / peaks[least] - 1
-    what = f"resident memory of score and guard, all trust columns, {least:,} and {most:,} synthetic tiles of 32²"
-    line = (
-        what,
+    return (
+        f"{what} at {least:,} and {most:,} {tiles}",
         f"{peaks[least]:.0f} and {peaks[most]:.0f} MiB",
         f"{100 * grown:+.1f} %",
         "≤ + 5 %",
         _held([grown <= 0.05]),
     )
-    return f"{_source(path)}\n\n{_table(HEAD, [line])}"
 
 
 def dists() -> str:
@@ -345,9 +349,6 @@ def stream() -> str:
     rate = {who: flow["tiles"] / median(s) for who, s in flow["seconds"].items()}
     extra = (median(few["seconds"]["engine"]) - median(few["seconds"]["kernel"])) / few["tiles"]
     two = median(pair["seconds"]["one"]) / median(pair["seconds"]["two"])
-    peaks = {int(count): mib for count, mib in held["peaks_mib"].items()}
-    least, most = min(peaks), max(peaks)
-    grown = peaks[most] / peaks[least] - 1
     lines = [
         (
             f"`semnr score`, PSNR + SSIM + CNR, {flow['tiles']:,} tiles of 1024² uint8, uncompressed Zarr, warm",
@@ -370,13 +371,7 @@ def stream() -> str:
             "≤ 150 µs",
             _held([extra <= 150e-6]),
         ),
-        (
-            f"resident memory at {least:,} and {most:,} synthetic tiles",
-            f"{peaks[least]:.0f} and {peaks[most]:.0f} MiB",
-            f"{100 * grown:+.1f} %",
-            "≤ + 5 %",
-            _held([grown <= 0.05]),
-        ),
+        _memory("resident memory", "synthetic tiles", held),
     ]
     return f"{_source(records.RESULTS / 'stream.json')}\n\n{_table(HEAD, lines)}"
 

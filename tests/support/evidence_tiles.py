@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from scipy import ndimage
 
 from semnr.synth import tile
 from semnr.synth.detector import Detector, quantise
+
+T = TypeVar("T")
 
 
 class Case(NamedTuple):
@@ -81,3 +84,21 @@ def batch() -> Case:
     """Three unlike tiles of one size."""
     tiles = [case(kind) for kind in ("lines", "defects", "metal")]
     return Case(*(torch.cat(images) for images in zip(*tiles, strict=True)))
+
+
+def by_threads(call: Callable[[], T], counts: tuple[int, ...] = (1, 3)) -> list[T]:
+    """What `call` returns with so many threads each."""
+    usual = torch.get_num_threads()
+    found = []
+    try:
+        for threads in counts:
+            torch.set_num_threads(threads)
+            found.append(call())
+    finally:
+        torch.set_num_threads(usual)
+    return found
+
+
+def one_by_one(images: Case) -> list[Case]:
+    """The tiles of a batch, each a batch of its own."""
+    return [Case(*(v[i : i + 1] for v in images)) for i in range(len(images[0]))]

@@ -24,6 +24,7 @@ def main(given: str, made: str) -> None:
         settings = json.loads(str(found["settings"]))
         train, images = found["train"].astype(np.float32), found["images"].astype(np.float32)
         target = found["target"].astype(np.float32) if "target" in found.files else None
+    side = settings.get("tile", 128)
     common = {
         "data_type": "array", "axes": "SYX", "patch_size": (64, 64), "batch_size": 16,
         "num_epochs": settings["epochs"], "augmentations": ["x_flip", "y_flip"],  # never turned: noise runs along lines
@@ -37,7 +38,7 @@ def main(given: str, made: str) -> None:
         network = CAREamist(config, work_dir=folder, enable_progress_bar=False)
         network.train(train_data=train, **({} if target is None else {"train_data_target": target}))
         before = _seconds()
-        predicted, _ = network.predict(images, tile_size=(128, 128), tile_overlap=(48, 48))
+        predicted, _ = network.predict(images, tile_size=(side, side), tile_overlap=(48, 48))
         seconds = _seconds() - before
     out = np.concatenate([np.asarray(x).reshape(-1, *images.shape[1:]) for x in predicted])
     np.savez(made, denoised=out, version=version("careamics"), seconds=seconds)

@@ -132,15 +132,8 @@ def test_without_noise_or_structure_nothing_bounds_the_transfer(noise: Noise | N
 def test_tiles_do_not_depend_on_their_batch_nor_on_threads() -> None:
     backends.require("changes", "native")
     images = evidence_tiles.batch()
-    usual = torch.get_num_threads()
-    rows = []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            rows.append(found(images, "native"))
-    finally:
-        torch.set_num_threads(usual)
-    alone = [found(evidence_tiles.Case(*(v[i : i + 1] for v in images)), "native")[0] for i in range(3)]
+    rows = evidence_tiles.by_threads(lambda: found(images, "native"))
+    alone = [found(one, "native")[0] for one in evidence_tiles.one_by_one(images)]
     for k in range(3):
         for name in rows[0][k]:
             np.testing.assert_array_equal(rows[0][k][name], rows[1][k][name])

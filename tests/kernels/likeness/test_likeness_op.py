@@ -117,14 +117,7 @@ def test_colours_are_averaged_and_large_values_reach_every_product(backend: str)
 def test_tiles_do_not_depend_on_their_batch_nor_on_threads() -> None:
     backends.require("likeness", "native")
     images = evidence_tiles.batch()
-    usual = torch.get_num_threads()
-    rows = []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            rows.append(found(images, "native"))
-    finally:
-        torch.set_num_threads(usual)
-    alone = [found(evidence_tiles.Case(*(v[i : i + 1] for v in images)), "native")[0] for i in range(3)]
+    rows = evidence_tiles.by_threads(lambda: found(images, "native"))
+    alone = [found(one, "native")[0] for one in evidence_tiles.one_by_one(images)]
     np.testing.assert_array_equal(rows[0], rows[1])
     np.testing.assert_array_equal(rows[0], alone)

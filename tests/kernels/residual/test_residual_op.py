@@ -96,15 +96,8 @@ def test_nothing_is_marked_where_there_is_nothing(kind: str, backend: str) -> No
 def test_tiles_do_not_depend_on_their_batch_nor_on_threads() -> None:
     backends.require("residual", "native")
     images = evidence_tiles.batch()
-    usual = torch.get_num_threads()
-    rows = []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            rows.append(found(images, "native"))
-    finally:
-        torch.set_num_threads(usual)
-    alone = [found(evidence_tiles.Case(*(v[i : i + 1] for v in images)), "native") for i in range(3)]
+    rows = evidence_tiles.by_threads(lambda: found(images, "native"))
+    alone = [found(one, "native") for one in evidence_tiles.one_by_one(images)]
     for k in (0, 1, 2, 3, 5):
         np.testing.assert_array_equal(rows[0][k], rows[1][k])
         np.testing.assert_array_equal(rows[0][k], np.concatenate([one[k] for one in alone]))

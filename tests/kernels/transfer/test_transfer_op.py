@@ -73,18 +73,9 @@ def test_without_structure_nothing_is_told(kind: str, backend: str) -> None:
 def test_tiles_do_not_depend_on_their_batch_nor_on_threads() -> None:
     backends.require("transfer", "native")
     images = evidence_tiles.batch()
-    usual = torch.get_num_threads()
-    rows = []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            rows.append(torch.stack(found(images, "native", Settings())))
-    finally:
-        torch.set_num_threads(usual)
+    rows = evidence_tiles.by_threads(lambda: torch.stack(found(images, "native", Settings())))
     assert torch.equal(*rows)
     turned = evidence_tiles.Case(*(v.flip(0) for v in images))
     assert torch.equal(torch.stack(found(turned, "native", Settings())).flip(1), rows[0])
-    alone = [
-        torch.stack(found(evidence_tiles.Case(*(v[i : i + 1] for v in images)), "native", Settings())) for i in range(3)
-    ]
+    alone = [torch.stack(found(one, "native", Settings())) for one in evidence_tiles.one_by_one(images)]
     assert torch.equal(torch.cat(alone, 1), rows[0])

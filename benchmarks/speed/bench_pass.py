@@ -1,7 +1,7 @@
 """What one pass saves: denoise, score and guard together beside each alone, a profile with the noisy image beside one
-without, and the scoring of the demo's candidates.
+without, the scoring of the demo's candidates, and the edges of a grating together beside one by one with SciPy.
 
-`python benchmarks/speed/bench_pass.py [pass|noise|demo]... [--tiles N] [--turns N]`. What is compared takes turns in
+`python benchmarks/speed/bench_pass.py [pass|noise|demo|edges]... [--tiles N] [--turns N]`. What is compared takes turns in
 one process; medians of processor time of the whole process, with wall time beside it in the record.
 """
 
@@ -17,6 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
+
+import edges_by_scipy
 import numpy as np
 import table
 import torch
@@ -25,6 +28,7 @@ from bench_job import METRICS, images
 import semnr
 from semnr.demo import run_demo
 from semnr.guarding import DEFAULT_RULES, alone
+from semnr.metrology import find_edges
 from semnr.tiles import TileKey, create_tiles
 from semnr_kernels.pretrained import VGG16
 
@@ -32,7 +36,7 @@ SIDE = 512
 SIDES = (512, 1024, 2048)
 TOGETHER = ("psnr", "ssim", "cnr")
 MODEL, PRECISIONS = "semnr-small", ("float32", "bfloat16")
-WORKS = ("pass", "noise", "demo")
+WORKS = ("pass", "noise", "demo", "edges")
 
 
 def turns(count: int, works: dict[str, Callable[[], object]]) -> dict[str, dict[str, list[float]]]:
@@ -133,6 +137,24 @@ def demo(folder: Path) -> list[dict[str, Any]]:
     return [{"work": "demo", "dists": bool(dists), **{name: round(spent, 3) for name, spent in seconds.items()}}]
 
 
+def edges(count: int) -> list[dict[str, Any]]:
+    """The edges of one noisy image of lines, all together and one by one."""
+    (image,) = (noisy.astype(np.float64) for noisy, *_ in images(SIDE, 1))  # the first pattern: lines
+    found = find_edges(image)
+    took = turns(
+        10 * count,
+        {
+            "one by one": lambda: edges_by_scipy.find_edges(image, found.orientation),
+            "together": lambda: find_edges(image),
+        },
+    )
+    one, other = (median(took, name) for name in took)
+    print(
+        f"{len(found.positions)} edges of {SIDE}²: {one:.1f} ms one by one, {other:.1f} together: {one / other:.2f} ×"
+    )
+    return [{"work": "edges", "side": SIDE, "edges": len(found.positions), **_flat(took)}]
+
+
 def _flat(took: dict[str, dict[str, list[float]]]) -> dict[str, list[float]]:
     return {f"{name}_{kind}_ms": values for name, both in took.items() for kind, values in both.items()}
 
@@ -154,6 +176,8 @@ def main() -> None:
                 rows += one_pass(Path(name), args.tiles, args.turns)
             elif which == "noise":
                 rows += with_noise(args.turns)
+            elif which == "edges":
+                rows += edges(args.turns)
             else:
                 rows += demo(Path(name))
     path = table.RESULTS / "pass.json"

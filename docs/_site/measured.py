@@ -215,6 +215,10 @@ def one_pass() -> str:
             ratio = took["together"] / parts
             cells = (f"{each:.3g} ms a tile", f"{ratio:.2f} × denoise alone + score alone", "≤ 1.05 ×")
             lines.append((what, *cells, _held([ratio <= 1.05])))
+        elif row["work"] == "edges":
+            ratio = took["one by one"] / took["together"]
+            cells = (f"{took['together']:.3g} ms", f"{ratio:.2f} × less than one by one", "≥ 4 ×")
+            lines.append((f"places of {row['edges']} edges, noisy, {row['side']}²", *cells, _held([ratio >= 4])))
         elif row["work"] == "demo":
             took_s = {name: v for name, v in row.items() if name not in ("work", "dists")}
             told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took_s.items())

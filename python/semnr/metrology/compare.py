@@ -76,12 +76,13 @@ def compare_lines(
     """
     first = before if isinstance(before, LineEdges) else find_edges(before, level=level)
     second = after if isinstance(after, LineEdges) else find_edges(after, near=first)
-    first, second = _matched(first, second)
+    first, second = matched(first, second)
+    shift, rms = moved(first, second)
     scale, unit = (1.0, "px") if pixel_nm is None else (float(pixel_nm), "nm")
     ler = roughness(first.positions, pixel_nm=pixel_nm), roughness(second.positions, pixel_nm=pixel_nm)
     return LineComparison(
-        cd_shift=scale * float((second.cd_px - first.cd_px).mean()) if first.cd_px.size else float("nan"),
-        edge_rms=scale * float(np.sqrt(((second.positions - first.positions) ** 2).mean())),
+        cd_shift=scale * shift,
+        edge_rms=scale * rms,
         before=ler[0],
         after=ler[1],
         bands=band_ratios(first.positions, second.positions, pixel_nm, ler[0]),
@@ -89,7 +90,13 @@ def compare_lines(
     )
 
 
-def _matched(first: LineEdges, second: LineEdges) -> tuple[LineEdges, LineEdges]:
+def moved(first: LineEdges, second: LineEdges) -> tuple[float, float]:
+    """(mean change of CD, RMS distance of places) of edges that were matched, px."""
+    shift = float((second.cd_px - first.cd_px).mean()) if first.cd_px.size else float("nan")
+    return shift, float(np.sqrt(((second.positions - first.positions) ** 2).mean()))
+
+
+def matched(first: LineEdges, second: LineEdges) -> tuple[LineEdges, LineEdges]:
     """The edges that both have: a line at the border of the image may be found in one of them only."""
     if first.orientation != second.orientation or first.positions.shape[1] != second.positions.shape[1]:
         raise ValueError(

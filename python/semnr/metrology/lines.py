@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from .edge_matching import match, profile_places
+
 _WINDOW = 14  # px on either side of an edge that are matched, where the neighbours leave them
-_SEARCH, _STEP = 8.0, 0.25  # px: how far a row may lie from its edge's mean, and the steps of the search
-_PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,14 @@ def find_edges(image: Any, *, orientation: str = "auto", level: float | None = N
     rows = pixels if orientation == "vertical" else pixels.T
     coarse, rising, low, high = _coarse(rows.mean(axis=0))
     half_way = (low + high) / 2 if level is None else float(level)
-    places = np.stack(
-        [
-            _follow(rows, at, up, _reach(coarse, i, rows.shape[1]), half_way)
-            for i, (at, up) in enumerate(zip(coarse, rising, strict=True))
-        ]
-    )
-    return _measured(places, rising, orientation, half_way)
+    centres = np.rint(coarse).astype(np.int64)
+    reach = np.array([_reach(coarse, i, rows.shape[1]) for i in range(coarse.size)])
+    shifts, profiles = match(rows, centres, reach)
+    means = [
+        _crossing(profile_places(profile.size, reach[i, 0]), profile, half_way, coarse[i] - centres[i], rising[i])
+        for i, profile in enumerate(profiles)
+    ]
+    return _measured((centres + np.array(means))[:, None] + shifts, rising, orientation, half_way)
 
 
 def _measured(places: np.ndarray, rising: np.ndarray, orientation: str, level: float) -> LineEdges:
@@ -168,75 +169,6 @@ def _reach(coarse: np.ndarray, index: int, width: int) -> tuple[int, int]:
     left = coarse[index] - (coarse[index - 1] if index else -coarse[index])
     right = (coarse[index + 1] if index + 1 < coarse.size else 2 * (width - 1) - coarse[index]) - coarse[index]
     return max(3, min(_WINDOW, int(left / 2))), max(3, min(_WINDOW, int(right / 2)))
-
-
-def _follow(rows: np.ndarray, at: float, up: bool, reach: tuple[int, int], level: float) -> np.ndarray:
-    """(length,) places of one edge."""
-    from scipy.interpolate import PchipInterpolator
-
-    centre = round(at)
-    room = int(_SEARCH) + 1
-    offsets = np.arange(-reach[0], reach[1] + 1)
-    left, right = centre - reach[0] - room, centre + reach[1] + room
-    padded = np.pad(rows, ((0, 0), (max(0, -left), max(0, right + 1 - rows.shape[1]))), mode="edge")
-    shift0 = max(0, -left)
-    grid = np.arange(left, right + 1)
-    strip = padded[:, grid + shift0]  # (L, U + 2 room)
-    window = strip[:, room : room + offsets.size]
-    search = np.arange(-_SEARCH, _SEARCH + _STEP / 2, _STEP)
-    shifts, correlation = np.zeros(rows.shape[0]), 0.0
-    fine = np.arange(offsets[0] - _SEARCH, offsets[-1] + _SEARCH + _STEP / 2, _STEP)
-    for _ in range(_PASSES):
-        template = _mean_profile(strip, grid - centre, shifts, fine)
-        curve = PchipInterpolator(fine, template)
-        bank = curve(np.clip(offsets[None] - search[:, None], fine[0], fine[-1]))  # (D, U)
-        a, b = _whiten(window, correlation), _whiten(bank, correlation)
-        cost = (b**2).sum(1)[None] - 2 * a @ b.T  # (L, D)
-        shifts = _refine(cost, search)
-        shifts -= shifts.mean()
-        fitted = curve(np.clip(offsets[None] - shifts[:, None], fine[0], fine[-1]))
-        rest = window - fitted
-        power = float((rest**2).mean())
-        correlation = float(np.clip((rest[:, 1:] * rest[:, :-1]).mean() / power, 0, 0.95)) if power > 0 else 0.0
-    template = _mean_profile(strip, grid - centre, shifts, fine)
-    return centre + _crossing(fine, template, level, at - centre, up) + shifts
-
-
-def _mean_profile(strip: np.ndarray, at: np.ndarray, shifts: np.ndarray, fine: np.ndarray) -> np.ndarray:
-    """The edge's profile from all rows, each moved back by its shift.
-
-    The shifts spread the samples over the pixel: means of quarter-pixel bins, joined without overshoot, have next to no
-    blur of interpolation. Bins that no sample meets (straight edges) are bridged.
-    """
-    from scipy.interpolate import PchipInterpolator
-
-    u = at[None] - shifts[:, None]
-    inside = (u >= fine[0] - _STEP) & (u <= fine[-1] + _STEP)
-    u, v = u[inside], strip[inside]
-    index = np.floor((u - fine[0] + _STEP) / _STEP).astype(np.int64)
-    count = np.bincount(index)
-    there = count > 0
-    places = np.bincount(index, u)[there] / count[there]
-    means = np.bincount(index, v)[there] / count[there]
-    return np.asarray(PchipInterpolator(places, means)(np.clip(fine, places[0], places[-1])))
-
-
-def _whiten(a: np.ndarray, correlation: float) -> np.ndarray:
-    """Rows whose noise is a first-order autoregression along the scan, as rows of white noise."""
-    if correlation <= 0:
-        return a
-    first = a[:, :1] * np.sqrt(1 - correlation**2)
-    return np.concatenate([first, a[:, 1:] - correlation * a[:, :-1]], axis=1)
-
-
-def _refine(cost: np.ndarray, search: np.ndarray) -> np.ndarray:
-    """The lowest cost of each row, by a parabola through it and its neighbours."""
-    best = np.clip(cost.argmin(axis=1), 1, search.size - 2)
-    rows = np.arange(len(cost))
-    before, here, after = cost[rows, best - 1], cost[rows, best], cost[rows, best + 1]
-    bend = before - 2 * here + after
-    step = np.where(bend > 0, 0.5 * (before - after) / np.where(bend > 0, bend, 1), 0.0)
-    return search[best] + np.clip(step, -1, 1) * _STEP
 
 
 def _crossing(at: np.ndarray, profile: np.ndarray, level: float, near: float, up: bool) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .compare import LineComparison, compare_lines
+from .compare import LineComparison, compare_lines, matched, moved
 from .holes import Hole, measure_holes
 from .line_roughness import Roughness, roughness
 from .lines import LineEdges, find_edges
@@ -129,7 +129,7 @@ def _lines(noisy: np.ndarray | None, denoised: np.ndarray, reference: np.ndarray
     before = None if noisy is None else first if basis is noisy else _found(find_edges, noisy, near=first)
     if before is not None and (comparison := _found(compare_lines, before, edges)) is not None:
         row |= _against_noisy(row, before, comparison)
-    if reference is not None:
+    if reference is not None and math.isfinite(row["ler_px"]):  # edges long enough
         row |= _against_reference(first, edges, before)
     return row
 
@@ -166,10 +166,10 @@ def _against_noisy(row: Mapping[str, float], before: LineEdges, comparison: Line
 
 
 def _against_reference(true: LineEdges, edges: LineEdges, before: LineEdges | None) -> dict[str, float]:
-    comparison = _found(compare_lines, true, edges)
-    more = {} if comparison is None else {"cd_bias_px": comparison.cd_shift, "edge_error_px": comparison.edge_rms}
-    if before is not None and (noisy := _found(compare_lines, true, before)) is not None:
-        more["edge_error_noisy_px"] = noisy.edge_rms
+    pair = _found(matched, true, edges)
+    more = {} if pair is None else dict(zip(("cd_bias_px", "edge_error_px"), moved(*pair), strict=True))
+    if before is not None and (pair := _found(matched, true, before)) is not None:
+        more["edge_error_noisy_px"] = moved(*pair)[1]
     return more
 
 

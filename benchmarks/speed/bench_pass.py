@@ -1,8 +1,8 @@
 """What one pass saves: denoise, score and guard together beside each alone, a profile with the noisy image beside one
 without, the scoring of the demo's candidates, and the edges of a grating together beside one by one with SciPy.
 
-`python benchmarks/speed/bench_pass.py [pass|noise|demo|edges]... [--tiles N] [--turns N]`. What is compared takes turns in
-one process; medians of processor time of the whole process, with wall time beside it in the record.
+`python benchmarks/speed/bench_pass.py [pass|noise|demo|edges]... [--tiles N] [--turns N]`. What is compared takes
+turns in one process; medians of processor time of the whole process, with wall time beside it in the record.
 """
 
 from __future__ import annotations

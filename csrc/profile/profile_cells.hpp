@@ -32,6 +32,29 @@ struct Moments {
   }
 };
 
+constexpr int kProfileReference = 1;  // among the images; of it the means are asked, and no variance
+
+// Moments of three images in two regions, side by side: merged together, with one division for all.
+struct CellMoments {
+  static constexpr int kPlaces = 8;  // a vector's worth; the last are empty
+  static_assert(kProfileCellMoments <= kPlaces);
+  alignas(64) double count[kPlaces] = {}, mean[kPlaces] = {}, square[kPlaces] = {};
+
+  Moments of(int i) const { return {count[i], mean[i], square[i]}; }
+  void set(int i, const Moments& m) { count[i] = m.count, mean[i] = m.mean, square[i] = m.square; }
+
+  // As Moments::merge, without a branch: the mean of what is empty is 0.
+  void merge(const CellMoments& o) {
+    for (int i = 0; i < kPlaces; ++i) {
+      const double total = count[i] + o.count[i], share = o.count[i] / std::max(total, 1.0);
+      const double apart = o.mean[i] - mean[i];
+      square[i] += o.square[i] + apart * apart * count[i] * share;
+      mean[i] += apart * share;
+      count[i] = total;
+    }
+  }
+};
+
 inline Moments around(double pivot, double count, double sum, double square) {
   const double apart = sum / count, deviation = square - sum * apart;
   return {count, pivot + apart, deviation < 0 ? 0 : deviation};
@@ -115,7 +138,7 @@ inline std::uint64_t lanes_sum(const V& v) {
 // Exact: a cell's sums fit in 64 bits, as do their products (2^10 pixels of 16 bits).
 template <class T, std::enable_if_t<std::is_integral_v<T>, int> = 0>
 void cell_moments(const Lines<T> (&pixels)[kProfileImages], const Lines<std::uint8_t> (&inside)[kProfileRegions],
-                  std::int64_t rows, std::int64_t columns, Moments* into) {
+                  std::int64_t rows, std::int64_t columns, CellMoments& into) {
   using Twice = std::conditional_t<sizeof(T) == 1, std::uint16_t, std::uint32_t>;
   using Square = std::conditional_t<sizeof(T) == 1, std::uint32_t, std::uint64_t>;
   constexpr int W = kLanes<Twice>;
@@ -143,7 +166,7 @@ void cell_moments(const Lines<T> (&pixels)[kProfileImages], const Lines<std::uin
         for (int r = 0; r < kProfileRegions; ++r) {
           const Vec<Twice> kept = __builtin_convertvector(v & chosen[r], Vec<Twice>);
           sums[k * kProfileRegions + r] += kept;
-          squares[k * kProfileRegions + r] = add_squares(squares[k * kProfileRegions + r], kept);
+          if (k != kProfileReference) squares[k * kProfileRegions + r] = add_squares(squares[k * kProfileRegions + r], kept);
         }
       }
     }
@@ -161,7 +184,7 @@ void cell_moments(const Lines<T> (&pixels)[kProfileImages], const Lines<std::uin
         for (int k = 0; k < kProfileImages; ++k) {
           const std::uint64_t v = in * pixels[k].at(h)[c];
           sum[k * kProfileRegions + r] += v;
-          square[k * kProfileRegions + r] += v * v;
+          if (k != kProfileReference) square[k * kProfileRegions + r] += v * v;
         }
       }
     }
@@ -169,15 +192,15 @@ void cell_moments(const Lines<T> (&pixels)[kProfileImages], const Lines<std::uin
   for (int i = 0; i < kProfileCellMoments; ++i) {
     const std::uint64_t n = count[i % kProfileRegions];
     if (n == 0) continue;
-    const std::uint64_t deviation = n * square[i] - sum[i] * sum[i];
-    into[i] = {double(n), double(sum[i]) / double(n), double(deviation) / double(n)};
+    const std::uint64_t deviation = i / kProfileRegions == kProfileReference ? 0 : n * square[i] - sum[i] * sum[i];
+    into.set(i, {double(n), double(sum[i]) / double(n), double(deviation) / double(n)});
   }
 }
 
 // Float64, around the first pixel of the region.
 template <class T, std::enable_if_t<!std::is_integral_v<T>, int> = 0>
 void cell_moments(const Lines<T> (&pixels)[kProfileImages], const Lines<std::uint8_t> (&inside)[kProfileRegions],
-                  std::int64_t rows, std::int64_t columns, Moments* into) {
+                  std::int64_t rows, std::int64_t columns, CellMoments& into) {
   constexpr int L = kLanes<double>;
   for (int r = 0; r < kProfileRegions; ++r) {
     std::int64_t count = 0;
@@ -203,20 +226,20 @@ void cell_moments(const Lines<T> (&pixels)[kProfileImages], const Lines<std::uin
         for (int k = 0; k < kProfileImages; ++k) {
           const Vec<double> z = apart_inside(widened(pixels[k].at(h) + c), splat(pivot[k]), in + c);
           sum[k] += z;
-          square[k] += z * z;
+          if (k != kProfileReference) square[k] += z * z;
         }
       }
       for (; c < columns; ++c) {
         for (int k = 0; k < kProfileImages; ++k) {
           const double z = in[c] != 0 ? double(pixels[k].at(h)[c]) - pivot[k] : 0.0;
           rest[k] += z;
-          rest_square[k] += z * z;
+          if (k != kProfileReference) rest_square[k] += z * z;
         }
       }
     }
     for (int k = 0; k < kProfileImages; ++k) {
-      into[k * kProfileRegions + r] = around(pivot[k], double(count), semnr::sum<double>(sum[k]) + rest[k],
-                                             semnr::sum<double>(square[k]) + rest_square[k]);
+      into.set(k * kProfileRegions + r, around(pivot[k], double(count), semnr::sum<double>(sum[k]) + rest[k],
+                                               semnr::sum<double>(square[k]) + rest_square[k]));
     }
   }
 }

@@ -2,12 +2,14 @@
 #include "profile_cpu.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
+#include "../cnr/cnr_math.hpp"
 #include "../counts.hpp"
 #include "../pixel/pixel_sums.hpp"
 #include "../pool.hpp"
@@ -20,7 +22,7 @@ struct Tally {
   Partial errors, noisy;
   double shared = 0;  // pixels in both regions
   Moments region[kProfileRegions], reference;
-  std::vector<Moments> cells;  // with a noisy image: of each cell that the tile holds a part of
+  std::vector<CellMoments> cells;  // with a noisy image: of each cell that the tile holds a part of
 };
 
 struct Work {
@@ -50,13 +52,13 @@ struct CellsOf {
 template <class T>
 void tally_cells(const Work& work, const PixelTile& t, Tally& found) {
   const CellsOf cells(t);
-  found.cells.assign(std::size_t(cells.rows * cells.columns * kProfileCellMoments), {});
-  Moments* into = found.cells.data();
+  found.cells.assign(std::size_t(cells.rows * cells.columns), {});
+  CellMoments* into = found.cells.data();
   const Image* const images[kProfileImages] = {&work.x, &work.y, work.noisy};
   for (std::int64_t i = cells.top; i < cells.top + cells.rows; ++i) {
     const std::int64_t top = std::max(t.row, i * kProfileCell);
     const std::int64_t bottom = std::min(t.row + t.rows, (i + 1) * kProfileCell);
-    for (std::int64_t j = cells.left; j < cells.left + cells.columns; ++j, into += kProfileCellMoments) {
+    for (std::int64_t j = cells.left; j < cells.left + cells.columns; ++j) {
       const std::int64_t left = std::max(t.column, j * kProfileCell);
       const std::int64_t right = std::min(t.column + t.columns, (j + 1) * kProfileCell);
       Lines<T> pixels[kProfileImages];
@@ -67,10 +69,30 @@ void tally_cells(const Work& work, const PixelTile& t, Tally& found) {
       for (int r = 0; r < kProfileRegions; ++r) {
         inside[r] = {work.regions[r].row(t.n, top) + left, work.regions[r].stride[1]};
       }
-      cell_moments(pixels, inside, bottom - top, right - left, into);
+      cell_moments(pixels, inside, bottom - top, right - left, *into++);
     }
   }
 }
+
+// Of x, over the noise of the noisy image, and as a share of the contrast of y.
+struct Contrast {
+  double ratio = std::numeric_limits<double>::quiet_NaN(), retention = ratio;
+
+  // NaN where a region has fewer than `least` pixels.
+  static Contrast of(const CellMoments& m, double least) {
+    constexpr int y = kProfileRegions, noisy = 2 * kProfileRegions;
+    if (m.count[0] < least || m.count[1] < least) return {};
+    const double contrast = m.mean[0] - m.mean[1], variance[] = {m.square[noisy] / m.count[0],
+                                                                 m.square[noisy + 1] / m.count[1]};
+    return {fixed_noise_ratio(contrast, (variance[0] + variance[1]) / 2),
+            contrast_retention(contrast, m.mean[y] - m.mean[y + 1])};
+  }
+
+  void lower(const Contrast& o) {
+    ratio = std::fmin(ratio, o.ratio);  // the other one, where one is NaN
+    retention = std::fmin(retention, o.retention);
+  }
+};
 
 // Part of a tile, side by side in the first-level cache: the sums below then run over thousands of pixels at once.
 constexpr std::int64_t kBlock = 2048;
@@ -251,10 +273,10 @@ void profile_scores(const Image& x, const Image& y, const Mask (&regions)[kProfi
   const double count = double(shape.h) * double(shape.w);
   const auto mean_square = [&](const Partial& p) { return (integer ? double(p.exact_square) : p.square) / count; };
   const std::int64_t down = pieces(shape.h, kProfileCell), across = pieces(shape.w, kProfileCell);
-  std::vector<Moments> cells(noisy == nullptr ? 0 : std::size_t(down * across * kProfileCellMoments));
+  std::vector<CellMoments> cells(noisy == nullptr ? 0 : std::size_t(down * across)), pairs(cells.empty() ? 0 : std::size_t(across));
   for (std::int64_t n = 0; n < shape.n; ++n, out += kProfileRow) {
     Tally total;
-    std::fill(cells.begin(), cells.end(), Moments{});
+    std::fill(cells.begin(), cells.end(), CellMoments{});
     for (std::size_t i = 0; i < tiles; ++i) {
       const std::size_t task = std::size_t(n) * tiles + i;
       const Tally& part = work.tally[task];
@@ -269,30 +291,34 @@ void profile_scores(const Image& x, const Image& y, const Mask (&regions)[kProfi
       for (int r = 0; r < kProfileRegions; ++r) total.region[r].merge(part.region[r]);
       if (noisy == nullptr) continue;
       const CellsOf held(places[task]);
-      const Moments* from = part.cells.data();
+      const CellMoments* from = part.cells.data();
       for (std::int64_t row = held.top; row < held.top + held.rows; ++row) {
-        Moments* to = &cells[std::size_t((row * across + held.left) * kProfileCellMoments)];
-        for (std::int64_t k = 0; k < held.columns * kProfileCellMoments; ++k) to[k].merge(*from++);
+        CellMoments* to = &cells[std::size_t(row * across + held.left)];
+        for (std::int64_t k = 0; k < held.columns; ++k) to[k].merge(*from++);
       }
     }
     if (noisy != nullptr) {
-      Moments whole[kProfileCellMoments] = {};
-      for (std::size_t i = 0; i < cells.size(); ++i) whole[i % kProfileCellMoments].merge(cells[i]);
-      for (int r = 0; r < kProfileRegions; ++r) total.region[r] = whole[r];
-      noisy->square[n] = mean_square(total.noisy);
-      for (int k = 0; k < kProfileCellMoments; ++k) whole[k].put(noisy->whole + k * 3 * shape.n + n, shape.n);
+      CellMoments whole;
+      for (const CellMoments& cell : cells) whole.merge(cell);
+      for (int r = 0; r < kProfileRegions; ++r) total.region[r] = whole.of(r);
+      Contrast lowest;
       const std::int64_t rows = shape.h / kProfileCell - 1, columns = shape.w / kProfileCell - 1;
-      const std::int64_t step = shape.n * rows * columns;
-      for (std::int64_t at = 0; at < rows * columns; ++at) {
-        const std::int64_t first = at / columns * across + at % columns;
-        for (int k = 0; k < kProfileCellMoments; ++k) {
-          Moments window;
-          for (std::int64_t cell : {first, first + 1, first + across, first + across + 1}) {
-            window.merge(cells[std::size_t(cell * kProfileCellMoments + k)]);
+      for (std::int64_t row = 0; row <= rows; ++row) {  // two cells side by side, then two such rows
+        for (std::int64_t column = 0; column < columns; ++column) {
+          CellMoments window = cells[std::size_t(row * across + column)];
+          window.merge(cells[std::size_t(row * across + column + 1)]);
+          CellMoments& above = pairs[std::size_t(column)];
+          if (row > 0) {
+            above.merge(window);
+            lowest.lower(Contrast::of(above, noisy->least));
           }
-          window.put(noisy->windows + k * 3 * step + n * rows * columns + at, step);
+          above = window;
         }
       }
+      const Contrast all = Contrast::of(whole, 1);
+      double* const to = noisy->out + n * kProfileNoisyRow;
+      to[0] = mean_square(total.noisy);
+      to[1] = all.ratio, to[2] = all.retention, to[3] = lowest.ratio, to[4] = lowest.retention;
     }
     out[0] = mean_square(total.errors);
     out[1] = (integer ? double(total.errors.exact_absolute) : total.errors.absolute) / count;

@@ -10,11 +10,15 @@ constexpr int kProfileImages = 3;  // x, y and the noisy image
 constexpr int kProfileCellMoments = kProfileImages * kProfileRegions;
 constexpr std::int64_t kProfileCell = 32;  // px; a window is two by two cells, one begins at every cell
 
-// The noisy image of which x was made, and where its results go: N squared errors to y; pixels, mean and variance of
-// each image (x, y, noisy) in each region, 6 x 3 x N; the same of each window, 6 x 3 x N x rows x columns.
+constexpr int kProfileNoisyRow = 5;
+
+// The noisy image of which x was made. out: N rows of its MSE to y, of the contrast of x over its noise and the share
+// of the reference's contrast that x has, and of the lowest of both among windows with at least `least` pixels of each
+// region (NaN: there is none).
 struct NoisyProfile {
   Image image;
-  double *square, *whole, *windows;
+  double least;
+  double* out;
 };
 
 // Pixel errors, SSIM, the moments of two regions of x and those of all of y, from one walk over the pixels.

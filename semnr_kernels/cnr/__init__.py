@@ -466,20 +466,6 @@ def _measure(
     return _parts(job.kind, found, of_reference, variance, min_pixels)
 
 
-def fixed_noise(
-    x: tuple[reference.Moments, ...],
-    y: tuple[reference.Moments, ...],
-    noisy: tuple[reference.Moments, ...],
-    min_pixels: int = 1,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ratio and contrast retention of `cnr(kind="fixed_noise")` or `cnr_map`, from moments that were read elsewhere.
-
-    x, y, noisy: of the candidate, the reference and the noisy image, in signal and background, (N, ...) each.
-    """
-    parts = _parts("fixed_noise", x, y, (noisy[0].variance + noisy[1].variance) / 2, min_pixels)
-    return parts["value"], parts["contrast_retention"]
-
-
 def _parts(
     kind: str,
     found: tuple[reference.Moments, ...],

@@ -24,20 +24,15 @@ _DTYPES = (torch.uint8, torch.uint16, torch.float32, torch.float64)
 SSIM_SETTINGS = {"convention": "wang2004", **CONVENTIONS["wang2004"].told(), "precision": "float32"}
 
 
-class Seen(NamedTuple):
-    """Moments of one image in the two regions: of all of it, (N,), and of its windows, (N, rows, columns)."""
-
-    whole: tuple[Moments, Moments]
-    windows: tuple[Moments, Moments]
-
-
 class Noisy(NamedTuple):
-    """What the noisy image adds: its squared error to y, (N,), and the moments of the three images in the regions."""
+    """What the noisy image adds, (N,) each: its squared error to y; ratio and contrast retention of `cnr` with
+    kind="fixed_noise", and their lowest among windows of 64 pixels every 32 that hold enough of each region."""
 
     mse: torch.Tensor
-    x: Seen
-    y: Seen
-    noisy: Seen
+    ratio: torch.Tensor
+    retention: torch.Tensor
+    ratio_worst: torch.Tensor
+    retention_worst: torch.Tensor
 
 
 class Together(NamedTuple):
@@ -62,6 +57,7 @@ def together(
     *,
     data_range: float,
     noisy: torch.Tensor | None = None,
+    min_pixels: int = 64,
     backend: str | None = "auto",
 ) -> Together | None:
     """The rows of `pixel`, `ssim` and `cnr`'s moments of one call, or None where they must be asked one by one.
@@ -69,7 +65,7 @@ def together(
     x, y: as `checks.pair` gives them, unmasked; signal, background: (N, 1, H, W) bool. One channel alone. None too
     where a row is not finite, a region empty or the two not disjoint: the op asked next says what is wrong.
     noisy: the image that x was made of, of its shape and dtype. It is read with the others on a CPU, where sides are
-    of 64 pixels or more; elsewhere `noisy` of the result is None.
+    of 64 pixels or more; elsewhere `noisy` of the result is None. min_pixels: of each region in a window that counts.
     """
     n, c, h, w = x.shape
     settings = replace(CONVENTIONS["wang2004"], data_range=data_range)
@@ -88,11 +84,7 @@ def together(
     rows = native_support.empty((n, module.PROFILE_ROW), torch.float64)
     cell = module.PROFILE_CELL
     beside = noisy is not None and min(h, w) >= 2 * cell and noisy.stride(-1) == 1 and tensor_kinds.ordinary((noisy,))
-    square = whole = windows = None
-    if beside:
-        square = native_support.empty(n, torch.float64)
-        whole = native_support.empty((3, 2, 3, n), torch.float64)
-        windows = native_support.empty((3, 2, 3, n, h // cell - 1, w // cell - 1), torch.float64)
+    seen = native_support.empty((n, module.PROFILE_NOISY_ROW), torch.float64) if beside else None
     module.profile_scores(
         native_support.image(x),
         native_support.image(y),
@@ -106,23 +98,14 @@ def together(
         torch.get_num_threads(),
         native_support.address(rows),
         native_support.image(noisy) if beside and noisy is not None else None,
-        tuple(0 if v is None else native_support.address(v) for v in (square, whole, windows)),
+        min_pixels,
+        native_support.address(seen),
     )
     if not all(row[3] == 0 and all(map(math.isfinite, row)) for row in rows.tolist()):  # row[3]: pixels in both regions
         return None
     mse, mae, ssim, _, mean, variance, *moments = rows.unbind(dim=1)
-    seen = None
-    if square is not None and whole is not None and windows is not None:
-        of = [_seen(*parts) for parts in zip(whole, windows, strict=True)]
-        seen = Noisy(square, *of)
-    return Together(mse, mae, ssim, Moments(*moments[:3]), Moments(*moments[3:]), mean, variance, seen)
-
-
-def _seen(whole: torch.Tensor, windows: torch.Tensor) -> Seen:
-    """Of one image, from (regions, 3, ...) each."""
-    signal, background = whole
-    here, there = windows
-    return Seen((Moments(*signal), Moments(*background)), (Moments(*here), Moments(*there)))
+    beside_them = None if seen is None else Noisy(*seen.unbind(dim=1))
+    return Together(mse, mae, ssim, Moments(*moments[:3]), Moments(*moments[3:]), mean, variance, beside_them)
 
 
 def _on_cuda(

@@ -206,7 +206,8 @@ class _Scored:
         if noisy is not None and (noisy.dtype != x.dtype or noisy.device != x.device):
             return False
         options: dict[str, Any] = {"data_range": ref.data_range, "backend": ref.backend}
-        scores = kernel.together(x, y, *regions, noisy=None if noisy is None else noisy.reshape(x.shape), **options)  # type: ignore[arg-type]
+        beside = None if noisy is None else noisy.reshape(x.shape)
+        scores = kernel.together(x, y, *regions, noisy=beside, min_pixels=_WINDOW_PIXELS, **options)  # type: ignore[arg-type]
         if scores is None or 0 in scores.mse.tolist():
             return False
         variance = cnr.reference.noise_variance("two_roi", scores.signal, scores.background)
@@ -236,16 +237,15 @@ class _Scored:
 
     def _seen_noise(self, seen: kernel.Noisy) -> bool:
         """The columns of the noisy image from the read that scored x; False where one is undefined and has a flag."""
-        value, kept = cnr.fixed_noise(seen.x.whole, seen.y.whole, seen.noisy.whole)
-        if not all(map(math.isfinite, [*seen.mse.tolist(), *value.tolist(), *kept.tolist()])):
+        if not all(map(math.isfinite, [*seen.mse.tolist(), *seen.ratio.tolist(), *seen.retention.tolist()])):
             return False
         self._pending |= {
             "psnr_noisy": pixel.to_db(seen.mse, self.ref.data_range),
-            "cnr_fixed_noise": value,
-            "contrast_retention": kept,
+            "cnr_fixed_noise": seen.ratio,
+            "contrast_retention": seen.retention,
+            "cnr_fixed_noise_worst": seen.ratio_worst,
+            "contrast_retention_worst": seen.retention_worst,
         }
-        windows = cnr.fixed_noise(seen.x.windows, seen.y.windows, seen.noisy.windows, _WINDOW_PIXELS)
-        self._lowest(*windows)
         return True
 
     def psnr(self) -> None:

@@ -21,9 +21,11 @@ void scores(const ImageArgument& x, const ImageArgument& y, const MaskArgument& 
 }
 
 void bind(py::module_& m) {
-  m.def("profile_scores", &scores,
-        "N x 12 float64: MSE, MAE, SSIM, pixels in both regions, mean and variance of y, then pixels, mean and variance "
-        "of each region. With a noisy image N x 5 beside: its MSE, contrast over its noise, retention, the lowest of both.");
+  m.def(
+      "profile_scores", &scores,
+      "N x 12 float64: MSE, MAE, SSIM, pixels in both regions, mean and variance of y, then pixels, mean and variance "
+      "of each region. With a noisy image N x 5 beside: its MSE, contrast over its noise, retention, the lowest of "
+      "both.");
   m.attr("PROFILE_ROW") = semnr::kProfileRow;
   m.attr("PROFILE_NOISY_ROW") = semnr::kProfileNoisyRow;
   m.attr("PROFILE_CELL") = semnr::kProfileCell;

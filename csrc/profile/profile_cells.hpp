@@ -72,25 +72,14 @@ inline Vec<double> apart_inside(Vec<double> v, Vec<double> from, const std::uint
 #endif
 }
 
-// How many of the bytes of 0 and 1 are 1.
-inline std::int64_t ones(const std::uint8_t* in, std::int64_t n) {
-  std::int64_t i = 0, count = 0;
-  for (std::uint64_t eight; i + 8 <= n; i += 8) {
-    std::memcpy(&eight, in + i, sizeof eight);
-    count += __builtin_popcountll(eight);
-  }
-  for (; i < n; ++i) count += in[i];
-  return count;
-}
-
-// Whether the region holds none of a vector's pixels.
-inline bool none_inside(const std::uint8_t* in) {
+// How many of a vector's pixels the region holds, of whose bytes each is 0 or 1.
+inline std::int64_t ones_of_vector(const std::uint8_t* in) {
   using Bytes = std::conditional_t<kLanes<double> == 8, std::uint64_t,
                                    std::conditional_t<kLanes<double> == 4, std::uint32_t, std::uint16_t>>;
   static_assert(sizeof(Bytes) == kLanes<double>);
   Bytes all;
   std::memcpy(&all, in, sizeof all);
-  return all == 0;
+  return __builtin_popcountll(all);
 }
 
 // Rows of pixels, `step` elements apart.
@@ -166,7 +155,8 @@ void cell_moments(const Lines<T> (&pixels)[kProfileImages], const Lines<std::uin
         for (int r = 0; r < kProfileRegions; ++r) {
           const Vec<Twice> kept = __builtin_convertvector(v & chosen[r], Vec<Twice>);
           sums[k * kProfileRegions + r] += kept;
-          if (k != kProfileReference) squares[k * kProfileRegions + r] = add_squares(squares[k * kProfileRegions + r], kept);
+          if (k != kProfileReference)
+            squares[k * kProfileRegions + r] = add_squares(squares[k * kProfileRegions + r], kept);
         }
       }
     }
@@ -202,45 +192,55 @@ template <class T, std::enable_if_t<!std::is_integral_v<T>, int> = 0>
 void cell_moments(const Lines<T> (&pixels)[kProfileImages], const Lines<std::uint8_t> (&inside)[kProfileRegions],
                   std::int64_t rows, std::int64_t columns, CellMoments& into) {
   constexpr int L = kLanes<double>;
+  double pivot[kProfileCellMoments] = {};
   for (int r = 0; r < kProfileRegions; ++r) {
-    std::int64_t count = 0;
-    double pivot[kProfileImages] = {};
     for (std::int64_t h = 0; h < rows; ++h) {
-      const std::uint8_t* in = inside[r].at(h);
-      const std::int64_t here = ones(in, columns);
-      if (count == 0 && here != 0) {
-        const std::int64_t c = std::find(in, in + columns, std::uint8_t(1)) - in;
-        for (int k = 0; k < kProfileImages; ++k) pivot[k] = double(pixels[k].at(h)[c]);
-      }
-      count += here;
+      const std::uint8_t* const in = inside[r].at(h);
+      const std::int64_t c = std::find(in, in + columns, std::uint8_t(1)) - in;
+      if (c == columns) continue;
+      for (int k = 0; k < kProfileImages; ++k) pivot[k * kProfileRegions + r] = double(pixels[k].at(h)[c]);
+      break;
     }
-    if (count == 0) continue;
-    Vec<double> sum[kProfileImages] = {}, square[kProfileImages] = {};
-    double rest[kProfileImages] = {}, rest_square[kProfileImages] = {};
-    for (std::int64_t h = 0; h < rows; ++h) {
-      const std::uint8_t* in = inside[r].at(h);
-      std::int64_t c = 0;
-      for (; c + L <= columns; c += L) {
-        if (none_inside(in + c)) continue;  // regions are disjoint, and most vectors lie in one
+  }
+  std::int64_t count[kProfileRegions] = {};
+  Vec<double> sum[kProfileCellMoments] = {}, square[kProfileCellMoments] = {};
+  double rest[kProfileCellMoments] = {}, rest_square[kProfileCellMoments] = {};
+  for (std::int64_t h = 0; h < rows; ++h) {
+    std::int64_t c = 0;
+    for (; c + L <= columns; c += L) {
+#pragma GCC unroll 2
+      for (int r = 0; r < kProfileRegions; ++r) {
+        const std::uint8_t* const in = inside[r].at(h) + c;
+        const std::int64_t here = ones_of_vector(in);
+        if (here == 0) continue;  // regions are disjoint, and most vectors lie in one
+        count[r] += here;
 #pragma GCC unroll 3
         for (int k = 0; k < kProfileImages; ++k) {
-          const Vec<double> z = apart_inside(widened(pixels[k].at(h) + c), splat(pivot[k]), in + c);
-          sum[k] += z;
-          if (k != kProfileReference) square[k] += z * z;
+          const int i = k * kProfileRegions + r;
+          const Vec<double> z = apart_inside(widened(pixels[k].at(h) + c), splat(pivot[i]), in);
+          sum[i] += z;
+          if (k != kProfileReference) square[i] += z * z;
         }
       }
-      for (; c < columns; ++c) {
+    }
+    for (; c < columns; ++c) {
+      for (int r = 0; r < kProfileRegions; ++r) {
+        if (inside[r].at(h)[c] == 0) continue;
+        ++count[r];
         for (int k = 0; k < kProfileImages; ++k) {
-          const double z = in[c] != 0 ? double(pixels[k].at(h)[c]) - pivot[k] : 0.0;
-          rest[k] += z;
-          if (k != kProfileReference) rest_square[k] += z * z;
+          const int i = k * kProfileRegions + r;
+          const double z = double(pixels[k].at(h)[c]) - pivot[i];
+          rest[i] += z;
+          if (k != kProfileReference) rest_square[i] += z * z;
         }
       }
     }
-    for (int k = 0; k < kProfileImages; ++k) {
-      into.set(k * kProfileRegions + r, around(pivot[k], double(count), semnr::sum<double>(sum[k]) + rest[k],
-                                               semnr::sum<double>(square[k]) + rest_square[k]));
-    }
+  }
+  for (int i = 0; i < kProfileCellMoments; ++i) {
+    const double here = double(count[i % kProfileRegions]);
+    if (here == 0) continue;
+    into.set(i, around(pivot[i], here, semnr::sum<double>(sum[i]) + rest[i],
+                       semnr::sum<double>(square[i]) + rest_square[i]));
   }
 }
 

@@ -82,8 +82,8 @@ struct Contrast {
   static Contrast of(const CellMoments& m, double least) {
     constexpr int y = kProfileRegions, noisy = 2 * kProfileRegions;
     if (m.count[0] < least || m.count[1] < least) return {};
-    const double contrast = m.mean[0] - m.mean[1], variance[] = {m.square[noisy] / m.count[0],
-                                                                 m.square[noisy + 1] / m.count[1]};
+    const double contrast = m.mean[0] - m.mean[1],
+                 variance[] = {m.square[noisy] / m.count[0], m.square[noisy + 1] / m.count[1]};
     return {fixed_noise_ratio(contrast, (variance[0] + variance[1]) / 2),
             contrast_retention(contrast, m.mean[y] - m.mean[y + 1])};
   }
@@ -273,7 +273,8 @@ void profile_scores(const Image& x, const Image& y, const Mask (&regions)[kProfi
   const double count = double(shape.h) * double(shape.w);
   const auto mean_square = [&](const Partial& p) { return (integer ? double(p.exact_square) : p.square) / count; };
   const std::int64_t down = pieces(shape.h, kProfileCell), across = pieces(shape.w, kProfileCell);
-  std::vector<CellMoments> cells(noisy == nullptr ? 0 : std::size_t(down * across)), pairs(cells.empty() ? 0 : std::size_t(across));
+  std::vector<CellMoments> cells(noisy == nullptr ? 0 : std::size_t(down * across)),
+      pairs(cells.empty() ? 0 : std::size_t(across));
   for (std::int64_t n = 0; n < shape.n; ++n, out += kProfileRow) {
     Tally total;
     std::fill(cells.begin(), cells.end(), CellMoments{});

@@ -10,6 +10,7 @@ import torch
 import backends
 import semnr
 from semnr_kernels import cuda_support, native_support, pixel, registry
+from semnr_kernels.cnr import cnr, cnr_map
 from semnr_kernels.cnr import reference as cnr_reference
 from semnr_kernels.profile import together
 from semnr_kernels.ssim import ssim
@@ -77,13 +78,54 @@ def test_the_noisy_image_is_read_with_the_others(dtype: torch.dtype, shape: tupl
     for got, wanted in zip((*found.signal, *found.background), (*plain.signal, *plain.background), strict=True):
         assert torch.allclose(got, wanted, rtol=1e-12, atol=0)
     assert torch.allclose(found.noisy.mse, pixel.mse(noisy, y, reduction="none"), rtol=1e-12, atol=0)
-    windows = cnr_reference.Settings((64, 64), (32, 32))
-    for image, seen in ((x, found.noisy.x), (y, found.noisy.y), (noisy, found.noisy.noisy)):
-        for settings, part in ((cnr_reference.WHOLE, seen.whole), (windows, seen.windows)):
-            exact = cnr_reference.of_regions(image, signal, background, settings=settings)
-            for got, wanted in zip(part, exact, strict=True):
-                for name, a, b in zip(got._fields, got, wanted, strict=True):
-                    assert torch.allclose(a, b[:, 0], rtol=1e-11, atol=0, equal_nan=True), name
+    told = {"signal": signal, "background": background, "kind": "fixed_noise", "noise": noisy, "details": True}
+    told |= {"data_range": SCALE[dtype], "backend": "reference"}
+    whole = cnr(x, y, reduction="none", **told)
+    windows = cnr_map(x, y, window=64, stride=32, min_pixels=64, **told)
+    pairs = ((found.noisy.ratio, found.noisy.ratio_worst), (found.noisy.retention, found.noisy.retention_worst))
+    for (all_of_it, lowest), of in zip(
+        pairs, (lambda v: v.value, lambda v: v.components["contrast_retention"]), strict=True
+    ):
+        assert torch.allclose(all_of_it, of(whole).reshape(-1), rtol=1e-10, atol=0)
+        each = of(windows).reshape(len(x), -1)
+        assert torch.allclose(lowest, each.nan_to_num(torch.inf).amin(1), rtol=1e-10, atol=0)
+
+
+def test_windows_with_too_few_pixels_of_a_region_do_not_count() -> None:
+    x, y, signal, background = case(torch.float32, 1, 1, 96, 128)
+    noisy = x.roll(1, dims=-1)
+    signal[..., :64, :] = False
+    signal[..., 10, 3:8] = True  # 5 pixels in the window of the corner
+    background &= ~signal
+    contrast = {"signal": signal, "background": background, "kind": "fixed_noise", "noise": noisy}
+    for least in (5, 6):
+        found = together(x, y, signal, background, noisy=noisy, data_range=1.0, min_pixels=least)
+        assert found is not None
+        assert found.noisy is not None
+        each = cnr_map(x, window=64, stride=32, min_pixels=least, data_range=1.0, backend="reference", **contrast)
+        assert torch.isnan(each).sum() == (3 if least == 6 else 2)  # of the three windows at the top
+        assert found.noisy.ratio_worst.item() == pytest.approx(each[~torch.isnan(each)].min().item(), rel=1e-10)
+    none = together(x, y, signal, background, noisy=noisy, data_range=1.0, min_pixels=5000)
+    assert none is not None
+    assert none.noisy is not None
+    assert torch.isnan(none.noisy.ratio_worst).all()
+    assert torch.isnan(none.noisy.retention_worst).all()
+
+
+@pytest.mark.parametrize("dtype", list(SCALE), ids=str)
+def test_a_noisy_image_without_noise_or_a_reference_without_contrast_is_no_number(dtype: torch.dtype) -> None:
+    x, y, signal, background = case(dtype, 1, 1, 96, 128)
+    still = torch.where(signal, 7 * torch.ones_like(x), 3 * torch.ones_like(x))
+    found = together(x, still, signal, background, noisy=still, data_range=SCALE[dtype])
+    assert found is not None
+    assert found.noisy is not None
+    assert found.noisy.ratio.item() == math.inf
+    assert found.noisy.ratio_worst.item() == math.inf
+    flat = together(x, torch.ones_like(y), signal, background, noisy=x, data_range=SCALE[dtype])
+    assert flat is not None
+    assert flat.noisy is not None
+    assert torch.isnan(torch.stack([flat.noisy.retention, flat.noisy.retention_worst])).all()
+    assert torch.isfinite(flat.noisy.ratio_worst).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)

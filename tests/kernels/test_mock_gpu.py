@@ -20,6 +20,7 @@ import backends
 import semnr
 import tolerances
 from semnr import losses
+from semnr.denoising.tiled import cut
 from semnr.scoring.device import Upload
 from semnr.tiles import TileKey, create_tiles
 from semnr_kernels import convolution, dists, registry
@@ -275,6 +276,100 @@ def test_evidence_on_a_device_is_the_cpus_with_one_upload_a_batch_and_nothing_th
                 assert got[name] == pytest.approx(value, rel=1e-4, abs=near), (wanted["tile"], name)
             else:
                 assert got[name] == value or name == "evidence_boxes", (wanted["tile"], name)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Noisy tiles and their references, of 8 bit."""
+    with create_tiles(tmp_path / "raw.zarr", count=4, roles=("noisy", "reference"), compress=False) as tiles:
+        for i, kind in enumerate(("lines", "defects", "holes", "metal")):
+            noisy, _, clean = evidence_tiles.case(kind, 64, 96)
+            tiles.write(TileKey(f"t{i}", i), noisy[0, 0].numpy(), "noisy")
+            tiles.write(TileKey(f"t{i}", i), clean[0, 0].numpy(), "reference")
+    return tmp_path / "raw.zarr"
+
+
+@pytest.mark.parametrize("more", [{}, {"tile": 48}, {"texture": 1.0}], ids=["whole", "windows", "texture"])
+def test_what_is_denoised_and_scored_on_a_device_travels_there_once_and_back_to_be_written(
+    gpu: None, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    uploads: list[dict[str, tuple[int, ...]]] = []
+    usual = Upload.__call__
+
+    def sent(self: Upload, parts: dict[str, np.ndarray]) -> Any:
+        uploads.append({name: images.shape for name, images in parts.items()})
+        return usual(self, parts)
+
+    monkeypatch.setattr(Upload, "__call__", sent)
+    options = {"model": "semnr-small", "device": "cuda", "workers": 1, **more}
+    scored = {"metrics": ("psnr", "ssim"), "device": "cuda"}
+    for k in range(2):  # the first makes what is made once
+        uploads.clear()
+        with mock_gpu.counting() as counts:
+            done = semnr.denoise(
+                raw, tmp_path / f"clean{k}.zarr", score=scored | {"out": tmp_path / f"s{k}"}, **options
+            )
+        assert done.counts["ok"] == 4
+    assert uploads == [{"y": (4, 1, 64, 96)}]  # one batch; noisy and denoised tiles are there
+    of_denoiser = {place: n for place, n in counts.sent.items() if "denoising" in place}
+    assert sum(of_denoiser.values()) == 4, counts.sent  # each noisy tile, whatever its windows are
+    assert sum(counts.sent.values()) == 5, counts.sent
+    fetched = {place: n for place, n in counts.waits.items() if "denoising" in place}
+    assert sum(fetched.values()) == 4, counts.waits  # each denoised tile, to be written
+
+    apart = semnr.denoise(raw, tmp_path / "apart.zarr", **options)
+    assert apart.counts["ok"] == 4
+    run = semnr.score(tmp_path / "apart.zarr", noisy=raw, reference=raw, out=tmp_path / "a", **scored)
+    here, there = (semnr.open_tiles(tmp_path / f"{name}.zarr") for name in ("clean1", "apart"))
+    for key in there:
+        np.testing.assert_array_equal(here.read(here.find(key.tile)), there.read(key))
+    rows = [sorted(of.table().to_pylist(), key=lambda row: row["index"]) for of in (done.run, run)]
+    for got, wanted in zip(*rows, strict=True):
+        assert got["status"] == "ok"
+        numbers = {name for name, value in wanted.items() if isinstance(value, float)}
+        assert {name: got[name] for name in numbers} == {name: wanted[name] for name in numbers}
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(70, 90), (3, 70, 90)], ids=str)
+def test_a_tile_denoised_on_a_device_is_bit_for_bit_that_of_windows_that_travel(
+    gpu: None, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    from semnr.denoising import resident
+    from semnr.denoising.plan import request
+
+    pixels = images(dtype, (1, *((1,) * (3 - len(shape))), *shape))[2].reshape(shape).numpy()
+    plane = pixels if pixels.ndim == 2 else pixels[0]
+    top = None if dtype.is_floating_point else 0.9 * torch.iinfo(dtype).max
+    plan = request("semnr-small", {"device": "cuda"}, "auto", "run", top, None).plan(lambda: [plane])
+    assert resident.serves(plan.runner, pixels, torch.device("cuda", 0))
+    for side in (512, 40):
+        wanted = np.empty_like(pixels)
+        for tile in cut(shape[-2:], side):
+            wanted[..., tile.top : tile.bottom, tile.left : tile.right] = plan.runner.tile(
+                lambda rows, columns: pixels[..., rows, columns], shape[-2:], tile, "tile"
+            )
+        got = resident.denoised(pixels, plan.runner, side)
+        np.testing.assert_array_equal(np.asarray(got), wanted)
+        assert got.there is not None
+        np.testing.assert_array_equal(got.there["image"].cpu().numpy(), wanted)
+        np.testing.assert_array_equal(got.there["noisy"].cpu().numpy(), pixels)
+
+
+def test_what_cannot_stay_on_a_device_is_denoised_as_before(gpu: None) -> None:
+    from semnr.denoising import resident
+    from semnr.denoising.plan import request
+
+    there = torch.device("cuda", 0)
+    pixels = images(torch.float32, (1, 1, 70, 90))[2][0, 0].numpy()
+    learned = request("semnr-small", {"device": "cuda"}, "auto", "run", None, None).plan(lambda: [pixels]).runner
+    classical = request("gaussian", {}, "auto", "run", None, None).plan(lambda: [pixels]).runner
+    assert resident.serves(learned, pixels, there)
+    assert not resident.serves(classical, pixels, there)
+    assert not resident.serves(learned, pixels, torch.device("cuda", 1))
+    assert not resident.serves(learned, pixels[:16], there)  # its border would be mirrored twice
+    assert not resident.serves(learned, np.where(pixels > 0.5, np.nan, pixels), there)
+    assert not resident.serves(learned, pixels.astype(np.float16), there)
 
 
 def test_denoise_on_a_device_gives_the_pixels_of_the_cpu_and_says_that_float32_is_tf32(gpu: None) -> None:

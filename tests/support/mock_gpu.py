@@ -50,7 +50,8 @@ class Counts:
     thread: int | None = None  # None: every one
     launches: Counter[str] = dataclasses.field(default_factory=Counter)
     waits: Counter[str] = dataclasses.field(default_factory=Counter)  # reads of a device value, copies to the host too
-    uploads: Counter[str] = dataclasses.field(default_factory=Counter)  # copies from the host
+    uploads: Counter[str] = dataclasses.field(default_factory=Counter)  # copies from the host that it waits for
+    sent: Counter[str] = dataclasses.field(default_factory=Counter)  # those that it does not
 
 
 _counts: list[Counts] = []
@@ -171,8 +172,7 @@ def _tell(name: str, args: Any, ours: list[Any], hosts: list[Any], to: str | Non
     elif name in _BETWEEN and ours and (to == "cpu" or (name == "copy_" and args[0] in hosts)):
         _count("waits", "to the host")
     elif name in _BETWEEN and (to == "cuda" or ours) and hosts:
-        if not flowing:
-            _count("uploads", "from the host")
+        _count("sent" if flowing else "uploads", "from the host")
         return
     if name not in _FREE:
         _count("launches", name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Batches:
-    """Callable from any thread: a window (h, w) float32 on the processor in, its result there out.
+    """Callable from any thread: a window (h, w) float32 in, its result out, both on the host or both on the device.
 
     A thread that finds the device free takes all windows of its own size that wait by then, up to `limit`, its own
     among them at last; the others find their result made. `lanes` batches are under way at once, each on a stream of
@@ -34,7 +34,7 @@ class Batches:
             self._waiting.append((window, own))
         while not own.done():
             with self._free:
-                taken = self._take(window.shape)
+                taken = self._take(window)
                 if not taken:  # another thread has it under way
                     break
                 with self._guard:
@@ -46,26 +46,43 @@ class Batches:
                         self._streams.append(stream)
         return own.result()
 
-    def _take(self, shape: torch.Size) -> list[tuple[Tensor, Future[Tensor]]]:
+    def _take(self, like: Tensor) -> list[tuple[Tensor, Future[Tensor]]]:
         with self._guard:
-            taken = [entry for entry in self._waiting if entry[0].shape == shape][: self._limit]
+            kind = like.shape, like.is_cuda
+            taken = [entry for entry in self._waiting if (entry[0].shape, entry[0].is_cuda) == kind][: self._limit]
             chosen = {id(entry) for entry in taken}
             self._waiting = [entry for entry in self._waiting if id(entry) not in chosen]
         return taken
 
     def _run(self, taken: list[tuple[Tensor, Future[Tensor]]], stream: Any) -> None:
         try:
-            with torch.inference_mode(), on_stream(stream):
-                batch = torch.stack([window for window, _ in taken])[:, None]
-                if self._device.type == "cuda":
+            windows = [window for window, _ in taken]
+            with torch.inference_mode(), _behind(stream, windows), on_stream(stream):
+                batch = torch.stack(windows)[:, None]
+                if self._device.type == "cuda" and not batch.is_cuda:
                     batch = batch.pin_memory().to(self._device, non_blocking=True)
-                denoised = self._forward(batch.contiguous(memory_format=torch.channels_last))[:, 0].float().cpu()
+                denoised = self._forward(batch.contiguous(memory_format=torch.channels_last))[:, 0].float()
+                denoised = denoised if windows[0].is_cuda else denoised.cpu()
+            if windows[0].is_cuda:
+                current = torch.cuda.current_stream(self._device)
+                current.wait_stream(stream)  # one stream for all threads: who reads a result is behind it
+                denoised.record_stream(current)
         except BaseException as error:
             for _, future in taken:
                 future.set_exception(error)
             return
         for (_, future), result in zip(taken, denoised, strict=True):
             future.set_result(result)
+
+
+@contextmanager
+def _behind(stream: Any, windows: list[Tensor]) -> Iterator[None]:
+    """What is put on `stream` waits for the windows that lie on the device, and they live as long as it reads them."""
+    if stream is not None and windows[0].is_cuda:
+        stream.wait_stream(torch.cuda.current_stream(windows[0].device))
+        for window in windows:
+            window.record_stream(stream)
+    yield
 
 
 def on_stream(stream: Any) -> AbstractContextManager[Any]:

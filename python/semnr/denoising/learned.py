@@ -12,7 +12,7 @@ import numpy as np
 
 from ..noise.family import figures, remarks
 from ..noise.model import NoiseModel
-from .model import Built, Model, Setting
+from .model import Built, Model, Setting, There
 from .weights import load
 
 if TYPE_CHECKING:
@@ -133,8 +133,18 @@ def _build(name: str, setting: Setting) -> Built:
         done = denoised(torch.from_numpy(padded)).numpy()[: x.shape[0], : x.shape[1]]
         return x + (done - unit) * np.float64(scale)  # only the residual is float32
 
+    middle, step = torch.tensor([centre, scale], dtype=torch.float64).to(device)
+
+    def apply_there(x: torch.Tensor) -> torch.Tensor:
+        unit = ((x - middle) / step).float()
+        rows, columns = (-n % layout.align for n in unit.shape)
+        padded = torch.nn.functional.pad(unit[None, None], (0, columns, 0, rows), mode="replicate")[0, 0]
+        done = denoised(padded)[: x.shape[0], : x.shape[1]]
+        return x + (done - unit).double() * step
+
+    there = None if device.type == "cpu" else There(device, apply_there)
     told_too = remarks(figures(noise, windows), loaded.family) + _of_precision(device, half)
-    return Built(apply, layout.halo, layout.align, told_too)
+    return Built(apply, layout.halo, layout.align, told_too, there)
 
 
 def _of_precision(device: torch.device, half: torch.dtype | None) -> tuple[str, ...]:

@@ -29,6 +29,14 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class There:
+    """A filter on a device: (h, w) float64 tensors that lie there, in and out."""
+
+    device: Any
+    apply: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
 class Built:
     """A filter with every parameter fixed."""
 
@@ -36,6 +44,7 @@ class Built:
     halo: int  # pixels around a pixel that its result depends on
     align: int = 1  # a window must start at a multiple of this
     remarks: tuple[str, ...] = ()  # what the reader of the result should know of this input
+    there: There | None = None  # the same on the device that it runs on
 
 
 @dataclass(frozen=True)

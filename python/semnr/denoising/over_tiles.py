@@ -38,6 +38,10 @@ from .work import Work, input_role, planned, store
 class Scores(Protocol):
     """Scores that are taken while the tiles are denoised; `semnr.pipeline` has them."""
 
+    @property
+    def device(self) -> Any:
+        """The one device that tiles are scored on; None: the processor, or several."""
+
     def prepare(self, source: TileSource, out: Path, *, overwrite: bool, resume: bool) -> None:
         """Raise what is wrong before anything is written."""
 
@@ -120,7 +124,8 @@ def denoise_source(
                 kept = _write(writer, work, keys, problems, workers, total, quiet)
             else:
                 kept = _kept(source, writer) if resume else 0
-                lazily = DenoisedSource(source, work, keys, asked.model.name, writer)
+                staying = dataclasses.replace(work, device=scores.device)
+                lazily = DenoisedSource(source, staying, keys, asked.model.name, writer)
                 run = scores.run(lazily, resume=resume, workers=workers, quiet=quiet)
                 problems += lazily.failed
             done = len(writer)

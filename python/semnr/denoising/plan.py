@@ -83,7 +83,7 @@ class Request:
         apply = built.apply
         if stabiliser is not None:
             apply = _stabilised(built.apply, stabiliser)
-        runner = Runner(apply, halo, built.align, self.data_range)
+        runner = Runner(apply, halo, built.align, self.data_range, None if stabiliser else built.there)
         told = () if noise is None else noise.remarks
         return Plan(runner, noise, level, stabiliser is not None, (*told, *built.remarks))
 

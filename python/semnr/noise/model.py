@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -193,7 +194,7 @@ class NoiseModel:
         expected = np.maximum(self.variance(self.levels), 1e-300)
         return float(np.sqrt(np.average((np.asarray(self.variances) / expected - 1) ** 2, weights=self.counts)))
 
-    @property
+    @cached_property
     def problem(self) -> str:
         """Why the law is not to be relied on, in words; "" where it is."""
         unknown = "the noise cannot be told from this image"

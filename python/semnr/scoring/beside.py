@@ -36,6 +36,12 @@ class Scores:
             )
         self.options = options
 
+    @property
+    def device(self) -> Any:
+        """The one device that tiles are scored on; None: the processor, or several."""
+        first, *more = devices_of(self.options.get("device") or "cpu")
+        return None if more else first
+
     def prepare(self, source: TileSource, out: Path, *, overwrite: bool, resume: bool) -> None:
         """Refuse what cannot be scored, or would be written over something, before a tile is denoised."""
         asked = self.options

@@ -43,6 +43,8 @@ class Upload:
 
     def __call__(self, parts: dict[str, np.ndarray]) -> tuple[dict[str, torch.Tensor], Any]:
         """(tensors on the device, event of their arrival). Waits for the buffer's last copy, not for the device."""
+        if not parts:
+            return {}, None
         buffer = self._buffers[0]
         self._buffers.rotate(-1)
         if buffer.copied is not None:
@@ -66,12 +68,13 @@ class Upload:
     @contextmanager
     def arrived(self, tensors: dict[str, torch.Tensor], event: Any) -> Iterator[None]:
         """Make the current stream wait for the copy, and the memory live as long as that stream uses it."""
-        if event is None:
+        if not self._cuda:
             yield
             return
         with torch.cuda.device(self.device):
             current = torch.cuda.current_stream()
-            current.wait_event(event)
+            if event is not None:
+                current.wait_event(event)
             for tensor in tensors.values():
                 tensor.record_stream(current)
             yield

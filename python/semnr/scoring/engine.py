@@ -94,7 +94,21 @@ class Engine:
         if self.upload is None:
             return batch.parts, None
         with self.stages.stage("upload"):
-            return self.upload(batch.parts)
+            there = self._there(batch)
+            sent, arrival = self.upload({name: v for name, v in batch.parts.items() if name not in there})
+        return {name: there[name] if name in there else sent[name] for name in batch.parts}, arrival
+
+    def _there(self, batch: Batch) -> dict[str, Any]:
+        """The parts of a batch that lie on the device, because its tiles were denoised there."""
+        if batch.there is None:
+            return {}
+        import torch
+
+        roles = {"x": "image"}
+        if self.inputs.noisy == (self.inputs.candidate[0], "noisy"):
+            roles["noisy"] = "noisy"
+        found = {name: [tile[role] for tile in batch.there] for name, role in roles.items()}
+        return {name: torch.stack([v if v.ndim == 3 else v[None] for v in images]) for name, images in found.items()}
 
     def _score(self, keys: list[TileKey], host: dict[str, Any], parts: dict[str, Any], arrival: Any) -> Rows:
         with self.stages.stage("compute"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,10 +160,14 @@ def _colour(image: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tiles of one shape and dtype; `parts` holds x, y and maybe noisy, (N, C, H, W)."""
+    """Tiles of one shape and dtype; `parts` holds x, y and maybe noisy, (N, C, H, W).
+
+    there: of candidates that were made on a device, what lies there of each tile, by role; None: not of all of them.
+    """
 
     keys: list[TileKey]
     parts: dict[str, np.ndarray]
+    there: list[Mapping[str, Any]] | None = None
 
 
 def batches(tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int) -> Iterator[Batch | tuple[TileKey, Problem]]:
@@ -178,8 +182,9 @@ def batches(tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int) -> Iterator[
         for name in held[0]:
             images = [tile[name] if tile[name].ndim == 3 else tile[name][None] for tile in held]
             alone = len(images) == 1 and images[0].flags.writeable  # torch warns of arrays that it may not write
-            parts[name] = images[0][None] if alone else np.stack(images)  # one large tile is not copied
-        batch = Batch(list(keys), parts)
+            parts[name] = np.asarray(images[0][None] if alone else np.stack(images))  # one large tile is not copied
+        there = [getattr(tile["x"], "there", None) for tile in held]
+        batch = Batch(list(keys), parts, None if any(one is None for one in there) else there)
         keys.clear()
         held.clear()
         size = 0

@@ -183,8 +183,8 @@ def batches(tiles: Iterator[tuple[TileKey, Any]], batch_bytes: int) -> Iterator[
             images = [tile[name] if tile[name].ndim == 3 else tile[name][None] for tile in held]
             alone = len(images) == 1 and images[0].flags.writeable  # torch warns of arrays that it may not write
             parts[name] = np.asarray(images[0][None] if alone else np.stack(images))  # one large tile is not copied
-        there = [getattr(tile["x"], "there", None) for tile in held]
-        batch = Batch(list(keys), parts, None if any(one is None for one in there) else there)
+        there = [one for tile in held if (one := getattr(tile["x"], "there", None)) is not None]
+        batch = Batch(list(keys), parts, there if len(there) == len(held) else None)
         keys.clear()
         held.clear()
         size = 0

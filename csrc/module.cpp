@@ -7,7 +7,7 @@
 namespace semnr {
 
 void bind_all(py::module_& m, const char* isa) {
-  m.attr("ABI") = 10;  // semnr_kernels/native_support.py holds the same number
+  m.attr("ABI") = 11;  // semnr_kernels/native_support.py holds the same number
   m.attr("ISA") = isa;
   m.def("cpu_runs", &cpu_runs, "Whether this CPU (and its system) runs modules built for `isa`.");
   bind_ops(m);

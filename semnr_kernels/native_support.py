@@ -18,7 +18,7 @@ from types import ModuleType
 
 import torch
 
-ABI = 10  # csrc/module.cpp exports the same number; a stale build is refused, not called
+ABI = 11  # csrc/module.cpp exports the same number; a stale build is refused, not called
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")  # best last; on aarch64 the baseline is NEON
 
 # csrc/image.hpp: enum class Dtype

@@ -55,12 +55,14 @@ def denoise(
         One of `semnr.denoising.MODELS`. Parameters (`params`) and defaults:
         "gaussian" (sigma=1.5 px), "median" (size=5), "nlm" (strength=0.8, sigma=None, patch_size=7,
         patch_distance=6), "wavelet" (strength=1.2, sigma=None, wavelet="db2", levels=3, shifts=4),
-        "tv" (strength=1.2, sigma=None, iterations=50), "semnr-small" or the path of .safetensors weights
-        (texture=0.0, precision="float32", device="cpu", batch=None, compiled=False), "bm3d" (strength=1.0,
-        sigma=None; optional package, non-commercial licence, its tiles differ from the whole).
-        `texture`, 0 (least error) to 1: leave noise where faint texture may lie in it. `precision`: "bfloat16" and
-        "float16" differ by at most 0.03 and 0.004 sigma of the noise (rms). `batch`: windows at once (None: 1, on a
-        GPU 8). `compiled`: torch.compile. A device other than "cpu" *never ran on a GPU*.
+        "tv" (strength=1.2, sigma=None, iterations=50), "semnr-small", "semnr-base" or the path of
+        .safetensors weights (texture=0.0, ensemble=1 (4 for "semnr-base"), precision="float32", device="cpu",
+        batch=None, compiled=False), "bm3d" (strength=1.0, sigma=None; optional package, non-commercial licence, its
+        tiles differ from the whole).
+        `texture`, 0 (least error) to 1: leave noise where faint texture may lie in it. `ensemble`, 1, 2 or 4: mirrored
+        copies of the image that the network denoises and whose results are averaged, at that many times the cost.
+        `precision`: "bfloat16" and "float16" differ by at most 0.03 and 0.004 sigma of the noise (rms). `batch`:
+        windows at once (None: 1, on a GPU 8). `compiled`: torch.compile. A device other than "cpu" *never ran on a GPU*.
         Except for "gaussian", `sigma` is the noise's standard deviation in grey levels; None: estimated.
     data_range : float, optional
         Upper end of the scale of integers (1023 for 10-bit data in uint16), to which results are clipped; default

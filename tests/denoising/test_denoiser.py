@@ -163,6 +163,35 @@ def test_tiles_give_the_result_of_the_whole_image(weights: Path, side: int) -> N
     assert np.abs(denoise(x, model=str(weights), tile=side) - whole).max() <= 1e-5 * 255
 
 
+@pytest.mark.parametrize("options", [{"ensemble": 4}, {"ensemble": 2, "batch": 3}], ids=str)
+def test_tiles_of_an_ensemble_give_the_result_of_the_whole_image(weights: Path, options: dict[str, Any]) -> None:
+    x = noisy().astype(np.float64)
+    whole = denoise(x, model=str(weights), tile=4096, workers=1, ensemble=options["ensemble"])
+    assert np.abs(whole - denoise(x, model=str(weights))).max() > 1
+    assert np.abs(denoise(x, model=str(weights), tile=50, **options) - whole).max() <= 1e-5 * 255
+
+
+@pytest.mark.parametrize(("ensemble", "axes"), [(2, (1,)), (4, (0,)), (4, (1,)), (4, (0, 1))])
+def test_an_ensemble_does_not_depend_on_how_the_image_lies(weights: Path, ensemble: int, axes: tuple[int, ...]) -> None:
+    x, noise = noisy((128, 160)).astype(np.float64), NoiseModel(gain=0.4, offset=60.0)
+    options: dict[str, Any] = {"model": str(weights), "noise": noise, "data_range": 255.0}
+    as_it_lies, mirrored = (denoise(v, ensemble=ensemble, **options) for v in (x, np.flip(x, axes)))
+    np.testing.assert_allclose(np.flip(mirrored, axes), as_it_lies, rtol=0, atol=1e-3)
+    one, other = (denoise(v, **options) for v in (x, np.flip(x, axes)))
+    assert np.abs(np.flip(other, axes) - one).max() > 1
+
+
+def test_a_shipped_model_has_an_ensemble_of_its_own(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_files, "FOLDER", weights.parent)
+    shipped = weight_files.Shipped(weights.name, weight_files.load(weights).sha256, "", 4)
+    monkeypatch.setitem(weight_files.SHIPPED, "semnr-base", shipped)
+    four = denoise(noisy(), model=str(weights), ensemble=4)
+    np.testing.assert_array_equal(denoise(noisy(), model="semnr-base"), four)
+    np.testing.assert_array_equal(
+        denoise(noisy(), model="semnr-base", ensemble=1), denoise(noisy(), model=str(weights))
+    )
+
+
 def test_a_halo_below_the_reach_is_refused(weights: Path) -> None:
     with pytest.raises(ValueError, match=f"halo is 8; accepted for model .* at least {SMALL.halo}"):
         denoise(noisy(), model=str(weights), halo=8)
@@ -293,6 +322,8 @@ def test_a_compiled_network_gives_what_the_network_gives(weights: Path) -> None:
         ({"texture": 0.5}, "texture is 0.5, but .* was trained without loss.grain"),
         ({"texture": 1.5}, "texture is 1.5; accepted: a number from 0"),
         ({"batch": 0}, "batch is 0; accepted: an integer of at least 1"),
+        ({"ensemble": 3}, "ensemble is 3; accepted: 1, 2, 4"),
+        ({"ensemble": True}, "ensemble is True; accepted: 1, 2, 4"),
     ],
 )
 def test_what_a_network_has_no_use_for_is_refused(weights: Path, options: dict[str, Any], message: str) -> None:
@@ -427,7 +458,11 @@ def test_a_model_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch
         semnr.denoise(noisy(), model="semnr-small")
 
 
-def test_onnx_gives_what_the_network_gives(tmp_path: Path, weights: Path) -> None:
+@pytest.mark.parametrize("ensemble", [1, 4])
+def test_onnx_gives_what_the_network_gives(
+    tmp_path: Path, weights: Path, ensemble: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_files, "ensemble_of", lambda name: ensemble)
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     path = export_onnx(weights, tmp_path / "m.onnx")
@@ -436,6 +471,7 @@ def test_onnx_gives_what_the_network_gives(tmp_path: Path, weights: Path) -> Non
     assert facts["halo"] == SMALL.halo
     assert facts["law"] == ["gain", "offset", "floor", "centre", "correlation_1", "correlation_2", "texture"]
     model = weight_files.load(weights).network
+    assert model.ensemble == ensemble
     law = np.array([[0.02, 1e-4, 1e-4, 0.3, 0.4, 0.2, 0.5]] * 2, np.float32)
     for shape in ((2, 1, 64, 64), (2, 1, 36, 100)):  # not the size it was exported with
         x = np.random.default_rng(0).random(shape, np.float32)

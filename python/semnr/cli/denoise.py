@@ -9,7 +9,7 @@ from .score import describe as describe_scores
 from .score import problem_lines
 from .text import add_framing, add_output_options, add_settings, parameters, print_json, say
 
-_MODELS = "gaussian, median, nlm (default), wavelet, tv, bm3d, semnr-small, or FILE.safetensors"
+_MODELS = "gaussian, median, nlm (default), wavelet, tv, bm3d, semnr-small, semnr-base, or FILE.safetensors"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,12 @@ import numpy as np
 from ..noise.family import figures, remarks
 from ..noise.model import NoiseModel
 from .model import Built, Model, Setting, There
-from .weights import load
+from .weights import ensemble_of, load
 
 if TYPE_CHECKING:
     import torch
+
+    from .network import SemDenoiser
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -26,7 +28,14 @@ def model(name: str | Path) -> Model:
     return Model(
         str(name),
         lambda setting: _build(str(name), setting),
-        {"texture": 0.0, "precision": "float32", "device": "cpu", "batch": None, "compiled": False},
+        {
+            "texture": 0.0,
+            "precision": "float32",
+            "device": "cpu",
+            "batch": None,
+            "compiled": False,
+            "ensemble": ensemble_of(name),
+        },
         "a network conditioned on the noise law (weights: shipped name or .safetensors)",
         by_law=True,
         checks={
@@ -35,6 +44,7 @@ def model(name: str | Path) -> Model:
             "device": _device,
             "batch": _batch,
             "compiled": _flag,
+            "ensemble": _ensemble,
         },
         checksum=lambda: _checksum(str(name)),
     )
@@ -75,6 +85,14 @@ def _flag(name: str, value: Any) -> bool:
     raise ValueError(f"{name} is {value!r}; accepted: True or False")
 
 
+def _ensemble(name: str, value: Any) -> int:
+    from .network import ENSEMBLES
+
+    if isinstance(value, bool) or value not in ENSEMBLES:
+        raise ValueError(f"{name} is {value!r}; accepted: {', '.join(map(str, ENSEMBLES))} (mirrored copies)")
+    return int(value)
+
+
 def law(noise: NoiseModel, centre: float, texture: float = 0.0) -> tuple[float, ...]:
     """Gain, offset, floor, centre, correlations at lags 1 and 2, texture: what `SemDenoiser` sees beside the image."""
     first, second = (float(np.clip(lag, 0.0, 0.95)) for lag in (*noise.correlation, 0.0, 0.0)[:2])
@@ -103,7 +121,8 @@ def _build(name: str, setting: Setting) -> Built:
     if not any(values[:3]):  # a noise-free run: nothing to remove
         return Built(lambda x: x, 0)
     device = torch.device(setting.params["device"])
-    forward = _forward(loaded.network, device, texture > 0, setting.params["compiled"])
+    network = _averaging(loaded.network, setting.params["ensemble"])
+    forward = _forward(network, device, texture > 0, setting.params["compiled"])
     half = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[setting.params["precision"]]
     # Sigma units keep float32 exact whatever the grey levels are (a pedestal of 40,000 on a noise of 20)
     scale = float(noise.sigma()) or 1.0
@@ -157,6 +176,11 @@ def _of_precision(device: torch.device, half: torch.dtype | None) -> tuple[str, 
         "precision float32 is TF32 here: convolutions round their operands to ten bits unless "
         "torch.backends.cudnn.allow_tf32 is False",
     )
+
+
+@functools.lru_cache(maxsize=4)  # one object for each, which `_forward` knows again
+def _averaging(network: SemDenoiser, ensemble: int) -> SemDenoiser:
+    return network.averaging(ensemble)
 
 
 @functools.lru_cache(maxsize=4)  # noise="image" builds for each image anew

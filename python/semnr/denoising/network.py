@@ -35,6 +35,9 @@ _SHY = 2.0  # a fresh part gives back little: sigmoid(-2)
 # px: Gaussians that part the removed noise; below the first, texture cannot be told from it
 _BANDS = (0.7, 1.2, 2.0, 3.2)
 _MOST = 2.0  # of a band: what the finest one loses, the next makes up for
+# axes of the mirrored copies that `ensemble` averages over; not turned by 90 degrees: the noise runs along the lines
+_MIRRORED: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+ENSEMBLES = (1, 2, 4)
 _LIMIT = 1e4  # sigma units beyond which a pixel is no signal of a recording; keeps float32 and bfloat16 finite
 
 
@@ -180,23 +183,44 @@ class SemDenoiser(nn.Module):
     correlations of the noise with the first and the second pixel before on the line, and how much noise may stay
     where faint texture may lie in it (0 to 1). Any unit of grey, as long as x and law share it. `plain` is the same
     for a last entry of 0, and spares the part that it asks for.
+
+    With an `ensemble` of 2 or 4 the noise is the mean of what the network finds in that many mirrored copies of the
+    stabilised image (self-ensemble: Timofte, Rothe and Van Gool, doi 10.1109/CVPR.2016.206): the errors that depend on
+    how a copy lies average out. It costs the network once for each copy.
     """
 
-    def __init__(self, layout: Layout | None = None) -> None:
+    def __init__(self, layout: Layout | None = None, ensemble: int = 1) -> None:
         super().__init__()
-        self.layout = layout or Layout()
+        if ensemble not in ENSEMBLES:
+            raise ValueError(f"ensemble is {ensemble!r}; accepted: {', '.join(map(str, ENSEMBLES))}")
+        self.layout, self.ensemble = layout or Layout(), ensemble
         self.network = Network(self.layout)
         self.grain = Grain(self.layout.widths[0], self.layout.grain)
 
+    def averaging(self, ensemble: int) -> SemDenoiser:
+        """The same weights, not copied, with another ensemble."""
+        if ensemble == self.ensemble:
+            return self
+        made = SemDenoiser(self.layout, ensemble)
+        made.network, made.grain = self.network, self.grain
+        return made.train(self.training)
+
+    def removed(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the cells as they lie, and the noise of each pixel in units of its sigma."""
+        features, removed = self.network(cells)
+        for axes in _MIRRORED[1 : self.ensemble]:
+            removed = removed + _mirrored(self.network(_mirrored(cells, axes))[1], axes)
+        return features, removed / self.ensemble
+
     def forward(self, x: Tensor, law: Tensor) -> Tensor:
         cells, sigma, gain = self.cells(x, law)
-        features, removed = self.network(cells)
+        features, removed = self.removed(cells)
         stays = law[:, 6].reshape(-1, 1, 1, 1) * self.grain(features, cells, removed)
         return _without(x, removed - stays, sigma, gain)
 
     def plain(self, x: Tensor, law: Tensor) -> Tensor:
         cells, sigma, gain = self.cells(x, law)
-        _, removed = self.network(cells)
+        _, removed = self.removed(cells)
         return _without(x, removed, sigma, gain)
 
     def both(self, x: Tensor, law: Tensor, asking: int) -> tuple[Tensor, Tensor]:
@@ -233,7 +257,7 @@ class SemDenoiser(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def macs(self, textured: bool = False) -> float:
-        """Multiply-adds of the convolutions a pixel."""
+        """Multiply-adds of the convolutions a pixel, of all copies of the ensemble."""
         total = 0.0
         sizes = {id(m): CELL for m in (self.network.head, self.network.tail)}
         for k, group in enumerate(zip(self.network.encoders, self.network.decoders, strict=True)):
@@ -241,12 +265,21 @@ class SemDenoiser(nn.Module):
         for k, (down, up) in enumerate(zip(self.network.downs, self.network.ups, strict=True)):
             sizes |= {id(down): CELL * 2 ** (k + 1), id(up): CELL * 2 ** (k + 1)}
         sizes |= {id(m): CELL * 2 ** (len(self.layout.widths) - 1) for m in self.network.middle.modules()}
-        if textured:
-            sizes |= {id(m): CELL for m in self.grain.modules()}
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and id(module) in sizes:
-                total += module.weight.numel() / sizes[id(module)] ** 2
-        return total
+        for module in self.network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                total += self.ensemble * module.weight.numel() / sizes[id(module)] ** 2
+        looks = [m for m in self.grain.modules() if isinstance(m, nn.Conv2d)] if textured else []
+        return total + sum(look.weight.numel() for look in looks) / CELL**2
+
+
+def _mirrored(v: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Cells of the image mirrored along `axes`; of the channels the pixels of a cell come first, row by row."""
+    pixels = [row * CELL + column for row in _order(-2 in axes) for column in _order(-1 in axes)]
+    return v[:, pixels + list(range(_PIXELS, v.shape[1]))].flip(axes)
+
+
+def _order(reverse: bool) -> list[int]:
+    return list(range(CELL))[:: -1 if reverse else 1]
 
 
 def _without(x: Tensor, removed: Tensor, sigma: Tensor, gain: Tensor) -> Tensor:

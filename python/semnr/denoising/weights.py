@@ -23,11 +23,13 @@ FOLDER = Path(__file__).with_name("models")
 
 @dataclass(frozen=True)
 class Shipped:
-    """Weights in the package: file beside a model card of the same name, and the file's SHA-256."""
+    """Weights in the package: file beside a model card of the same name, the file's SHA-256, and how many mirrored
+    copies of an image are averaged unless the caller says otherwise."""
 
     file: str
     sha256: str
     summary: str
+    ensemble: int = 1
 
     @property
     def path(self) -> Path:
@@ -40,7 +42,7 @@ def _registry() -> dict[str, Shipped]:
 
 
 SHIPPED: dict[str, Shipped] = _registry()  # name -> weights; written by `ship`
-NAMES = ("semnr-small",)  # also those whose weights are not there yet
+NAMES = ("semnr-small", "semnr-base")  # also those whose weights are not there yet
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class Loaded:
 def is_learned(name: object) -> bool:
     """Whether `name` means weights: a shipped model, or the path of a .safetensors file."""
     return isinstance(name, str | Path) and (str(name) in NAMES or str(name).endswith(".safetensors"))
+
+
+def ensemble_of(name: str | Path) -> int:
+    """How many mirrored copies of an image a model averages unless the caller says otherwise."""
+    known = SHIPPED.get(str(name))
+    return known.ensemble if known else 1
 
 
 def load(name: str | Path) -> Loaded:
@@ -79,7 +87,7 @@ def load(name: str | Path) -> Loaded:
     if not path.is_file():
         raise WeightsUnavailable(f"weights file {path} does not exist or is no file; accepted: a .safetensors file")
     stat = path.stat()
-    loaded = _load(path.absolute(), stat.st_mtime_ns, stat.st_size)
+    loaded = _load(path.absolute(), stat.st_mtime_ns, stat.st_size, ensemble_of(name))
     if known and loaded.sha256 != known.sha256:
         raise WeightsUnavailable(
             f"{path} has SHA-256 {loaded.sha256[:16]}..., not {known.sha256[:16]}...: it is damaged or altered; "
@@ -89,7 +97,7 @@ def load(name: str | Path) -> Loaded:
 
 
 @functools.lru_cache(maxsize=4)
-def _load(path: Path, mtime_ns: int, size: int) -> Loaded:
+def _load(path: Path, mtime_ns: int, size: int, ensemble: int) -> Loaded:
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -104,7 +112,7 @@ def _load(path: Path, mtime_ns: int, size: int) -> Loaded:
         about = json.loads(meta.get("semnr", "{}"))
         if about.get("format") != FORMAT:
             raise WeightsUnavailable(f"{path} has format {about.get('format')!r}; accepted: {FORMAT!r}")
-        network = SemDenoiser(Layout.of(about["layout"]))
+        network = SemDenoiser(Layout.of(about["layout"]), ensemble)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise WeightsUnavailable(f"{path} cannot be read as weights of a denoiser: {error}") from error
     bad = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
@@ -142,7 +150,7 @@ def save(
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def ship(run: str | Path, name: str, summary: str = "") -> Path:
+def ship(run: str | Path, name: str, summary: str = "", ensemble: int = 1) -> Path:
     """Put the chosen weights of a training run and their card into the package under a name; for maintainers.
 
     Raises
@@ -162,7 +170,7 @@ def ship(run: str | Path, name: str, summary: str = "") -> Path:
     target = FOLDER / f"{name}.safetensors"
     shutil.copyfile(best, target)
     shutil.copyfile(Path(run) / "card.md", FOLDER / f"{name}.md")
-    SHIPPED[name] = Shipped(target.name, loaded.sha256, summary)
+    SHIPPED[name] = Shipped(target.name, loaded.sha256, summary, ensemble)
     rows = {key: asdict(value) for key, value in sorted(SHIPPED.items())}
     (FOLDER / "registry.json").write_text(json.dumps(rows, indent=2) + "\n")
     return target

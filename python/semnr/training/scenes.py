@@ -16,7 +16,7 @@ import numpy as np
 from ..base.random_streams import stream
 from ..synth import Look, tile
 
-KINDS = ("lines", "holes", "vias", "metal", "leaves", "particles", "porous", "grain", "blank")
+KINDS = ("lines", "holes", "vias", "metal", "leaves", "particles", "porous", "grain", "blank", "composed")
 SHARES: Mapping[str, float] = {
     "lines": 0.2, "holes": 0.1, "vias": 0.1, "metal": 0.16, "leaves": 0.15, "particles": 0.14, "porous": 0.08,
     "grain": 0.04, "blank": 0.03,
@@ -33,12 +33,39 @@ def scene(
     names = list(shares)
     weights = np.array([shares[name] for name in names], float)
     kind = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-    fields = {"leaves": _leaves, "particles": _particles, "porous": _porous, "grain": _grain, "blank": _blank}
-    made = fields.get(kind)
-    image = made(rng, side) if made else _pattern(rng, kind, side, roughness)
+    image = _composed(rng, side, shares, roughness) if kind == "composed" else _of_kind(rng, kind, side, roughness)
     if rng.random() < 0.5:
         image = image.T
     return np.ascontiguousarray(np.clip(image, 0, 1), np.float32)
+
+
+def _of_kind(rng: np.random.Generator, kind: str, side: int, roughness: float) -> np.ndarray:
+    fields = {"leaves": _leaves, "particles": _particles, "porous": _porous, "grain": _grain, "blank": _blank}
+    made = fields.get(kind)
+    return made(rng, side) if made else _pattern(rng, kind, side, roughness)
+
+
+def _composed(rng: np.random.Generator, side: int, shares: Mapping[str, float], roughness: float) -> np.ndarray:
+    """Structure that no kind has by itself: two scenes of two kinds, each bent by a smooth displacement and at a scale
+    of its own, one inside a region and the other outside of it, with or without a bright border."""
+    from scipy.ndimage import gaussian_filter, map_coordinates
+
+    kinds = [kind for kind in KINDS if kind not in ("composed", "blank")]
+    names = [kind for kind in kinds if shares.get(kind, 0) > 0] or kinds
+    parts = []
+    for kind in rng.choice(names, 2):
+        room = int(1.5 * side)
+        image = _of_kind(rng, str(kind), room, roughness)
+        bend, scale = rng.uniform(0, 10), float(np.exp(rng.uniform(-0.35, 0.35)))
+        at = (np.mgrid[:side, :side] - side / 2) * scale + room / 2
+        moved = [axis + bend * _field(rng, side, 4.0) for axis in at]
+        parts.append(map_coordinates(image, moved, order=3, mode="reflect"))
+    field = gaussian_filter(_field(rng, side, rng.uniform(2.5, 4.0)), 2.0)
+    distance = (field - rng.uniform(-0.6, 0.6) * field.std()) / (np.hypot(*np.gradient(field)).mean() + 1e-6)
+    inside = np.clip(distance + 0.5, 0, 1)
+    rim = float(rng.choice([0.0, rng.uniform(0.05, 0.4)])) * np.exp(-np.abs(distance) / rng.uniform(1, 3))
+    image = gaussian_filter(inside, rng.uniform(0.4, 1.0)) * (parts[0] - parts[1]) + parts[1] + rim
+    return np.asarray(image)
 
 
 def _pattern(rng: np.random.Generator, kind: str, side: int, roughness: float) -> np.ndarray:

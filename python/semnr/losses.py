@@ -18,7 +18,8 @@ Other keywords
     that is not a finite number above 0; at the first call where floating images have no `data_range`.
 
 Under torch.compile a loss is one node a metric, backward pass included, with nan="omit" of `CharbonnierLoss` as the
-exception; nan="propagate" waits for no GPU (see `semnr.metrics`). Under autocast a loss computes in float32 and wider,
+exception; nan="propagate" waits for no GPU, so that a
+whole training step can be a CUDA graph (see `semnr.metrics`). Under autocast a loss computes in float32 and wider,
 as without it, is float32 at least, and takes a float16 or bfloat16 output against a float32 target: both in the wider
 dtype.
 """

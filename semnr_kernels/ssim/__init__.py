@@ -567,6 +567,7 @@ def _usual(x: torch.Tensor, y: torch.Tensor, options: dict[str, Any], key: Any) 
 
 def _is_told_well(told: torch.Tensor, plain: cuda.Plain) -> bool:
     """Whether the mean is finite and float32 was wide enough for the pixels; one wait for the device."""
+    checks.refuse_capture(told)
     mean, extent = told.tolist()
     return math.isfinite(mean) and extent <= 1.01 * plain.limit
 
@@ -705,6 +706,7 @@ def too_wide(x: torch.Tensor, y: torch.Tensor, data_range: float, k2: float) -> 
         low, high = torch.aminmax(wide)
         return high.double() - low.double()
 
+    checks.refuse_capture(x)
     # a NaN compares false, and its score is NaN in either precision
     return bool(torch.maximum(extent(x), extent(y)) > 1.01 * limit)
 

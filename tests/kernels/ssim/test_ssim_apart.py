@@ -1,4 +1,4 @@
-"""|x − y|, (x − y)² and the extremes from SSIM's own read: each backend against the definition, forward and backward."""
+"""|x − y|, (x − y)² and the extremes from SSIM's own read: backends against the definition, forward and backward."""
 
 from __future__ import annotations
 

@@ -167,10 +167,10 @@ def walk(
             TAPS, SIZE, REFLECT, MASKED, SPLIT, WORK,
         )  # fmt: skip
         for part in tl.static_range(APART):
-            at = column + part * across
-            own = live & (at < width) & ((step < rows) | (top + rows >= down))
-            a = tl.load(x + r * xh + at.to(tl.int64) * xw, mask=own, other=0).to(WORK)
-            b = tl.load(y + r * yh + at.to(tl.int64) * yw, mask=own, other=0).to(WORK)
+            pixel = (column + part * across).to(tl.int64)
+            own = live & (pixel < width) & ((step < rows) | (top + rows >= down))
+            a = tl.load(x + r * xh + pixel * xw, mask=own, other=0).to(WORK)
+            b = tl.load(y + r * yh + pixel * yw, mask=own, other=0).to(WORK)
             distance = tl.abs(a - b).to(tl.float64)
             absolute += distance
             square += distance * distance

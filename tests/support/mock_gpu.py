@@ -19,11 +19,12 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from semnr_kernels import batched, constants, cuda_support, graphs, registry, ssim, tensor_kinds
+from semnr_kernels import batched, constants, convolution, cuda_support, graphs, registry, ssim, tensor_kinds
 from semnr_kernels.dists import network, weights
 from semnr_kernels.fsim import reference as fsim_reference
 from semnr_kernels.lpips import network as lpips_network
@@ -152,7 +153,7 @@ def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         k["device"] = _home[0]
     if k.get("pin_memory"):
         k["pin_memory"] = False
-    out = func(*a, **k)
+    out = _HERE.get(name, func)(*a, **k)
     if to == "cpu" or (name == "copy_" and not isinstance(args[0], OnDevice)):
         return out
 
@@ -162,6 +163,12 @@ def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return known[id(value)] if id(value) in known else OnDevice(value)
 
     return tree_map(there, out)
+
+
+# What only a device has, by what the host makes of it.
+_HERE: dict[str, Callable[..., torch.Tensor]] = {
+    "cudnn_convolution_relu": lambda x, w, bias, *options: F.relu(F.conv2d(x, w, bias, *options)),
+}
 
 
 def _tell(name: str, args: Any, ours: list[Any], hosts: list[Any], to: str | None, flowing: bool) -> None:
@@ -295,6 +302,7 @@ def _graph(graph: Graph, **_: Any) -> Iterator[None]:
 def _forget() -> None:
     """What the project keeps on a device, by device: another mock is another device."""
     constants._made.cache_clear()
+    convolution.fuses.cache_clear()
     batched._tables.cache_clear()
     weights._alpha_beta_on.cache_clear()
     network._networks.clear()

@@ -371,9 +371,20 @@ def raise_if_nonfinite(**images: torch.Tensor) -> None:
                 )
 
 
+def refuse_capture(image: torch.Tensor) -> None:
+    """Under nan="error" pixels or results are read back, which a CUDA graph that is being captured cannot hold."""
+    if image.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise ValueError(
+            'nan is "error", which waits for the device; accepted while a CUDA graph is being captured: nan="propagate"'
+        )
+
+
 def refuse_nonfinite(checked: Pair, *results: torch.Tensor) -> None:
     """Under nan="error": where a result is not finite, the image that made it so is named."""
-    if checked.nan == "error" and not all(map(tensor_kinds.finite, results)):
+    if checked.nan != "error":
+        return
+    refuse_capture(checked.x)
+    if not all(map(tensor_kinds.finite, results)):
         raise_if_nonfinite(x=checked.x, y=checked.y)
 
 

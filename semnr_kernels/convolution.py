@@ -6,6 +6,7 @@ off. Here it is told with each call, forward and backward, and nobody else's con
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -27,6 +28,32 @@ def conv2d(
         return F.conv2d(x, weight, bias, stride, pads, groups=groups)
     made: torch.Tensor = _Exact.apply(x, weight, bias, None, (stride, pads, groups))
     return made
+
+
+def conv2d_relu(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, padding: tuple[int, int] = (1, 1)
+) -> torch.Tensor:
+    """A convolution of 16-bit floats with its bias and its ReLU: one launch where cuDNN offers it. No gradient."""
+    if x.is_cuda and fuses(x.get_device(), x.dtype):
+        made: torch.Tensor = torch.cudnn_convolution_relu(x, weight, bias, (1, 1), padding, (1, 1), 1)
+        return made
+    return F.relu_(F.conv2d(x, weight, bias, 1, padding))
+
+
+@functools.cache
+def fuses(index: int, dtype: torch.dtype) -> bool:
+    """Whether cuDNN has that convolution on a device: the least one was launched there."""
+    if torch.version.hip is not None or not torch.backends.cudnn.is_available():
+        return False
+    try:
+        x, weight = (
+            torch.zeros((8, 8, 3, 3), dtype=dtype, device=f"cuda:{index}").contiguous(memory_format=torch.channels_last)
+            for _ in range(2)
+        )
+        torch.cudnn_convolution_relu(x, weight, weight.new_zeros(8), (1, 1), (1, 1), (1, 1), 1)
+    except (RuntimeError, AttributeError):
+        return False
+    return True
 
 
 def rounded() -> bool:

@@ -67,6 +67,20 @@ def _ssim_backward(x: torch.Tensor, y: torch.Tensor, **options: object) -> objec
     return leaf.grad
 
 
+def _l1_ssim(x: torch.Tensor, y: torch.Tensor) -> Any:
+    from semnr_kernels.ssim import Settings, rows
+
+    return rows(x, y, Settings(data_range=255.0, want_apart=True), backend=BACKEND)
+
+
+def _l1_ssim_backward(x: torch.Tensor, y: torch.Tensor) -> object:
+    leaf = x.detach().requires_grad_()
+    with cuda_support.recording():
+        found = _l1_ssim(leaf, y)
+    (found.absolute - found.score).sum().backward()
+    return leaf.grad
+
+
 def _moments(settings: Settings = WHOLE) -> Run:
     """CNR's moments of two regions, whose masks are the images' size."""
 
@@ -109,6 +123,8 @@ JOBS = (
     Job("SSIM forward", "ssim", _ssim, _images(2), bytes_bar=1.25, words_bar=28),
     # the gradient of x alone: two images read, one written
     Job("SSIM backward", "ssim", _ssim_backward, _images(3), FLOATS, bytes_bar=1.6, words_bar=70),
+    Job("L1 + SSIM forward", "ssim", _l1_ssim, _images(2), bytes_bar=1.25, words_bar=28),
+    Job("L1 + SSIM backward", "ssim", _l1_ssim_backward, _images(3), FLOATS, bytes_bar=1.6, words_bar=70),
     Job("CNR, two regions", "cnr", _moments(), _images_and_masks(1)),
     Job("CNR map 64, 32", "cnr", _moments(Settings((64, 64), (32, 32))), _images_and_masks(1)),
     Job("PSNR, SSIM, CNR", "profile", _together, _images_and_masks(2)),
@@ -206,8 +222,10 @@ def _small(run: Run, dtype: torch.dtype, columns: slice) -> list[dict]:
 # its template's arguments.
 PIXELS: dict[str, Callable[..., float]] = {
     "ssim_forward": lambda *arguments: 8,  # eight rows of a column, a column a thread
+    "ssim_apart_forward": lambda *arguments: 8,
     # eight rows of the columns of gradients that 128 columns of windows reach in full
     "ssim_backward": lambda dtype, size, *flags: 8 * (128 - (int(size) - 1 + 7) // 8 * 8) / 128,
+    "ssim_apart_backward": lambda dtype, size, *flags: 8 * (128 - (int(size) - 1 + 7) // 8 * 8) / 128,
 }
 BYTES = {"unsigned char": 1, "unsigned short": 2, "Half": 2, "BFloat": 2, "float": 4, "double": 8}
 

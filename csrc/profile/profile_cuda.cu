@@ -45,7 +45,7 @@ void profile_scores_cuda(const Image& x, const Image& y, const Mask* regions, Dt
       }
       pixel_fold_cuda(dtype, shape.n, walk.blocks / shape.n, shape.h * shape.w, true, scratch.pixels, out,
                       out + 2 * shape.n, stream);
-      ssim_fold_cuda(batch, scratch.ssim, out + 3 * shape.n, stream);
+      ssim_fold_cuda(batch, scratch.ssim, out + 3 * shape.n, {}, stream);
     }
   });
 }

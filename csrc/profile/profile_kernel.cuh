@@ -103,9 +103,7 @@ struct ProfileLayout : SsimForwardLayout<Size> {
   static constexpr int kBytes = kRegions + kProfileTallies * ProfileMoments<T>::kBytes;
 };
 
-// Goes down a strip with SSIM's walk. Packed: the regions too lie side by side and aligned to eight pixels. A block
-// owns the pixels at which its windows begin; the last of a row or a column of blocks owns what is left of the image
-// too.
+// Goes down a strip with SSIM's walk. Packed: the regions too lie side by side and aligned to eight pixels.
 template <class T, int Size, bool Packed>
 class ProfileTally {
   using V = typename CnrSumsOf<T>::Value;
@@ -117,7 +115,7 @@ class ProfileTally {
   static constexpr bool kOneLoop = true;  // two copies of `take` would not fit the registers
 
   __device__ __forceinline__ ProfileTally(const ProfileJob& job, const Strip& strip, unsigned char* shared)
-      : job_(job), strip_(strip), shared_(shared) {
+      : job_(job), strip_(strip), own_(strip), shared_(shared) {
     ProfileErrors<T>{}.put(errors());
 #pragma unroll
     for (int r = 0; r < kProfileTallies; ++r) ProfileMoments<T>{}.put(moments(r));
@@ -130,10 +128,10 @@ class ProfileTally {
 
   template <class Reader>
   __device__ __forceinline__ void take(const Reader& reader, int first) {
-    if (first >= shared_out().rows) return;
+    if (first >= own_.share().rows) return;
     if constexpr (!kAhead) fetch(reader, first);
     const Words<8> owned = owned_by(reader, first);
-    const bool tail = owns_tail(reader, first);
+    const bool tail = own_.tail(own_.share(), reader, first);
     ProfileErrors<T> e;
     e.get(errors());
     each(reader, [&](auto n, const auto& x, const auto& y, int i) {
@@ -167,33 +165,21 @@ class ProfileTally {
       }
       m.put(moments(r));
     }
-    const Share share = shared_out();
-    const int next = first + kBatch;
-    if (next >= share.rows) {
+    if (first + kBatch >= own_.share().rows) {
       flush(reader);
-      leave();
+      put_errors();
     }
   }
 
- private:
-  // The pixels that are this block's, beside the rows that are skipped: rows, columns of the threads' eights, and
-  // `end`, that of its part of the tail.
-  struct Share {
-    int rows, columns, end;
-  };
-  __device__ __forceinline__ Share shared_out() const {
-    const int down = strip_.rows + Size - 1, across = strip_.columns + Size - 1, wide = 8 << strip_.shift;
-    const bool rightmost = strip_.left + across == strip_.width;
-    return {strip_.top + down == strip_.height ? down : strip_.rows, min(wide, rightmost ? across : strip_.columns),
-            rightmost ? across : 0};
-  }
+  __device__ __forceinline__ void leave() {}  // `take` did
 
+ private:
   // As a mask: which of the thread's eight pixels are the block's.
   template <class Reader>
   __device__ __forceinline__ Words<8> owned_by(const Reader& reader, int first) const {
-    const Share share = shared_out();
+    const auto share = own_.share();
     Words<8> owned = no_words<8>();
-    if (first + reader.row() < strip_.skip || first + reader.row() >= share.rows) return owned;
+    if (!own_.row(share, first + reader.row())) return owned;
     if constexpr (Packed) {
       if (8 * reader.group() < share.columns) owned.w[0] = owned.w[1] = 0x01010101u;
     } else {
@@ -204,13 +190,6 @@ class ProfileTally {
       }
     }
     return owned;
-  }
-
-  template <class Reader>
-  __device__ __forceinline__ bool owns_tail(const Reader& reader, int first) const {
-    const Share share = shared_out();
-    const int row = first + reader.tail_row();
-    return reader.in_tail() && row >= strip_.skip && row < share.rows && reader.tail_column() < share.end;
   }
 
   // Which of the thread's eight pixels the regions hold.
@@ -316,7 +295,7 @@ class ProfileTally {
   }
 
   // The block's pixel errors, to memory: the sums of all warps, where the threads kept theirs.
-  __device__ __forceinline__ void leave() const {
+  __device__ __forceinline__ void put_errors() const {
     using Sum = typename PixelSums<T>::Sum;
     std::uint64_t* const of_warp = reinterpret_cast<std::uint64_t*>(errors());
     ProfileErrors<T> e;
@@ -336,6 +315,7 @@ class ProfileTally {
 
   const ProfileJob& job_;
   const Strip& strip_;
+  OwnPixels<Size> own_;
   unsigned char* shared_;
   Words<8> inside_[kProfileRegions];
 };

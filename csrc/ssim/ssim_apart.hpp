@@ -9,13 +9,14 @@
 namespace semnr {
 namespace {
 
-// Over the rows that a tile owns: Σ |x - y|, and the extremes of both images. A NaN is no extreme.
+// Over the rows that a tile owns: Σ |x - y|, Σ (x - y)², and the extremes of both images. A NaN is no extreme.
 struct Apart {
-  double sum = 0;
+  double sum = 0, square = 0;
   double low = std::numeric_limits<double>::infinity(), high = -std::numeric_limits<double>::infinity();
 
   void add(const Apart& o) {
     sum += o.sum;
+    square += o.square;
     low = o.low < low ? o.low : low;
     high = o.high > high ? o.high : high;
   }
@@ -44,17 +45,20 @@ void measure_row(const void* x_row, std::int64_t step_x, const void* y_row, std:
   constexpr int L = kLanes<R>;
   const T* x = static_cast<const T*>(x_row) + first_at * step_x;
   const T* y = static_cast<const T*>(y_row) + first_at * step_y;
-  V total = {}, low = splat<R>(std::numeric_limits<R>::infinity()), high = -low;
+  V total = {}, square = {}, low = splat<R>(std::numeric_limits<R>::infinity()), high = -low;
   for (std::int64_t i = 0; i < n; i += L) {
     const V a = pixels<T, R>(x + i * step_x, step_x, n - i), b = pixels<T, R>(y + i * step_y, step_y, n - i);
     const V d = a - b, distance = (d < V{} ? -d : d) * scale;
-    total += n - i < L ? first<R>(distance, n - i) : distance;
+    const V counted = n - i < L ? first<R>(distance, n - i) : distance;
+    total += counted;
+    square += counted * counted;
     const V less = a < b ? a : b, more = a < b ? b : a;
     low = less < low ? less : low;
     high = more > high ? more : high;
   }
   Apart row;
   row.sum = sum<double>(widened_sum(total));
+  row.square = sum<double>(widened_sum(square));
   for (int i = 0; i < L; ++i) {
     row.low = low[i] < row.low ? double(low[i]) : row.low;
     row.high = high[i] > row.high ? double(high[i]) : row.high;

@@ -20,6 +20,9 @@ struct SsimBackwardLayout {
   static constexpr int kPixels = sizeof(Strip);
   static constexpr int kMoments = kPixels + kRing * kPixelPitch * 8;
   static constexpr int kBytes = kMoments + kBatch * kMomentPitch * 16;
+  // of |x - y|: signs of the pixels of `kRing` rows, 2 bytes each
+  static constexpr int kSigns = kBytes, kSignPitch = kSsimBackwardThreads + 16;
+  static constexpr int kApartBytes = kSigns + kRing * kSignPitch * 2;
 };
 
 // The loss's derivatives, times the pixels' scale: by each window's index and by its contrast·structure.
@@ -30,15 +33,52 @@ struct SsimSlopes {
   double factor;            // of the former two
   const void* common;       // the slope of the mean over all planes, one number for all instead of the former; or null
   bool narrow;              // float32, else float64
+  const double* absolute;   // planes: by |x - y| of each pixel, or null
+  double absolute_factor;   // of the latter by `common`
 
+  bool apart() const { return absolute != nullptr || absolute_factor != 0; }
   __device__ __forceinline__ float by_index(int plane) const {
-    if (common == nullptr) return float(index[plane] * factor);
-    return float((narrow ? double(load_global<float>(common)) : load_global<double>(common)) * factor);
+    return float(common == nullptr ? index[plane] * factor : slope() * factor);
   }
   __device__ __forceinline__ float by_structure(int plane) const {
     return common == nullptr ? float(structure[plane] * factor) : 0.0f;
   }
+  __device__ __forceinline__ float by_absolute(int plane) const {
+    return float(common == nullptr ? absolute[plane] : slope() * absolute_factor);
+  }
+
+ private:
+  __device__ __forceinline__ double slope() const {
+    return narrow ? double(load_global<float>(common)) : load_global<double>(common);
+  }
 };
+
+// The sign of x - y, 0 where they are equal, as a float32 without its lower half.
+__device__ __forceinline__ std::uint32_t sign_of(float x, float y) {
+  const float d = x - y;
+  return d == 0 ? 0u : (__float_as_uint(d) & 0x80000000u) | 0x3f800000u;
+}
+
+// The signs of a thread's eight pixels, to its row of them. As `Reader::put` has the pixels.
+template <class T, bool Packed, class Reader>
+__device__ __forceinline__ void put_signs(const Reader& reader, int shift, unsigned char* row) {
+  if constexpr (Packed) {
+    u32x4 words;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const std::uint32_t low = sign_of(biased<T>(reader.x(), 2 * i), biased<T>(reader.y(), 2 * i));
+      const std::uint32_t high = sign_of(biased<T>(reader.x(), 2 * i + 1), biased<T>(reader.y(), 2 * i + 1));
+      words[i] = high | low >> 16;
+    }
+    store(row + 16 * reader.group(), words);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const std::uint32_t sign = sign_of(biased<T>(reader.x() + i, 0), biased<T>(reader.y() + i, 0));
+      store(row + 2 * ((i << shift) + reader.group()), std::uint16_t(sign >> 16));
+    }
+  }
+}
 
 // a, b, P, Q of a window, times `weight`.
 template <int Size>
@@ -93,13 +133,12 @@ __device__ __forceinline__ void write(const float (&v)[8], char* to, bool packed
   }
 }
 
-// x, y: contiguous gradients of the type of the pixels, or null.
-template <class T, int Size, bool Packed>
-__global__ void __launch_bounds__(kSsimBackwardThreads, 3)
-    ssim_backward(const SsimJob<Size> job, const SsimSlopes slopes, char* x, char* y) {
+// x, y: contiguous gradients of the type of the pixels, or null. Apart: the loss has a slope by |x - y| too.
+template <class T, int Size, bool Packed, bool Apart>
+__device__ __forceinline__ void ssim_walk_back(const SsimJob<Size>& job, const SsimSlopes& slopes, char* x, char* y,
+                                               unsigned char* shared) {
   using Layout = SsimBackwardLayout<Size>;
   constexpr int kReach = Layout::kReach;
-  SEMNR_SHARED(shared);
   Strip& strip = *reinterpret_cast<Strip*>(shared);
   if (threadIdx.x == 0) {
     Strip s;
@@ -116,6 +155,7 @@ __global__ void __launch_bounds__(kSsimBackwardThreads, 3)
     s.last_whole = slopes.map == nullptr ? s.rows + kReach - kBatch : -1;
     s.by_index = slopes.by_index(s.plane);
     s.by_structure = slopes.by_structure(s.plane);
+    if constexpr (Apart) s.by_absolute = slopes.by_absolute(s.plane);
     strip = s;
   }
   __syncthreads();
@@ -133,6 +173,10 @@ __global__ void __launch_bounds__(kSsimBackwardThreads, 3)
     unsigned char* const rows = shared + Layout::kPixels + first % Layout::kRing * Layout::kPixelPitch * 8;
     unsigned char* const from = rows + (reader.row() * Layout::kPixelPitch + pixel_place(8 * reader.group())) * 8;
     reader.put(job.scale, rows, Layout::kPixelPitch, from);
+    if constexpr (Apart) {
+      const int row = first % Layout::kRing + reader.row();
+      put_signs<T, Packed>(reader, strip.shift, shared + Layout::kSigns + row * Layout::kSignPitch * 2);
+    }
     __syncthreads();
     if (first + kBatch < strip.last) reader.ask(first + kBatch);
     {
@@ -198,6 +242,17 @@ __global__ void __launch_bounds__(kSsimBackwardThreads, 3)
           to_y[o + i] = by_s - by_d;
         }
       }
+      if constexpr (Apart) {
+        const u32x4 signs = load<u32x4>(shared + Layout::kSigns + (row & (Layout::kRing - 1)) * Layout::kSignPitch * 2 +
+                                        (8 * reader.group() + Layout::kBefore) * 2);
+        const float by = strip.by_absolute;
+#pragma unroll
+        for (int o = 0; o < 8; ++o) {
+          const float sign = __uint_as_float(o % 2 ? signs[o / 2] & 0xffff0000u : signs[o / 2] << 16);
+          to_x[o] = fmaf(sign, by, to_x[o]);
+          to_y[o] = fmaf(-sign, by, to_y[o]);
+        }
+      }
       const std::int64_t line = std::int64_t(strip.plane) * strip.height + strip.top + row;
       const std::int64_t at = (line * strip.width + to) * std::int64_t(sizeof(T));
       const bool packed = Packed || strip.width % 8 == 0;
@@ -215,6 +270,20 @@ __global__ void __launch_bounds__(kSsimBackwardThreads, 3)
       batch(first, std::false_type());
     }
   }
+}
+
+template <class T, int Size, bool Packed>
+__global__ void __launch_bounds__(kSsimBackwardThreads, 3)
+    ssim_backward(const SsimJob<Size> job, const SsimSlopes slopes, char* x, char* y) {
+  SEMNR_SHARED(shared);
+  ssim_walk_back<T, Size, Packed, false>(job, slopes, x, y, shared);
+}
+
+template <class T, int Size, bool Packed>
+__global__ void __launch_bounds__(kSsimBackwardThreads, 3)
+    ssim_apart_backward(const SsimJob<Size> job, const SsimSlopes slopes, char* x, char* y) {
+  SEMNR_SHARED(shared);
+  ssim_walk_back<T, Size, Packed, true>(job, slopes, x, y, shared);
 }
 
 }  // namespace semnr

@@ -24,7 +24,8 @@ void forward(const ImageArgument& x, const ImageArgument& y, const MaskArgument&
                         pointer<void>(map),
                         pointer<double>(coverage),
                         pointer<double>(absolute),
-                        absolute == 0 ? nullptr : pointer<double>(absolute) + planes};
+                        absolute == 0 ? nullptr : pointer<double>(absolute) + planes,
+                        absolute == 0 ? nullptr : pointer<double>(absolute) + 2 * planes};
   py::gil_scoped_release unlocked;
   ssim_forward(image(x), image(y), mask(valid), Dtype(dtype), sizes(shape), options(taps, flags, numbers, threads),
                out);
@@ -55,7 +56,8 @@ void backward(const ImageArgument& x, const ImageArgument& y, int dtype, const S
 void bind(py::module_& m) {
   m.def("ssim_forward", &forward,
         "Rows (2 or, with components, 5) x N x C float64: score, contrast·structure, luminance, contrast, structure. "
-        "`absolute` (0: not wanted): N x C mean |x - y|, then the smallest and the largest pixel.");
+        "`absolute` (0: not wanted): N x C mean |x - y|, N x C mean (x - y)², the smallest and the largest "
+        "pixel.");
   m.def("ssim_flat", &flat, "Score of one h x w image whose pixels lie side by side.");
   m.def("ssim_backward", &backward,
         "Gradient to x and y (address 0: not wanted) from the derivatives by each window's score and structure, and, "

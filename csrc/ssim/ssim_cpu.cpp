@@ -266,7 +266,9 @@ void forward(const Image& x, const Image& y, const Mask& valid, Dtype dtype, con
       out.structure[plane] = 1 - total.structure / total.count;
     }
     if (out.absolute != nullptr) {
-      out.absolute[plane] = total.apart.sum / double(job.scale) / double(shape.h * shape.w);
+      const double pixels = double(shape.h * shape.w), scale = double(job.scale);
+      out.absolute[plane] = total.apart.sum / scale / pixels;
+      out.squared[plane] = total.apart.square / (scale * scale) / pixels;
       all.add(total.apart);
     }
     if (out.coverage != nullptr && plane % shape.c == 0) out.coverage[plane / shape.c] = total.weight / total.count;

@@ -23,8 +23,9 @@ struct SsimOutputs {
   double* structure;
   void* map;         // contiguous (N, C, h, w); float32, or float64 where `ssim_map_is_double`
   double* coverage;  // N: mean share of valid weight
-  // Both or none, of all pixels, masked or not:
+  // All or none, of all pixels, masked or not:
   double* absolute = nullptr;  // N x C: mean of |x - y|
+  double* squared = nullptr;   // N x C: mean of (x - y)²
   double* extent = nullptr;    // 2: the smallest and the largest pixel of both images; a NaN is neither
 };
 

@@ -1,6 +1,7 @@
 // Launches of SSIM.
 #include <stdexcept>
 
+#include "ssim_apart_kernel.cuh"
 #include "ssim_backward_kernel.cuh"
 #include "ssim_fold_kernel.cuh"
 #include "ssim_general_kernel.cuh"
@@ -23,9 +24,27 @@ void with_fast_size(const SsimCudaOptions& o, F&& f) {
   }
 }
 
+template <class T, int Size>
+void forward_apart(const SsimJob<Size>& job, int threads, double* partial, float* map, const SsimApart& apart,
+                   Stream stream) {
+  if constexpr (Size != kSsimApartSize) {
+    throw std::invalid_argument("ssim_forward: no fused |x - y| for this window");
+  } else {
+    if (job.batch.lead != 0) throw std::invalid_argument("ssim_forward: no fused |x - y| with a mirrored border");
+    constexpr int kBytes = SsimApartLayout<Size>::kBytes;
+    if (job.batch.packed) {
+      SEMNR_LAUNCH((ssim_apart_forward<T, Size, true>), job.batch.blocks, threads, kBytes, stream, job, partial, map,
+                   apart);
+    } else {
+      SEMNR_LAUNCH((ssim_apart_forward<T, Size, false>), job.batch.blocks, threads, kBytes, stream, job, partial, map,
+                   apart);
+    }
+  }
+}
+
 template <int Size>
 void forward(const SsimJob<Size>& job, Dtype dtype, int threads, double* partial, double* out, float* map,
-             Stream stream) {
+             const SsimApart& apart, Stream stream) {
   if (threads != kSsimThreads && threads != kSsimThreads / 2) throw std::invalid_argument("ssim_forward: threads");
   constexpr int kBytes = SsimForwardLayout<Size>::kBytes;
   with_type(dtype, [&](auto pixel) {
@@ -33,14 +52,16 @@ void forward(const SsimJob<Size>& job, Dtype dtype, int threads, double* partial
     if constexpr (std::is_same_v<T, double>) {
       throw std::invalid_argument("ssim_forward: float64 images take the general kernel");
     } else {
-      if (job.batch.packed) {
+      if (apart.partial != nullptr) {
+        forward_apart<T>(job, threads, partial, map, apart, stream);
+      } else if (job.batch.packed) {
         SEMNR_LAUNCH((ssim_forward<T, Size, true>), job.batch.blocks, threads, kBytes, stream, job, partial, map);
       } else {
         SEMNR_LAUNCH((ssim_forward<T, Size, false>), job.batch.blocks, threads, kBytes, stream, job, partial, map);
       }
     }
   });
-  ssim_fold_cuda(job.batch, partial, out, stream);
+  ssim_fold_cuda(job.batch, partial, out, apart, stream);
 }
 
 template <class R>
@@ -72,26 +93,27 @@ SsimGeneralJob<R> general_job(const Image& x, const Image& y, const Mask& valid,
 
 }  // namespace
 
-void ssim_fold_cuda(const SsimBatch& batch, const double* partial, double* out, Stream stream) {
-  SEMNR_LAUNCH(ssim_fold, batch.planes, 32, 0, stream, batch, partial, out);
+void ssim_fold_cuda(const SsimBatch& batch, const double* partial, double* out, const SsimApart& apart, Stream stream) {
+  SEMNR_LAUNCH(ssim_fold, batch.planes, 32, 0, stream, batch, partial, out, apart);
 }
 
 bool ssim_has_fast(int size) { return size == 7 || size == 11; }
 
 void ssim_forward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
-                       const SsimWalk& walk, double* partial, double* out, float* map, Stream stream) {
+                       const SsimWalk& walk, double* partial, double* out, float* map, const SsimApart& apart,
+                       Stream stream) {
   const int bytes = with_type(dtype, [](auto pixel) { return int(sizeof(pixel)); });
   const SsimBatch batch = batch_of(x, y, bytes, shape, options, walk);
   with_fast_size(options, [&](auto size) {
     constexpr int kSize = decltype(size)::value;
-    forward<kSize>(job_of<kSize>(batch, options), dtype, int(walk.threads), partial, out, map, stream);
+    forward<kSize>(job_of<kSize>(batch, options), dtype, int(walk.threads), partial, out, map, apart, stream);
   });
 }
 
 void ssim_told_cuda(const void* x, const void* y, Dtype dtype, const Shape& shape, const double* rows,
                     const SsimTold& told, Stream stream) {
   const std::int64_t planes = shape.n * shape.c;
-  if (told.blocks > 0) {
+  if (told.blocks > 0 && !told.measured) {
     with_type(dtype, [&](auto pixel) {
       using T = decltype(pixel);
       if constexpr (std::is_same_v<T, double>) {
@@ -108,6 +130,22 @@ void ssim_told_cuda(const void* x, const void* y, Dtype dtype, const Shape& shap
 
 namespace {
 
+template <class T, int Size>
+void backward_apart(const SsimJob<Size>& job, const SsimSlopes& slopes, char* x, char* y, Stream stream) {
+  if constexpr (Size != kSsimApartSize) {
+    throw std::invalid_argument("ssim_backward: no fused |x - y| for this window");
+  } else {
+    constexpr int kBytes = SsimBackwardLayout<Size>::kApartBytes;
+    if (job.batch.packed) {
+      SEMNR_LAUNCH((ssim_apart_backward<T, Size, true>), job.batch.blocks, kSsimBackwardThreads, kBytes, stream, job,
+                   slopes, x, y);
+    } else {
+      SEMNR_LAUNCH((ssim_apart_backward<T, Size, false>), job.batch.blocks, kSsimBackwardThreads, kBytes, stream, job,
+                   slopes, x, y);
+    }
+  }
+}
+
 void backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
               const SsimPlan& plan, const SsimSlopes& slopes, void* out_x, void* out_y, Stream stream) {
   if (options.reflect) throw std::invalid_argument("ssim_backward: pad the images first");
@@ -122,7 +160,9 @@ void backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, c
         constexpr int kSize = decltype(size)::value, kBytes = SsimBackwardLayout<kSize>::kBytes;
         const SsimJob<kSize> job = job_of<kSize>(batch, options);
         char *const x_to = static_cast<char*>(out_x), *const y_to = static_cast<char*>(out_y);
-        if (batch.packed) {
+        if (slopes.apart()) {
+          backward_apart<T>(job, slopes, x_to, y_to, stream);
+        } else if (batch.packed) {
           SEMNR_LAUNCH((ssim_backward<T, kSize, true>), batch.blocks, kSsimBackwardThreads, kBytes, stream, job, slopes,
                        x_to, y_to);
         } else {
@@ -138,17 +178,20 @@ void backward(const Image& x, const Image& y, Dtype dtype, const Shape& shape, c
 
 void ssim_backward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
                         const SsimPlan& plan, const double* index, const double* structure, const float* map,
-                        void* out_x, void* out_y, Stream stream) {
-  backward(x, y, dtype, shape, options, plan, {index, structure, map, scale_of(options), nullptr, false}, out_x, out_y,
-           stream);
+                        const double* absolute, void* out_x, void* out_y, Stream stream) {
+  backward(x, y, dtype, shape, options, plan, {index, structure, map, scale_of(options), nullptr, false, absolute, 0},
+           out_x, out_y, stream);
 }
 
 void ssim_loss_backward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape,
-                             const SsimCudaOptions& options, const SsimPlan& plan, const void* slope, bool narrow,
-                             void* out_x, void* out_y, Stream stream) {
+                             const SsimCudaOptions& options, const SsimPlan& plan, const SsimWeights& weights,
+                             const void* slope, bool narrow, void* out_x, void* out_y, Stream stream) {
   const std::int64_t less = std::int64_t(options.taps.size()) - 1;
-  const double windows = double(shape.n * shape.c) * double(shape.h - less) * double(shape.w - less);
-  backward(x, y, dtype, shape, options, plan, {nullptr, nullptr, nullptr, -scale_of(options) / windows, slope, narrow},
+  const double planes = double(shape.n * shape.c), windows = planes * double(shape.h - less) * double(shape.w - less);
+  const double pixels = planes * double(shape.h) * double(shape.w);
+  backward(x, y, dtype, shape, options, plan,
+           {nullptr, nullptr, nullptr, -weights.index * scale_of(options) / windows, slope, narrow, nullptr,
+            weights.absolute / pixels},
            out_x, out_y, stream);
 }
 

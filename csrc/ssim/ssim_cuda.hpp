@@ -52,38 +52,58 @@ struct SsimBatch {
 // The fast kernels: float32 moments, windows of 7 and 11, no mask; pixels of any type but float64.
 bool ssim_has_fast(int size);
 
+// How far apart the pixels lie, and their extremes, from the forward kernel's own read; for whole windows of 11. A NaN
+// is no extreme.
+struct SsimApart {
+  double* partial = nullptr;  // 2 a block: Σ |x - y| and Σ (x - y)²; null: not asked for
+  float* extents = nullptr;   // 4 a block: least and greatest of x and of y
+  double* out = nullptr;      // 2 x planes: the means of |x - y| and of (x - y)²
+};
+constexpr int kSsimApartSize = 11;
+
 // partial: 2 float64 a block. out: score and contrast·structure, 2 x planes float64. map: (planes, h, w) float32 or
 // null.
 void ssim_forward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
-                       const SsimWalk& walk, double* partial, double* out, float* map, Stream stream);
+                       const SsimWalk& walk, double* partial, double* out, float* map, const SsimApart& apart,
+                       Stream stream);
 
 // The last stage: out is 2 x planes, the means of l·c·s and of c·s, from the blocks' sums of what they lack to 1.
-void ssim_fold_cuda(const SsimBatch& batch, const double* partial, double* out, Stream stream);
+void ssim_fold_cuda(const SsimBatch& batch, const double* partial, double* out, const SsimApart& apart, Stream stream);
 
 // index, structure: the loss's derivatives by the scores of `ssim_forward_cuda`, planes float64; map: by the map, or
-// null. Out: contiguous gradients of the pixels' type (16-bit or 32-bit floats), or null.
+// null; absolute: by |x - y| of each pixel, planes float64, or null. Out: contiguous gradients of the pixels' type
+// (16-bit or 32-bit floats), or null.
 void ssim_backward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape, const SsimCudaOptions& options,
                         const SsimPlan& plan, const double* index, const double* structure, const float* map,
-                        void* out_x, void* out_y, Stream stream);
+                        const double* absolute, void* out_x, void* out_y, Stream stream);
+
+// A loss: index · (1 - mean score) + absolute · mean |x - y|.
+struct SsimWeights {
+  double index = 1, absolute = 0;
+};
 
 // What is asked about all planes of a batch after their scores: `told` is the mean score and, where `blocks` is not 0,
 // the widest range of the pixels of either image (max - min; what is NaN is left out), from 4 float32 a block.
 struct SsimTold {
   double* told;    // 2 float64
-  void* loss;      // 1 - mean score, or null
+  void* loss;      // as `weights` make it, or null
   bool narrow;     // of `loss`: float32, else float64
   float* extents;  // 4 x blocks float32: least and greatest of x and of y; or null
   std::int64_t blocks;
+  bool measured = false;             // `extents` came from the forward kernel: no launch makes them
+  double* extent = nullptr;          // 2 float64: the least and the greatest of all pixels; or null
+  const double* absolute = nullptr;  // planes float64: mean |x - y|; or null where the loss has no such term
+  SsimWeights weights = {};
 };
 
 // x, y: contiguous, of any type but float64. rows: planes float64, as `ssim_forward_cuda` leaves them.
 void ssim_told_cuda(const void* x, const void* y, Dtype dtype, const Shape& shape, const double* rows,
                     const SsimTold& told, Stream stream);
 
-// The gradient of a loss that is 1 - mean score. slope: its own, one number. Otherwise as `ssim_backward_cuda`.
+// The gradient of a loss with these weights. slope: its own, one number. Otherwise as `ssim_backward_cuda`.
 void ssim_loss_backward_cuda(const Image& x, const Image& y, Dtype dtype, const Shape& shape,
-                             const SsimCudaOptions& options, const SsimPlan& plan, const void* slope, bool narrow,
-                             void* out_x, void* out_y, Stream stream);
+                             const SsimCudaOptions& options, const SsimPlan& plan, const SsimWeights& weights,
+                             const void* slope, bool narrow, void* out_x, void* out_y, Stream stream);
 
 // The general kernels: every type, any odd window up to kSsimGeneralSize, masks and components, float64 moments.
 struct SsimGeneralOutputs {

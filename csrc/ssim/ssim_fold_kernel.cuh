@@ -6,7 +6,9 @@ namespace semnr {
 
 // out: two rows of planes, the means of l·c·s and of c·s, from the blocks' sums of what they lack to 1.
 // A warp a plane. The sums are whole multiples of kSsimQuantum, added as integers: no order and no grid changes them.
-__global__ void __launch_bounds__(32) ssim_fold(const SsimBatch batch, const double* partial, double* out) {
+// Those of |x - y| and (x - y)² are float64 in a fixed order, whose last bits the grid may change.
+__global__ void __launch_bounds__(32)
+    ssim_fold(const SsimBatch batch, const double* partial, double* out, const SsimApart apart) {
   const int plane = int(blockIdx.x), lane = int(threadIdx.x);
   const std::int64_t end = first_block(batch, std::int64_t(plane + 1) * batch.strips);
   long long index = 0, structure = 0;
@@ -33,6 +35,22 @@ __global__ void __launch_bounds__(32) ssim_fold(const SsimBatch batch, const dou
     const double windows = double(batch.height - batch.less) * double(batch.width - batch.less);
     out[plane] = 1 - (double(index) * kSsimQuantum + lost_index) / windows;
     out[batch.planes + plane] = 1 - (double(structure) * kSsimQuantum + lost_structure) / windows;
+  }
+  if (apart.partial == nullptr) return;
+  double absolute = 0, square = 0;
+  for (std::int64_t i = first_block(batch, std::int64_t(plane) * batch.strips) + lane; i < end; i += 32) {
+    absolute += apart.partial[2 * i];
+    square += apart.partial[2 * i + 1];
+  }
+#pragma unroll
+  for (int by = 16; by > 0; by /= 2) {
+    absolute += __shfl_xor_sync(0xffffffffu, absolute, by);
+    square += __shfl_xor_sync(0xffffffffu, square, by);
+  }
+  if (lane == 0) {
+    const double pixels = double(batch.height) * double(batch.width);
+    apart.out[plane] = absolute / pixels;
+    apart.out[batch.planes + plane] = square / pixels;
   }
 }
 
@@ -79,8 +97,11 @@ __global__ void __launch_bounds__(256) ssim_extents(const char* x, const char* y
 // One warp: the mean of the planes' scores, in a fixed order, and what else SsimTold asks.
 __global__ void __launch_bounds__(32) ssim_told(const double* rows, int planes, const SsimTold to) {
   const int lane = int(threadIdx.x);
-  double sum = 0;
-  for (int i = lane; i < planes; i += 32) sum += rows[i];
+  double sum = 0, absolute = 0;
+  for (int i = lane; i < planes; i += 32) {
+    sum += rows[i];
+    if (to.absolute != nullptr) absolute += to.absolute[i];
+  }
   float least[2] = {3e38f, 3e38f}, most[2] = {-3e38f, -3e38f};
   for (std::int64_t i = lane; i < to.blocks; i += 32) {
 #pragma unroll
@@ -92,6 +113,7 @@ __global__ void __launch_bounds__(32) ssim_told(const double* rows, int planes, 
 #pragma unroll
   for (int by = 16; by > 0; by /= 2) {
     sum += __shfl_xor_sync(0xffffffffu, sum, by);
+    absolute += __shfl_xor_sync(0xffffffffu, absolute, by);
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       least[k] = min(least[k], __shfl_xor_sync(0xffffffffu, least[k], by));
@@ -102,11 +124,16 @@ __global__ void __launch_bounds__(32) ssim_told(const double* rows, int planes, 
   const double mean = sum / planes;
   to.told[0] = mean;
   to.told[1] = to.blocks == 0 ? 0 : max(double(most[0]) - double(least[0]), double(most[1]) - double(least[1]));
+  if (to.extent != nullptr) {
+    to.extent[0] = double(min(least[0], least[1]));
+    to.extent[1] = double(max(most[0], most[1]));
+  }
   if (to.loss == nullptr) return;
+  const double loss = to.weights.index * (1 - mean) + to.weights.absolute * (absolute / planes);
   if (to.narrow) {
-    *static_cast<float*>(to.loss) = float(1 - mean);
+    *static_cast<float*>(to.loss) = float(loss);
   } else {
-    *static_cast<double*>(to.loss) = 1 - mean;
+    *static_cast<double*>(to.loss) = loss;
   }
 }
 

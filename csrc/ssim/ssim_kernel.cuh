@@ -125,6 +125,36 @@ struct Alone {
   __device__ __forceinline__ void ask(const Reader&, int) {}  // rows first to first + 7 were asked for
   template <class Reader>
   __device__ __forceinline__ void take(const Reader&, int) {}  // they are in the reader's registers
+  __device__ __forceinline__ void leave() {}                   // all were taken
+};
+
+// The pixels of a block's walk that are its own, so that each pixel of the image is one block's: those at which its
+// windows begin; the last of a row or a column of blocks owns what is left of the image too. For windows inside it.
+template <int Size>
+class OwnPixels {
+ public:
+  __device__ __forceinline__ explicit OwnPixels(const Strip& strip) : strip_(strip) {}
+
+  // Beside the rows that are skipped: rows, columns of the threads' eights, and `end`, that of its part of the tail.
+  struct Share {
+    int rows, columns, end;
+  };
+  __device__ __forceinline__ Share share() const {
+    const int down = strip_.rows + Size - 1, across = strip_.columns + Size - 1, wide = 8 << strip_.shift;
+    const bool rightmost = strip_.left + across == strip_.width;
+    return {strip_.top + down == strip_.height ? down : strip_.rows, min(wide, rightmost ? across : strip_.columns),
+            rightmost ? across : 0};
+  }
+  __device__ __forceinline__ bool row(const Share& share, int row) const {
+    return row >= strip_.skip && row < share.rows;
+  }
+  template <class Reader>
+  __device__ __forceinline__ bool tail(const Share& share, const Reader& reader, int first) const {
+    return reader.in_tail() && row(share, first + reader.tail_row()) && reader.tail_column() < share.end;
+  }
+
+ private:
+  const Strip& strip_;
 };
 
 // A block's walk down its strip. partial[block] = sums over its windows of 1 - l·c·s and of 1 - c·s. map: (planes, h,
@@ -187,6 +217,7 @@ __device__ __forceinline__ void ssim_walk(const SsimJob<Size>& job, double* part
       }
     }
   }
+  beside.leave();
   const bool live = int(threadIdx.x) < strip.columns;
   double* const all = reinterpret_cast<double*>(shared + Layout::kPixels);  // which nobody reads any more
   all[2 * threadIdx.x] = live ? sums.index - kSsimStart : 0;

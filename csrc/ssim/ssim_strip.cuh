@@ -45,6 +45,7 @@ struct alignas(16) Strip {
   float by_index, by_structure;    // backward: the loss's slopes
   float x_offset, y_offset, s, d;  // scale * v + x_offset is about the strip's mean; s, d undo that
   std::int32_t skip;               // forward: rows at the top that belong to the part above, not read
+  float by_absolute;               // backward: the loss's slope by |x - y| of each pixel
 };
 
 template <class T>

@@ -18,7 +18,8 @@ Other keywords
     that is not a finite number above 0; at the first call where floating images have no `data_range`.
 
 Under torch.compile a loss is one node a metric, backward pass included, with nan="omit" of `CharbonnierLoss` as the
-exception; nan="propagate" waits for no GPU (see `semnr.metrics`). Under autocast a loss computes in float32 and wider,
+exception; nan="propagate" waits for no GPU, so that a
+whole training step can be a CUDA graph (see `semnr.metrics`). Under autocast a loss computes in float32 and wider,
 as without it, is float32 at least, and takes a float16 or bfloat16 output against a float32 target: both in the wider
 dtype.
 """
@@ -128,7 +129,53 @@ class _MetricLoss(_Loss):
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
-class SSIMLoss(_MetricLoss):
+class _OfSSIM(_MetricLoss):
+    """What `semnr_kernels.ssim.plain_loss` computes in a few launches, where the call is the usual one."""
+
+    def __init__(
+        self,
+        metric: Callable[..., Any],
+        best: float | None,
+        data_range: float | None,
+        reduction: str,
+        options: dict[str, Any],
+        ssim_weight: float = 1.0,
+    ) -> None:
+        more = {} if metric is kernels.ssim.ssim else {"ssim_weight": ssim_weight}
+        super().__init__(metric, best, data_range, reduction, {**more, **options})
+        self._short = {"data_range": self.data_range, **options} if reduction == "mean" else None
+        self._ssim_weight = ssim_weight
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """As the other losses; float32 tensors on a CUDA device without a mask take a path of few launches.
+
+        Parameters
+        ----------
+        x, y : Tensor or ndarray, (H, W), (C, H, W) or (N, C, H, W)
+            Candidate and reference.
+        mask : bool Tensor or ndarray, optional
+            True where a pixel is valid.
+
+        Returns
+        -------
+        Tensor
+            A scalar; with reduction="none" one value an image. Of the dtype of `x` where that is floating, else
+            float64.
+
+        Examples
+        --------
+        >>> import torch
+        >>> semnr.losses.SSIMLoss(data_range=1.0)(torch.zeros(16, 16), torch.zeros(16, 16)).item()
+        0.0
+        """
+        if mask is None and self._short is not None and not torch.compiler.is_compiling():
+            loss = kernels.ssim.plain_loss(x, y, self._short, self._ssim_weight)
+            if loss is not None:
+                return loss
+        return super().forward(x, y, mask)
+
+
+class SSIMLoss(_OfSSIM):
     """1 − SSIM (Wang et al. 2004), in [0, 2]; 0 for identical images.
 
     Parameters
@@ -158,42 +205,14 @@ class SSIMLoss(_MetricLoss):
 
     def __init__(self, data_range: float | None = None, *, reduction: str = "mean", **options: Any) -> None:
         super().__init__(kernels.ssim.ssim, 1.0, data_range, reduction, options)
-        self._short = {"data_range": self.data_range, **options} if reduction == "mean" else None
-
-    def forward(self, x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """As the other losses; float32 tensors on a CUDA device without a mask take a path of few launches.
-
-        Parameters
-        ----------
-        x, y : Tensor or ndarray, (H, W), (C, H, W) or (N, C, H, W)
-            Candidate and reference.
-        mask : bool Tensor or ndarray, optional
-            True where a pixel is valid.
-
-        Returns
-        -------
-        Tensor
-            A scalar; with reduction="none" one value an image. Of the dtype of `x` where that is floating, else
-            float64.
-
-        Examples
-        --------
-        >>> import torch
-        >>> semnr.losses.SSIMLoss(data_range=1.0)(torch.zeros(16, 16), torch.zeros(16, 16)).item()
-        0.0
-        """
-        if mask is None and self._short is not None and not torch.compiler.is_compiling():
-            loss = kernels.ssim.plain_loss(x, y, self._short)
-            if loss is not None:
-                return loss
-        return super().forward(x, y, mask)
 
 
-class L1SSIMLoss(_MetricLoss):
+class L1SSIMLoss(_OfSSIM):
     """(1 − w) · mean |x − y| / data_range + w · (1 − SSIM), in [0, 2]; 0 for identical images.
 
-    On the CPU one pass over the pixels makes both terms, forward and backward: the L1 term costs about 5 % of an SSIM
-    step. On a GPU torch computes the L1 term beside the kernel of SSIM.
+    One pass over the pixels makes both terms, forward and backward: on a CPU the L1 term costs about 5 % of an SSIM
+    step. On a GPU that holds for windows of 11 without a mask or a mirrored border; otherwise torch computes the L1
+    term beside the kernel of SSIM.
 
     Parameters
     ----------
@@ -223,7 +242,7 @@ class L1SSIMLoss(_MetricLoss):
     def __init__(
         self, data_range: float | None = None, *, ssim_weight: float = 0.2, reduction: str = "mean", **options: Any
     ) -> None:
-        super().__init__(kernels.ssim.l1_ssim, None, data_range, reduction, {"ssim_weight": ssim_weight, **options})
+        super().__init__(kernels.ssim.l1_ssim, None, data_range, reduction, options, ssim_weight)
 
 
 class CNRRetentionLoss(_MetricLoss):

@@ -9,7 +9,8 @@ Waiting for a GPU
     nan="error" reads the score back. nan="omit", overshoot="clip" or "error", and `details` look at the pixels first.
     With nan="propagate" no metric but cnr reads anything back, unless a mask has to be filled in (fsim, dists). psnr,
     ssim and ms_ssim of the backends "triton" and "cuda" can then be captured in a CUDA graph, after one call that
-    compiles them and copies their constants. cnr always waits, because it looks at its regions.
+    compiles them and copies their constants, and so can a training step with SSIMLoss or L1SSIMLoss: see
+    docs/performance.md. nan="error" says so inside a capture. cnr always waits, because it looks at its regions.
 torch.compile and torch.export
     A call on tensors is one node (`torch.ops.semnr.ssim`, ...), backward pass included. Pixels are checked and the
     backend is chosen when the graph runs. `details` and weights that are a state dict stay outside the graph; a

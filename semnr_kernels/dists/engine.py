@@ -35,7 +35,7 @@ class Torch:
         kept: torch.Tensor | None,
     ) -> None:
         rows, columns = slice(at.row, at.row + at.rows), slice(at.column, at.column + at.columns)
-        maps = [None if v is None else F.relu(v) for v in (x, y)]
+        maps = [None if v is None else self.rectified(v) for v in (x, y)]
         for h, to in zip(maps, pooled, strict=True):
             if h is not None and to is not None:
                 to.copy_(self.pool(h, at))
@@ -45,6 +45,10 @@ class Torch:
         if into is not None and y is not None:
             counted = slice(at.start, at.stop)
             self.planes(x[..., counted], y[..., counted], None if share is None else share[..., counted], into)
+
+    def rectified(self, h: torch.Tensor) -> torch.Tensor:
+        """With the ReLU of a stage's last convolution, which `layer` left out."""
+        return F.relu(h)
 
     def pool(self, h: torch.Tensor, at: Rectangle) -> torch.Tensor:
         wide = h.to(torch.float64 if h.dtype == torch.float64 else torch.float32)

@@ -5,6 +5,7 @@ One pass over a pair of maps gives the five sums of each channel; two stages, no
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,9 +15,10 @@ import triton
 import triton.language as tl
 
 from .. import triton_support
-from ..convolution import conv2d
+from ..constants import kept
+from ..convolution import conv2d, conv2d_relu
 from ..registry import Call, refusal
-from . import reference, score
+from . import reference, score, triton_last
 from .engine import Torch
 from .network import POOL_EPS, Network, normalised
 from .score import Distance, Features, Settings
@@ -132,20 +134,23 @@ def statistics(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None = No
     x, y: (N, C, h, w) of one floating dtype; share: (N, 1, h, w), the weight of each position, or None.
     """
     both = torch.broadcast_tensors(x, y)
-    return _Statistics.apply(*(v.contiguous() for v in both), None if share is None else share.contiguous())
+    share = None if share is None else share.contiguous()
+    if torch.is_grad_enabled() and any(v.requires_grad for v in both):
+        return _Statistics.apply(*(v.contiguous() for v in both), share)
+    return _statistics(*_alike(*both), share)[0]
+
+
+def _alike(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both maps without gaps, channels last where those of x are: copied where they lie otherwise."""
+    last = x.shape[1] > 1 and x.stride(1) == 1
+    layout = torch.channels_last if last else torch.contiguous_format
+    return x.contiguous(memory_format=layout), y.contiguous(memory_format=layout)
 
 
 def _statistics(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """The five numbers and the sum of weights."""
     n, c, h, w = x.shape
-    rows, columns = _block(n * c, h * w, 512)
-    # eight blocks a program, by the map's size alone
-    programs = triton.cdiv(h * w, columns * 8)
-    partial = torch.empty((n * c, programs, 5 + (share is not None)), dtype=torch.float64, device=x.device)
-    triton_support.launch(
-        _moments, (programs * triton.cdiv(n * c, rows),), x, y, share, partial, h * w, n * c, c,
-        triton.cdiv(h * w, columns * programs), programs, SHARED=share is not None, ROWS=rows, COLUMNS=columns,
-    )  # fmt: skip
+    partial = triton_last.sums(x, y, share) if triton_last.is_last(x) else _sums(x, y, share)
     sa, sb, saa, sbb, sab, *rest = triton_support.fold(partial).reshape(-1, n, c)
     weight = rest[0] if rest else torch.full_like(sa, h * w)
     ma, mb = sa / weight, sb / weight
@@ -159,6 +164,19 @@ def _statistics(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) ->
         )
     )
     return found, weight
+
+
+def _sums(x: torch.Tensor, y: torch.Tensor, share: torch.Tensor | None) -> torch.Tensor:
+    n, c, h, w = x.shape
+    rows, columns = _block(n * c, h * w, 512)
+    # eight blocks a program, by the map's size alone
+    programs = triton.cdiv(h * w, columns * 8)
+    partial = torch.empty((n * c, programs, 5 + (share is not None)), dtype=torch.float64, device=x.device)
+    triton_support.launch(
+        _moments, (programs * triton.cdiv(n * c, rows),), x, y, share, partial, h * w, n * c, c,
+        triton.cdiv(h * w, columns * programs), programs, SHARED=share is not None, ROWS=rows, COLUMNS=columns,
+    )  # fmt: skip
+    return partial
 
 
 class _Statistics(torch.autograd.Function):
@@ -240,9 +258,11 @@ def _pool_backward(
 
 def l2_pool(h: torch.Tensor, work: torch.dtype) -> torch.Tensor:
     """As `network.l2_pool`: (N, C, h, w) to half the size, computed in `work`."""
-    h = h.contiguous()
     if torch.is_grad_enabled() and h.requires_grad:
-        return _L2Pool.apply(h, work)
+        return _L2Pool.apply(h.contiguous(), work)
+    (h, _) = _alike(h, h)
+    if triton_last.is_last(h):
+        return triton_last.pooled(h, triton_support.numbers(h.device, POOL_EPS), _work(work), h.dtype)
     return _pooled(h, work, h.dtype)
 
 
@@ -298,7 +318,7 @@ def dists(
     group = reference.pairs_per_call(x.shape, network, s)
     grad = torch.is_grad_enabled() and (x.requires_grad or (isinstance(y, torch.Tensor) and y.requires_grad))
     if isinstance(y, Features) or s.window is not None or (group == 0 and not grad):
-        return score.dists(Engine(), x, y, valid, network, s)
+        return score.dists(_engine(network), x, y, valid, network, s)
     group = max(1, group)
     parts = []
     for start in range(0, x.shape[0], group):
@@ -316,13 +336,13 @@ def features(image: torch.Tensor, *arguments: Any) -> Features:
     """As `reference.features`, pooled here."""
     if torch.is_grad_enabled() and image.requires_grad:
         return reference.features(image, *arguments)
-    return score.features(Engine(), image, *arguments)
+    return score.features(_engine(arguments[2]), image, *arguments)
 
 
 def compare(fx: Features, fy: Features, s: Settings) -> Distance:
     """As `reference.compare`."""
     if s.window is not None:
-        return score.compare(Engine(), fx, fy, s)
+        return score.compare(_engine(fx.network), fx, fy, s)
     shares = fy.shares if fy.shares is not None else fx.shares
     return _pool(zip(fx.maps, fy.maps, strict=True), shares, fx.network.work)
 
@@ -344,7 +364,7 @@ class Engine(Torch):
             super().planes(x, y, share, into, scale)
             return
         channels = into.totals.shape[-1]
-        x, y = (v.expand(-1, channels, -1, -1).contiguous() for v in (x, y))
+        x, y = _alike(*(v.expand(-1, channels, -1, -1) for v in (x, y)))
         found, weight = _statistics(x, y, None if share is None else share.contiguous())
         means = found[:2] * scale
         if into.fresh:
@@ -355,9 +375,63 @@ class Engine(Torch):
         into.totals.add_(torch.where(weight[:, None] > 0, terms * weight[:, None], 0))
 
 
+# Whose convolutions tensor cores take with the channels side by side, as they leave them; MIOpen does not.
+_NARROW = (torch.float16, torch.bfloat16)
+
+
+def _is_narrow(network: Network) -> bool:
+    return network.dtype in _NARROW and torch.version.hip is None
+
+
+def _engine(network: Network) -> Engine:
+    return ChannelsLast() if _is_narrow(network) else Engine()
+
+
+class ChannelsLast(Engine):
+    """16-bit maps with their channels side by side from the first convolution to the last sum; forward alone."""
+
+    memory_format = torch.channels_last
+
+    def layer(
+        self, network: Network, stage: int, layer: int, h: torch.Tensor, padding: tuple[int, int]
+    ) -> torch.Tensor:
+        return conv2d_relu(h, *_prepared(network)[stage][layer], padding)
+
+    def rectified(self, h: torch.Tensor) -> torch.Tensor:
+        return h  # `layer` did
+
+
+_Stages = tuple[tuple[tuple[torch.Tensor, torch.Tensor], ...], ...]
+_ready: weakref.WeakKeyDictionary[Network, _Stages] = weakref.WeakKeyDictionary()  # gone with their network
+
+
+def _prepared(network: Network) -> _Stages:
+    """Weights with the channels side by side: otherwise every call would bring them there."""
+    if (made := _ready.get(network)) is None:
+        with torch.inference_mode(False), torch.no_grad():
+            stages = tuple(
+                tuple((weight.contiguous(memory_format=torch.channels_last), bias) for weight, bias in stage)
+                for stage in network.stages
+            )
+        made = _ready.setdefault(network, stages)
+    for stage in made:
+        for weight, _ in stage:
+            kept(weight)
+    return made
+
+
 def _maps(network: Network, image: torch.Tensor) -> Iterator[torch.Tensor]:
     """As `network.maps`, pooled here."""
     yield image
+    if _is_narrow(network) and not (torch.is_grad_enabled() and image.requires_grad):
+        h = normalised(image).to(network.dtype, memory_format=torch.channels_last)
+        for number, layers in enumerate(_prepared(network)):
+            if number:
+                h = l2_pool(h, network.work)
+            for weight, bias in layers:
+                h = conv2d_relu(h, weight, bias)
+            yield h
+        return
     h = normalised(image).to(network.dtype)
     for number, stage in enumerate(network.stages):
         if number:
@@ -398,6 +472,18 @@ def launches() -> Iterator[tuple[str, triton_support.Launch]]:
             l2_pool(leaf, torch.float64 if dtype == torch.float64 else torch.float32).sum().backward()
         yield f"dists pool {name}", made[0]
         yield f"dists pool gradient {name}", made[-1]
+    for dtype in _NARROW:
+        name = f"{str(dtype).removeprefix('torch.')}, channels last"
+        for size, masked in (((1, 64, 96, 96), False), ((1, 512, 6, 6), True)):
+            h = torch.zeros(size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            share = torch.ones((1, 1, *size[2:])) if masked else None
+            with triton_support.recording() as made:
+                statistics(h, h, share)
+                l2_pool(h, torch.float32)
+            more = f"{name}{', small maps, mask' if masked else ''}"
+            yield f"dists moments {more}", made[0]
+            if not masked:
+                yield f"dists pool {more}", made[-1]
     small = torch.zeros((2, 512, 14, 14))
     with triton_support.recording() as made:
         statistics(small, small, torch.ones((2, 1, 14, 14)))

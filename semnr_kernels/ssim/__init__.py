@@ -300,10 +300,11 @@ def l1_ssim(
 ) -> torch.Tensor:
     """(1 − w) · mean |x − y| / data_range + w · (1 − SSIM), w = `ssim_weight`: a loss, 0 for identical images.
 
-    The backend `native` reads the pixels once for both terms, forward and backward; elsewhere torch computes |x − y|
-    beside the kernel of SSIM. The mix of an L1 term with SSIM is that of Zhao, Gallo, Frosio, Kautz, "Loss functions
-    for image restoration with neural networks", IEEE TCI 3(1), 2017, without their Gaussian on the L1 term; 0.2 is the
-    weight of Kerbl et al., "3D Gaussian splatting", ACM TOG 42(4), 2023.
+    The backends `native`, `cuda` and `triton` read the pixels once for both terms, forward and backward (`cuda` and
+    `triton` without a mask and a mirrored border, `cuda` with windows of 11 and float32 moments); elsewhere torch
+    computes |x − y| beside the kernel of SSIM. The mix of an L1 term with SSIM is that of Zhao, Gallo, Frosio, Kautz,
+    "Loss functions for image restoration with neural networks", IEEE TCI 3(1), 2017, without their Gaussian on the L1
+    term; 0.2 is the weight of Kerbl et al., "3D Gaussian splatting", ACM TOG 42(4), 2023.
 
     Parameters
     ----------
@@ -566,17 +567,21 @@ def _usual(x: torch.Tensor, y: torch.Tensor, options: dict[str, Any], key: Any) 
 
 def _is_told_well(told: torch.Tensor, plain: cuda.Plain) -> bool:
     """Whether the mean is finite and float32 was wide enough for the pixels; one wait for the device."""
+    checks.refuse_capture(told)
     mean, extent = told.tolist()
     return math.isfinite(mean) and extent <= 1.01 * plain.limit
 
 
-def _plain_launches(a: Mapping[str, Any]) -> cuda.Plain | None:
-    """The launches of a call whose images are plain, where they run on "cuda"; None: the general path decides."""
+def _plain_launches(a: Mapping[str, Any], ssim_weight: float = 1.0) -> cuda.Plain | None:
+    """The launches of a call whose images are plain, where they run on "cuda"; None: the general path decides.
+
+    ssim_weight: of 1 − SSIM in the loss; the rest is that of mean |x − y| / data_range.
+    """
     x, backend = a["x"], a["backend"]
     emulated = not x.is_cuda
     if not registry.cuda_by_default("ssim", backend, None if emulated else x.device.index):
         return None
-    key = (x.dtype, x.shape, emulated or x.device.index, *map(a.get, _OF_PLAIN))
+    key = (x.dtype, x.shape, emulated or x.device.index, ssim_weight, *map(a.get, _OF_PLAIN))
     try:
         return _prepared[key]
     except (KeyError, TypeError):  # TypeError: an option that is no key
@@ -588,7 +593,8 @@ def _plain_launches(a: Mapping[str, Any]) -> cuda.Plain | None:
     settings = settings_of(a, checks.as_data_range(x.dtype, a["data_range"]))
     limit = settings.data_range * settings.k2 / 0.03
     safe = a["nan"] == "propagate" or (x.dtype in checks.INTEGER_DTYPES and torch.iinfo(x.dtype).max <= limit)
-    made = cuda.plain(x.dtype, tuple(x.shape), settings, None if safe else limit, x.device, emulated)
+    weights = (ssim_weight, (1 - ssim_weight) / settings.data_range)
+    made = cuda.plain(x.dtype, tuple(x.shape), settings, None if safe else limit, weights, x.device, emulated)
     if len(_prepared) >= _KEPT:
         _prepared.clear()
     try:
@@ -599,7 +605,7 @@ def _plain_launches(a: Mapping[str, Any]) -> cuda.Plain | None:
 
 
 class _Loss(torch.autograd.Function):
-    """1 - mean SSIM of plain images as one float32 number."""
+    """w (1 − mean SSIM) + (1 − w) mean |x − y| / data_range of plain images as one float32 number."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, plain: cuda.Plain) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
@@ -616,13 +622,18 @@ class _Loss(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # create_graph
             a, b = (v.reshape(-1, 1, *v.shape[-2:]) for v in (x, y))
-            mean = reference.ssim(a, b, None, ctx.plain.settings).score.mean()
-            return *native_support.reference_gradient((mean,), (x, y), (-by.double(),), wanted), None
+            by_index, by_absolute = ctx.plain.weights
+            loss = by_index * (1 - reference.ssim(a, b, None, ctx.plain.settings).score.mean())
+            if ctx.plain.apart:
+                loss = loss + by_absolute * (x.double() - y.double()).abs().mean()
+            return *native_support.reference_gradient((loss,), (x, y), (by.double(),), wanted), None
         return *cuda.plain_gradient(ctx.plain, x, y, by, wanted), None
 
 
-def plain_loss(x: torch.Tensor, y: torch.Tensor, options: Mapping[str, Any]) -> torch.Tensor | None:
-    """1 - mean SSIM of two float32 tensors of one CUDA device, forward and backward in a launch or two each.
+def plain_loss(
+    x: torch.Tensor, y: torch.Tensor, options: Mapping[str, Any], ssim_weight: float = 1.0
+) -> torch.Tensor | None:
+    """`l1_ssim` of two float32 tensors of one CUDA device, in a few launches forward and one backward.
 
     Parameters
     ----------
@@ -630,11 +641,13 @@ def plain_loss(x: torch.Tensor, y: torch.Tensor, options: Mapping[str, Any]) -> 
         Candidate and reference.
     options : mapping of str to value
         Options of `ssim`.
+    ssim_weight : float
+        Share of 1 − SSIM; the default is that term alone.
 
     Returns
     -------
     Tensor or None
-        A float32 scalar; None where `ssim` has to take the call, or to say what is wrong with it.
+        A float32 scalar; None where `ssim` or `l1_ssim` has to take the call, or to say what is wrong with it.
 
     Examples
     --------
@@ -644,7 +657,9 @@ def plain_loss(x: torch.Tensor, y: torch.Tensor, options: Mapping[str, Any]) -> 
     if not checks.is_plain_on_device(x, y) or x.dtype is not torch.float32:
         return None
     a = {"x": x, "y": y, **_LOSS_OPTIONS, **options}
-    if a["overshoot"] != "keep" or (plain := _plain_launches(a)) is None:
+    if type(ssim_weight) not in (float, int) or not 0 <= ssim_weight <= 1:
+        return None
+    if a["overshoot"] != "keep" or (plain := _plain_launches(a, float(ssim_weight))) is None:
         return None
     loss, told = _Loss.apply(x, y, plain)
     if a["nan"] == "error" and not _is_told_well(told, plain):
@@ -691,6 +706,7 @@ def too_wide(x: torch.Tensor, y: torch.Tensor, data_range: float, k2: float) -> 
         low, high = torch.aminmax(wide)
         return high.double() - low.double()
 
+    checks.refuse_capture(x)
     # a NaN compares false, and its score is NaN in either precision
     return bool(torch.maximum(extent(x), extent(y)) > 1.01 * limit)
 

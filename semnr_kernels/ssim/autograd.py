@@ -26,8 +26,8 @@ class Kernels(NamedTuple):
     """A backend's side. Rows are (N, C); `by_rows` (2, N, C) and `by_map` are the loss's derivatives by each window's
     index and contrast·structure, and by the map (None: zero). Gradients come in the type of the images.
 
-    apart: whether the kernels measure |x − y| too, as `Settings.want_apart` asks; `by_rows` is then (3, N, C), the last
-    by |x − y| of each pixel. Otherwise torch does that beside them.
+    apart: whether the kernels measure |x − y| too under these settings, which ask for it with `want_apart`; `by_rows`
+    is then (3, N, C), the last by |x − y| of each pixel. Otherwise torch does that beside them.
     """
 
     forward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, Settings], SSIMRows]
@@ -35,7 +35,7 @@ class Kernels(NamedTuple):
         [torch.Tensor, torch.Tensor, Settings, torch.Tensor, torch.Tensor | None, Sequence[bool]],
         Sequence[torch.Tensor | None],
     ]
-    apart: bool = False
+    apart: Callable[[Settings], bool] = lambda s: False
 
 
 def _no_gradient_of_all(call: Call) -> str | None:
@@ -49,16 +49,15 @@ UNSUPPORTED = (no_loop, _no_gradient_of_all)  # by every compiled backend
 def run(kernels: Kernels, x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, settings: Settings) -> SSIMRows:
     """As `reference.ssim`."""
     s = settings.for_images(x.dtype, valid is not None)
-    if s.want_apart and not kernels.apart:
+    gradient = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+    # with a mirrored border the gradient is that of padded images, of which |x − y| would count some pixels twice
+    if s.want_apart and ((gradient and s.reflect) or not kernels.apart(s)):
         rows = run(kernels, x, y, valid, replace(settings, want_apart=False))
-        absolute, extent = reference.measured(x, y)
-        return rows._replace(absolute=absolute, extent=extent)
-    if not (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
+        return rows._replace(**reference.measured(x, y))
+    if not gradient:
         return kernels.forward(x, y, valid, s)
     if s.reflect:
         half = s.window_size // 2
-        if s.want_apart:  # of the pixels that are there, not of their mirror images
-            return run(kernels._replace(apart=False), x, y, valid, settings)
         x, y = (F.pad(v, (half, half, half, half), mode="reflect") for v in (x, y))
         s = replace(s, border="valid")
     return SSIMRows(*_SSIM.apply(x, y, s, kernels))
@@ -68,7 +67,8 @@ def _unset(x: torch.Tensor, s: Settings) -> SSIMRows:
     """Outputs that nobody reads: the gradient does not depend on them."""
     rows = torch.zeros((2, *x.shape[:2]), dtype=torch.float64, device=x.device)
     ssim_map = x.new_zeros((*x.shape[:2], *s.windows(x)), dtype=s.work) if s.want_map else None
-    apart = (torch.zeros_like(rows[0]), rows.new_zeros(2)) if s.want_apart else (None, None)
+    zero = torch.zeros_like(rows[0])
+    apart = (zero, rows.new_zeros(2), zero.clone()) if s.want_apart else (None, None, None)
     return SSIMRows(rows[0], rows[1], None, ssim_map, None, *apart)
 
 
@@ -83,9 +83,9 @@ class _SSIM(torch.autograd.Function):
         ctx.settings, ctx.kernels = s, kernels
         ctx.set_materialize_grads(False)
         rows = _unset(x, s) if library.gradient_only() else kernels.forward(x, y, None, s)
-        if rows.extent is not None:
-            ctx.mark_non_differentiable(rows.extent)
-        return rows.score, rows.contrast_structure, None, rows.map, None, rows.absolute, rows.extent
+        if rows.extent is not None and rows.squared is not None:
+            ctx.mark_non_differentiable(rows.extent, rows.squared)
+        return rows.score, rows.contrast_structure, None, rows.map, None, rows.absolute, rows.extent, rows.squared
 
     @staticmethod
     def backward(ctx: Any, *by: torch.Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]

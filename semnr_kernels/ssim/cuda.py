@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import cuda_support, native_support
+from ..device import shared_memory
 from ..registry import Call, refusal, small_memory
 from . import autograd, float32_window
 from .reference import SSIMRows
@@ -37,6 +38,8 @@ _BACKWARD_ROWS = (128, 512)  # pixels, a backward block
 _GENERAL_ROWS = 64
 # The fast kernels work with the window over its first weight; beyond this its squares leave float32.
 _FIRST_WEIGHT = 1e-7
+_APART_SIZE = 11  # window of the kernels that measure |x − y| too
+_APART_BYTES = 73_840  # shared memory of a block of theirs, at most
 
 
 class Plan(NamedTuple):
@@ -105,8 +108,13 @@ def ssim(
     kernels = autograd.Kernels(
         lambda a, b, valid, s: _forward(a, b, valid, s, emulated),
         lambda a, b, s, by_rows, by_map, wanted: _backward(a, b, s, by_rows, by_map, wanted, emulated),
+        lambda s: valid is None and not s.reflect and _is_fast(s) and _measures_apart(len(s.taps), x.device),
     )
     return autograd.run(kernels, x, y, valid, s)
+
+
+def _measures_apart(size: int, device: torch.device) -> bool:
+    return size == _APART_SIZE and (device.type != "cuda" or shared_memory(device) >= _APART_BYTES)
 
 
 class Walk(NamedTuple):
@@ -145,10 +153,11 @@ class Plain:
     images: int
     planes: int
     blocks: int
-    scratch: int  # float64 beside the scores
     extent_blocks: int  # 0: the pixels cannot lie too far apart for float32 moments
+    apart: bool  # whether the loss has a term of |x − y|: the forward kernel then measures the extents too
     limit: float  # or they do where the range of either image exceeds this
     settings: Settings
+    weights: tuple[float, float]  # in the loss: of 1 − mean score, of mean |x − y|
     emulated: bool
     _passes: Any = None
 
@@ -159,15 +168,26 @@ class Plain:
 
 
 def plain(
-    dtype: torch.dtype, shape: tuple[int, ...], s: Settings, limit: float | None, device: torch.device, emulated: bool
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    s: Settings,
+    limit: float | None,
+    weights: tuple[float, float],
+    device: torch.device,
+    emulated: bool,
 ) -> Plain | None:
-    """None where another path has to take such images. limit: of the pixels' range; None: nobody needs to look."""
+    """None where another path has to take such images.
+
+    limit: of the pixels' range; None: nobody needs to look. weights: of 1 − mean score and of mean |x − y| in the loss.
+    """
     h, w = shape[-2:]
     images, planes = shape[0] if len(shape) == 4 else 1, math.prod(shape[:-2])
     size = len(s.taps)
     fast = _is_fast(s) and not (s.want_map or s.want_components or s.reflect) and s.downsample == 1
     known = dtype in native_support.DTYPE_CODES and dtype != torch.float64
     if not (fast and known) or min(h, w) < size or max(h * w, planes * h * w // 2**10) >= 2**31:
+        return None
+    if (apart := weights[1] != 0) and not _measures_apart(size, device):
         return None
     walk = forward_plan(planes, h - size + 1, w - size + 1, size, slots(device))
     told = (
@@ -177,10 +197,11 @@ def plain(
         s.constants,
         walk,
         backward_plan(h, w, size)[:4],
+        weights,
     )
-    extent = 0 if limit is None else min(_EXTENT_BLOCKS, -(-planes * h * w // 4096))
-    scratch = 2 * (walk.blocks + extent)
-    return Plain(told, images, planes, walk.blocks, scratch, extent, math.inf if limit is None else limit, s, emulated)
+    extent = 0 if limit is None else walk.blocks if apart else min(_EXTENT_BLOCKS, -(-planes * h * w // 4096))
+    most = math.inf if limit is None else limit
+    return Plain(told, images, planes, walk.blocks, extent, apart, most, s, weights, emulated)
 
 
 _EXTENT_BLOCKS = 1056
@@ -190,24 +211,29 @@ def plain_scores(
     p: Plain, x: torch.Tensor, y: torch.Tensor, by_plane: bool, loss: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """What csrc calls told (2,): the mean score and the pixels' range. Where they are asked for: the scores and the
-    means of contrast·structure, (2, planes), and 1 - mean as float32.
+    means of contrast·structure, (2, planes), and the loss as float32.
     """
     device = x.device
     told = torch.empty(2, dtype=torch.float64, device=device)
     rows = torch.empty((2, p.planes), dtype=torch.float64, device=device) if by_plane else None
     value = torch.empty((), dtype=torch.float32, device=device) if loss else None
-    # two float64 a block and, of the same size, four float32 a block of the extents
-    scratch = torch.empty(p.scratch + (0 if by_plane else 2 * p.planes), dtype=torch.float64, device=device)
+    # two float64 a block and, of the same size, four float32 a block of the extents; with |x − y|, two float64 a block
+    # and a plane of it; the rows where nobody asked for them
+    blocks, extents = 2 * p.blocks, 2 * (p.blocks if p.apart else p.extent_blocks)
+    apart = 2 * (p.blocks + p.planes) if p.apart else 0
+    size = blocks + extents + apart
+    scratch = torch.empty(size + (0 if by_plane else 2 * p.planes), dtype=torch.float64, device=device)
     at = scratch.data_ptr()
+    beside = at + 8 * (blocks + extents)
     with cuda_support.launching(p.emulated, device, (x, y), (scratch, told, rows, value)) as (module, stream):
         p.passes(module).forward(
             x.data_ptr(),
             y.data_ptr(),
             at,
-            at + 8 * p.scratch if rows is None else rows.data_ptr(),
+            at + 8 * size if rows is None else rows.data_ptr(),
             told.data_ptr(),
             0 if value is None else value.data_ptr(),
-            at + 16 * p.blocks,
+            (beside, at + 8 * blocks, beside + 8 * blocks) if p.apart else (0, at + 8 * blocks, 0),
             p.extent_blocks,
             stream,
         )
@@ -297,8 +323,14 @@ def _forward(
         return _general(x, y, valid, s, ssim_map, emulated)
     walk = forward_plan(n * c, *s.windows(x), len(s.taps), slots(x.device))
     partial = torch.empty((walk.blocks, 2), dtype=torch.float64, device=x.device)
-    rows = torch.empty((2, n, c), dtype=torch.float64, device=x.device)
-    with cuda_support.launching(emulated, x.device, (x, y), (partial, rows, ssim_map)) as (module, stream):
+    rows = torch.empty((4 if s.want_apart else 2, n, c), dtype=torch.float64, device=x.device)
+    apart = extents = told = None
+    if s.want_apart:
+        apart = torch.empty_like(partial)
+        extents = torch.empty((walk.blocks, 4), dtype=torch.float32, device=x.device)
+        told = torch.empty(4, dtype=torch.float64, device=x.device)
+    outputs = (partial, rows, ssim_map, apart, extents, told)
+    with cuda_support.launching(emulated, x.device, (x, y), outputs) as (module, stream):
         module.ssim_forward(
             native_support.image(x),
             native_support.image(y),
@@ -311,9 +343,13 @@ def _forward(
             partial.data_ptr(),
             rows.data_ptr(),
             _address(ssim_map),
+            (0, 0, 0) if apart is None else (apart.data_ptr(), _address(extents), rows[2:].data_ptr()),
+            _address(told),
             stream,
         )
-    return SSIMRows(rows[0], rows[1], None, ssim_map, None)
+    if told is None:
+        return SSIMRows(rows[0], rows[1], None, ssim_map, None)
+    return SSIMRows(rows[0], rows[1], None, ssim_map, None, rows[2], told[2:], rows[3])
 
 
 def _general(
@@ -373,6 +409,7 @@ def _backward(
             plan,
             by_rows.data_ptr(),
             _address(by_map),
+            s.want_apart,
             *(_address(g) for g in out),
             stream,
         )

@@ -55,7 +55,7 @@ def ssim(
     kernels = autograd.Kernels(
         lambda a, b, valid, s: _forward(a, b, valid, s, isa),
         lambda a, b, s, by_rows, by_map, wanted: _backward(a, b, s, by_rows, by_map, wanted, isa),
-        apart=True,
+        apart=lambda s: True,
     )
     return autograd.run(kernels, x, y, valid, s)
 
@@ -67,7 +67,7 @@ def _forward(
     rows = native_support.empty((5 if s.want_components else 2, n, c), torch.float64)
     ssim_map = native_support.empty((n, c, *s.windows(x)), s.work) if s.want_map else None
     coverage = None if valid is None else native_support.empty(n, torch.float64)
-    apart = native_support.empty(n * c + 2, torch.float64) if s.want_apart else None
+    apart = native_support.empty(2 * n * c + 2, torch.float64) if s.want_apart else None
     native_support.module(isa).ssim_forward(
         native_support.image(x),
         native_support.image(y),
@@ -85,8 +85,10 @@ def _forward(
         native_support.address(apart),
     )
     components = dict(zip(autograd.COMPONENTS, rows[2:], strict=True)) if s.want_components else None
-    measured = (None, None) if apart is None else (apart[:-2].view(n, c), apart[-2:])
-    return SSIMRows(rows[0], rows[1], components, ssim_map, coverage, *measured)
+    if apart is None:
+        return SSIMRows(rows[0], rows[1], components, ssim_map, coverage)
+    absolute, squared = apart[:-2].view(2, n, c)
+    return SSIMRows(rows[0], rows[1], components, ssim_map, coverage, absolute, apart[-2:], squared)
 
 
 def _backward(

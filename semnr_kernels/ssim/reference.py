@@ -33,6 +33,9 @@ class SSIMRows(NamedTuple):
         Mean of |x − y| over the pixels, masked or not.
     extent : Tensor, (2,) float64, optional
         The smallest and the largest pixel of both images. A backend may pass over NaN. No gradient flows through it.
+    squared : Tensor, (N, C) float64, optional
+        Mean of (x − y)² over the pixels, from the read that made `absolute`: a training step's PSNR for nothing. No
+        gradient flows through it.
 
     Examples
     --------
@@ -49,6 +52,7 @@ class SSIMRows(NamedTuple):
     coverage: torch.Tensor | None
     absolute: torch.Tensor | None = None
     extent: torch.Tensor | None = None
+    squared: torch.Tensor | None = None
 
 
 def ssim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> SSIMRows:
@@ -93,17 +97,19 @@ def ssim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settin
     if s.want_map:
         ssim_map = index if pooled is None else torch.where(pooled, index, torch.nan)
     coverage = None if pooled is None or weight is None else _pool(weight, pooled)[:, 0]
-    apart = measured(x, y) if s.want_apart else (None, None)
-    return SSIMRows(_pool(index, pooled), _pool(contrast_structure, pooled), components, ssim_map, coverage, *apart)
+    apart = measured(x, y) if s.want_apart else {}
+    return SSIMRows(_pool(index, pooled), _pool(contrast_structure, pooled), components, ssim_map, coverage, **apart)
 
 
-def measured(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`absolute` and `extent` of `SSIMRows`, by torch: here, and where a backend's kernels do not have them."""
+def measured(x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The last three of `SSIMRows`, by torch: here, and where a backend's kernels do not have them."""
     wide = (x.double(), y.double())
+    apart = wide[0] - wide[1]
     with torch.no_grad():
         ends = [end for image in wide for end in torch.aminmax(image)]
         extent = torch.stack((torch.minimum(ends[0], ends[2]), torch.maximum(ends[1], ends[3])))
-    return (wide[0] - wide[1]).abs().mean(dim=(2, 3)), extent
+        squared = apart.square().mean(dim=(2, 3))
+    return {"absolute": apart.abs().mean(dim=(2, 3)), "extent": extent, "squared": squared}
 
 
 def _centred(image: torch.Tensor, valid: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

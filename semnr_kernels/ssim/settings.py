@@ -76,7 +76,7 @@ class Settings:
     want_components : bool
         Whether the backend returns the three terms.
     want_apart : bool
-        Whether the backend returns the mean of |x − y| and the extremes of the pixels, from the same read.
+        Whether the backend returns the means of |x − y| and (x − y)² and the extremes of the pixels, from one read.
 
     Examples
     --------

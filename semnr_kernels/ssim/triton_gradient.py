@@ -42,11 +42,14 @@ SIZES = ["height", "width", "down", "across", "segments", "rows", "xn", "xc", "x
 
 @triton.jit(do_not_specialize=SIZES)
 def _spread(
-    x, y, windows, gx, gy, channels, height, width, down, across, segments, rows,
+    x, y, windows, by_absolute, gx, gy, channels, height, width, down, across, segments, rows,
     xn, xc, xh, xw, yn, yc, yh, yw,
     TAPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A lane walks down one column of pixels; ring[k] holds the pixel that its first window reached k rows ago."""
+    """A lane walks down one column of pixels; ring[k] holds the pixel that its first window reached k rows ago.
+
+    by_absolute: planes, the loss's slope by |x − y| of each pixel, or None.
+    """
     block, plane = tl.program_id(0), tl.program_id(1)
     n, c = (plane // channels).to(tl.int64), (plane % channels).to(tl.int64)
     x, y = x + n * xn + c * xc, y + n * yn + c * yc
@@ -82,22 +85,30 @@ def _spread(
         b = tl.load(y + row.to(tl.int64) * yh + at * yw, mask=whole, other=0).to(tl.float64)
         kx, ky = ring[SIZE * 4 - 4], ring[SIZE * 4 - 3]
         kb, kd = ring[SIZE * 4 - 2], ring[SIZE * 4 - 1]
+        to_x, to_y = kx + kb * a + kd * (a - b), ky + kb * b - kd * (a - b)
+        if by_absolute is not None:
+            slope = ((a > b).to(tl.float64) - (a < b).to(tl.float64)) * tl.load(by_absolute + plane)
+            to_x += slope
+            to_y -= slope
         place = (plane.to(tl.int64) * height + row) * width + column
         if gx is not None:
-            tl.store(gx + place, triton_support.narrow(kx + kb * a + kd * (a - b), gx.dtype.element_ty), mask=whole)
+            tl.store(gx + place, triton_support.narrow(to_x, gx.dtype.element_ty), mask=whole)
         if gy is not None:
-            tl.store(gy + place, triton_support.narrow(ky + kb * b - kd * (a - b), gy.dtype.element_ty), mask=whole)
+            tl.store(gy + place, triton_support.narrow(to_y, gy.dtype.element_ty), mask=whole)
 
 
 def spread(
     x: torch.Tensor,
     y: torch.Tensor,
     windows: torch.Tensor,
+    by_absolute: torch.Tensor | None,
     taps: tuple[float, ...],
     wanted: tuple[bool, bool],
     most: int,
 ) -> list[torch.Tensor | None]:
     """Gradients by x and y, (N, C, H, W) contiguous, from `windows`, (4, N · C, h, w): Kx, Ky, B, D.
+
+    by_absolute: (N, C) contiguous, the slope by |x − y| of each pixel, or None.
 
     most: pixels that a lane walks down, about.
     """
@@ -108,7 +119,7 @@ def spread(
     segments = triton.cdiv(height, rows)
     block = triton_support.lanes(segments * width, 256, 8192)
     triton_support.launch(
-        _spread, (triton.cdiv(segments * width, block), planes), x, y, windows, *out, c, height, width, down,
-        across, segments, rows, *x.stride(), *y.stride(), TAPS=taps, SIZE=len(taps), BLOCK=block, threads=block,
+        _spread, (triton.cdiv(segments * width, block), planes), x, y, windows, by_absolute, *out, c, height, width,
+        down, across, segments, rows, *x.stride(), *y.stride(), TAPS=taps, SIZE=len(taps), BLOCK=block, threads=block,
     )  # fmt: skip
     return out

@@ -73,13 +73,14 @@ def _plan(height: int, width: int, size: int, reflect: bool) -> _Plan:
 
 def ssim(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> SSIMRows:
     """As `reference.ssim`."""
-    return autograd.run(autograd.Kernels(_forward, _backward), x, y, valid, s)
+    plain = valid is None and not s.want_components
+    return autograd.run(autograd.Kernels(_forward, _backward, lambda s: plain and not s.reflect), x, y, valid, s)
 
 
 def _forward(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Settings) -> SSIMRows:
     n, c, h, w = x.shape
     plan, masked = _plan(h, w, len(s.taps), s.reflect), valid is not None
-    width = 2 + 3 * s.want_components + 2 * masked
+    width = 2 + 3 * s.want_components + 2 * masked + 4 * s.want_apart
     partial = torch.empty((n * c, plan.programs, width), dtype=torch.float64, device=x.device)
     ssim_map = None
     if s.want_map:
@@ -90,7 +91,11 @@ def _forward(x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor | None, s: Se
     means = 1 - sums / count
     components = dict(zip(autograd.COMPONENTS, means[2:5], strict=True)) if s.want_components else None
     coverage = (sums[-2] / count)[:, 0] if masked else None
-    return SSIMRows(means[0], means[1], components, ssim_map, coverage)
+    if not s.want_apart:
+        return SSIMRows(means[0], means[1], components, ssim_map, coverage)
+    absolute, squared = sums[2:4] / (h * w)
+    extent = torch.stack((partial[..., 4].amin(), partial[..., 5].amax()))
+    return SSIMRows(means[0], means[1], None, ssim_map, None, absolute, extent, squared)
 
 
 def _launch(
@@ -109,7 +114,8 @@ def _launch(
         *plan[:4], *x.stride(), *y.stride(), *by_mask,
         TAPS=s.window_in_precision, SIZE=len(s.taps), REFLECT=s.reflect, MASKED=valid is not None,
         SPLIT=s.want_components,
-        DOUBLE=s.double, BLOCK=plan.block, threads=plan.block,
+        DOUBLE=s.double, BLOCK=plan.block,
+        APART=triton.cdiv(w, plan.across) if s.want_apart and outputs[0] is not None else 0, threads=plan.block,
     )  # fmt: skip
 
 
@@ -127,7 +133,10 @@ def _backward(
     windows = torch.empty((4, n * c, plan.down, plan.across), dtype=torch.float64, device=x.device)
     upstream = None if by_map is None else by_map.double()
     _launch(x, y, None, s.in_double, plan, None, None, windows, by_rows, upstream)
-    return triton_gradient.spread(x, y, windows, s.taps, (wanted[0], wanted[1]), triton_support.block(_ROWS, 3))
+    by_absolute = by_rows[2] if s.want_apart else None
+    return triton_gradient.spread(
+        x, y, windows, by_absolute, s.taps, (wanted[0], wanted[1]), triton_support.block(_ROWS, 3)
+    )
 
 
 def launches() -> Iterator[tuple[str, triton_support.Launch]]:
@@ -149,6 +158,9 @@ def launches() -> Iterator[tuple[str, triton_support.Launch]]:
     for dtype in native_support.DTYPE_CODES:
         yield f"ssim {str(dtype).removeprefix('torch.')}", one(dtype)
     yield "ssim float32, map", one(torch.float32, want_map=True)
+    yield "ssim float32, apart", one(torch.float32, want_apart=True)
+    *_, pixels = made(torch.float32, gradient=True, want_apart=True)
+    yield "ssim gradient, pixels, float32, apart", pixels
     yield "ssim float32, reflect", one(torch.float32, border="reflect")
     yield f"ssim float32, window {_WINDOW}", one(torch.float32, _WINDOW)
     yield ("ssim float32, window 15 in float64", one(torch.float32, 15, precision="float64"))

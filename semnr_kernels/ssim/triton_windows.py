@@ -106,11 +106,14 @@ def walk(
     x, y, valid, numbers, partial, out, windows, by_rows, by_map, channels, height, width, down, across, segments, rows,
     xn, xc, xh, xw, yn, yc, yh, yw, vn, vh, vw,
     TAPS: tl.constexpr, SIZE: tl.constexpr, REFLECT: tl.constexpr, MASKED: tl.constexpr, SPLIT: tl.constexpr,
-    DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
+    DOUBLE: tl.constexpr, BLOCK: tl.constexpr, APART: tl.constexpr = 0,
 ):  # fmt: skip
     """partial[plane, program] = sums of `_terms` over the windows of a block of lanes; out: the map, or None.
 
     windows: for the gradient, (4, planes, down, across), what `triton_gradient` spreads, or None.
+    APART: then come Σ |x − y|, Σ (x − y)² and the least and greatest pixel of both; a lane owns the columns `across`
+    apart from its own, APART at most, of the rows of its windows, and the last lane of a column the rows below. Neither
+    mask nor mirrored border.
     """
     WORK: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     MOMENTS: tl.constexpr = 4 + SPLIT + MASKED
@@ -150,6 +153,8 @@ def walk(
     wide = tl.zeros([BLOCK], tl.float64)
     sums = (wide,) * TERMS
     count = tl.zeros([BLOCK], tl.int32)
+    absolute, square = wide, wide
+    least, most = zero + float("inf"), zero - float("inf")
     for step in range(rows + SIZE - 1):
         row = top + step
         live = active & (row < down + SIZE - 1)
@@ -161,6 +166,16 @@ def walk(
             x + r * xh, y + r * yh, vr, column, width, xw, yw, vw, sx, sy, live,
             TAPS, SIZE, REFLECT, MASKED, SPLIT, WORK,
         )  # fmt: skip
+        for part in tl.static_range(APART):
+            pixel = (column + part * across).to(tl.int64)
+            own = live & (pixel < width) & ((step < rows) | (top + rows >= down))
+            a = tl.load(x + r * xh + pixel * xw, mask=own, other=0).to(WORK)
+            b = tl.load(y + r * yh + pixel * yw, mask=own, other=0).to(WORK)
+            distance = tl.abs(a - b).to(tl.float64)
+            absolute += distance
+            square += distance * distance
+            least = tl.where(own & ((a < least) | (b < least)), tl.minimum(a, b), least)
+            most = tl.where(own & ((a > most) | (b > most)), tl.maximum(a, b), most)
         moved = ()
         for k in tl.static_range(SIZE * MOMENTS):
             if k < MOMENTS:
@@ -199,8 +214,14 @@ def walk(
                 tl.store(windows + k * (tl.num_programs(1).to(tl.int64) * down * across) + place, fields[k], mask=whole)
 
     if partial is not None:
-        to = partial + (plane.to(tl.int64) * tl.num_programs(0) + block) * (TERMS + MASKED)
+        WIDTH: tl.constexpr = TERMS + MASKED + (4 if APART else 0)
+        to = partial + (plane.to(tl.int64) * tl.num_programs(0) + block) * WIDTH
         for k in tl.static_range(TERMS):
             tl.store(to + k, tl.sum(sums[k], axis=0))
         if MASKED:
             tl.store(to + TERMS, tl.sum(count, axis=0).to(tl.float64))
+        if APART:
+            tl.store(to + TERMS, tl.sum(absolute, axis=0))
+            tl.store(to + TERMS + 1, tl.sum(square, axis=0))
+            tl.store(to + TERMS + 2, tl.min(least, axis=0).to(tl.float64))
+            tl.store(to + TERMS + 3, tl.max(most, axis=0).to(tl.float64))

@@ -613,6 +613,30 @@ def test_a_step_of_the_ssim_loss_takes_one_launch_more_for_its_gradient(gpu: Non
     assert sum(counts.waits.values()) == 1
 
 
+def test_a_step_of_l1_and_ssim_reads_the_images_once_forward_and_once_backward(gpu: None) -> None:
+    x, y, _ = (v.to("cuda") for v in images(torch.float32))
+    x.requires_grad_()
+    loss = losses.L1SSIMLoss(data_range=1.0)
+    loss(x, y).backward()
+    x.grad = None
+    with mock_gpu.counting() as counts:
+        loss(x, y).backward()
+    kernels = {name: count for name, count in counts.launches.items() if name.startswith("ssim")}
+    names = ("ssim_apart_forward", "ssim_fold", "ssim_told", "ssim_apart_backward")
+    assert kernels == dict.fromkeys(names, 1)  # the extremes of the pixels come with the same read
+    assert sum(counts.launches.values()) <= len(kernels) + 2  # torch's own: the slope of 1, the gradient's place
+    assert sum(counts.waits.values()) == 1
+    spoiled = x.detach().clone()
+    spoiled[0, 0, 3, 3] = torch.nan
+    with pytest.raises(ValueError, match="x has 1 non-finite pixels"):
+        loss(spoiled, y)
+    wide = y.clone()
+    wide[0, 0, :, :20] = 40000.0  # black beside a pedestal: float64 moments
+    with mock_gpu.counting() as counts:
+        loss(wide, y)
+    assert counts.launches["ssim_general"] == 1
+
+
 def test_a_plain_call_says_what_the_general_path_says_of_bad_pixels(gpu: None) -> None:
     x, y, _ = (v.to("cuda") for v in images(torch.float32))
     wide = y.clone()

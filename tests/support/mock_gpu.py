@@ -14,16 +14,17 @@ import threading
 import traceback
 import types
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from semnr_kernels import batched, constants, cuda_support, graphs, registry, ssim, tensor_kinds
+from semnr_kernels import batched, constants, convolution, cuda_support, graphs, registry, ssim, tensor_kinds
 from semnr_kernels.dists import network, weights
 from semnr_kernels.fsim import reference as fsim_reference
 from semnr_kernels.lpips import network as lpips_network
@@ -153,7 +154,7 @@ def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         k["device"] = _home[0]
     if k.get("pin_memory"):
         k["pin_memory"] = False
-    out = func(*a, **k)
+    out = _HERE.get(name, func)(*a, **k)
     if to == "cpu" or (name == "copy_" and not isinstance(args[0], OnDevice)):
         return out
 
@@ -163,6 +164,12 @@ def _dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return known[id(value)] if id(value) in known else OnDevice(value)
 
     return tree_map(there, out)
+
+
+# What only a device has, by what the host makes of it.
+_HERE: dict[str, Callable[..., torch.Tensor]] = {
+    "cudnn_convolution_relu": lambda x, w, bias, *options: F.relu(F.conv2d(x, w, bias, *options)),
+}
 
 
 def _tell(name: str, args: Any, ours: list[Any], hosts: list[Any], to: str | None, flowing: bool) -> None:
@@ -223,25 +230,45 @@ class _Stream:
 
 
 class Graph:
-    """A CUDA graph: the operations of a capture, which a replay does again, into the same memory."""
+    """A CUDA graph: the operations and launches of a capture, which a replay does again, into the same memory."""
 
     made: ClassVar[list[Graph]] = []
 
     def __init__(self) -> None:
-        self.steps: list[tuple[Any, Any, Any, list[torch.Tensor]]] = []
+        self.steps: list[tuple[Any, Any, Any, list[torch.Tensor]] | Callable[[], None]] = []
         self.replays = 0
         Graph.made.append(self)
 
     def replay(self) -> None:
         self.replays += 1
-        for func, args, kwargs, outputs in self.steps:
+        for step in self.steps:
+            if callable(step):
+                step()
+                continue
+            func, args, kwargs, outputs = step
             again = [v for v in tree_leaves(func(*args, **kwargs)) if isinstance(v, torch.Tensor)]
             for new, old in zip(again, outputs, strict=True):
                 if new.data_ptr() != old.data_ptr():  # neither a view of what was filled nor filled in place
                     old.copy_(new)
 
 
-_capturing: list[int] = []  # the thread that captures: others go on as they do
+_capturing: dict[int, Graph] = {}  # by the thread that captures: others go on as they do
+
+
+class _Launching:
+    """The compiled module, or what was made of it, of which each call is written down to be made again."""
+
+    def __init__(self, of: Any, calls: list[tuple[Any, Any]]) -> None:
+        self._of, self._calls = of, calls
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._of, name)
+
+        def called(*args: Any) -> Any:
+            self._calls.append((found, args))
+            return found(*args)
+
+        return called
 
 
 @contextlib.contextmanager
@@ -264,7 +291,7 @@ def _graph(graph: Graph, **_: Any) -> Iterator[None]:
             graph.steps.append((func, *held, outs))
         return out
 
-    _capturing.append(threading.get_ident())
+    _capturing[threading.get_ident()] = graph
     try:
         with mock.patch.dict(globals(), {"_dispatch": recorded}):
             yield
@@ -275,6 +302,7 @@ def _graph(graph: Graph, **_: Any) -> Iterator[None]:
 def _forget() -> None:
     """What the project keeps on a device, by device: another mock is another device."""
     constants._made.cache_clear()
+    convolution.fuses.cache_clear()
     batched._tables.cache_clear()
     weights._alpha_beta_on.cache_clear()
     network._networks.clear()
@@ -322,11 +350,25 @@ def present(*, numbers: bool = True) -> Iterator[None]:
     numbers: False keeps shapes alone, so that large images cost nothing: to count with.
     """
     launching, run, current = cuda_support.launching, threading.Thread.run, Current()
+    passes = ssim.cuda.Plain.passes
+
+    def passes_there(plain: Any, of: Any) -> Any:
+        # what is kept of the module is called through the module of this launch
+        return _Launching(passes(plain, of._of), of._calls) if isinstance(of, _Launching) else passes(plain, of)
 
     @contextlib.contextmanager
     def emulated(mode: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        graph, calls = _capturing.get(threading.get_ident()), []
         with launching(True if mode is False else mode, *args, **kwargs) as found:
-            yield found
+            yield found if graph is None else (_Launching(found[0], calls), found[1])
+
+        def again() -> None:
+            with launching(True, *args, **kwargs):
+                for call, given in calls:
+                    call(*given)
+
+        if graph is not None:
+            graph.steps.append(again)
         if mode is False:
             for launch in found[0].launches():
                 _count("launches", launch["kernel"])
@@ -351,6 +393,7 @@ def present(*, numbers: bool = True) -> Iterator[None]:
         # the tensors of inference mode have no version, which a subclass's views ask for
         mock.patch.object(torch, "inference_mode", lambda on=True: torch.no_grad() if on else contextlib.nullcontext()),
         mock.patch.object(cuda_support, "launching", emulated),
+        mock.patch.object(ssim.cuda.Plain, "passes", passes_there),
         # of a GPU torch has no mode, and no subclass
         mock.patch.multiple(tensor_kinds, quiet=lambda: True, _PLAIN_TYPES=(*tensor_kinds._PLAIN_TYPES, OnDevice)),
         mock.patch.dict(registry.BACKENDS, backends),

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from semnr_kernels import cuda_support, registry
-from semnr_kernels.ssim import ssim
+from semnr_kernels.ssim import Settings, rows, ssim
 
 FOLDER = emulated.STORE / "mutants"  # not a temporary one: objects are kept while the sources stay the same
 # Bounds of the kernels' reads: each becomes one too far.
@@ -104,7 +104,12 @@ def backward_in_float64() -> None:
     ssim(x, Y, data_range=1.0, precision="float64", backend="cuda-emulated").backward()
 
 
-CALLS = (forward, backward, masked, backward_in_float64)
+def apart() -> None:
+    found = rows(X.clone().requires_grad_(), Y, Settings(want_apart=True), backend="cuda-emulated")
+    (found.absolute - found.score).sum().backward()  # type: ignore[operator]
+
+
+CALLS = (forward, backward, masked, backward_in_float64, apart)
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 import backends
 import tolerances
-from semnr.losses import SSIMLoss
+from semnr.losses import L1SSIMLoss, SSIMLoss
 from semnr_kernels import cuda_support, native_support, registry
 from semnr_kernels.ssim import Settings, cuda, float32_window, reference, ssim, window_taps
 
@@ -306,6 +307,22 @@ def test_the_shared_memory_that_is_asked_for_is_known_before_the_launch(
     assert cuda.general_bytes(settings.for_images(x.dtype, masked), masked, gradient) == most
 
 
+def test_the_shared_memory_of_the_fused_kernels_is_known_and_less_leaves_the_term_to_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = pair((1, 1, 40, 48))
+    x.requires_grad_()
+    with cuda_support.recording() as records:
+        rows = cuda.ssim(x, y, None, Settings(want_apart=True), emulated=True)
+        rows.absolute.sum().backward()  # type: ignore[union-attr]
+    most = max(kernel["shared_bytes"] for record in records for kernel in record.counters.values())
+    assert most == cuda._APART_BYTES
+    monkeypatch.setattr(cuda, "shared_memory", lambda device: 64 * 1024)
+    device = torch.device("cuda", 0)
+    assert not cuda._measures_apart(11, device)
+    assert cuda.plain(x.dtype, x.shape, Settings(), None, (0.5, 0.5), device, False) is None
+
+
 # --- what it costs, counted -----------------------------------------------------------------------------------
 
 
@@ -328,7 +345,7 @@ def forward_blocks(walk: cuda.Walk) -> dict[int, int]:
 def counted(kernel: str, side: int, dtype: torch.dtype, images: int) -> dict[str, float]:
     """The counters of a launch on one side x side image, as it is in a batch on a device of 132 multiprocessors."""
     x, y = torch.zeros((2, 1, 1, side, side), dtype=dtype)
-    forward = kernel == "ssim_forward"
+    forward, apart = kernel.endswith("forward"), "apart" in kernel
     if forward:
         batch = cuda.forward_plan(images, side - 10, side - 10, 11, 2 * 132)
         plan = batch._replace(blocks=round(batch.blocks / images))  # one image's share
@@ -349,19 +366,21 @@ def counted(kernel: str, side: int, dtype: torch.dtype, images: int) -> dict[str
         float32_window.over_first(GAUSSIAN),
     )
     # the fold reads the sums of blocks that do not run, too
-    partial, rows = torch.zeros((plan.blocks, 2), dtype=torch.float64), torch.zeros((2, 1, 1), dtype=torch.float64)
+    partial, rows = torch.zeros((plan.blocks, 2), dtype=torch.float64), torch.zeros((4, 1, 1), dtype=torch.float64)
+    beside, extents = torch.zeros_like(partial), torch.zeros((plan.blocks, 4))
     out = [torch.empty_like(x), torch.empty_like(y)]
     total: dict[str, float] = {"blocks of the batch": batch.blocks if forward else images * plan.blocks}
     for block, stands_for in some.items():
-        reads, scratch = (x, y, rows, partial), (partial, rows, *out)
+        reads, scratch = (x, y, rows, partial, beside), (partial, rows, beside, extents, *out)
         with cuda_support.launching(True, x.device, reads, (), scratch) as (module, stream):
             module.only_blocks([block])
             try:
                 if forward:
-                    to = [partial.data_ptr(), rows.data_ptr(), 0]
+                    places = tuple(v.data_ptr() if apart else 0 for v in (beside, extents, rows[2:]))
+                    to = [partial.data_ptr(), rows.data_ptr(), 0, places, 0]
                     module.ssim_forward(*given, False, numbers, plan, *to, stream)
                 else:
-                    to = [rows.data_ptr(), 0, *(g.data_ptr() for g in out)]
+                    to = [rows.data_ptr(), 0, apart, *(g.data_ptr() for g in out)]
                     module.ssim_backward(*given, numbers, plan, *to, stream)
             finally:
                 module.only_blocks([])
@@ -378,8 +397,15 @@ def counted(kernel: str, side: int, dtype: torch.dtype, images: int) -> dict[str
         ("ssim_forward", torch.float32, {4096: 1.12, 512: 1.20}, 28),
         ("ssim_forward", torch.uint8, {4096: 1.25, 512: 1.25}, 28),
         ("ssim_backward", torch.float32, {4096: 1.6, 512: 1.6}, 70),
+        # the same reads: |x − y| costs no byte of device memory
+        ("ssim_apart_forward", torch.float32, {4096: 1.12, 512: 1.20}, 28),
+        ("ssim_apart_forward", torch.uint8, {4096: 1.25, 512: 1.25}, 28),
+        ("ssim_apart_backward", torch.float32, {4096: 1.6, 512: 1.6}, 70),
     ],
-    ids=["forward float32", "forward uint8", "backward float32"],
+    ids=[
+        *("forward float32", "forward uint8", "backward float32"),
+        *("with L1, forward float32", "with L1, forward uint8", "with L1, backward float32"),
+    ],
 )
 def test_traffic_stays_below_the_bars(
     kernel: str, dtype: torch.dtype, bytes_bars: dict[int, float], shared_bar: float, side: int, images: int
@@ -388,9 +414,10 @@ def test_traffic_stays_below_the_bars(
     c = counted(kernel, side, dtype, images)
     assert c["blocks of the batch"] >= 2 * 132
     size = 4 if dtype == torch.float32 else 1
-    least = (4 if kernel == "ssim_backward" else 2) * side * side * size
+    back = kernel.endswith("backward")
+    least = (4 if back else 2) * side * side * size
     assert (c["sectors_read"] + c["sectors_written"]) * 32 <= bytes_bars[side] * least
-    pixels = side * side if kernel == "ssim_backward" else (side - 10) ** 2
+    pixels = side * side if back else (side - 10) ** 2
     assert c["shared_load_words"] + c["shared_store_words"] <= shared_bar * pixels
     transactions = c["shared_load_transactions"] + c["shared_store_transactions"]
     assert transactions <= 1.1 * (c["shared_load_ideal"] + c["shared_store_ideal"])
@@ -434,10 +461,27 @@ def test_what_a_plain_call_keeps_serves_no_option_of_another_type_and_no_other_b
     assert not any("ssim_told" in one.counters for one in calls)
 
 
-def test_the_loss_as_one_op_has_the_general_paths_value_gradients_and_second_derivative() -> None:
-    x, y = pair((3, 2, 40, 51))
+@pytest.mark.parametrize(
+    ("make", "kernel"),
+    [
+        (SSIMLoss, "ssim_forward"),
+        (L1SSIMLoss, "ssim_apart_forward"),
+        (functools.partial(L1SSIMLoss, ssim_weight=0.0), "ssim_apart_forward"),
+        (functools.partial(L1SSIMLoss, ssim_weight=1), "ssim_forward"),
+    ],
+    ids=["SSIM", "L1 and SSIM", "L1", "L1 of no weight"],
+)
+def test_the_loss_as_one_op_has_the_general_paths_value_gradients_and_second_derivative(
+    make: Callable[..., torch.nn.Module], kernel: str
+) -> None:
+    x, y = pair((3, 3, 40, 51))
+    y[..., ::5] = x[..., ::5]
     found = []
-    for loss in (SSIMLoss(1.0, backend="cuda-emulated"), SSIMLoss(1.0, backend="reference")):
+    for loss in (make(1.0, backend="cuda-emulated"), make(1.0, backend="reference")):
+        with cuda_support.recording() as calls:
+            loss(x, y)
+        own = {name.split("<")[0] for one in calls for name in one.counters} - {"ssim_extents"}
+        assert own in ({kernel, "ssim_fold", "ssim_told"}, set())
         a, b = (v.clone().requires_grad_() for v in (x, y))
         value = loss(a, b)
         (3 * value).backward()

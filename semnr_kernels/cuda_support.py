@@ -26,7 +26,7 @@ import torch
 from . import native_support, nvrtc
 from .errors import SemnrError
 
-ABI = 3  # csrc/cuda/module.cpp exports the same number; a stale build is refused, not called
+ABI = 4  # csrc/cuda/module.cpp exports the same number; a stale build is refused, not called
 
 _emulated: list[ModuleType] = []  # at most one: what `use_emulated` loaded
 

@@ -113,7 +113,7 @@ void set_device(int device) {
 SEMNR_OPS(SEMNR_DECLARE)
 
 PYBIND11_MODULE(SEMNR_MODULE, m) {
-  m.attr("ABI") = 3;  // semnr_kernels/cuda_support.py holds the same number
+  m.attr("ABI") = 4;  // semnr_kernels/cuda_support.py holds the same number
 #if defined(SEMNR_EMULATED)
   bind_emulation(m);
 #elif defined(SEMNR_HOSTED)

@@ -53,7 +53,8 @@ def run(kernels: Kernels, x: torch.Tensor, y: torch.Tensor, valid: torch.Tensor 
     # with a mirrored border the gradient is that of padded images, of which |x − y| would count some pixels twice
     if s.want_apart and ((gradient and s.reflect) or not kernels.apart(s)):
         rows = run(kernels, x, y, valid, replace(settings, want_apart=False))
-        return rows._replace(**reference.measured(x, y))
+        found = reference.measured(x, y)
+        return rows._replace(absolute=found["absolute"], extent=found["extent"], squared=found["squared"])
     if not gradient:
         return kernels.forward(x, y, valid, s)
     if s.reflect:

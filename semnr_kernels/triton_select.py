@@ -26,7 +26,7 @@ def _settled(counts, rank):
 
 @triton.jit
 def _counted(plane, size, prefixes, SHIFT: tl.constexpr, WIDTH: tl.constexpr, KINDS: tl.constexpr, BLOCK: tl.constexpr):
-    """How many values have each of 2**WIDTH next bits, of those that begin as each of the prefixes; all, where none is."""
+    """How many values have each of 2**WIDTH next bits, of those that begin as each prefix; of all without prefixes."""
     counts = ()
     for _ in tl.static_range(KINDS):
         counts = counts + (tl.zeros([_BINS], tl.int32),)
@@ -84,7 +84,7 @@ def select(values, ranks, out, below, pitch, jobs, RANKS: tl.constexpr, BLOCK: t
 def of_rank(values: torch.Tensor, ranks: torch.Tensor, covered: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows, jobs, RANKS) float32 and int32: of |values|, (rows, pitch) float32 of which segments are looked at.
 
-    ranks: as `select` takes them; covered: how many numbers of a row all segments hold together, for the count of bytes.
+    ranks: as `select` takes them; covered: how many numbers of a row the segments hold together.
     """
     rows, pitch = values.shape
     jobs, count = ranks.shape[0], ranks.shape[1] - 2

@@ -162,10 +162,7 @@ def marks(
         at = n * SHAPES + RANKED[k]
         each = tl.load(gain + at)
         mine = sums[RANKED[k]] * (1 / (each * own_of(tl.load(own + at), tl.load(room + RANKED[k])))).to(tl.float32)
-        if RANKED[k] < FEW:
-            mine *= calm
-        else:
-            mine *= calm_large
+        mine *= calm if RANKED[k] < FEW else calm_large
         better = tl.abs(mine) > size
         size = tl.where(better, tl.abs(mine), size)
         raw = tl.where(better, sums[RANKED[k]], raw)

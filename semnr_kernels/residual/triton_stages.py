@@ -1,5 +1,5 @@
 # mypy: disable-error-code="assignment"
-"""The scan of the residual in Triton, up to the map of the strongest: what lies before, between and after the transforms.
+"""The scan of the residual in Triton, up to the map of the strongest: what lies around the transforms.
 
 A tile is the grid's last axis. Sums are those of a fixed number of programs (`PARTS`), or of a line or a block of the
 tile, each in float64 and added up in a fixed order.
@@ -366,10 +366,7 @@ def strongest(
             per = tl.load(gain + n * SHAPES + k)
             size = tl.abs(sums[k])
             mine = (1 / (per * own_of(tl.load(own + n * SHAPES + k), tl.load(room + k)))).to(tl.float32)
-            if k < FEW:
-                found = tl.maximum(found, size * mine * calm)
-            else:
-                found = tl.maximum(found, size * mine * calm_large)
+            found = tl.maximum(found, size * mine * (calm if k < FEW else calm_large))
             if largest is not None:
                 raw = tl.maximum(raw, size * (1 / per).to(tl.float32))
         tl.store(best + at, found, mask=live)

@@ -36,7 +36,7 @@ from semnr_kernels.transfer import on_device as transfer
 RESULTS = Path(__file__).parents[1] / "results" / "evidence_counts.json"
 SHAPES = ((2, 64, 80), (8, 512, 512))  # the small one is what the suite counts again
 BARS = {"launches": 60, "traffic": 60}
-TRITON = ("residual",)  # ops that have the design in Triton
+TRITON = ("residual", "changes")  # ops that have the design in Triton
 ADDRESSED = ("gather", "index", "index_select", "embedding", "searchsorted", "take")
 PARTS = {
     "noise": ((noise, "laws"), (noise, "whitening")),

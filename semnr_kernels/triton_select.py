@@ -93,6 +93,6 @@ def of_rank(values: torch.Tensor, ranks: torch.Tensor, covered: int) -> tuple[to
     triton_support.launched("select", rows * (3 * 4 * covered + 8 * jobs * count))
     triton_support.launch(
         select, (jobs, rows), values, ranks, out, below, pitch, jobs, threads=512, RANKS=count,
-        BLOCK=triton_support.block(2048, min(2**16, max(512, triton_support.power_of_2(covered // jobs)))),
+        BLOCK=triton_support.block(1024, min(2**16, max(512, triton_support.power_of_2(covered // jobs)))),
     )  # fmt: skip
     return out, below

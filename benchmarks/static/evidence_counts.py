@@ -8,6 +8,7 @@ inputs and outputs, and of a gather those that it addresses. A table that all ti
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import sys
@@ -26,7 +27,7 @@ import mock_gpu
 import records
 
 from semnr.trust import at_once
-from semnr_kernels import batched, triton_support
+from semnr_kernels import batched
 from semnr_kernels.changes import on_device as changes
 from semnr_kernels.noise import on_device as noise
 from semnr_kernels.planes import Levelled
@@ -103,8 +104,11 @@ def count(shape: tuple[int, int, int], design: str = "torch") -> dict[str, Any]:
         counted.moved[counted.part[-1]] += nbytes
 
     replaced: list[tuple[Any, str, Any]] = []
+    recording: Any = contextlib.nullcontext
     if design == "triton":
-        usual = at_once._module
+        from semnr_kernels import triton_support
+
+        recording, usual = triton_support.recording, at_once._module
         replaced = [
             (at_once, "_module", lambda op, images: modules[op] if op in modules else usual(op, images)),
             (triton_support, "launched", launched),
@@ -113,7 +117,7 @@ def count(shape: tuple[int, int, int], design: str = "torch") -> dict[str, Any]:
         for place, name, function in replaced:
             kept.append((place, name, place.__dict__[name]))
             setattr(place, name, function)
-        with triton_support.recording():
+        with recording():
             at_once._computed(inputs, asked)  # tables that are made once
         counted.launches.clear()
         counted.moved.clear()
@@ -121,7 +125,7 @@ def count(shape: tuple[int, int, int], design: str = "torch") -> dict[str, Any]:
             for place, name in functions:
                 kept.append((place, name, place.__dict__[name]))
                 setattr(place, name, within(part, getattr(place, name)))
-        with counted, triton_support.recording():
+        with counted, recording():
             at_once._computed(inputs, asked)
     finally:
         for place, name, function in kept:

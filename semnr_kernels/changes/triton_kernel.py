@@ -136,13 +136,13 @@ def rows(
         return torch.empty(shape, dtype=dtype, device=device)
 
     # levels
-    down, broad = settings.scan_axis == -2, triton_support.block(512, 512)
+    down, broad = settings.scan_axis == -2, 256
     parts, blocks = room(n, count, strips, 2), room(n, count, high * wide)
     lines = room(n, count, strips, width) if down else room(n, count, height)
     triton_support.launched("means", count * tile + 8 * (parts.numel() + blocks.numel() + lines.numel()))
     launch(
         triton_stages.means, (strips, n), t.taper_down, t.taper_right, images, own_levels, parts, blocks, lines,
-        height, width, strips, threads=256, DOWN=down, COLUMNS=broad,
+        height, width, strips, threads=512, DOWN=down, COLUMNS=broad,
     )  # fmt: skip
     level = room(n, 4)
     if settings.data_range:
@@ -152,8 +152,8 @@ def rows(
     triton_support.launched("levels", 8 * n * (16 * high * wide + 7))
     lanes = triton_support.power_of_2(high * wide)
     launch(
-        triton_tail.levels, (n,), blocks, own_levels[0], own_levels[1], span, level, high, wide, ranges,
-        threads=512 if lanes <= 4096 else 1024, IMAGES=count, BLOCKS=lanes,
+        triton_tail.levels, (n,), blocks, own_levels[0], own_levels[1], span, level, high, wide, ranges, 3,
+        threads=512, IMAGES=count, BLOCKS=lanes,
         WITNESS=2 if noisy and clean else 0 if clean else 1,
     )  # fmt: skip
     found = {"gain_change": level[:, :2], "offset_change": level[:, 2:]}
@@ -163,7 +163,7 @@ def rows(
     triton_support.launched("tapered", 2 * count * tile + n * strips * 16 * strips * count)
     launch(
         triton_stages.tapered, (strips, n), t.taper_down, t.taper_right, images, t.whole, parts, scaled, scales, n,
-        height, width, strips, threads=256, COLUMNS=broad, PARTS=64,
+        height, width, strips, threads=512, COLUMNS=broad, PARTS=64,
     )  # fmt: skip
     spectra = torch.view_as_real(torch.fft.rfft2(scaled))
 

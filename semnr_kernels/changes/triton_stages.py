@@ -244,9 +244,9 @@ def rests(
 
 @triton.jit
 def _mirrored(v, length):
-    """Within a side, mirrored about its edges as often as it takes."""
-    v = tl.where(v < 0, -1 - v, v) % (2 * length)
-    return tl.minimum(v, 2 * length - 1 - v)
+    """Within a side, mirrored about its edges; what lies further beyond one takes any place."""
+    v = tl.where(v < 0, -1 - v, v)
+    return tl.maximum(tl.minimum(v, 2 * length - 1 - v), 0)
 
 
 @triton.jit(do_not_specialize=["height", "width"])

@@ -171,14 +171,14 @@ def newton(spectrum, inflation, out, height, width, ROWS: tl.constexpr, COLUMNS:
 
 
 @triton.jit
-def _at_rank(key, kept, rank):
-    """The key of `rank`, from 0, among those that are kept: the largest that no more than `rank` lie below."""
+def _at_rank(key, rank):
+    """The key of `rank`, from 0: the largest that no more than `rank` lie below."""
     zero = rank.to(tl.int64) * 0
     step = zero + 4611686018427387904
-    below = tl.sum((kept & (key < zero)).to(tl.int32), 0)
+    below = tl.sum((key < zero).to(tl.int32), 0)
     found = tl.where(below <= rank, zero, zero - 2 * step)
     for _ in range(63):
-        below = tl.sum((kept & (key < found + step)).to(tl.int32), 0)
+        below = tl.sum((key < found + step).to(tl.int32), 0)
         found = tl.where(below <= rank, found + step, found)
         step = step >> 1
     return found
@@ -188,13 +188,14 @@ def _at_rank(key, kept, rank):
 def _median(v, kept):
     """NumPy's median of float64 values that are kept."""
     bits = v.to(tl.int64, bitcast=True)
-    key = bits ^ ((bits >> 63) & 9223372036854775807)
+    last = 9223372036854775807  # beyond every number: what is not kept
+    key = tl.where(kept, bits ^ ((bits >> 63) & last), last)
     count = tl.sum(kept.to(tl.int32), 0)
-    low = _at_rank(key, kept, tl.maximum(count - 1, 0) // 2)
-    upto = tl.sum((kept & (key <= low)).to(tl.int32), 0)
-    after = tl.min(tl.where(kept & (key > low), key, 9223372036854775807), 0)
+    low = _at_rank(key, tl.maximum(count - 1, 0) // 2)
+    upto = tl.sum((key <= low).to(tl.int32), 0)
+    after = tl.min(tl.where(key > low, key, last), 0)
     high = tl.where(upto > count // 2, low, after)
-    low, high = low ^ ((low >> 63) & 9223372036854775807), high ^ ((high >> 63) & 9223372036854775807)
+    low, high = low ^ ((low >> 63) & last), high ^ ((high >> 63) & last)
     return (low.to(tl.float64, bitcast=True) + high.to(tl.float64, bitcast=True)) / 2
 
 
@@ -210,60 +211,55 @@ def _total(blocks, lane, kept):
     return tl.sum(tl.load(blocks + lane, mask=kept, other=0), 0)
 
 
-@triton.jit
-def _step(w, v, live):
-    """Of a block to one beside it."""
-    return tl.where(live, tl.abs(w - v), 0.0)
-
-
-@triton.jit(do_not_specialize=["high", "wide", "ranges"])
+@triton.jit(do_not_specialize=["high", "wide", "ranges", "turns"])
 def levels(
-    blocks, own_level, level, span, out, high, wide, ranges,
+    blocks, own_level, level, span, out, high, wide, ranges, turns,
     IMAGES: tl.constexpr, WITNESS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """out (tiles, 4): gain and offset with their errors, as `reference._levels`, from means of blocks.
 
-    blocks (tiles, IMAGES, high * wide) float64; span: of the grey scale, `ranges` numbers apart from tile to tile.
+    blocks (tiles, IMAGES, high * wide) float64; span: of the grey scale, `ranges` numbers apart from tile to tile;
+    turns: 3, a number that the compiler does not know, so that it keeps the loop.
     """
     n, lane = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCKS)
     count = high * wide
     live = lane < count
     base = blocks + n * IMAGES * count
     a, b, there = base, base + count, base + WITNESS * count
-    row, column = lane // wide, lane % wide
-    w = tl.load(there + lane, mask=live, other=0)
     steps = tl.zeros([BLOCKS], tl.float64)
-    up, down = live & (row > 0), live & (row < high - 1)
-    left, right = live & (column > 0), live & (column < wide - 1)
-    steps = tl.maximum(steps, _step(w, tl.load(there + lane - wide, mask=up, other=0), up))
-    steps = tl.maximum(steps, _step(w, tl.load(there + lane + wide, mask=down, other=0), down))
-    steps = tl.maximum(steps, _step(w, tl.load(there + lane - 1, mask=left, other=0), left))
-    steps = tl.maximum(steps, _step(w, tl.load(there + lane + 1, mask=right, other=0), right))
+    for side in range(4):  # the blocks above, below, left and right
+        ahead = tl.where(side % 2 == 0, -1, 1)
+        at = tl.where(side < 2, lane // wide, lane % wide) + ahead
+        beside = live & (at >= 0) & (at < tl.where(side < 2, high, wide))
+        at = lane + tl.where(side < 2, wide, 1) * ahead
+        step = tl.load(there + tl.minimum(tl.maximum(at, 0), count - 1)) - tl.load(there + tl.minimum(lane, count - 1))
+        steps = tl.maximum(steps, tl.where(beside, tl.abs(step), 0.0))
     kept = live & (steps <= _median(steps, live))
     going = tl.sum(kept.to(tl.int32), 0) > 0
-    for _ in range(2):  # twice without what lies far off: a lost defect is no change of brightness
+    zero = tl.sum(steps, 0) * 0
+    below, noise, error, gain, among = zero, zero, zero, zero, zero
+    for turn in range(turns):  # the fit, then twice without what lies far off: a lost defect is no change of brightness
         among = tl.sum(kept.to(tl.int32), 0).to(tl.float64)
-        u, v, z = _centred(a, lane, kept, among), _centred(b, lane, kept, among), _centred(there, lane, kept, among)
+        z = _centred(there, lane, kept, among)
+        square = tl.sum(z * z, 0)
+        u = _centred(a, lane, kept, among)
         below = tl.sum(z * u, 0)
+        aside = u - z * (below / tl.where(square > 0, square, 1.0))
+        noise = tl.sum(aside * z * aside * z, 0)
+        v = _centred(b, lane, kept, among)
         gain = tl.sum(z * v, 0) / tl.where(below != 0, below, 1.0)
         rest = v - tl.where((below != 0) & (tl.abs(gain) < float("inf")), gain, 1.0) * u
-        off = tl.abs(rest - _median(rest, kept))
-        spread = 1.4826 * _median(off, kept)
-        inside = kept & (off <= 3.5 * spread)
-        going = going & (spread > 0) & (tl.sum(inside.to(tl.int32), 0) >= _LEAST)
+        error = tl.sum(z * rest * z * rest, 0)
+        rest = tl.abs(rest - _median(rest, kept))
+        spread = 1.4826 * _median(rest, kept)
+        inside = kept & (rest <= 3.5 * spread)
+        going = going & (turn + 1 < turns) & (spread > 0) & (tl.sum(inside.to(tl.int32), 0) >= _LEAST)
         kept = kept & (inside | (going == 0))
-    among = tl.sum(kept.to(tl.int32), 0).to(tl.float64)
-    u, v, z = _centred(a, lane, kept, among), _centred(b, lane, kept, among), _centred(there, lane, kept, among)
-    below, square = tl.sum(z * u, 0), tl.sum(z * z, 0)
-    safe = tl.where(below != 0, below, 1.0)
-    gain = tl.sum(z * v, 0) / safe
     finite = (below != 0) & (tl.abs(gain) < float("inf"))
-    rest = v - tl.where(finite, gain, 1.0) * u
-    error = tl.sqrt(tl.sum(z * z * rest * rest, 0)) / tl.abs(safe)
-    aside = u - z * (below / tl.where(square > 0, square, 1.0))
-    noise = tl.sqrt(tl.sum(z * z * aside * aside, 0))
-    known = finite & (below > noise * _MIN_Z) & (error < 0.25)
-    spread = tl.sqrt(tl.sum((v - u) * (v - u), 0) / (among - 1))
+    error = tl.sqrt(error) / tl.abs(tl.where(below != 0, below, 1.0))
+    known = finite & (below > tl.sqrt(noise) * _MIN_Z) & (error < 0.25)
+    apart = _centred(b, lane, kept, among) - _centred(a, lane, kept, among)
+    spread = tl.sqrt(tl.sum(apart * apart, 0) / (among - 1))
     mean = (_total(b, lane, kept) - _total(a, lane, kept)) / among
     scale = tl.load(span + n * ranges)
     to = out + n * 4

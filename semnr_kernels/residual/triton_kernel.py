@@ -77,7 +77,7 @@ class _Tables(NamedTuple):
 def _tables(height: int, width: int, sizes: tuple[float, ...]) -> tuple[np.ndarray, ...]:
     shapes, order = bank(sizes), on_device._order(sizes)
     rows, columns = on_device._padded(height, width, sizes)
-    plan = on_device._Plan(*on_device._plan(rows, columns, sizes))
+    plan = on_device._Plan(*map(torch.from_numpy, on_device._plan(rows, columns, sizes)))
     gone = [on_device._gaussian(f) for f in (np.fft.fftfreq(rows), np.fft.rfftfreq(columns))]
     cuts = [cuts_of(length) for length in (height, width)]
     sides = [[end - start for _, (start, end) in cut] for cut in cuts]
@@ -181,7 +181,7 @@ def rows(
     wide = max(512, triton_support.power_of_2(max(width, padded[1])))
     launch(
         triton_stages.lines, (padded[0], windows, n), *images, mask, *noise, moments, u, height, width, *padded,
-        down, across, threads=wide // 4, COLUMNS=wide,
+        down, across, threads=min(1024, wide // 4), COLUMNS=wide,
     )  # fmt: skip
 
     # whitened, less the surroundings
@@ -250,7 +250,8 @@ def rows(
     launch(
         triton_stages.strongest, (blocks_down * strips, n), plane, t.taps, edges, mask, gain, own, t.room, limits,
         at_edges, usual, best, blocks, largest, *geometry, blocks_down, blocks_across,
-        threads=sides[0] * sides[1] // 8, **bank_of, LIMITS=limits_count, PER=per, ROWS=sides[0], COLUMNS=sides[1],
+        threads=min(1024, sides[0] * sides[1] // 4), **bank_of, LIMITS=limits_count, PER=per, ROWS=sides[0],
+        COLUMNS=sides[1],
     )  # fmt: skip
     found, limit = room(n, 66, dtype=torch.float64), room(n, dtype=torch.float64)
     triton_support.launched("figures", 8 * (8 * power.numel() // 8 + 2 * blocks.numel() + found.numel()))
@@ -283,7 +284,7 @@ def rows(
     triton_support.launched("made", n * marking.LISTED * (4 * (box + 2 * side * side) + 80))
     launch(
         triton_marks.made, (marking.LISTED, n), images[1], listed, templates, reaches, apart, places, height, width,
-        side, threads=256, ROWS=triton_support.block(16, 128), COLUMNS=128,
+        side, threads=256, ROWS=triton_support.block(4, 128), COLUMNS=128,
     )  # fmt: skip
     figures = {
         "variance": found[:, 0],

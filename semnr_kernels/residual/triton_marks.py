@@ -231,7 +231,7 @@ def made(d, found, templates, reaches, apart, out, height, width, side, ROWS: tl
                     left_over -= (tl.load(bump + a * side + b).to(tl.float64) * tall).to(tl.float32)
                     with_bump += left_over * left_over
             down_by, right_by = (top + i + reach - y).to(tl.float64), (left + j + reach - x).to(tl.float64)
-            live = live & (tl.sqrt(down_by * down_by + right_by * right_by) > far)
+            live = live & (down_by * down_by + right_by * right_by > far * far)
             given = tl.minimum(given, tl.where(live, with_bump, float("inf")))
             without = tl.minimum(without, tl.where(live, alone, float("inf")))
         invented += (tl.min(given) < tl.min(without)).to(tl.float64)

@@ -39,10 +39,10 @@ def test_whatever_a_tile_holds(kind: str) -> None:
 
 
 def test_masked_pixels_take_no_part_and_a_tile_is_what_it_is_alone() -> None:
-    tiles = [evidence_tiles.case(kind, 64, 66) for kind in ("defects", "clipped")]
+    tiles = [evidence_tiles.case(kind, 48, 50) for kind in ("defects", "clipped")]
     images = evidence_tiles.Case(*(torch.cat(v) for v in zip(*tiles, strict=True)))
-    valid = torch.ones((2, 1, 64, 66), dtype=torch.bool)
-    valid[..., 34:52, 30:50] = False
+    valid = torch.ones((2, 1, 48, 50), dtype=torch.bool)
+    valid[..., 26:40, 20:40] = False
     got = suite.found(images, INTERPRET, ONE, valid)
     suite.assert_like(got, suite.found(images, "reference", ONE, valid))
     alone = suite.found(tiles[1], INTERPRET, ONE, valid[:1])

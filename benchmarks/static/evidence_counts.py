@@ -8,6 +8,8 @@ inputs and outputs, and of a gather those that it addresses. A table that all ti
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 import sys
 from collections import Counter
@@ -35,6 +37,7 @@ from semnr_kernels.transfer import on_device as transfer
 RESULTS = Path(__file__).parents[1] / "results" / "evidence_counts.json"
 SHAPES = ((2, 64, 80), (8, 512, 512))  # the small one is what the suite counts again
 BARS = {"launches": 60, "traffic": 60}
+TRITON = ("residual", "changes")  # ops that have the design in Triton
 ADDRESSED = ("gather", "index", "index_select", "embedding", "searchsorted", "take")
 PARTS = {
     "noise": ((noise, "laws"), (noise, "whitening")),
@@ -73,15 +76,18 @@ def size(v: torch.Tensor) -> int:
     return v.element_size() * math.prod(n for n, step in zip(v.shape, v.stride(), strict=True) if step)
 
 
-def count(shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Launches of a batch, and bytes a tile over the tile's own as float32, by part."""
+def count(shape: tuple[int, int, int], design: str = "torch") -> dict[str, Any]:
+    """Launches of a batch, and bytes a tile over the tile's own as float32, by part. design: "torch", or "triton" for
+    the ops that have it: their launches are collected and do not run, their bytes are those stated beside them."""
     n, height, width = shape
     images = evidence_tiles.case("holes", height, width)
     inputs = {name: v.repeat(n, 1, 1, 1) for name, v in zip(("noisy", "denoised", "reference"), images, strict=True)}
     asked = at_once.Asked(True, True, -1, ((1.0, 4.0),), None, None, "error", False)
-    at_once._computed(inputs, asked)  # tables that are made once
-    counted = Counted()
-    kept = []
+    counted, kept = Counted(), []
+    parts = dict(PARTS)
+    if design == "triton":
+        modules = {op: importlib.import_module(f"semnr_kernels.{op}.triton_kernel") for op in TRITON}
+        parts |= {op: ((module, "rows"),) for op, module in modules.items()}
 
     def within(part: str, run: Any) -> Any:
         def called(*args: Any, **options: Any) -> Any:
@@ -93,12 +99,33 @@ def count(shape: tuple[int, int, int]) -> dict[str, Any]:
 
         return called
 
+    def launched(name: str, nbytes: int) -> None:
+        counted.launches[counted.part[-1]] += 1
+        counted.moved[counted.part[-1]] += nbytes
+
+    replaced: list[tuple[Any, str, Any]] = []
+    recording: Any = contextlib.nullcontext
+    if design == "triton":
+        from semnr_kernels import triton_support
+
+        recording, usual = triton_support.recording, at_once._module
+        replaced = [
+            (at_once, "_module", lambda op, images: modules[op] if op in modules else usual(op, images)),
+            (triton_support, "launched", launched),
+        ]
     try:
-        for part, functions in PARTS.items():
+        for place, name, function in replaced:
+            kept.append((place, name, place.__dict__[name]))
+            setattr(place, name, function)
+        with recording():
+            at_once._computed(inputs, asked)  # tables that are made once
+        counted.launches.clear()
+        counted.moved.clear()
+        for part, functions in parts.items():
             for place, name in functions:
                 kept.append((place, name, place.__dict__[name]))
                 setattr(place, name, within(part, getattr(place, name)))
-        with counted:
+        with counted, recording():
             at_once._computed(inputs, asked)
     finally:
         for place, name, function in kept:
@@ -106,6 +133,7 @@ def count(shape: tuple[int, int, int]) -> dict[str, Any]:
     tile = n * 4 * height * width
     return {
         "shape": list(shape),
+        "design": design,
         "launches": dict(counted.launches),
         "traffic": {part: round(moved / tile, 2) for part, moved in counted.moved.items()},
     }
@@ -115,7 +143,7 @@ def show(rows: list[dict[str, Any]]) -> str:
     """The table in text."""
     lines = []
     for row in rows:
-        lines.append(f"batch of {row['shape'][0]} tiles of {row['shape'][1]} x {row['shape'][2]}")
+        lines.append(f"batch of {row['shape'][0]} tiles of {row['shape'][1]} x {row['shape'][2]}, {row['design']}")
         for part, launches in row["launches"].items():
             lines.append(f"  {part:10s}{launches:8d} launches{row['traffic'][part]:9.1f} x the tile's float32 bytes")
         launches, traffic = sum(row["launches"].values()), sum(row["traffic"].values())
@@ -129,7 +157,7 @@ def stored() -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    rows = [count(shape) for shape in SHAPES]
+    rows = [count(shape, design) for design in ("torch", "triton") for shape in SHAPES]
     records.write(RESULTS, records.record(__file__, {"batches": rows}, versions={"torch": torch.__version__}))
     print(show(rows))
     return 0

@@ -13,6 +13,7 @@ from .settings import NAMES, Figures, Settings
 
 registry.register("changes", "reference", reference.changes)
 registry.register("changes", "torch", on_device.changes, on_device.supports, lambda: on_device.UNSUPPORTED)
+registry.register_triton("changes", "changes")
 registry.register_native("changes", native.changes, native.supports, native.UNSUPPORTED)
 
 __all__ = ["FEATURE_PX", "NAMES", "Figures", "Noise", "Settings", "changes"]

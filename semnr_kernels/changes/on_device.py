@@ -7,7 +7,7 @@ medians of a ring are those of a slice. What is left to do with a dozen numbers 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -51,6 +51,18 @@ def changes(
     noise: Sequence[Noise | None] | None = None,
 ) -> list[Figures]:
     """As `reference.changes`."""
+    return changed(rows, x, d, r, settings, noise)
+
+
+def changed(
+    rows: Callable[..., dict[str, torch.Tensor]],
+    x: Tiles | None,
+    d: Tiles,
+    r: Tiles | None,
+    settings: Settings,
+    noise: Sequence[Noise | None] | None,
+) -> list[Figures]:
+    """The figures that `rows` give."""
     laws = [None] * len(d.images) if noise is None or x is None else list(noise)
     noisy, clean = (None if v is None else v.levelled() for v in (x, r))
     taps = None
@@ -222,13 +234,7 @@ def _levels(t: Levelled, d: Levelled, witness: Levelled, data_range: float | Non
     left = u - z * (below / z2.sum(1))[:, None]
     noise = torch.where(below != 0, (z2 * left.square()).sum(1).sqrt(), torch.inf)
     known = gain.isfinite() & (below > MIN_Z * noise) & (error < 0.25)
-    if data_range:
-        span = torch.full_like(below, data_range)
-    else:
-        flat = t.data.flatten(1)
-        ends = [_quantile(flat, share) for share in (0.999, 0.001)]
-        span = ends[0] - ends[1]
-        span = torch.where(span != 0, span, torch.nan)
+    span = torch.full_like(below, data_range) if data_range else span_of(t.data)
     apart = b - a
     mean = torch.where(keep, apart, 0.0).sum(1) / n
     spread = (torch.where(keep, apart - mean[:, None], 0.0).square().sum(1) / (n - 1)).sqrt()
@@ -237,6 +243,13 @@ def _levels(t: Levelled, d: Levelled, witness: Levelled, data_range: float | Non
         "gain_change": torch.stack([torch.where(known, gain - 1, torch.nan), error], 1),
         "offset_change": torch.stack([level / span, spread / n.sqrt() / span], 1),
     }
+
+
+def span_of(images: torch.Tensor) -> torch.Tensor:
+    """(N,) float64: what lies between all but a thousandth of the pixels at either end; NaN of one grey level."""
+    ends = [_quantile(images.flatten(1), share) for share in (0.999, 0.001)]
+    span = ends[0] - ends[1]
+    return torch.where(span != 0, span, torch.nan)
 
 
 def _centred(v: torch.Tensor, keep: torch.Tensor, n: torch.Tensor) -> torch.Tensor:

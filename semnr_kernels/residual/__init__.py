@@ -14,6 +14,7 @@ from .templates import Shape, bank
 
 registry.register("residual", "reference", reference.scan)
 registry.register("residual", "torch", on_device.scan)
+registry.register_triton("residual", "scan")
 registry.register_native("residual", native.scan, native.supports, native.UNSUPPORTED)
 
 __all__ = ["SIZES", "Law", "Place", "Scanned", "Settings", "Shape", "bank", "scan"]

@@ -43,15 +43,19 @@ class Lines(NamedTuple):
 
 def scan(x: Tiles, d: Tiles, valid: torch.Tensor | None, laws: Sequence[Law], settings: Settings) -> Scanned:
     """As `reference.scan`."""
-    longest = max(law.taps.size for law in laws)
-    taps = np.stack([np.pad(law.taps, (0, longest - law.taps.size)) for law in laws])
-    numbers = np.array([[law.gain, law.offset, law.floor] for law in laws], dtype=np.float64)
-    device = x.images.device
-    gain, offset, floor = torch.from_numpy(numbers).to(device).unbind(1)
-    lines = Lines(gain, offset, floor, torch.from_numpy(taps).to(device))
+    lines = lines_of(laws, x.images.device)
     mask = None if valid is None else valid[:, 0]
     figures, largest = rows(x.levelled(), d.levelled(), mask, lines, settings)
     return told(batched.on_host(figures), None if largest is None else largest.cpu().numpy())
+
+
+def lines_of(laws: Sequence[Law], device: torch.device) -> Lines:
+    """The laws of a batch on the device."""
+    longest = max(law.taps.size for law in laws)
+    taps = np.stack([np.pad(law.taps, (0, longest - law.taps.size)) for law in laws])
+    numbers = np.array([[law.gain, law.offset, law.floor] for law in laws], dtype=np.float64)
+    gain, offset, floor = torch.from_numpy(numbers).to(device).unbind(1)
+    return Lines(gain, offset, floor, torch.from_numpy(taps).to(device))
 
 
 def told(found: dict[str, np.ndarray], largest: np.ndarray | None) -> Scanned:
@@ -167,6 +171,11 @@ def _padded(height: int, width: int, sizes: tuple[float, ...]) -> tuple[int, int
     room = max(template(s).shape[0] for s in bank(sizes)) + 8
     rows, columns = (fast_size(max(end - start for _, (start, end) in cuts_of(n)) + room) for n in (height, width))
     return rows, columns
+
+
+def _reach(sizes: tuple[float, ...]) -> int:
+    """Of the largest template, from its middle."""
+    return max(template(s).shape[0] for s in bank(sizes)) // 2
 
 
 def _plan(rows: int, columns: int, sizes: tuple[float, ...]) -> tuple[np.ndarray, ...]:

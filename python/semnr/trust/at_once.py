@@ -1,12 +1,13 @@
 """The evidence of a batch whose pixels lie on a device: noise, scan, changes and transfer one after another, then one
 copy of all figures to the host.
 
-Nothing between the first operation and that copy waits for a value. The ops are those of `semnr_kernels`, "torch"
-backend; what is made of their figures on the host is what is made of those of the CPU.
+Nothing between the first operation and that copy waits for a value. The ops are those of `semnr_kernels`, on "triton"
+where it serves them and else on "torch"; what is made of their figures on the host is what is made of those of the CPU.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from .transfer import MIN_STRUCTURE_Z, Evidence, as_evidence
 
 ALPHA = 0.005  # of `semnr.residual_tests`
 MASK = "mask"
+AT_ONCE = ("torch", "triton", "triton-interpret")
 _TRANSFER = ("transfer", "se", "structure_z", "energy")
 
 
@@ -58,12 +60,18 @@ class Found(NamedTuple):
 
 
 def takes(tiles: Mapping[str, Tiles], tests: bool) -> bool:
-    """Whether every op that is asked of these images would run on the "torch" backend."""
+    """Whether every op that is asked of these images would run on a backend that does not wait within a batch."""
     images = tiles["denoised"].images
     ops = (("noise", "residual", "changes") if tests else ()) + (("transfer",) if len(tiles) > 2 else ())
     if not ops or images.shape[1] != 1 or min(images.shape[2:]) < changes.MIN_SIDE:
         return False
-    return all(registry.choose(registry.Call.of(op, images)).backend == "torch" for op in ops)
+    return all(registry.choose(registry.Call.of(op, images)).backend in AT_ONCE for op in ops)
+
+
+def _module(op: str, images: torch.Tensor) -> Any:
+    """The module whose `rows` serve an op on these images."""
+    triton = registry.choose(registry.Call.of(op, images)).backend.startswith("triton")
+    return importlib.import_module(f"semnr_kernels.{op}.{'triton_kernel' if triton else 'on_device'}")
 
 
 def found(tiles: Mapping[str, Tiles], asked: Asked, mask: torch.Tensor | None) -> Found:
@@ -116,7 +124,7 @@ def _figures(
         out |= found
         settings = ChangesSettings(own_range(denoised.images, asked.data_range), asked.scan_axis)
         clean = None if witness is None else witness.levelled()
-        rows = changes_rows.rows(noisy.levelled(), denoised.levelled(), clean, settings, taps)
+        rows = _module("changes", denoised.images).rows(noisy.levelled(), denoised.levelled(), clean, settings, taps)
         out |= {f"changes {k}": v for k, v in rows.items()}
         out["level"] = _level(denoised)
     if asked.transfer and witness is not None:
@@ -177,7 +185,8 @@ def _tests(
     taps = noise_rows.whitening(laws.products)
     lines = residual_rows.Lines(laws.gain, laws.offset, laws.floor, taps)
     inside = None if valid is None else valid[:, 0]
-    scan, largest = residual_rows.rows(noisy.levelled(), denoised.levelled(), inside, lines, _settings(asked))
+    scanned = _module("residual", denoised.images).rows
+    scan, largest = scanned(noisy.levelled(), denoised.levelled(), inside, lines, _settings(asked))
     found = {f"noise {k}": v for k, v in laws._asdict().items()} | {f"scan {k}": v for k, v in scan.items()}
     return {**found, "taps": taps, "step": noise_rows.steps(windows)}, largest
 

@@ -1,12 +1,13 @@
 """The evidence of a batch whose pixels lie on a device: noise, scan, changes and transfer one after another, then one
 copy of all figures to the host.
 
-Nothing between the first operation and that copy waits for a value. The ops are those of `semnr_kernels`, "torch"
-backend; what is made of their figures on the host is what is made of those of the CPU.
+Nothing between the first operation and that copy waits for a value. The ops are those of `semnr_kernels`, backends
+"triton" and "torch"; what is made of their figures on the host is what is made of those of the CPU.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from .transfer import MIN_STRUCTURE_Z, Evidence, as_evidence
 ALPHA = 0.005  # of `semnr.residual_tests`
 MASK = "mask"
 _TRANSFER = ("transfer", "se", "structure_z", "energy")
+_BATCHED = ("triton", "torch", "triton-interpret")  # backends that take a batch at once
 
 
 class Asked(NamedTuple):
@@ -58,12 +60,18 @@ class Found(NamedTuple):
 
 
 def takes(tiles: Mapping[str, Tiles], tests: bool) -> bool:
-    """Whether every op that is asked of these images would run on the "torch" backend."""
+    """Whether every op that is asked of these images would run on a backend that takes a batch at once."""
     images = tiles["denoised"].images
     ops = (("noise", "residual", "changes") if tests else ()) + (("transfer",) if len(tiles) > 2 else ())
     if not ops or images.shape[1] != 1 or min(images.shape[2:]) < changes.MIN_SIDE:
         return False
-    return all(registry.choose(registry.Call.of(op, images)).backend == "torch" for op in ops)
+    return all(registry.choose(registry.Call.of(op, images)).backend in _BATCHED for op in ops)
+
+
+def _kernels(op: str, images: torch.Tensor) -> Any:
+    """The module of `op` whose kernels take a batch of these images."""
+    triton = registry.choose(registry.Call.of(op, images)).backend.startswith("triton")
+    return importlib.import_module(f"semnr_kernels.{op}.{'triton_kernel' if triton else 'on_device'}")
 
 
 def found(tiles: Mapping[str, Tiles], asked: Asked, mask: torch.Tensor | None) -> Found:
@@ -173,13 +181,14 @@ def _tests(
         valid = None if valid is None else valid.transpose(2, 3)
     height, width = noisy.images.shape[2:]
     windows = [noisy.images[:, 0, rows, columns] for _, rows, columns in window_places([(height, width)], SAMPLES)]
-    laws = noise_rows.laws(windows, *noise_rows.ends(windows, data_range))
-    taps = noise_rows.whitening(laws.products)
+    noise = _kernels("noise", noisy.images)
+    laws = noise.laws(windows, *noise.ends(windows, data_range))
+    taps = noise.whitening(laws.products)
     lines = residual_rows.Lines(laws.gain, laws.offset, laws.floor, taps)
     inside = None if valid is None else valid[:, 0]
     scan, largest = residual_rows.rows(noisy.levelled(), denoised.levelled(), inside, lines, _settings(asked))
     found = {f"noise {k}": v for k, v in laws._asdict().items()} | {f"scan {k}": v for k, v in scan.items()}
-    return {**found, "taps": taps, "step": noise_rows.steps(windows)}, largest
+    return {**found, "taps": taps, "step": noise.steps(windows)}, largest
 
 
 def _settings(asked: Asked) -> Settings:

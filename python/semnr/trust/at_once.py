@@ -22,7 +22,6 @@ from semnr_kernels.planes import Tiles
 from semnr_kernels.residual import SIZES, Settings
 from semnr_kernels.residual import on_device as residual_rows
 from semnr_kernels.transfer import Settings as TransferSettings
-from semnr_kernels.transfer import on_device as transfer_rows
 from semnr_kernels.transfer.blocks import block_side
 
 from ..noise.model import from_fitted, window_places
@@ -130,6 +129,7 @@ def _figures(
     if asked.transfer and witness is not None:
         names = ("noisy", "denoised", *(name for name in ("reference", "second_frame") if name in tiles))
         inside = _valid(valid, mask, names)
+        transfer_rows = _kernels("transfer", denoised.images)
         for k, settings_of_band in enumerate(_bands(asked, denoised, "reference" in tiles)):
             within = None if inside is None else inside[:, 0]
             levels = noisy.levelled(), denoised.levelled(), witness.levelled()

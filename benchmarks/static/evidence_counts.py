@@ -31,7 +31,7 @@ import mock_gpu
 import records
 
 from semnr.trust import at_once
-from semnr_kernels import batched
+from semnr_kernels import batched, planes
 from semnr_kernels.changes import on_device as changes
 from semnr_kernels.noise import on_device as noise
 from semnr_kernels.planes import Levelled
@@ -92,13 +92,14 @@ def designs(triton: bool) -> Iterator[list[Any]]:
         return
     from semnr_kernels import triton_support
 
-    usual = at_once._kernels
+    usual, level = at_once._kernels, planes._on_triton
     at_once._kernels = lambda op, images: of_triton(op) or usual(op, images)
+    planes._on_triton = lambda images: True
     try:
         with triton_support.recording() as launches:
             yield launches
     finally:
-        at_once._kernels = usual
+        at_once._kernels, planes._on_triton = usual, level
 
 
 def of_triton(op: str) -> Any:

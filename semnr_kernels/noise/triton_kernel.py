@@ -17,8 +17,8 @@ import triton.language as tl
 from .. import batched, native_support, triton_support
 from ..noise_law import LAGS, SOME, Ends, Fitted
 from ..registry import Call, no_loop, refusal
-from . import on_device, triton_line, triton_stages
 from ..triton_support import launch
+from . import on_device, triton_line, triton_stages
 from .on_device import Laws
 from .triton_line import POINTS, PRODUCTS, ROW
 from .triton_stages import BINS, ROOM, STATE
@@ -50,7 +50,7 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
     """As `on_device.laws`."""
     of = _Windows.of(windows, _part())
     n, pixels, device, image = of.tiles, of.pixels, of.images.device, of.images
-    work = {"WORK": tl.float64 if image.dtype == torch.float64 else tl.float32}
+    work = {"WORK": _work(image)}
     whole, part = {"threads": 512, "BLOCK": _whole()}, {"BLOCK": _part()}
 
     def room(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -84,7 +84,8 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
     launch(triton_stages.scan, (n,), table, starts, segments, ROWS=64, moved=3 * _bytes(table))
     ordered = room(3, n, pixels)
     launch(triton_stages.put, (segments, n), state, near, levels, differences, slopes, table, *ordered, pixels,
-           threads=256, BLOCK=triton_support.block(_RANKED, 2**11), moved=_bytes(plane, table, ordered), **segment)  # fmt: skip
+           threads=256, BLOCK=triton_support.block(_RANKED, 2**11), moved=_bytes(plane, table, ordered),
+           **segment)  # fmt: skip
     level, square, slope = ordered
 
     found = room(n, 3, ROOM, dtype=torch.float64)
@@ -110,7 +111,7 @@ def ends(windows: Sequence[torch.Tensor], data_range: float | None) -> tuple[tor
     out = torch.empty((3, of.tiles), dtype=torch.float64, device=image.device)
     launch(
         triton_stages.ends, (of.tiles,), image, of.geometry, triton_support.numbers(image.device, data_range or 0.0),
-        out, of.apart, of.count, KNOWN=bool(data_range), WORK=tl.float64 if image.dtype == torch.float64 else tl.float32,
+        out, of.apart, of.count, KNOWN=bool(data_range), WORK=_work(image),
         BLOCK=_whole(), threads=512, moved=(2 if data_range else 1) * of.bytes,
     )  # fmt: skip
     return tuple(out.unbind(0))
@@ -136,6 +137,10 @@ def whitening(products: torch.Tensor) -> torch.Tensor:
     shrinks = batched.table(on_device._shrinks, products.device)
     launch(triton_line.whiten, (len(products),), products, shrinks, out, products.stride(0), BLOCK=len(shrinks))
     return out
+
+
+def _work(image: torch.Tensor) -> Any:
+    return tl.float64 if image.dtype == torch.float64 else tl.float32
 
 
 def _whole() -> int:

@@ -71,7 +71,7 @@ def _core(head, room, begin, end, most, BLOCK: tl.constexpr):
 
 @triton.jit
 def _robust(levels, squares, slopes, room, begin, end, gain, offset, floor, limit, least, BLOCK: tl.constexpr):
-    """Mean level, robust variance (of at least `least`) and number of the pixels that are kept from `begin` to `end`."""
+    """Mean level, robust variance (of `least` or more) and number of the pixels that are kept from `begin` to `end`."""
     at = begin + tl.arange(0, BLOCK)
     head, level, size = _kept(levels, squares, slopes, at, end, gain, offset, floor, limit)
     for start in range(begin + BLOCK, end, BLOCK):

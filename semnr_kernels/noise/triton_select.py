@@ -1,6 +1,7 @@
 """Order statistics inside one Triton program: exact, by counting the bits of float32 values; no atomics, no sort.
 
-A key is the 32 bits of a value, so arranged that keys sort as the values do; keys of what takes no part are the largest.
+A key is the 32 bits of a value, so arranged that keys sort as the values do; keys of what takes no part are the
+largest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Triton kernels of the noise law, part one: ends of the scale, fields, their quantiles, and pixels put in order by bin.
+"""Triton kernels of the noise law, part one: ends of the scale, fields, quantiles, and pixels put in order by bin.
 
-`images` is an address from which windows are told by `geometry`, (windows, 8) int64: where its first pixel lies, height,
-width, steps down and along, interior pixels of those before, and programs before. `state` is (N, STATE) float64.
+`images` is an address from which windows are told by `geometry`, (windows, 8) int64: where its first pixel lies,
+height, width, steps down and along, interior pixels of those before, and programs before. `state` is (N, STATE) float64.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from .. import noise_law as law
 from .triton_select import (
     _DIGITS,
     _LAST,
-    OUT,
     digit_of,
     pair,
     plain_key,
@@ -389,8 +388,8 @@ def count(state, near, levels, slopes, table, pixels, SEGMENT: tl.constexpr):
 
 @triton.jit(do_not_specialize=["segments"])
 def scan(table, starts, segments, ROWS: tl.constexpr):
-    """starts[n] = where each bin starts, (ROOM,); table: of a segment and bin, the place of its first pixel. One program
-    a tile."""
+    """starts[n] = where each bin starts, (ROOM,); table: of a segment and bin, the place of its first pixel. One
+    program a tile."""
     n = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, _ROOM)
     table += n * segments * _ROOM

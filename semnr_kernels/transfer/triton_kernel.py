@@ -70,7 +70,8 @@ def rows(x: Levelled, d: Levelled, r: Levelled, valid: torch.Tensor | None, sett
     bands, sums = room(3, n, height, width, dtype=torch.float32), room(n, blocks[0] * blocks[1], ROOM)
     launch(triton_stages.along, (blocks[0] * blocks[1], n), smooth, mask, taps, shares_down, shares_along, bands, sums,
            height, width, reach, *blocks, FINE=settings.low > 0, ROWS=triton_support.block(_ROWS, 32),
-           COLUMNS=triton_support.block(32, 64), moved=len(smooth) * plane + masked + 3 * plane + 8 * sums.numel())  # fmt: skip
+           COLUMNS=triton_support.block(32, 64), moved=(len(smooth) + 3) * plane + masked + 8 * sums.numel(),
+           )  # fmt: skip
     state = room(n, STATE)
     launch(triton_stages.ratio, (n,), sums, partial, x.level, d.level, state, sums.shape[1], programs,
            NOISY=settings.noisy_reference, WITH_DROP=settings.with_drop, BLOCK=256)  # fmt: skip

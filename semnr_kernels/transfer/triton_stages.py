@@ -36,9 +36,7 @@ def _pixels(image, mask, at, live):
 
 
 @triton.jit(do_not_specialize=["height", "width", "reach"])
-def down(
-    x, d, r, mask, taps, smooth, partial, height, width, reach, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+def down(x, d, r, mask, taps, smooth, partial, height, width, reach, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """smooth[image, gaussian, n]: x, d, r and, where there is one, the mask under both Gaussians down the columns.
 
     partial[n, program] = xx, dd, rr, xd, xr, dr, x, d, r summed, and how many pixels take part.

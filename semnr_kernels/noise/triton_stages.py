@@ -1,7 +1,7 @@
 """Triton kernels of the noise law, part one: ends of the scale, fields, quantiles, and pixels put in order by bin.
 
 `images` is an address from which windows are told by `geometry`, (windows, 8) int64: where its first pixel lies,
-height, width, steps down and along, interior pixels of those before, and programs before. `state` is (N, STATE) float64.
+height, width, steps down and along, interior pixels of those before, and programs before. `state`: (N, STATE) float64.
 """
 
 from __future__ import annotations

@@ -58,11 +58,11 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
 
     state, row = room(n, STATE, dtype=torch.float64), room(n, ROW, dtype=torch.float64)
     near = room(n, dtype=torch.int32)
-    launch(triton_stages.begin, (n,), image, of.geometry, low, high, piled, state, near, of.apart, of.count,
+    launch(triton_stages.begin, (n,), image, of.geometry, low, high, piled, state, near, of.apart, of.windows,
            moved=of.bytes, **work, **whole)  # fmt: skip
     plane = room(3, n, pixels)
-    launch(triton_stages.fields, (of.programs, n), image, of.geometry, state, near, *plane, of.apart, of.count, pixels,
-           moved=of.bytes + _bytes(plane), threads=256, **work, **part)  # fmt: skip
+    launch(triton_stages.fields, (of.programs, n), image, of.geometry, state, near, *plane, of.apart, of.windows,
+           pixels, moved=of.bytes + _bytes(plane), threads=256, **work, **part)  # fmt: skip
     levels, differences, slopes = plane
     spare = room(2, n, pixels, dtype=torch.int32)
     starts = room(n, ROOM, dtype=torch.int32)
@@ -98,8 +98,8 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
         quantile(2, triton_stages.LIMIT, 1, 3, level, slope)
     partial = room(n, of.programs, triton_line.SUMS, dtype=torch.float64)
     launch(triton_line.tail, (of.programs, n), image, of.geometry, state, near, levels, differences, slopes, partial,
-           of.apart, of.count, pixels, moved=of.bytes + _bytes(plane, partial), **work, **part)  # fmt: skip
-    launch(triton_line.finish, (n,), partial, of.geometry, row, of.programs, of.count, BLOCK=32,
+           of.apart, of.windows, pixels, moved=of.bytes + _bytes(plane, partial), **work, **part)  # fmt: skip
+    launch(triton_line.finish, (n,), partial, of.geometry, row, of.programs, of.windows, BLOCK=32,
            moved=_bytes(partial))  # fmt: skip
     return _laws(row)
 
@@ -111,8 +111,8 @@ def ends(windows: Sequence[torch.Tensor], data_range: float | None) -> tuple[tor
     out = torch.empty((3, of.tiles), dtype=torch.float64, device=image.device)
     launch(
         triton_stages.ends, (of.tiles,), image, of.geometry, triton_support.numbers(image.device, data_range or 0.0),
-        out, of.apart, of.count, KNOWN=bool(data_range), WORK=_work(image),
-        BLOCK=_whole(), threads=512, moved=(2 if data_range else 1) * of.bytes,
+        out, of.apart, of.windows, KNOWN=bool(data_range), WORK=_work(image),
+        BLOCK=triton_support.block(_WHOLE // 2, 2**12), threads=512, moved=(2 if data_range else 1) * of.bytes,
     )  # fmt: skip
     return tuple(out.unbind(0))
 
@@ -123,8 +123,8 @@ def steps(windows: Sequence[torch.Tensor]) -> torch.Tensor:
         return on_device.steps(windows)
     of = _Windows.of(windows, _part())
     out = torch.empty(of.tiles, dtype=torch.float64, device=of.images.device)
-    some = min(of.bytes, 2 * SOME * 32 * of.count * of.tiles)  # of a sector of memory each
-    launch(triton_stages.steps, (of.tiles,), of.images, of.geometry, out, of.apart, of.count, SOME, BLOCK=_whole(),
+    some = min(of.bytes, 2 * SOME * 32 * of.windows * of.tiles)  # of a sector of memory each
+    launch(triton_stages.steps, (of.tiles,), of.images, of.geometry, out, of.apart, of.windows, SOME, BLOCK=_whole(),
            threads=512, moved=some)  # fmt: skip
     return out
 
@@ -168,7 +168,7 @@ class _Windows(NamedTuple):
     geometry: torch.Tensor
     tiles: int
     apart: int  # elements from one tile to the next
-    count: int
+    windows: int
     programs: int  # that cover the interiors
     pixels: int  # of the interiors of a tile
     bytes: int  # of all pixels
@@ -211,7 +211,10 @@ def _laws(row: torch.Tensor) -> Laws:
     levels, variances, sizes, counted = row[:, POINTS:PRODUCTS].unflatten(1, (4, BINS)).unbind(1)
     last = row[:, PRODUCTS:]
     products, spacing = last[:, : 2 * LAGS].unflatten(1, (LAGS, 2)), last[:, 2 * LAGS : 2 * LAGS + 6]
-    return Laws(*numbers[:5], levels, variances, sizes, counted, numbers[5], products, spacing, row[:, ROW - 1])
+    gain, offset, error, low, high, unclipped = numbers
+    return Laws(
+        gain, offset, error, low, high, levels, variances, sizes, counted, unclipped, products, spacing, row[:, ROW - 1]
+    )
 
 
 def launches() -> Iterator[tuple[str, triton_support.Launch]]:

@@ -93,13 +93,13 @@ def _plan(height: int, width: int, low: float, high: float) -> tuple[np.ndarray,
 
 def launches() -> Iterator[tuple[str, triton_support.Launch]]:
     """What ahead-of-time compilation builds: with a mask and without, of a clean reference and of a second frame."""
-    images = [Levelled(torch.zeros(2, 64, 80), torch.zeros(2, dtype=torch.float64), None)] * 3
+    image = Levelled(torch.zeros(2, 64, 80), torch.zeros(2, dtype=torch.float64), None)
     mask = torch.ones((2, 64, 80), dtype=torch.bool)
     with triton_support.recording() as made:
-        rows(*images, None, Settings())
+        rows(image, image, image, None, Settings())
     yield from ((f"transfer {one.kernel.fn.__name__}", one) for one in made)
     with triton_support.recording() as made:
-        rows(*images, mask, Settings(0.0, 1.0, noisy_reference=True, with_drop=False))
+        rows(image, image, image, mask, Settings(0.0, 1.0, noisy_reference=True, with_drop=False))
     names = {"down": "mask", "along": "mask, no fine Gaussian", "ratio": "second frame, no drop"}
     for one in made:
         if (name := one.kernel.fn.__name__) in names:

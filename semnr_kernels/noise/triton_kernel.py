@@ -60,9 +60,9 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
     near = room(n, dtype=torch.int32)
     launch(triton_stages.begin, (n,), image, of.geometry, low, high, piled, state, near, of.apart, of.windows,
            moved=of.bytes, **work, **whole)  # fmt: skip
-    plane = room(3, n, pixels)
+    plane = [room(n, pixels) for _ in range(3)]  # of one tensor they would lie aligned for some sizes alone
     launch(triton_stages.fields, (of.programs, n), image, of.geometry, state, near, *plane, of.apart, of.windows,
-           pixels, moved=of.bytes + _bytes(plane), threads=256, **work, **part)  # fmt: skip
+           pixels, moved=of.bytes + _bytes(*plane), threads=256, **work, **part)  # fmt: skip
     levels, differences, slopes = plane
     spare = room(2, n, pixels, dtype=torch.int32)
     starts = room(n, ROOM, dtype=torch.int32)
@@ -82,9 +82,9 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
     launch(triton_stages.count, (segments, n), state, near, levels, slopes, table, pixels,
            moved=_bytes(levels, table), **segment)  # fmt: skip
     launch(triton_stages.scan, (n,), table, starts, segments, ROWS=64, moved=3 * _bytes(table))
-    ordered = room(3, n, pixels)
+    ordered = [room(n, pixels) for _ in range(3)]
     launch(triton_stages.put, (segments, n), state, near, levels, differences, slopes, table, *ordered, pixels,
-           threads=256, BLOCK=triton_support.block(_RANKED, 2**11), moved=_bytes(plane, table, ordered),
+           threads=256, BLOCK=triton_support.block(_RANKED, 2**11), moved=_bytes(*plane, table, *ordered),
            **segment)  # fmt: skip
     level, square, slope = ordered
 
@@ -92,13 +92,13 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
     for k in range(_ROUNDS):
         for alone in (False, True):
             launch(triton_line.points, (1 if alone else BINS, n), state, starts, level, square, slope, spare, found,
-                   pixels, FIRST=k == 0, ALONE=alone, moved=_bytes(found, *(() if alone else (ordered,))),
+                   pixels, FIRST=k == 0, ALONE=alone, moved=_bytes(found, *(() if alone else ordered)),
                    **whole)  # fmt: skip
         launch(triton_line.line, (n,), state, found, row, threads=256)
         quantile(2, triton_stages.LIMIT, 1, 3, level, slope)
     partial = room(n, of.programs, triton_line.SUMS, dtype=torch.float64)
     launch(triton_line.tail, (of.programs, n), image, of.geometry, state, near, levels, differences, slopes, partial,
-           of.apart, of.windows, pixels, moved=of.bytes + _bytes(plane, partial), **work, **part)  # fmt: skip
+           of.apart, of.windows, pixels, moved=of.bytes + _bytes(*plane, partial), **work, **part)  # fmt: skip
     launch(triton_line.finish, (n,), partial, of.geometry, row, of.programs, of.windows, BLOCK=32,
            moved=_bytes(partial))  # fmt: skip
     return _laws(row)

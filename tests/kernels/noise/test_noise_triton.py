@@ -85,3 +85,21 @@ def test_triton_finds_quantiles_where_a_sample_misleads() -> None:
         KIND=0, PLACE=0, BLOCK=256,
     )  # fmt: skip
     np.testing.assert_allclose(state[:, :2], np.quantile(levels.double(), shares, axis=1).T, rtol=1e-15)
+
+
+def test_a_batch_of_evidence_reads_tritons_noise_as_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from semnr.trust import at_once
+    from semnr_kernels.noise import triton_kernel
+
+    images = evidence_tiles.case("lines", 48, 60)
+    inputs = {"noisy": images.x, "denoised": images.d}
+    asked = at_once.Asked(True, False, -1, ((1.0, 4.0),), None, None, "error", False)
+    found = []
+    for noise in (on_device, triton_kernel):
+        monkeypatch.setattr(at_once, "_kernels", lambda op, images, noise=noise: noise)
+        rows, layout, _ = at_once._computed(inputs, asked)
+        found.append({k: v for k, v in batched.unpacked(rows, layout).items() if not k.startswith("noise spacing")})
+    assert found[0].keys() == found[1].keys()
+    for name, want in found[0].items():
+        if name.removeprefix("noise ") not in ("levels", "variances"):  # of bins that do not count, anything
+            np.testing.assert_allclose(found[1][name], want, rtol=1e-4, atol=1e-6, err_msg=name)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import native_support
+from . import native_support, registry
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class Levelled(NamedTuple):
     @classmethod
     def of(cls, images: torch.Tensor) -> Levelled:
         """Of (N, C, H, W) images of any dtype that kernels read."""
+        if _on_triton(images):
+            from . import planes_triton
+
+            return planes_triton.of(images)
         if images.dtype.is_floating_point:
             grey = images[:, 0] if images.shape[1] == 1 else images.double().mean(1)
             finite = torch.isfinite(grey)
@@ -73,6 +77,13 @@ class Levelled(NamedTuple):
         level = (grey.sum((1, 2), dtype=torch.float64) / (grey.shape[1] * grey.shape[2])).round()
         data = (grey - level.to(torch.promote_types(grey.dtype, torch.float32))[:, None, None]).float()
         return cls(data, level, None)
+
+
+def _on_triton(images: torch.Tensor) -> bool:
+    """Whether Triton's kernels level these."""
+    if not images.is_cuda or images.shape[1] != 1 or images.shape[0] > 65535 or images.requires_grad:
+        return False
+    return images.dtype in native_support.DTYPE_CODES and registry.triton_by_default()
 
 
 class Tiles:

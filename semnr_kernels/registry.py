@@ -548,6 +548,11 @@ def cuda_by_default(op: str, backend: str | None, index: int | None) -> bool:
     return True
 
 
+def triton_by_default() -> bool:
+    """Whether what a GPU does beside the ops may run on Triton: it is there and no other backend is named."""
+    return _requested(None)[0] in ("auto", "triton") and _probe("triton") is None
+
+
 def explain(call: Call, backend: str | None = None) -> Explanation:
     """The decision table of a call: which backend it takes, and why it does not take the others.
 

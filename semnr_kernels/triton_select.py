@@ -90,9 +90,9 @@ def of_rank(values: torch.Tensor, ranks: torch.Tensor, covered: int) -> tuple[to
     jobs, count = ranks.shape[0], ranks.shape[1] - 2
     out = torch.empty((rows, jobs, count), dtype=torch.float32, device=values.device)
     below = torch.empty((rows, jobs, count), dtype=torch.int32, device=values.device)
-    triton_support.launched("select", rows * (3 * 4 * covered + 8 * jobs * count))
     triton_support.launch(
         select, (jobs, rows), values, ranks, out, below, pitch, jobs, threads=512, RANKS=count,
         BLOCK=triton_support.block(1024, min(2**16, max(512, triton_support.power_of_2(covered // jobs)))),
+        moved=rows * (3 * 4 * covered + 8 * jobs * count),
     )  # fmt: skip
     return out, below

@@ -81,6 +81,13 @@ class Launch:
     args: tuple[Any, ...]
     constants: dict[str, Any]
     threads: int
+    moved: int | None = None  # bytes of device memory, where what it takes is not read or written once
+
+    @property
+    def bytes(self) -> int:
+        """Read and written."""
+        given = [v for v in self.args if isinstance(v, torch.Tensor)]
+        return sum(v.numel() * v.element_size() for v in given) if self.moved is None else self.moved
 
 
 _recorded: ContextVar[list[Launch] | None] = ContextVar("semnr_launches", default=None)
@@ -100,10 +107,12 @@ def recording() -> Iterator[list[Launch]]:
 _lanes = functools.cache(lanes_of)
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *args: Any, threads: int = 128, **constants: Any) -> None:
-    """Run `kernel` on the device of its first argument, on the caller's stream."""
+def launch(
+    kernel: Any, grid: tuple[int, ...], *args: Any, threads: int = 128, moved: int | None = None, **constants: Any
+) -> None:
+    """Run `kernel` on the device of its first argument, on the caller's stream. `moved`: see `Launch`."""
     if (record := _recorded.get()) is not None:
-        record.append(Launch(kernel, args, constants, threads))
+        record.append(Launch(kernel, args, constants, threads, moved))
         return
     if args[0].is_cuda:
         lanes = _lanes(args[0].device)
@@ -111,13 +120,6 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, threads: int = 128, *
             kernel[grid](*args, num_warps=max(1, threads // lanes), **constants)
     else:
         kernel[grid](*args, **constants)
-
-
-def launched(name: str, nbytes: int) -> None:
-    """Called beside each launch of the evidence's kernels with the bytes of device memory that its programs ask for.
-
-    It does nothing; `benchmarks/static/evidence_counts.py` puts its count in its place.
-    """
 
 
 @triton.jit(do_not_specialize=["images", "programs", "rows"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 
 import emulated
+import interpreted
 import pytest
 import torch
 
 # processes that tests start import the installed packages, not those of the source tree that they start in
 os.environ["PYTHONSAFEPATH"] = "1"
+interpreted.hasten()
 emulated.provide()  # before the suites ask which backends run here
 
 

@@ -40,6 +40,8 @@ def build(ops: tuple[str, ...] = OPS, targets: tuple[str, ...] | None = None) ->
     from semnr_kernels import triton_support
 
     cases = [case for op in ops for case in importlib.import_module(f"semnr_kernels.{op}.triton_kernel").launches()]
+    if ops == OPS:
+        cases += importlib.import_module("semnr_kernels.planes_triton").launches()
     jobs = [(name, made, target) for name, made in cases for target in targets or triton_support.TARGETS]
     with ThreadPoolExecutor(WORKERS) as pool:  # the compiler holds the interpreter, the tools do not
         kernels = list(pool.map(lambda job: _triton_row(*job), jobs))

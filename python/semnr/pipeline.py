@@ -62,7 +62,8 @@ def denoise(
         `texture`, 0 (least error) to 1: leave noise where faint texture may lie in it. `ensemble`, 1, 2 or 4: mirrored
         copies of the image that the network denoises and whose results are averaged, at that many times the cost.
         `precision`: "bfloat16" and "float16" differ by at most 0.03 and 0.004 sigma of the noise (rms). `batch`:
-        windows at once (None: 1, on a GPU 8). `compiled`: torch.compile. A device other than "cpu" *never ran on a GPU*.
+        windows at once (None: 1, on a GPU 8). `compiled`: torch.compile. A device other than "cpu" *never ran on a
+        GPU*.
         Except for "gaussian", `sigma` is the noise's standard deviation in grey levels; None: estimated.
     data_range : float, optional
         Upper end of the scale of integers (1023 for 10-bit data in uint16), to which results are clipped; default

@@ -139,31 +139,31 @@ def rows(
     down, broad = settings.scan_axis == -2, 256
     parts, blocks = room(n, count, strips, 2), room(n, count, high * wide)
     lines = room(n, count, strips, width) if down else room(n, count, height)
-    triton_support.launched("means", count * tile + 8 * (parts.numel() + blocks.numel() + lines.numel()))
     launch(
         triton_stages.means, (strips, n), t.taper_down, t.taper_right, images, own_levels, parts, blocks, lines,
         height, width, strips, threads=512, DOWN=down, COLUMNS=broad,
+        moved=count * tile + 8 * (parts.numel() + blocks.numel() + lines.numel()),
     )  # fmt: skip
     level = room(n, 4)
     if settings.data_range:
         span, ranges = triton_support.numbers(device, settings.data_range), 0
     else:
         span, ranges = on_device.span_of(images[0]), 1
-    triton_support.launched("levels", 8 * n * (16 * high * wide + 7))
     lanes = triton_support.power_of_2(high * wide)
     launch(
         triton_tail.levels, (n,), blocks, own_levels[0], own_levels[1], span, level, high, wide, ranges, 3,
         threads=512, IMAGES=count, BLOCKS=lanes,
         WITNESS=2 if noisy and clean else 0 if clean else 1,
+        moved=8 * n * (16 * high * wide + 7),
     )  # fmt: skip
     found = {"gain_change": level[:, :2], "offset_change": level[:, 2:]}
 
     # spectra
     scaled, scales = room(count, n, height, width, dtype=torch.float32), room(n, dtype=torch.float32)
-    triton_support.launched("tapered", 2 * count * tile + n * strips * 16 * strips * count)
     launch(
         triton_stages.tapered, (strips, n), t.taper_down, t.taper_right, images, t.whole, parts, scaled, scales, n,
         height, width, strips, threads=512, COLUMNS=broad, PARTS=64,
+        moved=2 * count * tile + n * strips * 16 * strips * count,
     )  # fmt: skip
     spectra = torch.view_as_real(torch.fft.rfft2(scaled))
 
@@ -172,19 +172,26 @@ def rows(
     by_column = room(n, triton_tail.PARTS, triton_stages.SHIFTS, columns, 2, dtype=torch.float32)
     across = triton_support.block(32, triton_support.power_of_2(columns))
     programs = -(-columns // across)
-    triton_support.launched("cross", 3 * spectrum_bytes + 4 * by_column.numel() + n * programs * height * (256 + 8 * 2))
     launch(
         triton_tail.cross, (programs, triton_tail.PARTS, n), spectra, t.bells_down, t.bells_right, t.turns_down,
         crossed, by_column, n, height, width, COLUMNS=across,
+        moved=3 * spectrum_bytes + 4 * by_column.numel() + n * programs * height * (256 + 8 * 2),
     )  # fmt: skip
     place = room(n, 10)
-    triton_support.launched("peak", 4 * by_column.numel() + n * (columns * 512 + 16))
-    launch(triton_tail.peak, (n,), by_column, t.turns_right, place, columns)
-    triton_support.launched("newton", (triton_tail.NEWTON + 1) * spectrum_bytes + n * 80)
+    launch(
+        triton_tail.peak,
+        (n,),
+        by_column,
+        t.turns_right,
+        place,
+        columns,
+        moved=4 * by_column.numel() + n * (columns * 512 + 16),
+    )
     launch(
         triton_tail.newton, (n,), crossed, t.inflation, place, height, width, threads=512,
         ROWS=triton_support.block(4, min(256, triton_support.power_of_2(height))),
         COLUMNS=triton_support.block(256, min(256, triton_support.power_of_2(columns))),
+        moved=(triton_tail.NEWTON + 1) * spectrum_bytes + n * 80,
     )  # fmt: skip
     found |= {"delta": place[:, :2], "hessian": place[:, 2:6], "spread": place[:, 6:]}
 
@@ -194,10 +201,10 @@ def rows(
         turns, _ = batched.table(on_device._lines, device, height, width, settings.scan_axis)
         size = turns.shape[-1]
         white = room(n, size, dtype=torch.float32)
-        triton_support.launched("whitened", n * size * (4 + 16 * taps.shape[1]))
         launch(
             triton_stages.whitened, (-(-size // 128), n), taps.contiguous(), turns, white, taps.shape[1], size,
             BLOCK=128,
+            moved=n * size * (4 + 16 * taps.shape[1]),
         )  # fmt: skip
     out = room(n, 64)
     medians, textures, sums = out, out, out
@@ -205,31 +212,31 @@ def rows(
         pieces = t.pieces.shape[0]
         each, sums = room(n, pieces, triton_stages.SUMS), room(n, triton_stages.GROUPS, triton_stages.SUMS)
         order = 4 * n * height * columns
-        triton_support.launched("rings", count * spectrum_bytes + order + 8 * each.numel())
         launch(
             triton_stages.rings, (pieces, n), spectra, t.order, t.pieces, t.bells_down, t.bells_right, white, each, n,
             height, width, int(along_rows), **kind, CLEAN=clean, BLOCK=_PIECE,
+            moved=count * spectrum_bytes + order + 8 * each.numel(),
         )  # fmt: skip
-        triton_support.launched("gathered", 8 * (each.numel() + sums.numel()) + 12 * n * pieces)
         launch(
             triton_stages.gathered, (triton_stages.GROUPS, n), each, t.pieces, sums, pieces,
             BLOCK=triton_support.block(64, 256),
+            moved=8 * (each.numel() + sums.numel()) + 12 * n * pieces,
         )  # fmt: skip
     if clean:
         rests = room(n, 4 if noisy else 2, height * columns, dtype=torch.float32)
-        triton_support.launched("rests", 2 * count * spectrum_bytes + order + 4 * rests.numel())
         launch(
             triton_stages.rests, (pieces, n), spectra, t.order, t.pieces, t.bells_down, t.bells_right, sums, rests, n,
             height, width, **kind, BLOCK=_PIECE,
+            moved=2 * count * spectrum_bytes + order + 4 * rests.numel(),
         )  # fmt: skip
         medians, _ = triton_select.of_rank(rests.flatten(0, 1), t.ranks, height * columns)
         bands = torch.fft.irfft2(torch.view_as_complex(spectra), s=(height, width), norm="forward")
         textures = _texture(images[-1] if noisy else images[0], bands, t, noisy)
     if clean or white is not None:
-        triton_support.launched("transfers", n * 8 * (triton_stages.GROUPS * 60 + 4 * high * wide + 64))
         launch(
             triton_tail.transfers, (n,), sums, medians, textures, scales, t.inflation, out, high * wide, **kind,
             CLEAN=clean, BOUND=white is not None, BLOCK=512,
+            moved=n * 8 * (triton_stages.GROUPS * 60 + 4 * high * wide + 64),
         )  # fmt: skip
     if clean:
         found |= {"rings": out[:, :24].unflatten(1, (12, 2)), "transfer_high": out[:, 24:26]}
@@ -250,19 +257,19 @@ def _texture(r: torch.Tensor, bands: torch.Tensor, t: _Tables, noisy: bool) -> t
     )
     programs = -(-height // tall) * -(-width // broad)
     steep = torch.empty((n, height * width), dtype=torch.float32, device=r.device)
-    triton_support.launched("steepness", tile + 4 * n * programs * (tall + 2 * reach) * (broad + 2 * reach))
     launch(
         triton_stages.steepness, (programs, n), r, t.slopes, steep, height, width, threads=512, REACH=reach,
         ROWS=tall, COLUMNS=broad,
+        moved=tile + 4 * n * programs * (tall + 2 * reach) * (broad + 2 * reach),
     )  # fmt: skip
     ranks, _ = triton_select.of_rank(steep, t.steepest, height * width)
     blocks = (height // BLOCK) * (width // BLOCK)
     out = torch.empty((n, blocks, 2), dtype=torch.float64, device=r.device)
     around = 4 * n * programs * (tall + 2 * CALM) * (broad + 2 * CALM)
-    triton_support.launched("calm", len(bands) * tile + around + 8 * out.numel())
     launch(
         triton_stages.calm, (programs, n), steep, ranks, bands, out, n, height, width, threads=512, CALM=CALM,
         NOISY=noisy, ROWS=tall, COLUMNS=broad,
+        moved=len(bands) * tile + around + 8 * out.numel(),
     )  # fmt: skip
     return out
 

@@ -12,6 +12,7 @@ from . import native, on_device, reference
 
 registry.register("noise", "reference", reference.fit)
 registry.register("noise", "torch", on_device.fit)
+registry.register_triton("noise", "fit")
 registry.register_native("noise", native.fit, native.supports, native.UNSUPPORTED)
 
 __all__ = ["Ends", "Fitted", "Spacing", "ends_of", "fit", "step_of"]

@@ -7,7 +7,7 @@ counts, ranks and sums of a bin are differences of running sums.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,19 +58,20 @@ class Laws(NamedTuple):
     levels: torch.Tensor  # (N, bins)
     variances: torch.Tensor
     sizes: torch.Tensor
-    counted: torch.Tensor  # (N, bins) bool
+    counted: torch.Tensor  # (N, bins) bool, or 0 and 1
     unclipped: torch.Tensor
     products: torch.Tensor  # (N, LAGS, 2)
     spacing: torch.Tensor  # (N, 6), see `Spacing`
-
-    @property
-    def floor(self) -> torch.Tensor:
-        """Half of the smallest variance measured."""
-        return 0.5 * torch.where(self.counted, self.variances, torch.inf).amin(1)
+    floor: torch.Tensor  # half of the smallest variance measured
 
 
 def fit(sets: Sequence[Sequence[torch.Tensor]], ends: Sequence[Ends]) -> list[Fitted]:
     """As `reference.fit`: sets whose windows have the same sizes together."""
+    return fitted(sets, ends, laws)
+
+
+def fitted(sets: Sequence[Sequence[torch.Tensor]], ends: Sequence[Ends], laws: Callable[..., Laws]) -> list[Fitted]:
+    """As `fit`, by the function that fits a batch."""
     groups: dict[tuple[torch.Size, ...], list[int]] = {}
     for i, windows in enumerate(sets):
         groups.setdefault(tuple(window.shape for window in windows), []).append(i)
@@ -134,16 +135,15 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
     known = gain.abs() > SIGNIFICANT * gain_se  # not where the levels are too few for a line
     flat_line = _average(points.variance, points.size, points.used)
     gain, offset = torch.where(known, gain, 0.0), torch.where(known, offset, flat_line)
-    found = Laws(
-        gain, offset, gain_se, clipped_low, clipped_high,
-        points.level, points.variance, points.size, points.used, unclipped, gain.new_empty(0),
-        gain.new_empty(0),
-    )  # fmt: skip
-    sigma = _sigma_at(level_at, gain, offset + gain * level, found.floor)
+    floor = 0.5 * torch.where(points.used, points.variance, torch.inf).amin(1)
+    sigma = _sigma_at(level_at, gain, offset + gain * level, floor)
     unit = torch.where(sigma > 0, difference / sigma, difference)
     unit = torch.where(keep & (unit.abs() < 4), unit, torch.nan)  # NaN: takes no part
     sizes = [one[0].shape[1:] for one in fields]
-    return found._replace(products=_products(unit, sizes), spacing=_spacing(centred, flattest, sigma, sizes))
+    products, spacing = _products(unit, sizes), _spacing(centred, flattest, sigma, sizes)
+    return Laws(
+        gain, offset, gain_se, clipped_low, clipped_high, *points, unclipped, products, spacing, floor
+    )  # fmt: skip
 
 
 def ends(windows: Sequence[torch.Tensor], data_range: float | None) -> tuple[torch.Tensor, ...]:

@@ -158,40 +158,48 @@ def rows(
     # the noise of the tile, and what it leaves of each shape
     size, kinds = padded[1] // 2 + 1, len(shapes)
     white, gain, density = room(n, size), room(n, kinds, dtype=torch.float64), room(n, dtype=torch.float64)
-    triton_support.launched("gains", n * size * (4 + 8 * (2 * lines.taps.shape[1] + 2 * kinds + 1)))
     launch(
         triton_stages.gains, (n,), lines.taps.contiguous(), t.turns, t.along, t.across, t.right, white, gain, density,
         lines.taps.shape[1], size, padded[0] * padded[1], kinds, SHAPES=triton_support.power_of_2(kinds),
         BLOCK=triton_support.block(128, 512),
+        moved=n * size * (4 + 8 * (2 * lines.taps.shape[1] + 2 * kinds + 1)),
     )  # fmt: skip
 
     # the residual over the noise
     parts = triton_stages.PARTS
     most, moments = room(n, parts, dtype=torch.float64), room(n, parts, 3, dtype=torch.float64)
     block = triton_support.block(1024, 2**16)
-    triton_support.launched("extremes", tile)
-    launch(triton_stages.extremes, (parts, n), images[1], levels[1], most, pixels, BLOCK=block)
+    launch(triton_stages.extremes, (parts, n), images[1], levels[1], most, pixels, BLOCK=block, moved=tile)
     noise = (*levels, *law, most)
-    triton_support.launched("moments", 2 * tile + masked + n * parts * parts * 8)
-    launch(triton_stages.moments, (parts, n), *images, mask, *noise, moments, pixels, BLOCK=block)
+    launch(
+        triton_stages.moments,
+        (parts, n),
+        *images,
+        mask,
+        *noise,
+        moments,
+        pixels,
+        BLOCK=block,
+        moved=2 * tile + masked + n * parts * parts * 8,
+    )
     u = room(n * windows, *padded)
     seen = 4 * n * sum(b - a for _, (a, b) in cuts_of(height)) * across * width  # each window reads whole lines
     each = n * windows * padded[0] * parts * 32  # partial sums, which each program adds up
-    triton_support.launched("lines", 2 * seen + seen * masked // tile + whole + each)
     wide = max(512, triton_support.power_of_2(max(width, padded[1])))
     launch(
         triton_stages.lines, (padded[0], windows, n), *images, mask, *noise, moments, u, height, width, *padded,
         down, across, threads=min(1024, wide // 4), COLUMNS=wide,
+        moved=2 * seen + seen * masked // tile + whole + each,
     )  # fmt: skip
 
     # whitened, less the surroundings
     spectrum = torch.view_as_real(torch.fft.rfft2(u))
     power = room(n * windows, padded[0], 8, dtype=torch.float64)
     groups = -(-padded[0] // triton_stages.TOGETHER)
-    triton_support.launched("bands", 2 * spectrum.numel() * 4 + n * windows * (groups * 12 * size + padded[0] * 64))
     launch(
         triton_stages.bands, (groups, n * windows), spectrum, white, t.gone_down, t.gone_right, power, *padded,
         size, windows, LANES=max(64, triton_support.power_of_2(-(-size // 8))),
+        moved=2 * spectrum.numel() * 4 + n * windows * (groups * 12 * size + padded[0] * 64),
     )  # fmt: skip
     plane = torch.fft.irfft2(torch.view_as_complex(spectrum), s=padded, norm="forward")
 
@@ -202,10 +210,10 @@ def rows(
     edges, sampled = room(n, pixels), room(n, samples)
     tall, broad = _tile(32, 64, height, width)
     programs = -(-height // tall) * -(-width // broad)
-    triton_support.launched("strength", tile + 4 * n * (samples + programs * (tall + 16) * (broad + 16)))
     launch(
         triton_stages.strength, (programs, n), images[1], levels[1], *law, most, t.slopes, edges, sampled,
         height, width, step, threads=512, ROWS=tall, COLUMNS=broad,
+        moved=tile + 4 * n * (samples + programs * (tall + 16) * (broad + 16)),
     )  # fmt: skip
     usual, _ = triton_select.of_rank(edges, t.middle, pixels)
     limits, below = triton_select.of_rank(sampled, t.limits, samples)
@@ -218,20 +226,20 @@ def rows(
     tall, broad = _tile(32, 64, high, broad_samples)
     programs = -(-high // tall) * -(-broad_samples // broad)
     halo = (tall * step + 2 * reach) * (broad * step + 2 * reach)
-    triton_support.launched("sample", 4 * n * (kinds * samples + programs * halo))
     launch(
         triton_stages.sample, (programs, n), plane, t.taps, gain, z, *geometry, step,
         threads=512, SHAPES=kinds, ROWS=tall, COLUMNS=broad,
+        moved=4 * n * (kinds * samples + programs * halo),
     )  # fmt: skip
     own, _ = triton_select.of_rank(z.view(n * kinds, samples), t.own, samples)
     small, large = (order.index(marking.middle_of(shapes, middle)) for middle in marking.MIDDLES)
     few = sum(shapes[k].size < marking.LARGE for k in order)
     by_edge = room(n, 2, samples)
-    triton_support.launched("grouped", 3 * by_edge.numel() * 4)
     launch(
         triton_stages.grouped, (2, n), sampled, z, limits, below, t.bounds, by_edge, samples, threads=512,
         SHAPES=kinds, SMALL=small, LARGE=large, LEVELS=few_levels, LIMITS=limits_count,
         BLOCK=triton_support.block(2048, 2**16),
+        moved=3 * by_edge.numel() * 4,
     )  # fmt: skip
     at_edges, _ = triton_select.of_rank(by_edge.view(n * 2, samples), t.levels, samples)
 
@@ -244,21 +252,19 @@ def rows(
     strips = -(-blocks_across // per)
     strip = (height / blocks_down + 2 * reach) * (width + strips * 2 * reach) * blocks_down
     bank_of = {"SHAPES": kinds, "FEW": few, "SMALL": small, "LARGE": large, "LEVELS": few_levels}
-    triton_support.launched(
-        "strongest", int(4 * n * strip) + (3 if settings.with_map else 2) * tile + masked + blocks.numel() * 8
-    )
     launch(
         triton_stages.strongest, (blocks_down * strips, n), plane, t.taps, edges, mask, gain, own, t.room, limits,
         at_edges, usual, best, blocks, largest, *geometry, blocks_down, blocks_across,
         threads=min(1024, sides[0] * sides[1] // 4), **bank_of, LIMITS=limits_count, PER=per, ROWS=sides[0],
         COLUMNS=sides[1],
+        moved=int(4 * n * strip) + (3 if settings.with_map else 2) * tile + masked + blocks.numel() * 8,
     )  # fmt: skip
     found, limit = room(n, 66, dtype=torch.float64), room(n, dtype=torch.float64)
-    triton_support.launched("figures", 8 * (8 * power.numel() // 8 + 2 * blocks.numel() + found.numel()))
     launch(
         triton_marks.figures, (n,), density, moments, power, t.row_bands, t.areas, t.band_weight, blocks, found,
         limit, padded[0], windows, blocks_down * blocks_across,
         RATE=_OVERLAP * 2 / (2 * math.pi) ** 1.5 / settings.alpha, BLOCK=128,
+        moved=8 * (8 * power.numel() // 8 + 2 * blocks.numel() + found.numel()),
     )  # fmt: skip
 
     # places
@@ -266,25 +272,35 @@ def rows(
     cells = room(n, cells_high * cells_wide, dtype=torch.int64)
     tall, broad = _tile(32, 128, height, width)
     programs = -(-height // tall) * -(-width // broad)
-    triton_support.launched("peaks", 4 * n * programs * (tall + 6) * (broad + 6) + cells.numel() * 8)
-    launch(triton_marks.peaks, (programs, n), best, cells, height, width, threads=512, ROWS=tall, COLUMNS=broad)
+    launch(
+        triton_marks.peaks,
+        (programs, n),
+        best,
+        cells,
+        height,
+        width,
+        threads=512,
+        ROWS=tall,
+        COLUMNS=broad,
+        moved=4 * n * programs * (tall + 6) * (broad + 6) + cells.numel() * 8,
+    )
     listed = room(n, marking.LISTED, 5, dtype=torch.float64)
     tried, in_group = triton_marks.TRIED, -(-cells.shape[1] // triton_marks.GROUPS)
     taken = cells.numel() + n * tried * in_group  # 8 bytes each
-    triton_support.launched("marks", 8 * taken + 4 * n * tried * ((2 * reach + 1) ** 2 + 2) + listed.numel() * 8)
     launch(
         triton_marks.marks, (n,), cells, cells.shape[1], limit, plane, t.taps, edges, images[1], levels[1], *law, most,
         gain, own, t.room, t.radii, limits, at_edges, listed, *geometry, threads=256, **bank_of,
         RANKED=tuple(int(k) for k in np.argsort(order)), LIMITS=limits_count, LANES=64,
+        moved=8 * taken + 4 * n * tried * ((2 * reach + 1) ** 2 + 2) + listed.numel() * 8,
     )  # fmt: skip
     templates, _, reaches, apart = batched.table(on_device._given_back, device, shapes)
     places = room(n, marking.LISTED, 5, dtype=torch.float64)
     side = templates.shape[-1]
     box = min(height, side + 2 * marking.AROUND) * min(width, side + 2 * marking.AROUND)
-    triton_support.launched("made", n * marking.LISTED * (4 * (box + 2 * side * side) + 80))
     launch(
         triton_marks.made, (marking.LISTED, n), images[1], listed, templates, reaches, apart, places, height, width,
         side, threads=256, ROWS=triton_support.block(4, 128), COLUMNS=128,
+        moved=n * marking.LISTED * (4 * (box + 2 * side * side) + 80),
     )  # fmt: skip
     figures = {
         "variance": found[:, 0],

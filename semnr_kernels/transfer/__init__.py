@@ -12,6 +12,7 @@ from .settings import Settings
 
 registry.register("transfer", "reference", reference.transfer)
 registry.register("transfer", "torch", on_device.transfer, on_device.supports, lambda: on_device.UNSUPPORTED)
+registry.register_triton("transfer", "transfer")
 registry.register_native("transfer", native.transfer, native.supports, native.UNSUPPORTED)
 
 __all__ = ["Settings", "Transfer", "transfer"]

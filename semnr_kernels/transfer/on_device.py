@@ -70,18 +70,24 @@ class _Plan(NamedTuple):
 
 
 def _plan(height: int, width: int, low: float, high: float) -> tuple[np.ndarray, ...]:
+    taps, down, along = _reaches(height, width, low, high)
+    return taps.astype(np.float32), (down[:, :, None] * along[:, None]).astype(np.float32)
+
+
+def _reaches(height: int, width: int, low: float, high: float) -> tuple[np.ndarray, ...]:
+    """Taps of both Gaussians, and the part of each that lies inside, down (2, H) and along (2, W)."""
     like = torch.zeros(0, dtype=torch.float64)
     reach = _radius(high)
     taps = np.zeros((2, 2 * reach + 1))
-    inside = np.ones((2, height, width))
+    down, along = np.ones((2, height)), np.ones((2, width))
     for k, sigma in enumerate((low, high)):
         if sigma == 0:
             taps[k, reach] = 1
             continue
         cut = reach - _radius(sigma)
         taps[k, cut : 2 * reach + 1 - cut] = taps_of(sigma, like).numpy()
-        inside[k] = _reach(sigma, height, like).numpy()[:, None] * _reach(sigma, width, like).numpy()
-    return taps.astype(np.float32), inside.astype(np.float32)
+        down[k], along[k] = _reach(sigma, height, like).numpy(), _reach(sigma, width, like).numpy()
+    return taps, down, along
 
 
 def _bands(images: torch.Tensor, weight: torch.Tensor | None, settings: Settings) -> torch.Tensor:

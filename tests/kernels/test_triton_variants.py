@@ -24,14 +24,31 @@ def _gradient(x: torch.Tensor) -> None:
     registry._implementations["ssim"]["triton"].run(leaf, x, None, OfSSIM()).score.sum().backward()
 
 
+def _laws(x: torch.Tensor) -> None:
+    from semnr_kernels.noise import triton_kernel
+
+    end = torch.zeros(1, dtype=torch.float64)
+    triton_kernel.whitening(triton_kernel.laws([x[0, :, :50], x[0, :, 10:, ::2]], end, end, end).products)
+
+
+def _transfer(x: torch.Tensor) -> None:
+    from semnr_kernels import planes_triton
+    from semnr_kernels.transfer import Settings, triton_kernel
+
+    image = planes_triton.of(x)
+    triton_kernel.rows(image, image, image, None, Settings())
+
+
 CALLS: dict[str, Callable[[torch.Tensor], object]] = {
     "pixel": lambda x: registry._implementations["pixel"]["triton"].run(x, x, None),
     "ssim": lambda x: registry._implementations["ssim"]["triton"].run(x, x, None, OfSSIM()),
     "ssim and its gradient": _gradient,
     "fsim": lambda x: registry._implementations["fsim"]["triton"].run(x, x, None, OfFSIM()),
+    "noise": _laws,
+    "transfer": _transfer,
 }
-# FSIM is a sequence of ten kernels; the others are one or two, and the sum of their parts
-BY_KERNEL = ("fsim", "ssim and its gradient")
+# FSIM is a sequence of ten kernels, the evidence of as many; the others are one or two, and the sum of their parts
+BY_KERNEL = ("fsim", "ssim and its gradient", "noise", "transfer")
 
 
 @pytest.mark.parametrize("name", CALLS)

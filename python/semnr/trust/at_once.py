@@ -1,8 +1,8 @@
 """The evidence of a batch whose pixels lie on a device: noise, scan, changes and transfer one after another, then one
 copy of all figures to the host.
 
-Nothing between the first operation and that copy waits for a value. The ops are those of `semnr_kernels`, on "triton"
-where it serves them and else on "torch"; what is made of their figures on the host is what is made of those of the CPU.
+Nothing between the first operation and that copy waits for a value. The ops are those of `semnr_kernels`, backends
+"triton" and "torch"; what is made of their figures on the host is what is made of those of the CPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from semnr_kernels.planes import Tiles
 from semnr_kernels.residual import SIZES, Settings
 from semnr_kernels.residual import on_device as residual_rows
 from semnr_kernels.transfer import Settings as TransferSettings
-from semnr_kernels.transfer import on_device as transfer_rows
 from semnr_kernels.transfer.blocks import block_side
 
 from ..noise.model import from_fitted, window_places
@@ -34,8 +33,8 @@ from .transfer import MIN_STRUCTURE_Z, Evidence, as_evidence
 
 ALPHA = 0.005  # of `semnr.residual_tests`
 MASK = "mask"
-AT_ONCE = ("torch", "triton", "triton-interpret")
 _TRANSFER = ("transfer", "se", "structure_z", "energy")
+_BATCHED = ("triton", "torch", "triton-interpret")  # backends that take a batch at once
 
 
 class Asked(NamedTuple):
@@ -60,16 +59,16 @@ class Found(NamedTuple):
 
 
 def takes(tiles: Mapping[str, Tiles], tests: bool) -> bool:
-    """Whether every op that is asked of these images would run on a backend that does not wait within a batch."""
+    """Whether every op that is asked of these images would run on a backend that takes a batch at once."""
     images = tiles["denoised"].images
     ops = (("noise", "residual", "changes") if tests else ()) + (("transfer",) if len(tiles) > 2 else ())
     if not ops or images.shape[1] != 1 or min(images.shape[2:]) < changes.MIN_SIDE:
         return False
-    return all(registry.choose(registry.Call.of(op, images)).backend in AT_ONCE for op in ops)
+    return all(registry.choose(registry.Call.of(op, images)).backend in _BATCHED for op in ops)
 
 
-def _module(op: str, images: torch.Tensor) -> Any:
-    """The module whose `rows` serve an op on these images."""
+def _kernels(op: str, images: torch.Tensor) -> Any:
+    """The module of `op` whose kernels take a batch of these images."""
     triton = registry.choose(registry.Call.of(op, images)).backend.startswith("triton")
     return importlib.import_module(f"semnr_kernels.{op}.{'triton_kernel' if triton else 'on_device'}")
 
@@ -124,12 +123,13 @@ def _figures(
         out |= found
         settings = ChangesSettings(own_range(denoised.images, asked.data_range), asked.scan_axis)
         clean = None if witness is None else witness.levelled()
-        rows = _module("changes", denoised.images).rows(noisy.levelled(), denoised.levelled(), clean, settings, taps)
+        rows = _kernels("changes", denoised.images).rows(noisy.levelled(), denoised.levelled(), clean, settings, taps)
         out |= {f"changes {k}": v for k, v in rows.items()}
         out["level"] = _level(denoised)
     if asked.transfer and witness is not None:
         names = ("noisy", "denoised", *(name for name in ("reference", "second_frame") if name in tiles))
         inside = _valid(valid, mask, names)
+        transfer_rows = _kernels("transfer", denoised.images)
         for k, settings_of_band in enumerate(_bands(asked, denoised, "reference" in tiles)):
             within = None if inside is None else inside[:, 0]
             levels = noisy.levelled(), denoised.levelled(), witness.levelled()
@@ -181,14 +181,15 @@ def _tests(
         valid = None if valid is None else valid.transpose(2, 3)
     height, width = noisy.images.shape[2:]
     windows = [noisy.images[:, 0, rows, columns] for _, rows, columns in window_places([(height, width)], SAMPLES)]
-    laws = noise_rows.laws(windows, *noise_rows.ends(windows, data_range))
-    taps = noise_rows.whitening(laws.products)
+    noise = _kernels("noise", noisy.images)
+    laws = noise.laws(windows, *noise.ends(windows, data_range))
+    taps = noise.whitening(laws.products)
     lines = residual_rows.Lines(laws.gain, laws.offset, laws.floor, taps)
     inside = None if valid is None else valid[:, 0]
-    scanned = _module("residual", denoised.images).rows
+    scanned = _kernels("residual", denoised.images).rows
     scan, largest = scanned(noisy.levelled(), denoised.levelled(), inside, lines, _settings(asked))
     found = {f"noise {k}": v for k, v in laws._asdict().items()} | {f"scan {k}": v for k, v in scan.items()}
-    return {**found, "taps": taps, "step": noise_rows.steps(windows)}, largest
+    return {**found, "taps": taps, "step": noise.steps(windows)}, largest
 
 
 def _settings(asked: Asked) -> Settings:

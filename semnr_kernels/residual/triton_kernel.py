@@ -150,7 +150,7 @@ def rows(
     mask = None if valid is None else valid.contiguous()
     masked = 0 if mask is None else n * pixels
     images, levels = [v.data.contiguous() for v in (x, d)], [v.level for v in (x, d)]
-    law = [v.contiguous() for v in lines[:3]]
+    law = torch.stack(lines[:3]).unbind(0)
 
     def room(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=device)

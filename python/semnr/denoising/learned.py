@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .network import SemDenoiser
 
+ENSEMBLES = (1, 2, 4)
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -86,8 +87,6 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _ensemble(name: str, value: Any) -> int:
-    from .network import ENSEMBLES
-
     if isinstance(value, bool) or value not in ENSEMBLES:
         raise ValueError(f"{name} is {value!r}; accepted: {', '.join(map(str, ENSEMBLES))} (mirrored copies)")
     return int(value)

@@ -37,7 +37,6 @@ _BANDS = (0.7, 1.2, 2.0, 3.2)
 _MOST = 2.0  # of a band: what the finest one loses, the next makes up for
 # axes of the mirrored copies that `ensemble` averages over; not turned by 90 degrees: the noise runs along the lines
 _MIRRORED: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
-ENSEMBLES = (1, 2, 4)
 _LIMIT = 1e4  # sigma units beyond which a pixel is no signal of a recording; keeps float32 and bfloat16 finite
 
 
@@ -191,8 +190,6 @@ class SemDenoiser(nn.Module):
 
     def __init__(self, layout: Layout | None = None, ensemble: int = 1) -> None:
         super().__init__()
-        if ensemble not in ENSEMBLES:
-            raise ValueError(f"ensemble is {ensemble!r}; accepted: {', '.join(map(str, ENSEMBLES))}")
         self.layout, self.ensemble = layout or Layout(), ensemble
         self.network = Network(self.layout)
         self.grain = Grain(self.layout.widths[0], self.layout.grain)

@@ -296,6 +296,15 @@ def test_text_cannot_break_out_of_its_quotes(tmp_path) -> None:
         assert len(again.wafers) == 1
 
 
+def test_a_name_that_reads_like_a_head_of_a_file_does_not_choose_the_version(tmp_path) -> None:
+    for text in ("FileVersion 1 21 300", 'Record FileRecord "1.8"'):
+        klarf = Klarf("1.2", text, wafers=(InspectedWafer(text, Wafer((8000.0, 6500.0))),))
+        for version in ("1.2", "1.8"):
+            write_klarf(tmp_path / "x", klarf, version=version, when=datetime.datetime(2026, 11, 22))
+            again = read_klarf(tmp_path / "x")
+            assert (again.version, again.lot_id) == (version, text.replace('"', " "))
+
+
 def test_writing_without_a_layout_or_in_an_unknown_version_is_refused(tmp_path) -> None:
     bare = Klarf("1.2", wafers=(InspectedWafer("w", None),))
     with pytest.raises(ValueError, match="layout"):

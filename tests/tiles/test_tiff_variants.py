@@ -218,6 +218,20 @@ def test_sizes_that_the_file_cannot_hold_are_one_row_each(tmp_path, tag, compres
         source.read(key)
 
 
+def test_a_size_that_is_a_text_is_refused_before_it_is_multiplied(tmp_path) -> None:
+    """A length times a text of one character would be a text of 4 GB."""
+    path = tmp_path / "x.tif"
+    save(path, GREY8)
+    data = with_tag(with_tag(path.read_bytes(), 257, 0xFF000010), 256, ord("A"))
+    path.write_bytes(data.replace(struct.pack("<HHI", 256, 4, 1), struct.pack("<HHI", 256, 2, 1), 1))
+    with tifffile.TiffFile(path) as file:
+        assert isinstance(file.pages[0].imagewidth, str)
+    with pytest.raises(TileError, match="its width is of type str; accepted: an integer"):
+        decode(path)
+    with pytest.raises(ValueError, match="its width is of type str; accepted: an integer"):
+        open_tiles(path)
+
+
 def ome(path, pages: int, sizes: str, data: str, uuid: str = "") -> None:
     text = (
         f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" {uuid}><Image ID="Image:0"><Pixels '

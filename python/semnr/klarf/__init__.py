@@ -86,11 +86,12 @@ def parse_klarf(text: str, name: str = "text") -> Klarf:
     'L1'
     """
     head = text[: 2**16]
-    if version := _VERSION_1.search(head):
-        if version[1] in _FLAT:
-            return read1(text, f"1.{version[1]}")
-        raise KlarfError(f"{name} is KLARF 1.{version[1]}; {_ACCEPTED}")
-    if version := _VERSION_18.search(head):
+    flat, version = _VERSION_1.search(head), _VERSION_18.search(head)
+    if flat and not (version and version.start() < flat.start()):  # the later one is in somebody's text
+        if flat[1] in _FLAT:
+            return read1(text, f"1.{flat[1]}")
+        raise KlarfError(f"{name} is KLARF 1.{flat[1]}; {_ACCEPTED}")
+    if version:
         if version[1] == "1.8":
             return Reader18(text, "1.8").read()
         raise KlarfError(f"{name} is KLARF {version[1]}; {_ACCEPTED}")

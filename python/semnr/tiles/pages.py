@@ -64,6 +64,10 @@ def main_pages(file: Any) -> list[Any]:
     if not main:
         below = [sub for page in pages if page.is_reduced and page.subifds for sub in page.pages]
         main = [page for page in below if not (page.is_reduced or page.is_mask)]
+    for page in main:  # a tag may be of any type: a text times a length would be a text of that length
+        for name, size in (("length", page.imagelength), ("width", page.imagewidth)):
+            if not isinstance(size, int):
+                raise ValueError(f"its {name} is of type {type(size).__name__}; accepted: an integer")
     return main
 
 

@@ -45,7 +45,7 @@ def list_weights() -> list[dict[str, Any]]:
     Examples
     --------
     >>> [weights["name"] for weights in semnr.weights.list_weights()]
-    ['vgg16', 'alexnet', 'lpips', 'alpha_beta', 'semnr-small'...]
+    ['vgg16', 'alexnet', 'lpips', 'alpha_beta', 'semnr-base', 'semnr-small'...]
     """
     fetched = []
     for name, known in PUBLISHED.items():
@@ -229,7 +229,7 @@ def verify(name: str | os.PathLike[str]) -> dict[str, Any]:
     >>> report["ok"], report["published"], report["problem"]
     (True, True, None)
     >>> semnr.weights.verify("nothing.pth")["problem"]
-    'no such file; known names: vgg16, alexnet, lpips, alpha_beta, semnr-small...'
+    'no such file; known names: vgg16, alexnet, lpips, alpha_beta, semnr-base...'
     """
     known = PUBLISHED.get(str(name))
     places = {"alpha_beta": dists.ALPHA_BETA_FILE, **{denoiser: weights.path for denoiser, weights in SHIPPED.items()}}

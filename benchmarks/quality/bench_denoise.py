@@ -321,7 +321,7 @@ def synthetic(model: str, tiles: int, more: int, sigma: float | None, dists: boo
             low = sum(t < 0.88 for t in transfer)
             table[name] = mean(rows) | {
                 "transfer": float(np.mean(transfer)), "transfer_low": low / len(transfer),
-                "transfer_low_interval": binomtest(low, len(transfer)).proportion_ci(),
+                "transfer_low_interval": list(binomtest(low, len(transfer)).proportion_ci()),
                 "tiles": len(rows), "judged": len(transfer),
             }  # fmt: skip
             print(f"synthetic, {family}: {name}: {show(table[name])}", flush=True)
@@ -473,7 +473,7 @@ def defects(model: str, tiles: int, more: int, sigma: float | None) -> dict[str,
         good = int((five >= 0.8).sum())
         out[name] = {
             "n": len(five), "mean_3_sigma": float(three.mean()), "mean_5_sigma": float(five.mean()),
-            "kept_5_sigma": good / len(five), "kept_5_sigma_interval": binomtest(good, len(five)).proportion_ci(),
+            "kept_5_sigma": good / len(five), "kept_5_sigma_interval": list(binomtest(good, len(five)).proportion_ci()),
             "least_5_sigma": float(five.min()),
         }  # fmt: skip
         print(f"defects: {name}: {show(out[name])}", flush=True)
@@ -720,7 +720,7 @@ def bars(found: dict[str, Any]) -> str:
             name: r[key] for name, r in table.items() if not name.startswith(("noisy", "clean", "semnr")) and key in r
         }
 
-    asked = ASKED.get(model, ASKED[FIRST])
+    asked = WANTED.get(model, WANTED[FIRST])
     if "less" in (unused := found.get("pairs", {})):
         own, (low, high) = unused["mean"][model], unused["less_interval"]["psnr"]
         gain = unused["less"]["psnr"]
@@ -805,7 +805,7 @@ def bars(found: dict[str, Any]) -> str:
 
 HEADING = "## Beside classical denoisers"
 # what was asked of each model where they differ: dB over the best classical peer, share of defects
-ASKED = {
+WANTED = {
     FIRST: {"trained": 1.5, "held out": 1.5, "kept": 0.95},
     "semnr-base": {"trained": 1.2, "held out": 1.0, "kept": 0.96},
 }

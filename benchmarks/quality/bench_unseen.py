@@ -143,12 +143,12 @@ def main() -> None:
     rows = judged(given.out, given.steps, given.tiles)
     made = records.record(
         __file__, {"unseen": rows | {"setting": {"steps": given.steps, "batch": 8, "patch": 128}}}, machine=machine(),
-        versions=bench_denoise_versions(), arguments=["OUT", "--steps", str(given.steps), "--tiles", str(given.tiles)],
+        versions=versions(), arguments=["OUT", "--steps", str(given.steps), "--tiles", str(given.tiles)],
     )  # fmt: skip
     records.write(RESULTS, made)
 
 
-def bench_denoise_versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Of what computed the figures."""
     from importlib.metadata import version
 

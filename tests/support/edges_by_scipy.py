@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semnr.metrology.lines import _coarse, _reach
+from semnr.metrology.lines import _coarse, _crossing, _reach
 
 _SEARCH, _STEP = 8.0, 0.25  # px: how far a row may lie from its edge's mean, and the steps of the search
 _PASSES = 4
@@ -89,17 +89,3 @@ def _refine(cost: np.ndarray, search: np.ndarray) -> np.ndarray:
     bend = before - 2 * here + after
     step = np.where(bend > 0, 0.5 * (before - after) / np.where(bend > 0, bend, 1), 0.0)
     return search[best] + np.clip(step, -1, 1) * _STEP
-
-
-def _crossing(at: np.ndarray, profile: np.ndarray, level: float, near: float, up: bool) -> float:
-    """Where the profile crosses `level` in the edge's direction, nearest to `near`."""
-    above = profile > level
-    crossings = np.flatnonzero((above[1:] != above[:-1]) & (above[1:] == up))
-    if not crossings.size:
-        raise ValueError(
-            f"level is {level:g}, which the edge near {near:g} px of its window does not cross; its profile "
-            f"runs from {profile.min():g} to {profile.max():g}"
-        )
-    before, after = profile[crossings], profile[crossings + 1]
-    places = at[crossings] + (level - before) / (after - before) * (at[1] - at[0])
-    return float(places[np.abs(places - near).argmin()])

@@ -10,7 +10,7 @@ import random
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -489,6 +489,7 @@ def test_a_damaged_row_is_a_problem_and_costs_no_other_row(damage, dialect, each
     dropped=st.integers(0, 3),
     kind=st.sampled_from(["none", "cell", "line"]),
 )
+@example(images=[[10], [1, 1, 1], [1]], counted=True, each=False, wrap=False, dropped=0, kind="cell")
 def test_rows_in_are_rows_out_or_a_problem_each(images, counted, each, wrap, dropped, kind) -> None:
     lists = [
         f"{len(pages)} {len(pages) if counted else ''}{chr(10) if wrap and pages else ''} "

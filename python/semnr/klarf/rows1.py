@@ -121,6 +121,21 @@ class Shape:
 
     def row(self, cursor: Cursor, start: int = 0) -> Row | str:
         """The row that begins at `start`, or why none does."""
+        found = self._row(cursor, start)
+        if isinstance(found, Row) and not self._agrees(found):
+            # a number that is not its count was read as one: it must not cost the rows that follow
+            lines = [k for k in range(start + 1, start + found.length) if cursor.starts_line(k)]
+            inside = [self._row(cursor, k) for k in lines]
+            if any(isinstance(other, Row) and other.images and self._agrees(other) for other in inside):
+                return f"a defect whose IMAGELIST would take the next defect: {cursor.line_length(start)} cells"
+        return found
+
+    def _agrees(self, row: Row) -> bool:
+        """Whether the row announces as many images as it has, if it says so."""
+        announced = self._announced(row.cells)
+        return row.images is None or announced is None or 2 * announced == len(row.images)
+
+    def _row(self, cursor: Cursor, start: int) -> Row | str:
         cells = cursor.run(start, self.plain)
         if len(cells) < self.plain:
             return f"a defect of {len(cells)} columns; DefectRecordSpec has {len(self.columns)}"

@@ -76,3 +76,12 @@ def test_the_demo_replaces_only_what_a_demo_made(tmp_path, capsys: pytest.Captur
     assert main(["demo", "--out", str(folder)]) == 2
     assert "which holds files" in capsys.readouterr().err
     assert (folder / "thesis.txt").read_text() == "x"
+
+
+def test_the_demo_takes_the_other_network_of_the_package(tmp_path) -> None:
+    made = run_demo(tmp_path / "demo", dies=2, sites_per_die=1, tile=256, quiet=True, network="semnr-base")
+    assert list(made.runs) == ["wavelet", "semnr-base", "gaussian", "painter"]
+    assert made.verdicts["semnr-base"]["erased_structure"].status == "clear"
+    assert "semnr-base&#39;s images without the defects" in made.report.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="network is 'semnr-large'; accepted: 'semnr-small', 'semnr-base'"):
+        run_demo(tmp_path / "other", network="semnr-large")

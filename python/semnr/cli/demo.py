@@ -30,6 +30,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dies", type=int, default=11, metavar="N", help="default 11, two tiles each")
     parser.add_argument("--tile", type=int, default=512, metavar="PX", help="side of a tile; default 512")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument(
+        "--network",
+        default="semnr-small",
+        metavar="NAME",
+        help="semnr-small (default), or semnr-base: 4 times the time",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
@@ -43,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         dies=args.dies,
         tile=args.tile,
         seed=args.seed,
+        network=args.network,
         quiet=silent,
         say=(lambda line: None) if silent else (lambda line: say(line, flush=True)),
     )

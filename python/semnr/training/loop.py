@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .config import Optimiser
+from .muon import Muon
 
 CHECKPOINT, RECIPE, JUDGED, LOG = "last.ckpt", "recipe.json", "judged.jsonl", "log"
 
@@ -93,7 +94,8 @@ class Averaged(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
-        optimiser = torch.optim.AdamW(
+        kind = Muon if settings.optimiser == "muon" else torch.optim.AdamW
+        optimiser = kind(
             self.network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
         )
 

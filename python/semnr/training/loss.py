@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..losses import FSIMLoss, SSIMLoss
+from ..losses import DISTSLoss, FSIMLoss, LPIPSLoss, SSIMLoss
 
 _TYPICAL = 0.08  # noise that a patch's errors are scaled to
 _BANDS = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0))  # px: differences of Gaussians, fine to coarse
@@ -20,6 +20,7 @@ _KEPT = 0.95  # transfer of a patch that costs nothing
 _GRAIN_KEPT = 0.98  # of its texture, where asked for: the last hundredths cost the most noise
 _UNASKED = 0.03  # weight of that where no texture is asked for
 _UNASKED_DEFECTS = 0.25  # and of the defects' contrast there
+_LOOKED_AT = 1  # patches of a batch that a large network scores: it costs several times the denoiser
 _STRUCTURE = 0.2  # share of the noise's band energy below which a block's structure does not count
 
 
@@ -33,6 +34,9 @@ class TrainingLoss(nn.Module):
         1 − SSIM, 1 − FSIM at data_range 1, of the pixels as they are.
     fsim_half
         1 − FSIM at half the resolution, as it is taken of images of 512 px; a fifth of the cost.
+    dists, lpips
+        DISTS with trained weights, LPIPS of AlexNet, of the first patch of the batch. Their weights come from
+        `semnr weights fetch vgg16 alexnet lpips`.
     gradient
         Error of the differences to the next pixels, over sigma: edges.
     texture
@@ -57,6 +61,7 @@ class TrainingLoss(nn.Module):
         self.margin, self.second_frame = margin, second_frame
         self.ssim = SSIMLoss(1.0)
         self.fsim = {"fsim": FSIMLoss(1.0, downsample=1), "fsim_half": FSIMLoss(1.0, downsample=2)}
+        self.networks = {"dists": DISTSLoss(1.0), "lpips": LPIPSLoss(1.0, net="alex")}
 
     def forward(
         self, out: Tensor, batch: Mapping[str, Tensor], asked: bool = False
@@ -78,6 +83,9 @@ class TrainingLoss(nn.Module):
                 terms[name] = self.ssim(out, target)
             elif name in self.fsim:
                 terms[name] = self.fsim[name](out.clamp(0, 1), target)
+            elif name in self.networks:
+                few = slice(_LOOKED_AT)
+                terms[name] = self.networks[name](out[few].clamp(0, 1), target[few].clamp(0, 1))
             elif name == "gradient":
                 d = (out - target) * scale
                 terms[name] = d.diff(dim=-1).abs().mean() + d.diff(dim=-2).abs().mean()

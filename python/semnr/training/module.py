@@ -14,6 +14,7 @@ from ..denoising import weights
 from ..denoising.network import SemDenoiser
 from ..noise.family import figures
 from . import judge as judging
+from . import widen
 from .config import Recipe
 from .data import Batches, FromTiles
 from .loop import Averaged, Choosing
@@ -32,11 +33,12 @@ class Denoising(Averaged):
         network = SemDenoiser(recipe.model)
         if (start := recipe.training.start) is not None:
             begun = weights.load(start).network
-            if begun.layout != recipe.model:
+            if not widen.fits(begun.layout, recipe.model):
                 raise ValueError(
-                    f"training.start is {start!r}, of layout {begun.layout}; accepted: weights of {recipe.model}"
+                    f"training.start is {start!r}, of layout {begun.layout}; accepted: weights of {recipe.model}, or "
+                    "of one that differs by smaller widths alone"
                 )
-            network.load_state_dict(begun.state_dict())
+            widen.begin(network, begun)
         textured, whole = bool(recipe.loss.get("grain")), recipe.training.part == "all"
         if not whole:
             network.grain = SemDenoiser(recipe.model).grain  # from nothing

@@ -3,8 +3,8 @@
 A network trained on lines alone paints lines. So beside gratings, holes, plugs and wires there are dead leaves
 (occluding discs, ellipses and polygons with the bright rims of secondary electrons: Lee, Mumford and Huang,
 doi 10.1023/A:1011109015675, and Achddou et al., doi 10.1137/21M1414000, for their use in training denoisers),
-particles side by side on a support (what a microscope's resolution is tested on: tin or gold on carbon), porous and
-fibrous fields, grain, and nothing at all. Everything comes from a seed; no file is read.
+particles side by side on a support, spheres of all sizes with facets (what a microscope's resolution is tested on: tin
+or gold on carbon), porous and fibrous fields, grain, and nothing at all. Everything comes from a seed; no file is read.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import numpy as np
 
 from ..base.random_streams import stream
 from ..synth import Look, tile
+from .fields import around, beam
+from .fields import field as random_field
+from .spheres import spheres
 
-KINDS = ("lines", "holes", "vias", "metal", "leaves", "particles", "porous", "grain", "blank", "composed")
+KINDS = ("lines", "holes", "vias", "metal", "leaves", "particles", "porous", "grain", "blank", "composed", "spheres")
 SHARES: Mapping[str, float] = {
     "lines": 0.2, "holes": 0.1, "vias": 0.1, "metal": 0.16, "leaves": 0.15, "particles": 0.14, "porous": 0.08,
     "grain": 0.04, "blank": 0.03,
@@ -40,7 +43,10 @@ def scene(
 
 
 def _of_kind(rng: np.random.Generator, kind: str, side: int, roughness: float) -> np.ndarray:
-    fields = {"leaves": _leaves, "particles": _particles, "porous": _porous, "grain": _grain, "blank": _blank}
+    fields = {
+        "leaves": _leaves, "particles": _particles, "porous": _porous, "grain": _grain, "blank": _blank,
+        "spheres": spheres,
+    }  # fmt: skip
     made = fields.get(kind)
     return made(rng, side) if made else _pattern(rng, kind, side, roughness)
 
@@ -58,9 +64,9 @@ def _composed(rng: np.random.Generator, side: int, shares: Mapping[str, float], 
         image = _of_kind(rng, str(kind), room, roughness)
         bend, scale = rng.uniform(0, 10), float(np.exp(rng.uniform(-0.35, 0.35)))
         at = (np.mgrid[:side, :side] - side / 2) * scale + room / 2
-        moved = [axis + bend * _field(rng, side, 4.0) for axis in at]
+        moved = [axis + bend * random_field(rng, side, 4.0) for axis in at]
         parts.append(map_coordinates(image, moved, order=3, mode="reflect"))
-    field = gaussian_filter(_field(rng, side, rng.uniform(2.5, 4.0)), 2.0)
+    field = gaussian_filter(random_field(rng, side, rng.uniform(2.5, 4.0)), 2.0)
     distance = (field - rng.uniform(-0.6, 0.6) * field.std()) / (np.hypot(*np.gradient(field)).mean() + 1e-6)
     inside = np.clip(distance + 0.5, 0, 1)
     rim = float(rng.choice([0.0, rng.uniform(0.05, 0.4)])) * np.exp(-np.abs(distance) / rng.uniform(1, 3))
@@ -118,7 +124,7 @@ def _leaves(rng: np.random.Generator, side: int) -> np.ndarray:
         stretch = 1.0 if spheres else rng.uniform(0.3, 1.0)
         reach = radius + 3
         y, x = rng.uniform(-reach, side + reach, 2)
-        box = _around(y, x, reach)
+        box = around(y, x, reach)
         dy, dx = rows[box] - y, columns[box] - x
         if not dy.size:
             continue
@@ -137,12 +143,7 @@ def _leaves(rng: np.random.Generator, side: int) -> np.ndarray:
             slope = np.clip(1 - inside / radius, 0, 1)
             body = level * (0.7 + 0.6 * slope**3) + rng.uniform(-0.15, 0.15) * (p / radius)
         image[box] += cover * (body.astype(np.float32) - image[box])
-    return _beam(rng, image)
-
-
-def _around(y: float, x: float, reach: float) -> tuple[slice, ...]:
-    """The rows and columns within reach of a place."""
-    return tuple(slice(max(0, int(c - reach)), max(0, int(c + reach) + 1)) for c in (y, x))
+    return beam(rng, image)
 
 
 def _particles(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -150,7 +151,7 @@ def _particles(rng: np.random.Generator, side: int) -> np.ndarray:
     rows, columns = np.mgrid[:side, :side].astype(np.float32)
     dark, bright = np.sort(rng.uniform(0.0, 1.0, 2) ** (1.6, 0.6))
     dark = min(dark, 0.6 * bright)
-    image = dark + rng.uniform(0, 0.04) * _field(rng, side, rng.uniform(1.0, 2.5)).astype(np.float32)
+    image = dark + rng.uniform(0, 0.04) * random_field(rng, side, rng.uniform(1.0, 2.5)).astype(np.float32)
     lowest, highest = rng.uniform(1.2, 4.0), np.exp(rng.uniform(np.log(8), np.log(60)))
     count, slope = int(rng.integers(60, 900)), rng.uniform(1.0, 2.5)
     u = rng.random(count)
@@ -161,7 +162,7 @@ def _particles(rng: np.random.Generator, side: int) -> np.ndarray:
     oval = rng.uniform(0, 0.12) if rng.random() < 0.7 else rng.uniform(0.1, 0.4)
     placed = np.empty((count, 3), np.float32)  # y, x, radius
     n = 0
-    mottled = _field(rng, side, 1.5).astype(np.float32)
+    mottled = random_field(rng, side, 1.5).astype(np.float32)
     for radius in radii:
         tries = rng.uniform(-radius, side + radius, (24, 1, 2)).astype(np.float32)
         far = np.hypot(*np.moveaxis(tries - placed[None, :n, :2], -1, 0)) - placed[:n, 2] - radius
@@ -171,7 +172,7 @@ def _particles(rng: np.random.Generator, side: int) -> np.ndarray:
         y, x = tries[free[0], 0]
         placed[n] = y, x, radius
         n += 1
-        box = _around(y, x, radius * (1 + oval) + 3)
+        box = around(y, x, radius * (1 + oval) + 3)
         dy, dx = rows[box] - y, columns[box] - x
         if not dy.size:
             continue
@@ -183,23 +184,12 @@ def _particles(rng: np.random.Generator, side: int) -> np.ndarray:
         body += shading * p / radius
         cover = np.clip(depth + 0.5, 0, 1)
         image[box] += cover * (body - image[box])
-    return _beam(rng, image)
-
-
-def _field(rng: np.random.Generator, side: int, slope: float, stretch: float = 1.0) -> np.ndarray:
-    """Gaussian field of power-law spectrum, mean 0, variance 1."""
-    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
-    angle = rng.uniform(0, np.pi)
-    u, v = fy * np.sin(angle) + fx * np.cos(angle), (fy * np.cos(angle) - fx * np.sin(angle)) * stretch
-    power = (u**2 + v**2 + (1.5 / side) ** 2) ** (-slope / 2)
-    spectrum = np.fft.rfft2(rng.standard_normal((side, side))) * power
-    field = np.fft.irfft2(spectrum, s=(side, side))
-    return (field - field.mean()) / field.std()
+    return beam(rng, image)
 
 
 def _porous(rng: np.random.Generator, side: int) -> np.ndarray:
     """Level sets of a smooth field: pores, membranes, fibres (where it is stretched)."""
-    field = _field(rng, side, rng.uniform(1.8, 3.0), float(rng.choice([1.0, rng.uniform(2, 8)])))
+    field = random_field(rng, side, rng.uniform(1.8, 3.0), float(rng.choice([1.0, rng.uniform(2, 8)])))
     from scipy.ndimage import gaussian_filter
 
     field = gaussian_filter(field, rng.uniform(0.6, 3.0))
@@ -208,22 +198,16 @@ def _porous(rng: np.random.Generator, side: int) -> np.ndarray:
     low, high = rng.uniform(0.05, 0.8, 2)
     step = np.clip(distance + 0.5, 0, 1)
     rim = rng.uniform(0, 0.4) * np.exp(-np.abs(distance) / rng.uniform(1, 4))
-    return _beam(rng, low + (high - low) * step + rim + rng.uniform(0, 0.06) * field)
+    return beam(rng, low + (high - low) * step + rim + rng.uniform(0, 0.06) * field)
 
 
 def _grain(rng: np.random.Generator, side: int) -> np.ndarray:
-    field = _field(rng, side, rng.uniform(0.8, 2.2), rng.uniform(1, 3))
-    return _beam(rng, rng.uniform(0.15, 0.75) + rng.uniform(0.02, 0.15) * field)
+    field = random_field(rng, side, rng.uniform(0.8, 2.2), rng.uniform(1, 3))
+    return beam(rng, rng.uniform(0.15, 0.75) + rng.uniform(0.02, 0.15) * field)
 
 
 def _blank(rng: np.random.Generator, side: int) -> np.ndarray:
     return np.full((side, side), rng.choice([0.0, rng.uniform(0, 1)]), np.float32)
-
-
-def _beam(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import gaussian_filter
-
-    return gaussian_filter(image, rng.uniform(0.5, 1.3), mode="nearest")
 
 
 def specks(count: int, side: int, sigma: np.ndarray, rng: np.random.Generator, most: int = 4) -> tuple[np.ndarray, ...]:

@@ -105,6 +105,14 @@ def beside(model: str, table: dict[str, Any], *at: str) -> dict[str, Any]:
     return {name: row for name, row in there.items() if not name.startswith("semnr")} | table
 
 
+def areas_have_dists(model: str, dists: bool) -> bool:
+    """Whether synthetic tiles are scored by DISTS: as the stored peers are, because an area with it is another one."""
+    if not stored_peers(model):
+        return dists
+    rows = records.read_tree(record_of(FIRST)).get("synthetic", {}).get("trained", {})
+    return dists and any("dists" in row for row in rows.values())
+
+
 _methods: dict[str, Method] = {}
 
 
@@ -827,7 +835,7 @@ def into_card(found: dict[str, Any]) -> Path:
         + f"{len(PLAIN)} sigmas on the real pairs, 0.10 elsewhere; tuned: variance-stabilised, the line's noise "
         "spectrum. "
         + ("" if found["model"] == FIRST else f"The peers' rows are those of {FIRST}'s card, from the same seeds. ")
-        + ("" if found["dists"] else "DISTS has no calibrated weights here: the area is that of four axes. ")
+        + ("" if found["dists"] else "DISTS was not measured: the area is that of four axes. ")
         + "T: evidence transfer; CNR: of fixed noise."
     )
     path.write_text(f"{text}\n\n{HEADING}\n\n{about}\n\n{bars(found)}\n\n{tables(found)}\n")
@@ -845,6 +853,9 @@ def main() -> None:
     )
     parser.add_argument("--without", default="", help="peers to leave out, by the start of their names: bm3d,nlm")
     parser.add_argument("--careamics", help="python of an environment with CAREamics: Noise2Void on the real pairs")
+    parser.add_argument(
+        "--no-dists", action="store_true", help="leave DISTS out: it takes most of the time of the pairs"
+    )
     parser.add_argument("--quick", action="store_true", help="few tiles; writes nothing")
     parser.add_argument("--table", action="store_true", help="measure nothing: print what is there")
     parser.add_argument("--card", action="store_true", help="put the tables into the model card")
@@ -861,8 +872,8 @@ def main() -> None:
 
     global left_out
     left_out = tuple(filter(None, args.without.split(",")))
-    dists, parts, q = dists_there(), args.only.split(","), args.quick
-    if not dists:
+    dists, parts, q = dists_there() and not args.no_dists, args.only.split(","), args.quick
+    if not dists and not args.no_dists:
         print("DISTS: no calibrated weights (semnr weights fetch vgg16); the area is that of four axes")
     model = args.model
     from semnr.denoising.weights import load
@@ -870,15 +881,15 @@ def main() -> None:
     found: dict[str, Any] = {"model": model, "sha256": load(model).sha256, "seed": SEEDS, "dists": dists}
     keep = not q and not left_out
     before = stored(model) if record_of(model).is_file() else {}
-    if keep and all(before.get(name) == value for name, value in found.items()):
-        found = before  # parts that were measured on these weights stay
+    if keep and all(before.get(name) == found[name] for name in ("model", "sha256", "seed")):
+        found = before | {"dists": dists}  # parts that were measured on these weights stay
     found["machine"] = machine()
     found["versions"] = {name: version(name) for name in ("torch", "scikit-image", "bm3d", "numpy") if _there(name)}
     sigma = 0.10  # of plain bm3d away from the real pairs, where it is searched for
     measure: dict[str, Callable[[], Any]] = {
         "real": lambda: real(model, dists, args.careamics),
         "pairs": lambda: pairs(model, dists),
-        "synthetic": lambda: synthetic(model, 4 if q else 8, 0 if q else 192, sigma, dists),
+        "synthetic": lambda: synthetic(model, 4 if q else 8, 0 if q else 192, sigma, areas_have_dists(model, dists)),
         "lines": lambda: lines(model, 2 if q else 10, sigma),
         "defects": lambda: defects(model, 4 if q else 12, 0 if q else 188, sigma),
         "invented": lambda: invented(model, 4 if q else 20, 6 if q else 980, sigma),

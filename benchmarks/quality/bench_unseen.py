@@ -1,10 +1,10 @@
 """Structure that training has not seen: each family of scenes left out of a training, and judged on that family.
 
 `python benchmarks/quality/bench_unseen.py OUT` trains one network for each family without it, and one with all of
-them, by the recipe `small` with fewer steps, each on one thread; then it denoises held-out tiles of each family with
-both, with the shipped weights and with variance-stabilised BM3D, and writes results/unseen.json. OUT keeps the
-networks: what is there is not trained again. `--steps` and `--tiles` change the size, `--only FAMILY` trains one of
-them and judges nothing.
+them, by the recipe `small` with fewer steps and Muon (`--optimiser`), each on one thread; then it denoises held-out
+tiles of each family with both, as one copy and as the mean of four (as `semnr-base` does), with the shipped weights and
+with variance-stabilised BM3D, and writes results/unseen-muon.json. OUT keeps the networks: what is there is not trained
+again. `--steps` and `--tiles` change the size, `--only FAMILY` trains one of them and judges nothing.
 
 The difference between the two networks of equal training is what not having seen a family costs. That between the
 shipped weights and the network with all families is what longer training brings.
@@ -36,7 +36,7 @@ from semnr.training.config import Recipe, load_recipe
 from semnr.training.judge import HeldOut, synthetic
 from semnr.training.scenes import SHARES
 
-RESULTS = Path(__file__).parents[1] / "results" / "unseen.json"
+RESULTS = Path(__file__).parents[1] / "results"
 FAMILIES = {
     "patterns": ("lines", "holes", "vias"),
     "dead leaves": ("leaves",),
@@ -49,11 +49,12 @@ SEED = 41  # of training; the tiles that judge have seeds of their own
 RESAMPLED = 2000
 
 
-def recipe_of(left_out: str, steps: int) -> dict[str, Any]:
+def recipe_of(left_out: str, steps: int, optimiser: str = "muon") -> dict[str, Any]:
     """What differs from the recipe `small`."""
     without = FAMILIES.get(left_out, ())
     return {
         "scenes.shares": {kind: 0.0 if kind in without else share for kind, share in SHARES.items()},
+        "training.optimiser": optimiser,
         "training.steps": steps,
         "training.seed": SEED,
         "training.warm_up": min(300, steps // 8),
@@ -65,12 +66,13 @@ def recipe_of(left_out: str, steps: int) -> dict[str, Any]:
     }
 
 
-def trained(left_out: str, steps: int, out: Path) -> Path:
+def trained(left_out: str, steps: int, optimiser: str, out: Path) -> Path:
     """The weights of one training, made where they are not there yet."""
     folder = out / left_out.replace(" ", "-")
     weights = folder / "last.safetensors"
     if not weights.is_file():
-        train_denoiser(None, folder, recipe="small", changes=recipe_of(left_out, steps), resume=folder.is_dir())
+        changes = recipe_of(left_out, steps, optimiser)
+        train_denoiser(None, folder, recipe="small", changes=changes, resume=folder.is_dir())
     return weights
 
 
@@ -82,13 +84,13 @@ def tiles_of(family: str, count: int) -> HeldOut:
     return synthetic(made, tiles=count, seed=SEED + 1000)
 
 
-def psnr(model: str, tiles: HeldOut) -> np.ndarray:
+def psnr(model: str, tiles: HeldOut, **options: Any) -> np.ndarray:
     """(N,) dB of each tile against its clean image, 12 px at the border aside."""
     assert tiles.reference is not None
     inner = (slice(bench_denoise.BORDER, -bench_denoise.BORDER),) * 2
     found = []
     for x, clean, noise in zip(tiles.noisy, tiles.reference, tiles.noises, strict=True):
-        done = denoise(x[0].numpy().astype(np.float64), model=model, data_range=1.0, workers=1, noise=noise)
+        done = denoise(x[0].numpy().astype(np.float64), model=model, data_range=1.0, workers=1, noise=noise, **options)
         error = (np.clip(done, 0, 1) - clean[0].numpy())[inner]
         found.append(-10 * math.log10(max(float((error**2).mean()), 1e-12)))
     return np.array(found)
@@ -101,23 +103,23 @@ def interval(values: np.ndarray) -> list[float]:
     return [float(v) for v in np.quantile(means, (0.025, 0.975))]
 
 
-def judged(out: Path, steps: int, tiles: int) -> dict[str, Any]:
+def judged(out: Path, steps: int, optimiser: str, tiles: int, families: list[str], seen: bool) -> dict[str, Any]:
     """A row a family."""
     bench_denoise.bm3d_module()
     rows: dict[str, Any] = {}
     differences = []
-    for family in FAMILIES:
+    for family in families:
         held = tiles_of(family, tiles)
-        models = {
-            "left out": str(trained(family, steps, out)), "seen": str(trained(ALL, steps, out)),
-            "shipped": "semnr-small", "bm3d tuned": "bm3d",
-        }  # fmt: skip
-        found = {name: psnr(model, held) for name, model in models.items()}
+        found = {name: psnr(name, held) for name in ("semnr-small", "semnr-base")} | {"bm3d tuned": psnr("bm3d", held)}
+        for name, left_out in (("left out", family), *([("seen", ALL)] if seen else [])):
+            weights = str(trained(left_out, steps, optimiser, out))
+            found |= {name: psnr(weights, held), f"{name}, four copies": psnr(weights, held, ensemble=4)}
         rows[family] = {"tiles": tiles} | {name: float(values.mean()) for name, values in found.items()}
-        for name, one, other in (
-            ("left out less bm3d", "left out", "bm3d tuned"), ("seen less bm3d", "seen", "bm3d tuned"),
-            ("left out less seen", "left out", "seen"), ("shipped less bm3d", "shipped", "bm3d tuned"),
-        ):  # fmt: skip
+        pairs = [(name, "bm3d tuned") for name in found if name != "bm3d tuned"]
+        if seen:
+            pairs += [("left out", "seen"), ("left out, four copies", "seen, four copies")]
+        for one, other in pairs:
+            name = f"{one} less {other}"
             rows[family] |= {name: float((found[one] - found[other]).mean())}
             rows[family] |= {f"{name}, interval": interval(found[one] - found[other])}
         differences.append({name: value for name, value in rows[family].items() if " less " in name})
@@ -133,19 +135,31 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=1500, help="of each training")
     parser.add_argument("--tiles", type=int, default=12, help="of each family, to judge on")
+    parser.add_argument("--families", default=",".join(FAMILIES), help="to leave out one at a time; default: each")
+    parser.add_argument(
+        "--without-seen", action="store_true", help="train no network with all families: half of what not seeing costs"
+    )
+    parser.add_argument("--optimiser", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--only", choices=(*FAMILIES, ALL), help="train this one, judge nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for left_out in (given.only,) if given.only else (*FAMILIES, ALL):
-        trained(left_out, given.steps, given.out)
+    families = given.families.split(",")
+    if unknown := [name for name in families if name not in FAMILIES]:
+        parser.error(f"--families has {unknown[0]!r}; accepted: {', '.join(FAMILIES)}")
+    seen = not given.without_seen
+    for left_out in (given.only,) if given.only else (*families, *([ALL] if seen else [])):
+        trained(left_out, given.steps, given.optimiser, given.out)
     if given.only:
         return
-    rows = judged(given.out, given.steps, given.tiles)
+    rows = judged(given.out, given.steps, given.optimiser, given.tiles, families, seen)
+    setting = {"steps": given.steps, "optimiser": given.optimiser, "batch": 8, "patch": 128}
+    arguments = ["OUT", "--steps", str(given.steps), "--tiles", str(given.tiles), "--optimiser", given.optimiser]
+    arguments += ["--families", given.families] if len(families) < len(FAMILIES) else []
+    arguments += [] if seen else ["--without-seen"]
     made = records.record(
-        __file__, {"unseen": rows | {"setting": {"steps": given.steps, "batch": 8, "patch": 128}}}, machine=machine(),
-        versions=versions(), arguments=["OUT", "--steps", str(given.steps), "--tiles", str(given.tiles)],
+        __file__, {"unseen": rows | {"setting": setting}}, machine=machine(), versions=versions(), arguments=arguments,
     )  # fmt: skip
-    records.write(RESULTS, made)
+    records.write(RESULTS / f"unseen-{given.optimiser}.json", made)
 
 
 def versions() -> dict[str, str]:

@@ -373,3 +373,24 @@ def test_spheres_of_all_sizes_lie_side_by_side_on_a_darker_support(seed: int) ->
     assert np.isfinite(image).all()
     low, high = np.quantile(image, (0.02, 0.98))
     assert high > low + 0.1
+
+
+def test_the_mean_of_weights_is_that_of_each_tensor(tmp_path: Path, weights: Path) -> None:
+    from semnr.training import average
+
+    other = tmp_path / "other.safetensors"
+    weight_files.save(network(seed=1), other, family={"contrast": (3.0, 2e6)}, about={"name": "other"})
+    digest = average([weights, other], tmp_path / "mean.safetensors")
+    mean = weight_files.load(tmp_path / "mean.safetensors")
+    assert mean.sha256 == digest
+    assert mean.about["mean_of"] == [weight_files.load(path).sha256 for path in (weights, other)]
+    assert mean.family == {"contrast": (0.0, 2e6)}
+    a, b, c = (one.state_dict() for one in (network(), network(seed=1), mean.network))
+    for name, value in c.items():
+        torch.testing.assert_close(value, (a[name] + b[name]) / 2, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"out is .*, which exists"):
+        average([weights, other], tmp_path / "mean.safetensors")
+    with pytest.raises(ValueError, match="weights has 1 entries; accepted: at least 2"):
+        average([weights], tmp_path / "one.safetensors")
+    with pytest.raises(ValueError, match="weights has 'semnr-small', of layout"):
+        average([weights, "semnr-small"], tmp_path / "one.safetensors")

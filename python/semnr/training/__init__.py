@@ -10,8 +10,9 @@ from ..base.outputs import local
 from ..tiles import TileSource, open_tiles
 from .config import RECIPES, TERMS, load_recipe
 from .result import Trained
+from .soup import average
 
-__all__ = ["Trained", "train_denoiser"]
+__all__ = ["Trained", "average", "train_denoiser"]
 
 
 def train_denoiser(

@@ -181,7 +181,9 @@ def _type(value: Any) -> str:
 
 
 def _address(value: Any) -> int:
-    return value.data_ptr() if isinstance(value, torch.Tensor) else value
+    """A number, or a tensor's address as far as its alignment goes: devices give memory by hundreds of bytes, and where
+    the host has put a tensor must not decide what is compiled."""
+    return int(value.storage_offset()) * value.element_size() if isinstance(value, torch.Tensor) else value
 
 
 def signature(made: Launch) -> tuple[dict[str, Any], dict[str, Any], dict[tuple[int, ...], list[list[Any]]]]:

@@ -66,15 +66,16 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
     levels, differences, slopes = plane
     spare = room(2, n, pixels, dtype=torch.int32)
     starts = room(n, ROOM, dtype=torch.int32)
-    shares = triton_support.numbers(device, 0.001, 0.999, 0.25, 0.2)
 
-    def quantile(kind: int, place: int, programs: int, share: int, level: torch.Tensor, slope: torch.Tensor) -> None:
-        launch(triton_stages.quantiles, (programs, n), state, near, starts, shares[share:], level, slope, spare, pixels,
+    def quantile(kind: int, place: int, shares: tuple[float, ...], level: torch.Tensor, slope: torch.Tensor) -> None:
+        # a tensor of their own: the address of a slice is a multiple of 16 for some of them alone, another kernel
+        wanted, programs = triton_support.numbers(device, *shares), len(shares)
+        launch(triton_stages.quantiles, (programs, n), state, near, starts, wanted, level, slope, spare, pixels,
                KIND=kind, PLACE=place, moved=_quantile(level, 2 if kind == 2 else programs),
                BLOCK=triton_support.block(_RANK // 2 if kind == 1 else _RANK, 2**12))  # fmt: skip
 
-    quantile(0, triton_stages.QUANTILE, 2, 0, levels, slopes)
-    quantile(1, triton_stages.QUANTILE + 2, 1, 2, levels, slopes)
+    quantile(0, triton_stages.QUANTILE, (0.001, 0.999), levels, slopes)
+    quantile(1, triton_stages.QUANTILE + 2, (0.25,), levels, slopes)
 
     segment = {"SEGMENT": triton_support.block(_SEGMENT, 2**13)}
     segments = triton.cdiv(pixels, segment["SEGMENT"])
@@ -95,7 +96,7 @@ def laws(windows: Sequence[torch.Tensor], low: torch.Tensor, high: torch.Tensor,
                    pixels, FIRST=k == 0, ALONE=alone, moved=_bytes(found, *(() if alone else ordered)),
                    **whole)  # fmt: skip
         launch(triton_line.line, (n,), state, found, row, threads=256)
-        quantile(2, triton_stages.LIMIT, 1, 3, level, slope)
+        quantile(2, triton_stages.LIMIT, (0.2,), level, slope)
     partial = room(n, of.programs, triton_line.SUMS, dtype=torch.float64)
     launch(triton_line.tail, (of.programs, n), image, of.geometry, state, near, levels, differences, slopes, partial,
            of.apart, of.windows, pixels, moved=of.bytes + _bytes(*plane, partial), **work, **part)  # fmt: skip

@@ -26,11 +26,11 @@ def begin(network: SemDenoiser, narrow: SemDenoiser) -> None:
     if network.layout == narrow.layout:
         network.load_state_dict(narrow.state_dict())
         return
-    for (_, new), (_, old) in zip(network.network.named_modules(), narrow.network.named_modules(), strict=True):
-        if isinstance(new, nn.Conv2d | nn.ConvTranspose2d):
-            own = [slice(n) for n in old.weight.shape[:2]]  # type: ignore[union-attr]
+    for new, old in zip(network.network.modules(), narrow.network.modules(), strict=True):
+        if isinstance(new, nn.Conv2d | nn.ConvTranspose2d) and isinstance(old, nn.Conv2d | nn.ConvTranspose2d):
+            own = [slice(n) for n in old.weight.shape[:2]]
             out = 1 if isinstance(new, nn.ConvTranspose2d) else 0
             to_old: list[slice] = [slice(None), slice(None)]
             to_old[out] = own[out]
             new.weight[tuple(to_old)] = 0.0
-            new.weight[tuple(own)] = old.weight  # type: ignore[index]
+            new.weight[tuple(own)] = old.weight

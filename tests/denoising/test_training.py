@@ -145,6 +145,8 @@ def test_a_hidden_pixel_and_its_neighbours_on_the_line_are_not_seen() -> None:
         ({"loss.texture": -1}, "loss.texture is -1"),
         ({"training.part": "texture"}, "training.part is 'texture'; accepted: 'all', or 'texture' with loss.grain"),
         ({"scenes.roughness": -1}, "scenes.roughness is -1; accepted: 0 to 20 nm"),
+        ({"scenes.clusters": 1.5}, "scenes.clusters is 1.5; accepted: 0 to 1"),
+        ({"scenes.specks_on_blank": True}, "scenes.specks_on_blank is True; accepted: 0 to 1"),
         ({"loss.fsim_half": 1.0}, "data.patch is 64; accepted with loss.fsim_half: at least 112"),
     ],
 )
@@ -360,19 +362,6 @@ def test_a_run_by_muon_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     half = train_denoiser(out=tmp_path / "run", recipe="toy", changes=changes)
     again = train_denoiser(out=tmp_path / "run", recipe="toy", changes={**changes, "training.steps": 12}, resume=True)
     assert (half.steps, again.steps) == (6, 12)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_spheres_of_all_sizes_lie_side_by_side_on_a_darker_support(seed: int) -> None:
-    from semnr.training.spheres import spheres
-
-    image = spheres(np.random.default_rng(seed), 160)
-    again = spheres(np.random.default_rng(seed), 160)
-    np.testing.assert_array_equal(image, again)
-    assert image.shape == (160, 160)
-    assert np.isfinite(image).all()
-    low, high = np.quantile(image, (0.02, 0.98))
-    assert high > low + 0.1
 
 
 def test_the_mean_of_weights_is_that_of_each_tensor(tmp_path: Path, weights: Path) -> None:

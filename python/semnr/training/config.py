@@ -40,8 +40,9 @@ SMALLEST = {"ssim": 11, "fsim": 48, "fsim_half": 96, "dists": 32, "lpips": 32}
 
 @dataclass(frozen=True)
 class Scenes:
-    """Clean scenes of the generator: how many are kept, their side in px, the share of each kind, and how rough edges
-    of wafer patterns may be (LER sigma, nm, at 0.6 to 2.6 nm a pixel)."""
+    """Clean scenes of the generator: how many are kept, their side in px, the share of each kind, how rough edges
+    of wafer patterns may be (LER sigma, nm, at 0.6 to 2.6 nm a pixel), whether patches get small defects; of the
+    patches without any structure, the share that may get some, and the share in whose noise rare clusters are."""
 
     count: int = 600
     side: int = 320
@@ -49,6 +50,8 @@ class Scenes:
     roughness: float = ROUGHNESS
     charging: bool = True
     specks: bool = True
+    specks_on_blank: float = 1.0  # below 1: what stands alone on nothing is more often noise
+    clusters: float = 0.0  # see `semnr.training.clusters`
 
 
 @dataclass(frozen=True)
@@ -220,6 +223,10 @@ def _check(recipe: Recipe) -> None:
     rough = recipe.scenes.roughness
     if isinstance(rough, bool) or not isinstance(rough, int | float) or not 0 <= rough <= 20:
         raise ValueError(f"scenes.roughness is {rough!r}; accepted: 0 to 20 nm")
+    for name in ("specks_on_blank", "clusters"):
+        share = getattr(recipe.scenes, name)
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise ValueError(f"scenes.{name} is {share!r}; accepted: 0 to 1")
     for kind in recipe.scenes.shares:
         if kind not in KINDS:
             raise ValueError(f"scenes.shares has {kind!r}; accepted: {', '.join(KINDS)}")

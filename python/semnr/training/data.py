@@ -17,6 +17,7 @@ from ..denoising.learned import law
 from ..noise.model import MAX_WINDOWS, NoiseModel, array_windows, evenly, fit_noise
 from ..tiles import open_tiles
 from . import scenes as scene_kinds
+from .clusters import add_clusters
 from .config import Recipe
 from .noise import Tools, charged, told
 
@@ -61,19 +62,27 @@ class Synthetic:
             clean[k, 0] = patch
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         scene = torch.from_numpy(clean)
-        if self.recipe.scenes.charging:
+        scenes, blank = self.recipe.scenes, np.ptp(clean, axis=(1, 2, 3)) == 0
+        if scenes.charging:
             scene = charged(scene, family, generator)
         tools = Tools.draw(n, family, generator)
         templates = torch.zeros(n, 1, side, side)
-        if self.recipe.scenes.specks:
+        if scenes.specks:
             sigma = (tools.sigma() / tools.gain).flatten().numpy()
             change, shapes = scene_kinds.specks(n, side, sigma, rng)
+            if scenes.specks_on_blank < 1:
+                without = blank & (rng.random(n) >= scenes.specks_on_blank)
+                change[without] = shapes[without] = 0
             # what the clipping of the range leaves of a defect is what can be asked of it
             with_specks = (scene + torch.from_numpy(change)[:, None]).clamp(0, 1)
             kept = (with_specks - scene).abs().amax(dim=(1, 2, 3)) > 0.9 * torch.from_numpy(np.abs(change).max((1, 2)))
             templates = torch.from_numpy(shapes) * kept.reshape(-1, 1, 1, 1) * tools.gain
             scene = with_specks
         noisy, target = tools.noisy(scene, generator), tools.recorded(scene)
+        if scenes.clusters:
+            clustered = blank & (rng.random(n) < scenes.clusters)
+            for image in map(int, np.flatnonzero(clustered)):
+                noisy[image] = add_clusters(noisy[image], target[image], tools, image, rng)
         darkest = target.flatten(1).quantile(0.02, dim=1).reshape(-1, 1, 1, 1)
         return {
             "noisy": noisy,

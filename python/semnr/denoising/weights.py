@@ -42,7 +42,7 @@ def _registry() -> dict[str, Shipped]:
 
 
 SHIPPED: dict[str, Shipped] = _registry()  # name -> weights; written by `ship`
-NAMES = ("semnr-small", "semnr-base", "semnr-base-1")  # also those whose weights are not there yet
+NAMES = ("semnr-small", "semnr-base", "semnr-base-1", "semnr-base-2")  # also those whose weights are not there yet
 
 
 @dataclass(frozen=True)

@@ -45,15 +45,28 @@ FAMILIES = {
     "logic metal": ("metal",),
 }
 ALL = "none left out"
+TRUNKS = {"first trunk": ("patterns", "dead leaves"), "second trunk": ("particles", "pores", "logic metal")}
+MORE_SHARES = {  # of a design with trunks
+    "lines": 0.18, "holes": 0.09, "vias": 0.09, "metal": 0.14, "leaves": 0.13, "particles": 0.09, "spheres": 0.08,
+    "porous": 0.09, "grain": 0.03, "blank": 0.03, "composed": 0.12,
+}  # fmt: skip
 SEED = 41  # of training; the tiles that judge have seeds of their own
 RESAMPLED = 2000
 
 
-def recipe_of(left_out: str, steps: int, optimiser: str = "muon") -> dict[str, Any]:
-    """What differs from the recipe `small`."""
-    without = FAMILIES.get(left_out, ())
-    return {
-        "scenes.shares": {kind: 0.0 if kind in without else share for kind, share in SHARES.items()},
+def kinds_of(family: str) -> tuple[str, ...]:
+    """The kinds of scenes that are left out with a family."""
+    return (*FAMILIES.get(family, ()), *(("spheres",) if family == "particles" else ()))
+
+
+def recipe_of(
+    left_out: tuple[str, ...], steps: int, optimiser: str = "muon", start: str | None = None
+) -> dict[str, Any]:
+    """What differs from the recipe `small`, without some families; `start`: "" for a trunk, or the weights of one."""
+    shares = SHARES if start is None else MORE_SHARES
+    without = {kind for family in left_out for kind in kinds_of(family)}
+    changes: dict[str, Any] = {
+        "scenes.shares": {kind: 0.0 if kind in without else share for kind, share in shares.items()},
         "training.optimiser": optimiser,
         "training.steps": steps,
         "training.seed": SEED,
@@ -64,16 +77,37 @@ def recipe_of(left_out: str, steps: int, optimiser: str = "muon") -> dict[str, A
         "validation.every": steps,
         "validation.tiles": 8,
     }
+    if start is not None:
+        changes |= {"scenes.count": 1200, "scenes.roughness": 5.0, "loss.fsim_half": 0.0, "loss.grain": 0.0}
+        changes |= {"training.start": start} if start else {}
+    return changes
 
 
-def trained(left_out: str, steps: int, optimiser: str, out: Path) -> Path:
-    """The weights of one training, made where they are not there yet."""
-    folder = out / left_out.replace(" ", "-")
-    weights = folder / "last.safetensors"
-    if not weights.is_file():
-        changes = recipe_of(left_out, steps, optimiser)
-        train_denoiser(None, folder, recipe="small", changes=changes, resume=folder.is_dir())
-    return weights
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """How long the networks are trained, and how long the trunks that they go on from (0: from random weights)."""
+
+    steps: int
+    optimiser: str
+    trunk: int
+    out: Path
+
+    def trained(self, left_out: str) -> Path:
+        """The weights of one training, made where they are not there yet."""
+        if left_out in TRUNKS:
+            others = tuple(family for family in FAMILIES if family not in TRUNKS[left_out])
+            return self._made(left_out, recipe_of(others, self.trunk, self.optimiser, ""))
+        start = None
+        if self.trunk:
+            start = str(self.trained(next(name for name, seen in TRUNKS.items() if left_out not in seen)))
+        return self._made(left_out, recipe_of((left_out,), self.steps, self.optimiser, start))
+
+    def _made(self, name: str, changes: dict[str, Any]) -> Path:
+        folder = self.out / name.replace(" ", "-")
+        weights = folder / "last.safetensors"
+        if not weights.is_file():
+            train_denoiser(None, folder, recipe="small", changes=changes, resume=folder.is_dir())
+        return weights
 
 
 def tiles_of(family: str, count: int) -> HeldOut:
@@ -103,7 +137,7 @@ def interval(values: np.ndarray) -> list[float]:
     return [float(v) for v in np.quantile(means, (0.025, 0.975))]
 
 
-def judged(out: Path, steps: int, optimiser: str, tiles: int, families: list[str], seen: bool) -> dict[str, Any]:
+def judged(design: Design, tiles: int, families: list[str], seen: bool) -> dict[str, Any]:
     """A row a family."""
     bench_denoise.bm3d_module()
     rows: dict[str, Any] = {}
@@ -112,7 +146,7 @@ def judged(out: Path, steps: int, optimiser: str, tiles: int, families: list[str
         held = tiles_of(family, tiles)
         found = {name: psnr(name, held) for name in ("semnr-small", "semnr-base")} | {"bm3d tuned": psnr("bm3d", held)}
         for name, left_out in (("left out", family), *([("seen", ALL)] if seen else [])):
-            weights = str(trained(left_out, steps, optimiser, out))
+            weights = str(design.trained(left_out))
             found |= {name: psnr(weights, held), f"{name}, four copies": psnr(weights, held, ensemble=4)}
         rows[family] = {"tiles": tiles} | {name: float(values.mean()) for name, values in found.items()}
         pairs = [(name, "bm3d tuned") for name in found if name != "bm3d tuned"]
@@ -137,29 +171,36 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, default=12, help="of each family, to judge on")
     parser.add_argument("--families", default=",".join(FAMILIES), help="to leave out one at a time; default: each")
     parser.add_argument(
-        "--without-seen", action="store_true", help="train no network with all families: half of what not seeing costs"
+        "--without-seen",
+        action="store_true",
+        help="train no network with all families, by which what not seeing costs is known; so with --trunk",
     )
     parser.add_argument("--optimiser", choices=("muon", "adamw"), default="muon")
-    parser.add_argument("--only", choices=(*FAMILIES, ALL), help="train this one, judge nothing")
+    parser.add_argument(
+        "--trunk", type=int, default=0, metavar="STEPS", help="of two trunks that the others go on from"
+    )
+    parser.add_argument("--only", choices=(*TRUNKS, *FAMILIES, ALL), help="train this one, judge nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
     families = given.families.split(",")
     if unknown := [name for name in families if name not in FAMILIES]:
         parser.error(f"--families has {unknown[0]!r}; accepted: {', '.join(FAMILIES)}")
-    seen = not given.without_seen
+    seen = not (given.without_seen or given.trunk)
+    design = Design(given.steps, given.optimiser, given.trunk, given.out)
     for left_out in (given.only,) if given.only else (*families, *([ALL] if seen else [])):
-        trained(left_out, given.steps, given.optimiser, given.out)
+        design.trained(left_out)
     if given.only:
         return
-    rows = judged(given.out, given.steps, given.optimiser, given.tiles, families, seen)
-    setting = {"steps": given.steps, "optimiser": given.optimiser, "batch": 8, "patch": 128}
+    rows = judged(design, given.tiles, families, seen)
+    setting = {"steps": given.steps, "trunk": given.trunk, "optimiser": given.optimiser, "batch": 8, "patch": 128}
     arguments = ["OUT", "--steps", str(given.steps), "--tiles", str(given.tiles), "--optimiser", given.optimiser]
     arguments += ["--families", given.families] if len(families) < len(FAMILIES) else []
     arguments += [] if seen else ["--without-seen"]
+    arguments += ["--trunk", str(given.trunk)] if given.trunk else []
     made = records.record(
         __file__, {"unseen": rows | {"setting": setting}}, machine=machine(), versions=versions(), arguments=arguments,
     )  # fmt: skip
-    records.write(RESULTS / f"unseen-{given.optimiser}.json", made)
+    records.write(RESULTS / f"unseen-{'trunk' if given.trunk else given.optimiser}.json", made)
 
 
 def versions() -> dict[str, str]:

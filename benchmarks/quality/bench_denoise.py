@@ -242,12 +242,16 @@ def real(model: str, dists: bool, python: str | None) -> dict[str, Any]:
 
 
 def pairs(model: str, dists: bool) -> dict[str, Any]:
-    """Real pairs of groups that no choice was made on, paired against the first model; a group counts as one."""
+    """Real pairs of groups that no choice was made on, paired against the first model; a group counts as one. The
+    setting with a little texture is for those who judge by DISTS and LPIPS."""
     if not (folder() / "REGISTRATION.csv").is_file():
         return {"absent": f"no {folder()} (set SEMNR_DATA)"}
     protocol = protocols.load()
     names = [FIRST] if model == FIRST else [FIRST, model]
     _methods.update({name: by(name) for name in names})
+    if model != FIRST:
+        names.append(f"{model}, texture=0.02")
+        _methods[names[-1]] = by(model, texture=0.02)
     items = [k for k, pair in enumerate(real_pairs()) if protocol.split(pair[0]) == "table"]
     groups = np.array([protocol.group(real_pairs()[k][0]) for k in items])
     out: dict[str, Any] = {"pairs": len(items), "groups": len(set(groups)), "mean": {}}

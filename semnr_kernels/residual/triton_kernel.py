@@ -201,7 +201,7 @@ def rows(
         size, windows, LANES=max(64, triton_support.power_of_2(-(-size // 8))),
         moved=2 * spectrum.numel() * 4 + n * windows * (groups * 12 * size + padded[0] * 64),
     )  # fmt: skip
-    plane = torch.fft.irfft2(torch.view_as_complex(spectrum), s=padded, norm="forward")
+    plane = _back(torch.view_as_complex(spectrum), padded)
 
     # edges
     step = marking.sampling(height, width)
@@ -310,6 +310,14 @@ def rows(
         "places": places,
     }
     return figures, largest
+
+
+def _back(spectrum: torch.Tensor, padded: tuple[int, int]) -> torch.Tensor:
+    """The planes of some spectra, times the number of their pixels."""
+    if spectrum.is_cuda:
+        return torch.fft.irfft2(spectrum, s=padded, norm="forward")
+    # under the interpreter: MKL on Intel rounds two transforms at once otherwise than each alone
+    return torch.stack([torch.fft.irfft2(one, s=padded, norm="forward") for one in spectrum])
 
 
 def _tile(tall: int, broad: int, height: int, width: int) -> tuple[int, int]:

@@ -314,9 +314,9 @@ def rows(
 
 def _back(spectrum: torch.Tensor, padded: tuple[int, int]) -> torch.Tensor:
     """The planes of some spectra, times the number of their pixels."""
-    if spectrum.is_cuda:
+    if not triton_support.interpreted():
         return torch.fft.irfft2(spectrum, s=padded, norm="forward")
-    # under the interpreter: MKL on Intel rounds two transforms at once otherwise than each alone
+    # on the host: MKL on Intel rounds two transforms at once otherwise than each alone
     return torch.stack([torch.fft.irfft2(one, s=padded, norm="forward") for one in spectrum])
 
 

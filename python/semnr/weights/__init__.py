@@ -45,7 +45,7 @@ def list_weights() -> list[dict[str, Any]]:
     Examples
     --------
     >>> [weights["name"] for weights in semnr.weights.list_weights()]
-    ['vgg16', 'alexnet', 'lpips', 'alpha_beta', 'semnr-base', 'semnr-base-1', 'semnr-small']
+    ['vgg16', 'alexnet', 'lpips', 'alpha_beta', 'semnr-base', 'semnr-base-1', 'semnr-base-2', 'semnr-small']
     """
     fetched = []
     for name, known in PUBLISHED.items():

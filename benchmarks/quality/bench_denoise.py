@@ -247,16 +247,15 @@ def pairs(model: str, dists: bool) -> dict[str, Any]:
     if not (folder() / "REGISTRATION.csv").is_file():
         return {"absent": f"no {folder()} (set SEMNR_DATA)"}
     protocol = protocols.load()
-    names = [FIRST] if model == FIRST else [FIRST, model]
-    _methods.update({name: by(name) for name in names})
+    judged = {FIRST: by(FIRST)}
     if model != FIRST:
-        names.append(f"{model}, texture=0.02")
-        _methods[names[-1]] = by(model, texture=0.02)
+        judged |= {model: by(model), f"{model}, texture=0.02": by(model, texture=0.02)}
+    _methods.update(judged)
     items = [k for k, pair in enumerate(real_pairs()) if protocol.split(pair[0]) == "table"]
     groups = np.array([protocol.group(real_pairs()[k][0]) for k in items])
     out: dict[str, Any] = {"pairs": len(items), "groups": len(set(groups)), "mean": {}}
     by_group: dict[str, dict[str, Image]] = {}
-    for name, rows in rows_of(functools.partial(_real, dists), names, items).items():
+    for name, rows in rows_of(functools.partial(_real, dists), judged, items).items():
         by_group[name] = {
             key: np.array([np.nanmean([r[key] for r, g in zip(rows, groups, strict=True) if g == one])
                            for one in sorted(set(groups))])

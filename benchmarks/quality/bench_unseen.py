@@ -6,6 +6,10 @@ tiles of each family with both, as one copy and as the mean of four (as `semnr-b
 with variance-stabilised BM3D, and writes results/unseen-muon.json. OUT keeps the networks: what is there is not trained
 again. `--steps` and `--tiles` change the size, `--only FAMILY` trains one of them and judges nothing.
 
+`--trunk 8000` is the longer design (results/unseen-trunk.json): two trunks are trained first, one on patterns and dead
+leaves, one on particles, pores and logic metal, and each network goes on from the trunk that has not seen its family.
+Its scenes are like those of `semnr-base` (spheres count as particles), its loss is without FSIM and texture.
+
 The difference between the two networks of equal training is what not having seen a family costs. That between the
 shipped weights and the network with all families is what longer training brings.
 """
